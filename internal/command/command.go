@@ -1,0 +1,131 @@
+// Package command is what the four tools share over urfave/cli: the flags
+// --config and --maps, and the one place where an error becomes a line on
+// standard error and an exit status.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"postern/internal/config"
+	"postern/internal/sysexits"
+)
+
+// Version is set by the Makefile.
+var Version = "dev"
+
+// New returns a tool with the manners that all four share.
+func New(name, usage, argsUsage, description string) *cli.App {
+	// -v is for a tool's own use.
+	cli.VersionFlag = &cli.BoolFlag{Name: "version", Usage: "print the version", DisableDefaultText: true}
+	return &cli.App{
+		Name:                      name,
+		Usage:                     usage,
+		ArgsUsage:                 argsUsage,
+		Description:               description,
+		Version:                   version(),
+		HideHelpCommand:           true, // `mailwhere help` asks for a user
+		DisableSliceFlagSeparator: true, // a DN has commas
+		EnableBashCompletion:      true,
+		OnUsageError:              func(_ *cli.Context, err error, _ bool) error { return sysexits.Usage.Wrap(err) },
+		ExitErrHandler:            func(*cli.Context, error) {},
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Usage: "read settings from `FILE`", Value: config.DefaultFile},
+			&cli.StringFlag{Name: "maps", Usage: "folder of the maps, `DIR`", DefaultText: config.DefaultMaps},
+		},
+	}
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && Version == "dev" {
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.revision" && len(setting.Value) >= 12 {
+				return "dev-" + setting.Value[:12]
+			}
+		}
+	}
+	return Version
+}
+
+// Config reads postern.conf as --config and --maps say. Without --config a
+// missing file is no fault: the tools work by their flags alone.
+func Config(c *cli.Context) (*config.Config, error) {
+	conf, err := config.Load(c.String("config"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !c.IsSet("config"):
+		conf = config.Default()
+	case err != nil:
+		return nil, err
+	}
+	if c.IsSet("maps") {
+		conf.Maps = c.String("maps")
+	}
+	return conf, nil
+}
+
+// Operands returns the arguments that are no flags. urfave/cli takes a flag
+// behind an operand for an operand: refuse it, or `mailwhere jdoe --json`
+// would look for a user of that name. Behind "--" everything is an operand.
+func Operands(c *cli.Context) ([]string, error) {
+	operands := c.Args().Slice()
+	for i, arg := range operands {
+		if arg == "--" {
+			return append(operands[:i:i], operands[i+1:]...), nil
+		}
+		if i > 0 && len(arg) > 1 && arg[0] == '-' {
+			return nil, sysexits.Usage.Errorf("%s: flags go before names", arg)
+		}
+	}
+	return operands, nil
+}
+
+// NoOperands is Operands for a tool that takes none.
+func NoOperands(c *cli.Context) error {
+	if c.Args().Present() {
+		return sysexits.Usage.Errorf("%q: takes no arguments", c.Args().First())
+	}
+	return nil
+}
+
+// Run runs a tool and returns its exit status. SIGINT and SIGTERM cancel the
+// context, so that a tool ends between two steps and never inside one.
+func Run(app *cli.App, args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return Report(app.Name, app.RunContext(ctx, args))
+}
+
+// A Quiet error has nothing to say beyond its exit status: `mailwhere` of an
+// unknown user.
+type Quiet int
+
+func (q Quiet) Error() string { return fmt.Sprintf("exit status %d", int(q)) }
+
+// Report writes an error as `tool: what: why` to standard error, one line,
+// and returns the exit status it stands for.
+func Report(tool string, err error) int {
+	var quiet Quiet
+	if errors.As(err, &quiet) {
+		return int(quiet)
+	}
+	if err == nil {
+		return int(sysexits.OK)
+	}
+	status := sysexits.Of(err)
+	text := strings.ReplaceAll(err.Error(), "\n", " ")
+	if status == sysexits.Usage {
+		text += fmt.Sprintf(" (see %s --help)", tool)
+	}
+	fmt.Fprintf(os.Stderr, "%s: %s\n", filepath.Base(tool), text)
+	return int(status)
+}

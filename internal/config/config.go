@@ -1,0 +1,351 @@
+// Package config is postern.conf: what an administrator may set once for the
+// four tools, postern.conf(5). It holds plain values and no behaviour, so that
+// every package can read its section and none needs another's libraries.
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+
+	"postern/internal/account"
+	"postern/internal/sysexits"
+)
+
+// Where the tools look unless they are told.
+const (
+	DefaultFile = "/etc/postern/postern.conf"
+	DefaultMaps = "/var/lib/postern"
+)
+
+// A Config is one postern.conf.
+type Config struct {
+	Maps    string // folder of the maps
+	Keep    int    // copies of replaced maps that are kept
+	Foreign bool   // accept maps without a story: perdition's, hand-made ones
+
+	Directory  Directory
+	Attributes Attributes
+	Limits     Limits
+	Frontend   Frontend
+	Route      Route
+
+	Store  Store            `toml:"-"` // [store]: what holds for every store
+	Stores map[string]Store `toml:"-"` // [store."name"], completed by [store]
+	Allow  []string         `toml:"-"` // [store] allow: patterns of hosts a map may name
+}
+
+// Directory says where accounts are read from.
+type Directory struct {
+	URLs            []string `toml:"urls"` // ldap, ldaps, ldapi; tried in turn
+	LDIF            string   `toml:"ldif"` // a file instead; "-" is standard input
+	Base            []string
+	Filter          string
+	BindDN          string   `toml:"bind-dn"`
+	PasswordFile    string   `toml:"password-file"`
+	StartTLS        bool     `toml:"starttls"`
+	CAFile          string   `toml:"ca-file"`
+	PageSize        int      `toml:"page-size"`       // entries; 0 asks for no pages
+	ConnectTimeout  Duration `toml:"connect-timeout"` // for one address
+	Timeout         Duration // without a byte from the server
+	StandardAddress string   `toml:"standard-address"`
+}
+
+// Attributes says which attribute of an entry tells what, by the names that
+// LDAP has for them.
+type Attributes struct {
+	Login   []string
+	Store   []string
+	Mailbox string // empty: the first login name
+	Address []string
+	Forward []string
+	Status  string
+	// Status values and the flag that each means; any other value, unless
+	// it is in Active, means hold.
+	Disabled, Hold, Active []string
+}
+
+// Limits says what makes a new map doubtful.
+type Limits struct {
+	MinAccounts int     `toml:"min-accounts"`
+	MaxShrink   Percent `toml:"max-shrink"`
+}
+
+// Frontend is the client's side of imapfront.
+type Frontend struct {
+	Listen         []string // imap://host:port, imaps://host:port
+	Cert, Key      string   // PEM files
+	AllowPlaintext bool     `toml:"allow-plaintext"` // passwords without TLS
+	Capabilities   []string // fixed list instead of what store.cdb says
+	LoginTimeout   Duration `toml:"login-timeout"`   // from greeting to login
+	ConnectTimeout Duration `toml:"connect-timeout"` // to reach a store
+	LogFormat      string   `toml:"log-format"`      // logfmt, json
+	Syslog         bool     // instead of standard error
+}
+
+// Route is what postmap-route makes of the maps.
+type Route struct {
+	Out       string   // folder of the tables
+	Domains   []string `toml:"domain"` // the first completes a bare mailbox name
+	Transport string   // template of a nexthop, for stores without their own
+	Text      bool     // text for postmap(1) instead of CDB
+}
+
+// A Store is how one store is reached.
+type Store struct {
+	Address   string // host or IP address to connect to; empty: the store's name
+	Port      int    // 0: 143, or 993 where TLS is "tls"
+	TLS       string // none, starttls, tls
+	CAFile    string `toml:"ca-file"` // empty: the system's
+	Transport string // Postfix's transport:nexthop for this store
+	Trusted   bool   // it may be told the client's address
+}
+
+// TLS modes of a store.
+const (
+	TLSNone     = "none"
+	TLSStartTLS = "starttls"
+	TLSImplicit = "tls"
+)
+
+// Default returns what holds where postern.conf says nothing.
+func Default() *Config {
+	return &Config{
+		Maps: DefaultMaps,
+		Keep: 7,
+		Directory: Directory{
+			Filter:         "(|(objectClass=inetLocalMailRecipient)(objectClass=inetOrgPerson))",
+			PageSize:       1000,
+			ConnectTimeout: Duration(10 * time.Second),
+			Timeout:        Duration(60 * time.Second),
+		},
+		Attributes: Attributes{
+			Login:    []string{"uid"},
+			Store:    []string{"mailHost"},
+			Address:  []string{"mailLocalAddress", "mail"},
+			Forward:  []string{"mailRoutingAddress"},
+			Active:   []string{"active"},
+			Disabled: []string{"disabled", "inactive", "closed"},
+			Hold:     []string{"hold"},
+		},
+		Limits: Limits{MinAccounts: 1, MaxShrink: 5},
+		Frontend: Frontend{
+			LoginTimeout:   Duration(60 * time.Second),
+			ConnectTimeout: Duration(5 * time.Second),
+			LogFormat:      "logfmt",
+		},
+		Route: Route{Transport: "lmtp:inet:[{store}]:2003"},
+		Store: Store{TLS: TLSStartTLS},
+	}
+}
+
+// Load reads a file over the defaults. Every key must be known: a misspelt
+// "starttls" must not quietly mean no TLS.
+func Load(file string) (*Config, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		status := sysexits.NoInput
+		if errors.Is(err, fs.ErrPermission) {
+			status = sysexits.NoPerm
+		}
+		return nil, status.Wrap(err)
+	}
+	c := Default()
+	if err := c.parse(string(data)); err != nil {
+		return nil, sysexits.Config.Errorf("%s%w", file, err)
+	}
+	return c, nil
+}
+
+// document is the file as TOML sees it: [store] holds both settings and, as
+// sub-tables, the stores.
+type document struct {
+	*Config
+	Store map[string]toml.Primitive
+}
+
+// parse returns errors that start with ":LINE: " where the line is known and
+// with ": " elsewhere.
+func (c *Config) parse(text string) error {
+	var doc = document{Config: c}
+	meta, err := toml.Decode(text, &doc)
+	if err != nil {
+		return positioned(err)
+	}
+	err = c.decodeStores(meta, doc.Store)
+	if undecoded := meta.Undecoded(); err == nil && len(undecoded) > 0 {
+		// An unknown table comes with its keys: name the first of those.
+		err = unknownKey(slices.MaxFunc(undecoded, func(a, b toml.Key) int { return cmp.Compare(len(a), len(b)) }))
+	}
+	var unknown unknownKey
+	switch {
+	case errors.As(err, &unknown):
+		return fmt.Errorf("%s: %w", lineOf(text, toml.Key(unknown)), err)
+	case err != nil:
+		return positioned(err)
+	}
+	if err := c.check(); err != nil {
+		return fmt.Errorf(": %w", err)
+	}
+	return nil
+}
+
+type unknownKey toml.Key
+
+func (k unknownKey) Error() string { return "unknown key " + toml.Key(k).String() }
+
+func positioned(err error) error {
+	var at toml.ParseError
+	if errors.As(err, &at) && at.Position.Line > 0 {
+		return fmt.Errorf(":%d: %s", at.Position.Line, at.Message)
+	}
+	return fmt.Errorf(": %w", err)
+}
+
+func (c *Config) decodeStores(meta toml.MetaData, tables map[string]toml.Primitive) error {
+	named := map[string]toml.Primitive{}
+	for name, value := range tables {
+		var into any
+		switch name {
+		case "allow":
+			into = &c.Allow
+		case "address":
+			into = new(noAddress)
+		case "port":
+			into = &c.Store.Port
+		case "tls":
+			into = &c.Store.TLS
+		case "ca-file":
+			into = &c.Store.CAFile
+		case "transport":
+			into = &c.Store.Transport
+		case "trusted":
+			into = &c.Store.Trusted
+		default:
+			if meta.Type("store", name) != "Hash" {
+				return unknownKey{"store", name}
+			}
+			named[name] = value
+			continue
+		}
+		if err := meta.PrimitiveDecode(value, into); err != nil {
+			return err
+		}
+	}
+	c.Stores = map[string]Store{}
+	for name, value := range named {
+		store := c.Store
+		if err := meta.PrimitiveDecode(value, &store); err != nil {
+			return err
+		}
+		folded, err := account.CheckStore(name)
+		if err != nil {
+			return err
+		}
+		c.Stores[folded] = store
+	}
+	return nil
+}
+
+type noAddress struct{}
+
+func (noAddress) UnmarshalText([]byte) error {
+	return errors.New("an address belongs to one store: set it in [store.\"name\"]")
+}
+
+// lineOf finds where a key stands, as ":LINE". The TOML library knows the
+// place of what it could not read, but not of what nobody asked for.
+func lineOf(text string, key toml.Key) string {
+	var table toml.Key
+	for number, line := range strings.Split(text, "\n") {
+		line = strings.TrimSpace(line)
+		if name, _, found := strings.Cut(line, "="); found && !strings.HasPrefix(line, "[") {
+			line = name + "= 0"
+		}
+		var any map[string]any
+		meta, err := toml.Decode(line, &any)
+		if err != nil || len(meta.Keys()) == 0 {
+			continue
+		}
+		found := meta.Keys()[len(meta.Keys())-1]
+		if strings.HasPrefix(line, "[") {
+			table = found
+		} else {
+			found = append(slices.Clone(table), found...)
+		}
+		if found.String() == key.String() {
+			return fmt.Sprintf(":%d", number+1)
+		}
+	}
+	return ""
+}
+
+// check refuses values that no tool could work with.
+func (c *Config) check() error {
+	if c.Keep < 0 {
+		return fmt.Errorf("keep = %d: must not be negative", c.Keep)
+	}
+	if format := c.Frontend.LogFormat; format != "logfmt" && format != "json" {
+		return fmt.Errorf("frontend.log-format = %q: must be logfmt or json", format)
+	}
+	for _, pattern := range c.Allow {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return fmt.Errorf("store.allow: pattern %q: %w", pattern, err)
+		}
+	}
+	if err := c.Store.check(); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	for name, store := range c.Stores {
+		if err := store.check(); err != nil {
+			return fmt.Errorf("store.%q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (s Store) check() error {
+	switch s.TLS {
+	case TLSNone, TLSStartTLS, TLSImplicit:
+	default:
+		return fmt.Errorf("tls = %q: must be none, starttls or tls", s.TLS)
+	}
+	if s.Port < 0 || s.Port > 65535 {
+		return fmt.Errorf("port = %d: must be 1 to 65535", s.Port)
+	}
+	return nil
+}
+
+// StoreNamed returns how to reach the store that a map names, and whether the
+// configuration allows it: a map picks among hosts, it never adds one. Where
+// the configuration neither names a store nor has an allow rule, the map is
+// all there is, and any host it names is allowed.
+func (c *Config) StoreNamed(name string) (Store, bool) {
+	store, known := c.Stores[name]
+	if !known {
+		store = c.Store
+		known = len(c.Stores) == 0 && len(c.Allow) == 0 ||
+			slices.ContainsFunc(c.Allow, func(pattern string) bool {
+				matched, _ := path.Match(strings.ToLower(pattern), name)
+				return matched
+			})
+	}
+	if store.Address == "" {
+		store.Address = name
+	}
+	if store.Port == 0 {
+		store.Port = 143
+		if store.TLS == TLSImplicit {
+			store.Port = 993
+		}
+	}
+	return store, known
+}

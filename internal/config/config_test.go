@@ -1,0 +1,98 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/internal/sysexits"
+)
+
+func load(t *testing.T, text string) (*Config, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "postern.conf")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Load(file)
+}
+
+func TestStoresInheritTheDefaults(t *testing.T) {
+	c, err := load(t, `
+maps = "/srv/maps"
+[frontend]
+login-timeout = "90s"
+[limits]
+max-shrink = "2.5%"
+[store]
+tls = "tls"
+allow = ["*.lab.example.org"]
+[store."IMAP1.example.org."]
+address = "127.0.0.2"
+trusted = true
+[store."imap2.example.org"]
+tls = "none"
+port = 1430
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Maps != "/srv/maps" || c.Limits.MaxShrink != 2.5 || time.Duration(c.Frontend.LoginTimeout) != 90*time.Second {
+		t.Errorf("got %+v", c)
+	}
+	for _, test := range []struct {
+		name  string
+		want  Store
+		known bool
+	}{
+		{"imap1.example.org", Store{Address: "127.0.0.2", Port: 993, TLS: TLSImplicit, Trusted: true}, true},
+		{"imap2.example.org", Store{Address: "imap2.example.org", Port: 1430, TLS: TLSNone}, true},
+		{"x.lab.example.org", Store{Address: "x.lab.example.org", Port: 993, TLS: TLSImplicit}, true},
+		{"evil.example.com", Store{Address: "evil.example.com", Port: 993, TLS: TLSImplicit}, false},
+	} {
+		if got, known := c.StoreNamed(test.name); got != test.want || known != test.known {
+			t.Errorf("%s: got %+v %v, want %+v %v", test.name, got, known, test.want, test.known)
+		}
+	}
+}
+
+func TestAnyHostWithoutRules(t *testing.T) {
+	store, known := Default().StoreNamed("imap1.example.org")
+	if !known || store.Port != 143 || store.TLS != TLSStartTLS {
+		t.Errorf("got %+v %v", store, known)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for _, test := range []struct{ text, want string }{
+		{"mapps = 1", `postern.conf:1: unknown key mapps`},
+		{"maps = \"x\"\n[frontend]\n\nlisten = [\n\"a\",\n]\nstartls = true", `:7: unknown key frontend.startls`},
+		{"[store.\"imap1.example.org\"]\naddress = \"x\"\nprot = 3", `:3: unknown key store."imap1.example.org".prot`},
+		{"[store]\ntsl = \"none\"", `:2: unknown key store.tsl`},
+		{"[sotre]\ntls = \"none\"", `:2: unknown key sotre.tls`},
+		{"maps = ", `:1: `},
+		{"keep = \"x\"", `line 1 `},
+		{"[store]\ntls = \"ssl\"", `tls = "ssl": must be none, starttls or tls`},
+		{"[store]\naddress = \"ssl\"", `an address belongs to one store`},
+		{"[store.\"a b\"]\nport = 1", `store "a b" is not a host name`},
+		{"[store.\"a.b\"]\nport = 70000", `store."a.b": port = 70000`},
+		{"[store]\nallow = [\"[\"]", `pattern "["`},
+		{"[limits]\nmax-shrink = \"5\"", `:2: "5" is not a percentage`},
+		{"[frontend]\nlogin-timeout = \"-5s\"", `:2: "-5s" is not a positive duration`},
+	} {
+		_, err := load(t, test.text)
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%q:\n got %v\nwant %s", test.text, err, test.want)
+		} else if sysexits.Of(err) != sysexits.Config {
+			t.Errorf("%q: exit status %d, want 78", test.text, sysexits.Of(err))
+		}
+	}
+}
+
+func TestMissingFile(t *testing.T) {
+	if _, err := Load("/nonexistent/postern.conf"); sysexits.Of(err) != sysexits.NoInput {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,36 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Duration is written as Go writes it: "10s", "5m".
+type Duration time.Duration
+
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	if err != nil {
+		return err
+	}
+	if parsed <= 0 {
+		return fmt.Errorf("%q is not a positive duration", text)
+	}
+	*d = Duration(parsed)
+	return nil
+}
+
+// A Percent is written "5%".
+type Percent float64
+
+func (p *Percent) UnmarshalText(text []byte) error {
+	number, found := strings.CutSuffix(strings.TrimSpace(string(text)), "%")
+	parsed, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if err != nil || !found || !(parsed >= 0 && parsed <= 100) {
+		return fmt.Errorf("%q is not a percentage from 0%% to 100%%", text)
+	}
+	*p = Percent(parsed)
+	return nil
+}
