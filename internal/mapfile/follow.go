@@ -1,0 +1,100 @@
+package mapfile
+
+import (
+	"os"
+	"sync"
+	"time"
+)
+
+// A Live map is one that is looked up for a long time and follows what is
+// published under its name. Its methods may be called from many goroutines.
+type Live struct {
+	path    string
+	foreign bool
+
+	mu   sync.RWMutex
+	m    *Map // the last that could be opened
+	seen fileID
+	err  error // why the file that was seen is not the one in use
+}
+
+// fileID tells one published file from the next.
+type fileID struct {
+	info  os.FileInfo
+	size  int64
+	mtime time.Time
+}
+
+func (id fileID) same(other fileID) bool {
+	return id.info != nil && other.info != nil && os.SameFile(id.info, other.info) &&
+		id.size == other.size && id.mtime.Equal(other.mtime)
+}
+
+// Follow returns the map of that name as it will be; nothing is opened yet.
+func Follow(path string, foreign bool) *Live {
+	return &Live{path: path, foreign: foreign}
+}
+
+// Get is Map.Get in the map as it is now. It costs one stat(2) more. While
+// the file is missing or damaged the last good map answers.
+func (l *Live) Get(key string) (value string, found bool, err error) {
+	if _, err := l.Refresh(); err != nil {
+		l.mu.RLock()
+		defer l.mu.RUnlock()
+		if l.m == nil {
+			return "", false, err
+		}
+		return l.m.Get(key)
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.m.Get(key)
+}
+
+// Story returns the story of the map in use.
+func (l *Live) Story() Story {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.m == nil {
+		return Story{}
+	}
+	return l.m.Story()
+}
+
+// Refresh looks whether the map was replaced and tells whether another one is
+// in use now. The error says why the file on disk is not in use.
+func (l *Live) Refresh() (replaced bool, err error) {
+	info, err := os.Stat(l.path)
+	id := fileID{info: info}
+	if err == nil {
+		id.size, id.mtime = info.Size(), info.ModTime()
+	}
+	l.mu.RLock()
+	current, lastErr := l.seen.same(id), l.err
+	l.mu.RUnlock()
+	if current {
+		return false, lastErr
+	}
+	m, err := Open(l.path, l.foreign)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seen, l.err = id, err
+	if err != nil {
+		return false, err
+	}
+	if l.m != nil {
+		l.m.Close()
+	}
+	l.m = m
+	return true, nil
+}
+
+// Close ends the use of the map.
+func (l *Live) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.m == nil {
+		return nil
+	}
+	return l.m.Close()
+}

@@ -1,0 +1,380 @@
+// Package mapfile keeps the maps on disk: plain CDB files (cr.yp.to/cdb/cdb.txt)
+// that any CDB tool reads, each with a story of its own, postern-maps(5).
+//
+// A map is published whole or not at all: written beside the old one, synced,
+// read back and checked, renamed over it. A reader maps the file into memory
+// and trusts nothing in it: every offset is checked before it is followed, and
+// what cannot be read is an error, never "unknown user".
+//
+// The writer is colinmarc/cdb's. The reader is our own, because that one's
+// panics on a damaged file, cannot find a key whose hash is 0, and copies where
+// memory could be looked at.
+package mapfile
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"postern/internal/sysexits"
+)
+
+// The maps of a folder, postern-maps(5).
+const (
+	Login   = "login.cdb"
+	Address = "address.cdb"
+	Store   = "store.cdb"
+)
+
+const (
+	tables     = 256        // a CDB has so many hash tables,
+	headerSize = tables * 8 // and starts with their positions and sizes
+)
+
+// A Map is an open map. Its methods may be called from many goroutines, but
+// none after Close.
+type Map struct {
+	path    string
+	data    []byte
+	end     int // of the records, where the hash tables start
+	foreign bool
+	story   Story
+	sound   [tables]atomic.Bool // hash tables that checkTable has seen
+}
+
+// Open opens a map at the cost of its header: 2 KiB. A map must tell its
+// story, or a file of zeros, which is a valid CDB without records, would turn
+// every user away; foreign maps, which come from elsewhere, need not.
+func Open(path string, foreign bool) (*Map, error) {
+	m, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	m.foreign = foreign
+	if err := m.readStory(); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// open maps a file into memory and checks its header.
+func open(path string) (*Map, error) {
+	f, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, sysexits.NoPerm.Wrap(err)
+	case err != nil:
+		return nil, sysexits.NoInput.Wrap(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, sysexits.NoInput.Wrap(err)
+	}
+	m := &Map{path: path}
+	switch size := info.Size(); {
+	case !info.Mode().IsRegular():
+		return nil, m.damaged("not a regular file")
+	case size < headerSize:
+		return nil, m.damaged("%d octets are too few for a CDB", size)
+	case size >= 1<<32:
+		return nil, m.damaged("%d octets are too many for a CDB", size)
+	}
+	m.data, err = unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, sysexits.NoInput.Errorf("%s: mmap: %w", path, err)
+	}
+	if err := m.guard(m.checkHeader); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// checkHeader checks that all hash tables lie within the file, and finds where
+// the first one starts.
+func (m *Map) checkHeader() error {
+	m.end = len(m.data)
+	for number := range uint32(tables) {
+		pos, slots := m.table(number)
+		if slots == 0 {
+			continue
+		}
+		if pos < headerSize || pos+slots*8 > len(m.data) {
+			return m.damaged("hash table %d lies outside the file: is it cut short?", number)
+		}
+		m.end = min(m.end, pos)
+	}
+	return nil
+}
+
+func (m *Map) readStory() error {
+	value, found, err := m.get(storyKey)
+	switch {
+	case err != nil:
+		return err
+	case found:
+		m.story, err = parseStory(value)
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.path, err)
+		}
+		return m.checkSlots()
+	case !m.foreign:
+		return m.damaged("no story record: not a map of postern's (foreign = true accepts maps from elsewhere)")
+	}
+	return nil
+}
+
+// checkSlots checks that no hash table is missing from the header: in a map of
+// ours every table has two slots for each of its records.
+func (m *Map) checkSlots() error {
+	total := 0
+	for number := range uint32(tables) {
+		_, slots := m.table(number)
+		total += slots
+	}
+	if records := m.story.Records + 1; total != 2*records {
+		return m.damaged("the header has %d slots for %d records", total, records)
+	}
+	return nil
+}
+
+// Close ends the use of a map.
+func (m *Map) Close() error {
+	data := m.data
+	m.data = nil
+	if data == nil {
+		return nil
+	}
+	return unix.Munmap(data)
+}
+
+// Story returns what the map tells of itself, the zero Story for a foreign map
+// that tells nothing.
+func (m *Map) Story() Story { return m.story }
+
+// Path returns the name that the map was opened by.
+func (m *Map) Path() string { return m.path }
+
+// Get returns the value of a key as it stands, so fold it first. An error
+// means that the map cannot tell, which is never the same as not found.
+func (m *Map) Get(key string) (value string, found bool, err error) {
+	if key == storyKey {
+		return "", false, nil
+	}
+	value, found, err = m.get(key)
+	if !found && err == nil && m.foreign {
+		// Some builders end keys and values with a NUL, as C strings.
+		value, found, err = m.get(key + "\x00")
+	}
+	return value, found, err
+}
+
+func (m *Map) get(key string) (value string, found bool, err error) {
+	err = m.guard(func() error {
+		_, v, err := m.lookup([]byte(key))
+		if err != nil || v == nil {
+			return err
+		}
+		if m.foreign {
+			v = bytes.TrimSuffix(v, []byte{0})
+		}
+		if len(v) == 0 || bytes.IndexByte(v, 0) >= 0 || !utf8.Valid(v) {
+			return m.damaged("the value of %q is not text", key)
+		}
+		value, found = string(v), true
+		return nil
+	})
+	return value, found, err
+}
+
+// guard turns the memory fault of a file that was cut short under our eyes
+// into an error: maps are replaced by rename, but not everybody knows.
+func (m *Map) guard(read func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if fault := recover(); fault != nil {
+			if _, ok := fault.(interface{ Addr() uintptr }); !ok {
+				panic(fault)
+			}
+			err = m.damaged("cut short while in use: replace maps by rename(2) only")
+		}
+	}()
+	return read()
+}
+
+// lookup finds the first record of a key: its position, 0 if there is none.
+func (m *Map) lookup(key []byte) (pos int, value []byte, err error) {
+	hash := hashOf(key)
+	table, slots := m.table(hash % tables)
+	if slots == 0 {
+		return 0, nil, nil
+	}
+	start := int(hash>>8) % slots
+	for i := range slots {
+		h, pos := m.slot(table, (start+i)%slots)
+		if pos == 0 {
+			break
+		}
+		if h != hash {
+			continue
+		}
+		k, v, err := m.record(pos)
+		if err != nil {
+			return 0, nil, err
+		}
+		if bytes.Equal(k, key) {
+			return pos, v, nil
+		}
+		if hashOf(k) != hash {
+			return 0, nil, m.damaged("the record at %d is not the one its hash table means", pos)
+		}
+	}
+	return 0, nil, m.checkTable(hash%tables, table, slots)
+}
+
+// checkTable is asked before "not found" is believed: a map whose blocks were
+// lost reads as zeros, and zeros read as nothing there. In a map of ours every
+// table is half full, and each entry has the hash of the record it leads to.
+// A table is read once; it does not change while the map is open.
+func (m *Map) checkTable(number uint32, table, slots int) error {
+	if m.foreign || m.story.Version == 0 || m.sound[number].Load() {
+		return nil
+	}
+	used := 0
+	for i := range slots {
+		hash, pos := m.slot(table, i)
+		if hash == 0 && pos == 0 {
+			continue
+		}
+		key, _, err := m.record(pos)
+		if err != nil {
+			return err
+		}
+		if hash%tables != number || hashOf(key) != hash {
+			return m.damaged("hash table %d is scribbled over", number)
+		}
+		used++
+	}
+	if used*2 != slots {
+		return m.damaged("hash table %d lost entries", number)
+	}
+	m.sound[number].Store(true)
+	return nil
+}
+
+// Records calls yield for each record in file order, without the story. It
+// stops at the first error.
+func (m *Map) Records(yield func(key, value string) error) error {
+	return m.each(func(_ int, k, v []byte) error {
+		key, value := string(k), string(v)
+		switch {
+		case key == storyKey:
+			return nil
+		case m.foreign:
+			key, value = string(bytes.TrimSuffix(k, []byte{0})), string(bytes.TrimSuffix(v, []byte{0}))
+		}
+		return yield(key, value)
+	})
+}
+
+func (m *Map) each(yield func(pos int, key, value []byte) error) error {
+	return m.guard(func() error {
+		for pos := headerSize; pos < m.end; {
+			key, value, err := m.record(pos)
+			if err != nil {
+				return err
+			}
+			if err := yield(pos, key, value); err != nil {
+				return err
+			}
+			pos += 8 + len(key) + len(value)
+		}
+		return nil
+	})
+}
+
+// Verify reads the whole map: every record is found under its key, and number
+// and digest are what the story says.
+func (m *Map) Verify() error {
+	digest := newDigest()
+	err := m.each(func(pos int, key, value []byte) error {
+		found, _, err := m.lookup(key)
+		switch {
+		case err != nil:
+			return err
+		case found != pos && found != 0:
+			return m.damaged("key %q stands twice", key)
+		case found == 0:
+			return m.damaged("key %q cannot be found", key)
+		case string(key) != storyKey:
+			digest.add(key, value)
+		}
+		return nil
+	})
+	for number := range uint32(tables) {
+		if err == nil {
+			table, slots := m.table(number)
+			err = m.guard(func() error { return m.checkTable(number, table, slots) })
+		}
+	}
+	switch {
+	case err != nil:
+		return err
+	case m.story.Version == 0:
+		return nil // a foreign map
+	case digest.records != m.story.Records:
+		return m.damaged("%d records, the story says %d", digest.records, m.story.Records)
+	case digest.sum() != m.story.Digest:
+		return m.damaged("the records are not those that were published: their digest differs")
+	}
+	return nil
+}
+
+func (m *Map) table(number uint32) (pos, slots int) {
+	return m.pair(int(number) * 8)
+}
+
+func (m *Map) slot(table, number int) (hash uint32, pos int) {
+	h, pos := m.pair(table + number*8)
+	return uint32(h), pos
+}
+
+func (m *Map) pair(at int) (int, int) {
+	return int(binary.LittleEndian.Uint32(m.data[at:])), int(binary.LittleEndian.Uint32(m.data[at+4:]))
+}
+
+// record returns the record at pos, which may be anything.
+func (m *Map) record(pos int) (key, value []byte, err error) {
+	if pos < headerSize || pos > m.end-8 {
+		return nil, nil, m.damaged("a record at %d lies outside the records", pos)
+	}
+	keyLen, valueLen := m.pair(pos)
+	if keyLen+valueLen > m.end-pos-8 {
+		return nil, nil, m.damaged("the record at %d is longer than the file", pos)
+	}
+	body := m.data[pos+8:]
+	return body[:keyLen], body[keyLen : keyLen+valueLen : keyLen+valueLen], nil
+}
+
+// hashOf is the CDB hash, cr.yp.to/cdb/cdb.txt.
+func hashOf(key []byte) uint32 {
+	hash := uint32(5381)
+	for _, c := range key {
+		hash = (hash << 5) + hash ^ uint32(c)
+	}
+	return hash
+}
+
+func (m *Map) damaged(format string, args ...any) error {
+	return sysexits.DataErr.Errorf("%s: %s", m.path, fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,315 @@
+package mapfile
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/colinmarc/cdb"
+	"github.com/gofrs/flock"
+	"github.com/google/renameio/v2"
+
+	"postern/internal/sysexits"
+)
+
+// A Draft is a map to be published.
+type Draft struct {
+	Name    string // the file's name in the folder
+	Story   Story
+	Records func(put func(key, value string) error) error
+}
+
+// A Writer is the right to publish maps in a folder.
+type Writer struct {
+	dir  string
+	lock *flock.Flock
+}
+
+// Lock makes the caller the only one who publishes that tool's maps in a
+// folder, which it makes if only the last component is missing. A lock that
+// somebody else has is a temporary failure: he is at work on the same maps.
+func Lock(dir, tool string) (*Writer, error) {
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, sysexits.CantCreate.Wrap(err)
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return nil, sysexits.CantCreate.Wrap(err)
+	case !info.IsDir():
+		return nil, sysexits.CantCreate.Errorf("%s: not a folder", dir)
+	case info.Mode().Perm()&0o002 != 0:
+		return nil, sysexits.NoPerm.Errorf("%s: anybody could replace the maps: chmod o-w it", dir)
+	}
+	lock := flock.New(filepath.Join(dir, "."+tool+".lock"))
+	locked, err := lock.TryLock()
+	if err != nil {
+		return nil, sysexits.CantCreate.Wrap(err)
+	}
+	if !locked {
+		return nil, sysexits.TempFail.Errorf("%s: another %s is at work here: try again when it is done", dir, tool)
+	}
+	return &Writer{dir, lock}, nil
+}
+
+// Unlock lets the next one publish.
+func (w *Writer) Unlock() error { return w.lock.Unlock() }
+
+// Publish puts the drafts in place together. Until all of them are complete on
+// disk and checked nothing changes; then they are renamed back to back. keep
+// copies of each replaced map stay beside it, name.1 the youngest. They are
+// copies because Postfix watches the link count of the file it has open: a
+// hard link to a replaced map would keep the old answers alive.
+func (w *Writer) Publish(keep int, drafts ...Draft) error {
+	var pending []*renameio.PendingFile
+	defer func() {
+		for _, file := range pending {
+			file.Cleanup() // a no-op once it is in place
+		}
+	}()
+	for _, draft := range drafts {
+		if err := w.sweep(draft.Name); err != nil {
+			return sysexits.CantCreate.Wrap(err)
+		}
+		file, err := renameio.NewPendingFile(filepath.Join(w.dir, draft.Name),
+			renameio.WithTempDir(w.dir), renameio.WithPermissions(0o644), renameio.IgnoreUmask())
+		if err != nil {
+			return sysexits.CantCreate.Wrap(err)
+		}
+		pending = append(pending, file)
+		if err := draft.write(file.File); err != nil {
+			return fmt.Errorf("%s: %w", filepath.Join(w.dir, draft.Name), err)
+		}
+	}
+	for _, draft := range drafts {
+		if err := keepCopies(filepath.Join(w.dir, draft.Name), keep); err != nil {
+			return sysexits.CantCreate.Errorf("keeping the last map: %w", err)
+		}
+	}
+	for _, file := range pending {
+		if err := file.CloseAtomicallyReplace(); err != nil {
+			return sysexits.CantCreate.Wrap(err)
+		}
+	}
+	return sysexits.CantCreate.Wrap(syncDir(w.dir))
+}
+
+// sweep removes what a writer that was killed left half written.
+func (w *Writer) sweep(name string) error {
+	left, err := filepath.Glob(filepath.Join(w.dir, "."+name+"[0-9]*"))
+	if err != nil {
+		return err
+	}
+	for _, file := range left {
+		if err := os.Remove(file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write fills a file with the draft, syncs it and reads it back.
+func (d Draft) write(f *os.File) error {
+	// Only a WriteSeeker, or the library would close the file for us.
+	out, err := cdb.NewWriter(struct{ io.WriteSeeker }{f}, nil)
+	if err != nil {
+		return sysexits.CantCreate.Wrap(err)
+	}
+	digest := newDigest()
+	var zeros []string // keys with the hash 0, see mendZeroHash
+	put := func(key, value string) error {
+		if hashOf([]byte(key)) == 0 {
+			zeros = append(zeros, key)
+		}
+		switch err := out.Put([]byte(key), []byte(value)); {
+		case errors.Is(err, cdb.ErrTooMuchData):
+			return sysexits.DataErr.Errorf("more than a CDB can hold, 4 GiB, after %d records", digest.records)
+		case err != nil:
+			return sysexits.CantCreate.Wrap(err)
+		}
+		return nil
+	}
+	err = d.Records(func(key, value string) error {
+		if err := checkRecord(key, value); err != nil {
+			return err
+		}
+		digest.add([]byte(key), []byte(value))
+		return put(key, value)
+	})
+	if err != nil {
+		return err
+	}
+	story := d.Story
+	story.Version, story.Map = formatVersion, strings.TrimSuffix(d.Name, ".cdb")
+	story.Records, story.Digest = digest.records, digest.sum()
+	text, err := story.value()
+	if err != nil {
+		return err
+	}
+	if err := put(storyKey, text); err != nil {
+		return err
+	}
+	if err := out.Close(); err != nil {
+		return sysexits.CantCreate.Wrap(err)
+	}
+	if err := mendZeroHash(f, zeros); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return sysexits.CantCreate.Wrap(err)
+	}
+	return verify(f.Name())
+}
+
+func verify(path string) error {
+	m, err := Open(path, false)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return m.Verify()
+}
+
+// checkRecord refuses what some reader dies of: Postfix 3.7 crashes on an
+// empty value and gives up on one that is not UTF-8.
+func checkRecord(key, value string) error {
+	for _, s := range []string{key, value} {
+		if s == "" || !utf8.ValidString(s) || strings.ContainsAny(s, "\x00\n") {
+			return sysexits.DataErr.Errorf("record %q %q: neither may be empty, nor hold a NUL or a newline, and both must be UTF-8", key, value)
+		}
+	}
+	if key == storyKey {
+		return sysexits.DataErr.Errorf("key %s is the map's own", storyKey)
+	}
+	return nil
+}
+
+// mendZeroHash enters the keys whose hash is 0 into their hash table again.
+// The library takes a slot with the hash 0 for an empty one and lets the next
+// key have it; the format, and every other reader, goes by the position.
+func mendZeroHash(f *os.File, keys []string) error {
+	for _, key := range keys {
+		m, err := open(f.Name())
+		if err != nil {
+			return err
+		}
+		slot, pos := m.missing(key)
+		m.Close()
+		if slot == 0 {
+			continue
+		}
+		var entry [8]byte // hash 0, then the position
+		binary.LittleEndian.PutUint32(entry[4:], uint32(pos))
+		if _, err := f.WriteAt(entry[:], int64(slot)); err != nil {
+			return sysexits.CantCreate.Wrap(err)
+		}
+	}
+	return nil
+}
+
+// missing returns where in the file a slot for the key is free and where its
+// record is; 0, 0 if the key can be found as it is.
+func (m *Map) missing(key string) (slot, pos int) {
+	if found, _, err := m.lookup([]byte(key)); err != nil || found != 0 {
+		return 0, 0
+	}
+	m.each(func(at int, k, _ []byte) error {
+		if string(k) == key {
+			pos = at
+		}
+		return nil
+	})
+	table, slots := m.table(0)
+	for i := range slots {
+		if _, taken := m.slot(table, i); taken == 0 {
+			return table + i*8, pos
+		}
+	}
+	return 0, 0
+}
+
+// keepCopies moves the older copies of a map along and copies the map itself
+// to name.1.
+func keepCopies(path string, keep int) error {
+	if _, err := os.Lstat(path); keep == 0 || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for n := keep; n > 1; n-- {
+		err := os.Rename(fmt.Sprintf("%s.%d", path, n-1), fmt.Sprintf("%s.%d", path, n))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return copyFile(path, path+".1")
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	out, err := renameio.NewPendingFile(to, renameio.WithTempDir(filepath.Dir(to)),
+		renameio.WithPermissions(info.Mode().Perm()), renameio.IgnoreUmask())
+	if err != nil {
+		return err
+	}
+	defer out.Cleanup()
+	if _, err := io.Copy(out.File, in); err != nil {
+		return err
+	}
+	if err := os.Chtimes(out.Name(), info.ModTime(), info.ModTime()); err != nil {
+		return err
+	}
+	return out.CloseAtomicallyReplace()
+}
+
+// syncDir makes the renames last: without it a crash may bring the old names
+// back.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// A digest counts and sums up records, Story.Digest.
+type digest struct {
+	records int
+	hash    hash.Hash
+	lines   *bufio.Writer
+}
+
+func newDigest() *digest {
+	h := sha256.New()
+	return &digest{hash: h, lines: bufio.NewWriterSize(h, 1<<14)}
+}
+
+func (d *digest) add(key, value []byte) {
+	d.records++
+	d.lines.Write(key)
+	d.lines.WriteByte(' ')
+	d.lines.Write(value)
+	d.lines.WriteByte('\n')
+}
+
+func (d *digest) sum() string {
+	d.lines.Flush()
+	return hex.EncodeToString(d.hash.Sum(nil))
+}

@@ -1,0 +1,52 @@
+package mapfile
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"postern/internal/sysexits"
+)
+
+// storyKey is the key of a map's own story. Keys are folded to lower case, so
+// no user and no address can ever have it, and Postfix never asks for it.
+const storyKey = "POSTERN"
+
+// formatVersion counts changes that an older reader could misunderstand.
+const formatVersion = 1
+
+// A Story is what a map tells of itself, one line of JSON in postern-maps(5).
+// Publish fills in Version, Map, Records and Digest.
+type Story struct {
+	Version   int       `json:"version"`
+	Map       string    `json:"map"`     // the map's name without .cdb
+	Builder   string    `json:"builder"` // tool and version
+	Host      string    `json:"host,omitempty"`
+	Source    string    `json:"source,omitempty"` // where the accounts came from
+	Built     time.Time `json:"built"`
+	Records   int       `json:"records"` // without the story itself
+	Accounts  int       `json:"accounts,omitempty"`
+	Conflicts int       `json:"conflicts,omitempty"`
+	// Digest is the SHA-256 of all records in file order, each as a line
+	// "key value": what `cdb -d -m` prints of them.
+	Digest string `json:"sha256"`
+}
+
+func parseStory(value string) (Story, error) {
+	var s Story
+	if err := json.Unmarshal([]byte(value), &s); err != nil {
+		return Story{}, sysexits.DataErr.Errorf("story record %s: %v", storyKey, err)
+	}
+	if s.Version < 1 || s.Version > formatVersion {
+		return Story{}, sysexits.DataErr.Errorf("format %d, this program reads up to %d: upgrade postern on this host", s.Version, formatVersion)
+	}
+	return s, nil
+}
+
+func (s Story) value() (string, error) {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return "", fmt.Errorf("story: %w", err)
+	}
+	return string(text), nil
+}
