@@ -127,23 +127,27 @@ func (m *Map) readStory() error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.path, err)
 		}
-		return m.checkSlots()
+		return m.checkTables()
 	case !m.foreign:
 		return m.damaged("no story record: not a map of postern's (foreign = true accepts maps from elsewhere)")
 	}
 	return nil
 }
 
-// checkSlots checks that no hash table is missing from the header: in a map of
-// ours every table has two slots for each of its records.
-func (m *Map) checkSlots() error {
-	total := 0
+// checkTables checks that the header is the one that was published: in a map of
+// ours the hash tables lie one behind the other up to the end of the file, and
+// have two slots for each record.
+func (m *Map) checkTables() error {
+	next := m.end
 	for number := range uint32(tables) {
-		_, slots := m.table(number)
-		total += slots
+		pos, slots := m.table(number)
+		if slots != 0 && pos != next {
+			return m.damaged("hash table %d is not where it should be", number)
+		}
+		next += slots * 8
 	}
-	if records := m.story.Records + 1; total != 2*records {
-		return m.damaged("the header has %d slots for %d records", total, records)
+	if records := m.story.Records + 1; next != len(m.data) || next-m.end != 2*8*records {
+		return m.damaged("the hash tables are not those of %d records", records)
 	}
 	return nil
 }
