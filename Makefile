@@ -1,0 +1,63 @@
+# make            the four tools, static, in bin/
+# make install    them and their pages below PREFIX (DESTDIR for packagers)
+# make test       every test; as root on Debian with the real servers, too
+# make check      gofmt, go vet, staticcheck, shellcheck, mandoc -Tlint
+# make demo       the whole idea on this terminal: no root, no packages
+# make cluster    slapd, two Cyrus, a Dovecot, Postfix on loopback, to play with
+PREFIX  ?= /usr/local
+SYSCONF ?= /etc
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+GO      ?= go
+# Pages are ours, not generated: without the tag every start pays for that.
+TAGS    := -tags urfave_cli_no_docs
+LDFLAGS := -s -w -X postern/internal/command.Version=$(VERSION)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 60s
+
+all:
+	CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SYSCONF)/postern $(DESTDIR)/var/lib/postern
+	install bin/ldap2cdb bin/imapfront bin/postmap-route $(DESTDIR)$(PREFIX)/sbin/
+	install bin/mailwhere $(DESTDIR)$(PREFIX)/bin/
+	for page in man/*.[1-9]; do \
+		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; done
+
+test: packages
+	$(GO) test $(TESTFLAGS) ./...
+
+check: packages
+	test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	shellcheck $$(git ls-files | xargs grep -lE '^#!.*sh( |$$)')
+	mandoc -Tlint -Wwarning man/*.[1-9]
+
+# What Debian packages the tests and checks need; without root it says what is
+# left out.
+packages:
+	$(GO) run ./tools/cluster install
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+fuzz:
+	@for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit; done; done
+
+demo: all
+	@$(GO) run ./tools/demo
+
+cluster: all
+	$(GO) run ./tools/cluster start
+
+cluster-stop:
+	$(GO) run ./tools/cluster stop
+
+clean:
+	rm -rf bin
+
+.PHONY: all install test check packages bench fuzz demo cluster cluster-stop clean
