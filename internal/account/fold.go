@@ -18,8 +18,21 @@ var foldCase = cases.Fold()
 func Fold(name string) string {
 	for i := 0; i < len(name); i++ {
 		if name[i] >= utf8.RuneSelf {
-			return norm.NFC.String(foldCase.String(norm.NFC.String(name)))
+			folded := foldCase.String(norm.NFC.String(name))
+			return norm.NFC.String(strings.Map(foldCherokee, folded))
 		}
 	}
 	return strings.ToLower(name) // pure ASCII here
+}
+
+// foldCherokee folds the one script whose small letters fold to the capitals
+// (CaseFolding.txt, from Unicode 8 on); x/text swaps the two instead.
+func foldCherokee(r rune) rune {
+	switch {
+	case r >= 0xAB70 && r <= 0xABBF:
+		return r - 0xAB70 + 0x13A0
+	case r >= 0x13F8 && r <= 0x13FD:
+		return r - 8
+	}
+	return r
 }

@@ -1,0 +1,111 @@
+package command
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+
+	"postern/internal/config"
+	"postern/internal/sysexits"
+)
+
+// run runs a tool whose action is given and returns its exit status and what
+// it wrote to standard error and standard output.
+func run(t *testing.T, action cli.ActionFunc, args ...string) (status int, stderr, stdout string) {
+	t.Helper()
+	capture := func(file **os.File) func() string {
+		old := *file
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		*file = w
+		return func() string {
+			w.Close()
+			*file = old
+			text, _ := io.ReadAll(r)
+			return string(text)
+		}
+	}
+	errText, outText := capture(&os.Stderr), capture(&os.Stdout)
+	app := New("tool", "tests", "NAME", "")
+	app.Writer = os.Stdout
+	app.Action = action
+	app.Flags = append(app.Flags, &cli.BoolFlag{Name: "json"})
+	status = Run(app, append([]string{"tool"}, args...))
+	return status, errText(), outText()
+}
+
+func TestErrorsBecomeOneLineAndAStatus(t *testing.T) {
+	failing := func(err error) cli.ActionFunc { return func(*cli.Context) error { return err } }
+	for _, test := range []struct {
+		err    error
+		status int
+		stderr string
+	}{
+		{nil, 0, ""},
+		{errors.New("a\nb"), 70, "tool: a b\n"},
+		{sysexits.TempFail.Errorf("busy"), 75, "tool: busy\n"},
+		{sysexits.Usage.Errorf("no name"), 64, "tool: no name (see tool --help)\n"},
+		{Quiet(1), 1, ""},
+	} {
+		status, stderr, stdout := run(t, failing(test.err))
+		if status != test.status || stderr != test.stderr || stdout != "" {
+			t.Errorf("%v: got %d %q %q", test.err, status, stderr, stdout)
+		}
+	}
+}
+
+// A wrong flag must not print the usage to standard output: under inetd that
+// is the client's connection, in a shell script it is data.
+func TestUsageErrorsKeepOffStandardOutput(t *testing.T) {
+	status, stderr, stdout := run(t, func(*cli.Context) error { return nil }, "--nonsense")
+	if status != 64 || !strings.Contains(stderr, "nonsense") || strings.Count(stderr, "\n") != 1 || stdout != "" {
+		t.Errorf("got %d %q %q", status, stderr, stdout)
+	}
+}
+
+func TestFlagBehindAnOperandIsRefused(t *testing.T) {
+	action := func(c *cli.Context) error { _, err := Operands(c); return err }
+	if status, stderr, _ := run(t, action, "jdoe", "--json"); status != 64 || !strings.Contains(stderr, "--json") {
+		t.Errorf("got %d %q", status, stderr)
+	}
+	for _, args := range [][]string{{"--json", "jdoe"}, {"jdoe", "-"}, {"jdoe", "--", "--json"}, {"--", "-x"}} {
+		if status, stderr, _ := run(t, action, args...); status != 0 {
+			t.Errorf("%q: got %d %q", args, status, stderr)
+		}
+	}
+}
+
+func TestHelpIsAnOperand(t *testing.T) {
+	action := func(c *cli.Context) error {
+		if operands, _ := Operands(c); len(operands) != 1 || operands[0] != "help" {
+			t.Errorf("got %q", operands)
+		}
+		return nil
+	}
+	run(t, action, "help")
+}
+
+func TestConfig(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "postern.conf")
+	if err := os.WriteFile(file, []byte("maps = \"/srv/maps\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var got *config.Config
+	action := func(c *cli.Context) (err error) { got, err = Config(c); return err }
+	if status, stderr, _ := run(t, action, "--config", file); status != 0 || got.Maps != "/srv/maps" {
+		t.Errorf("got %d %q %+v", status, stderr, got)
+	}
+	if status, _, _ := run(t, action, "--config", file, "--maps", "/tmp/m"); status != 0 || got.Maps != "/tmp/m" {
+		t.Errorf("got %d %+v", status, got)
+	}
+	if status, stderr, _ := run(t, action, "--config", file+".missing"); status != 66 {
+		t.Errorf("a missing --config: %d %q", status, stderr)
+	}
+}
