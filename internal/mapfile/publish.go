@@ -71,6 +71,25 @@ func (w *Writer) Unlock() error { return w.lock.Unlock() }
 // copies because Postfix watches the link count of the file it has open: a
 // hard link to a replaced map would keep the old answers alive.
 func (w *Writer) Publish(keep int, drafts ...Draft) error {
+	_, err := w.publish(keep, func(Draft, string) bool { return true }, drafts)
+	return err
+}
+
+// PublishChanged is Publish where the records of at least one draft are not
+// those on disk. Otherwise nothing is touched: readers need not look again, and
+// the copies kept are of maps that differ.
+func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err error) {
+	return w.publish(keep, func(draft Draft, digest string) bool {
+		old, err := Open(filepath.Join(w.dir, draft.Name), false)
+		if err != nil {
+			return true
+		}
+		defer old.Close()
+		return old.Story().Digest != digest || old.Verify() != nil
+	}, drafts)
+}
+
+func (w *Writer) publish(keep int, differs func(draft Draft, digest string) bool, drafts []Draft) (changed bool, err error) {
 	var pending []*renameio.PendingFile
 	defer func() {
 		for _, file := range pending {
@@ -79,29 +98,34 @@ func (w *Writer) Publish(keep int, drafts ...Draft) error {
 	}()
 	for _, draft := range drafts {
 		if err := w.sweep(draft.Name); err != nil {
-			return sysexits.CantCreate.Wrap(err)
+			return false, sysexits.CantCreate.Wrap(err)
 		}
 		file, err := renameio.NewPendingFile(filepath.Join(w.dir, draft.Name),
 			renameio.WithTempDir(w.dir), renameio.WithPermissions(0o644), renameio.IgnoreUmask())
 		if err != nil {
-			return sysexits.CantCreate.Wrap(err)
+			return false, sysexits.CantCreate.Wrap(err)
 		}
 		pending = append(pending, file)
-		if err := draft.write(file.File); err != nil {
-			return fmt.Errorf("%s: %w", filepath.Join(w.dir, draft.Name), err)
+		digest, err := draft.write(file.File)
+		if err != nil {
+			return false, fmt.Errorf("%s: %w", filepath.Join(w.dir, draft.Name), err)
 		}
+		changed = changed || differs(draft, digest)
+	}
+	if !changed {
+		return false, nil
 	}
 	for _, draft := range drafts {
 		if err := keepCopies(filepath.Join(w.dir, draft.Name), keep); err != nil {
-			return sysexits.CantCreate.Errorf("keeping the last map: %w", err)
+			return false, sysexits.CantCreate.Errorf("keeping the last map: %w", err)
 		}
 	}
 	for _, file := range pending {
 		if err := file.CloseAtomicallyReplace(); err != nil {
-			return sysexits.CantCreate.Wrap(err)
+			return false, sysexits.CantCreate.Wrap(err)
 		}
 	}
-	return sysexits.CantCreate.Wrap(syncDir(w.dir))
+	return true, sysexits.CantCreate.Wrap(syncDir(w.dir))
 }
 
 // sweep removes what a writer that was killed left half written.
@@ -118,12 +142,13 @@ func (w *Writer) sweep(name string) error {
 	return nil
 }
 
-// write fills a file with the draft, syncs it and reads it back.
-func (d Draft) write(f *os.File) error {
+// write fills a file with the draft, syncs it and reads it back. It returns the
+// digest of the records.
+func (d Draft) write(f *os.File) (string, error) {
 	// Only a WriteSeeker, or the library would close the file for us.
 	out, err := cdb.NewWriter(struct{ io.WriteSeeker }{f}, nil)
 	if err != nil {
-		return sysexits.CantCreate.Wrap(err)
+		return "", sysexits.CantCreate.Wrap(err)
 	}
 	digest := newDigest()
 	var zeros []string // keys with the hash 0, see mendZeroHash
@@ -147,28 +172,28 @@ func (d Draft) write(f *os.File) error {
 		return put(key, value)
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
 	story := d.Story
 	story.Version, story.Map = formatVersion, strings.TrimSuffix(d.Name, ".cdb")
 	story.Records, story.Digest = digest.records, digest.sum()
 	text, err := story.value()
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := put(storyKey, text); err != nil {
-		return err
+		return "", err
 	}
 	if err := out.Close(); err != nil {
-		return sysexits.CantCreate.Wrap(err)
+		return "", sysexits.CantCreate.Wrap(err)
 	}
 	if err := mendZeroHash(f, zeros); err != nil {
-		return err
+		return "", err
 	}
 	if err := f.Sync(); err != nil {
-		return sysexits.CantCreate.Wrap(err)
+		return "", sysexits.CantCreate.Wrap(err)
 	}
-	return verify(f.Name())
+	return story.Digest, verify(f.Name())
 }
 
 func verify(path string) error {

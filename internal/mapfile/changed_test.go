@@ -1,0 +1,57 @@
+package mapfile
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func TestPublishChanged(t *testing.T) {
+	dir := t.TempDir()
+	w, err := Lock(dir, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Unlock()
+	hour := 0
+	publish := func(login, address string) bool {
+		t.Helper()
+		hour++
+		story := Story{Built: time.Unix(int64(hour)*3600, 0)}
+		changed, err := w.PublishChanged(3, Draft{Login, story, listing("jdoe", login)}, Draft{Address, story, listing("jdoe@example.org", address)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return changed
+	}
+	if !publish("imap1", "jdoe@imap1") {
+		t.Error("maps that were not there are not published")
+	}
+	before, _ := os.Stat(filepath.Join(dir, Login))
+	if publish("imap1", "jdoe@imap1") {
+		t.Error("the same records count as a change")
+	}
+	after, _ := os.Stat(filepath.Join(dir, Login))
+	if !os.SameFile(before, after) {
+		t.Error("the map was replaced by itself")
+	}
+	// One of two differs: both are replaced, so that their copies belong together.
+	if !publish("imap1", "jdoe@imap2") {
+		t.Error("a change is not published")
+	}
+	for _, name := range []string{Login, Address} {
+		if _, err := os.Stat(filepath.Join(dir, name+".1")); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := os.Truncate(filepath.Join(dir, Login), 3000); err != nil {
+		t.Fatal(err)
+	}
+	if !publish("imap1", "jdoe@imap2") {
+		t.Error("a damaged map stays")
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".*.cdb*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
