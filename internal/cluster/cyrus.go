@@ -1,0 +1,76 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/emersion/go-imap/v2/imapclient"
+)
+
+const cyrusAdmin = "cyrus"
+
+// startCyrus starts a Cyrus store.
+func (c *Cluster) startCyrus(ctx context.Context, s *Store) error {
+	cyrus := user("cyrus")
+	dir := filepath.Join(c.Dir, s.short())
+	// Cyrus makes what is below these by itself.
+	for _, sub := range []string{"", "lib", "lib/db", "lib/socket", "lib/log", "lib/msg", "mail", "sieve", "run", "run/proc", "run/lock", "run/socket"} {
+		if err := makeDir(filepath.Join(dir, sub), 0o750, cyrus); err != nil {
+			return err
+		}
+	}
+	imapd, services := filepath.Join(dir, "imapd.conf"), filepath.Join(dir, "cyrus.conf")
+	if err := c.render("cyrus/imapd.conf", s, imapd); err != nil {
+		return err
+	}
+	if err := c.render("cyrus/cyrus.conf", s, services); err != nil {
+		return err
+	}
+	for name, password := range map[string]string{
+		cyrusAdmin: c.ProxyPassword,
+		ProxyUser:  c.ProxyPassword,
+		mxUser:     c.LMTPPassword,
+	} {
+		if err := c.saslPassword(ctx, s, name, password); err != nil {
+			return err
+		}
+	}
+	cmd := exec.Command("/usr/lib/cyrus/bin/master", "-D", "-C", imapd, "-M", services, "-p", filepath.Join(dir, "run", "master.pid"))
+	p, err := c.spawner.start(s.short(), cmd)
+	if err != nil {
+		return err
+	}
+	for addr, greeting := range map[string]string{s.IMAP: "* OK", s.LMTP: "220"} {
+		if err := c.spawner.greets(ctx, p, addr, greeting); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// saslPassword sets a password in the store's own file.
+func (c *Cluster) saslPassword(ctx context.Context, s *Store, name, password string) error {
+	cmd := user("cyrus").become(exec.CommandContext(ctx, "saslpasswd2", "-c", "-p",
+		"-f", filepath.Join(c.Dir, s.short(), "sasldb2"), "-u", s.Name, name))
+	cmd.Stdin = strings.NewReader(password)
+	return run(ctx, cmd)
+}
+
+// cyrusMailbox makes a mailbox, as an administrator does with cyradm.
+func (c *Cluster) cyrusMailbox(s *Store, name string) error {
+	admin, err := imapclient.DialTLS(s.IMAPS, &imapclient.Options{TLSConfig: c.TLSConfig(s.Name)})
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	if err := admin.Login(cyrusAdmin, c.ProxyPassword).Wait(); err != nil {
+		return fmt.Errorf("log in as %s: %w", cyrusAdmin, err)
+	}
+	if err := admin.Create("user/"+name, nil).Wait(); err != nil {
+		return err
+	}
+	return admin.Logout().Wait()
+}

@@ -1,0 +1,225 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// packages are Debian's packages that a site and its tests need.
+var packages = []string{
+	"slapd", "ldap-utils",
+	"cyrus-imapd", "cyrus-pop3d", "cyrus-admin", "cyrus-clients", "sasl2-bin", "libsasl2-modules", "libsasl2-modules-db",
+	"postfix", "postfix-cdb",
+	// the maps, the ways to be started, the clients
+	"tinycdb", "ucspi-tcp", "xinetd", "isync", "curl", "mutt", "openssl",
+	// what Dovecot needs
+	"libapparmor1", "libexttextcat-2.0-0", "libicu72", "liblua5.4-0", "libsodium23", "libstemmer0d", "libtirpc3", "libunwind8", "libwrap0",
+}
+
+// Cyrus and Dovecot cannot both be installed: their packages conflict. So
+// Dovecot's are unpacked into a folder. The programs have two paths compiled in,
+// for TLS and for reading the configuration even without a setting to change
+// them, so paths of the same length take their place.
+var aside = []string{"dovecot-core", "dovecot-imapd", "dovecot-lmtpd", "dovecot-pop3d", "dovecot-managesieved", "dovecot-sieve"}
+
+const (
+	dovecotDir  = "/opt/dovecot"
+	dovecotLib  = dovecotDir + "/lib"  // for /usr/lib/dovecot
+	dovecotConf = dovecotDir + "/conf" // for /usr/bin/doveconf
+)
+
+// missing lists what Install would install.
+func missing() []string {
+	out, _ := exec.Command("dpkg-query", append([]string{"-W", "-f", "${Package} ${db:Status-Status}\n"}, packages...)...).Output()
+	installed := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		name, status, _ := strings.Cut(strings.TrimSpace(line), " ")
+		installed[name] = installed[name] || status == "installed"
+	}
+	var need []string
+	for _, p := range packages {
+		if !installed[p] {
+			need = append(need, p)
+		}
+	}
+	if _, err := os.Stat(dovecotConf); err != nil {
+		need = append(need, "dovecot")
+	}
+	return need
+}
+
+// Install installs the packages that a site needs and that are not there, and
+// starts none of their services. say is told what is being done.
+func Install(ctx context.Context, say func(format string, args ...any)) error {
+	if err := debianRoot(); err != nil {
+		return err
+	}
+	// Two test runs of one machine wait for each other.
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "postern-cluster.install.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return err
+	}
+	need := missing()
+	if len(need) == 0 {
+		return nil
+	}
+	if err := silenceServices(); err != nil {
+		return err
+	}
+	defer speakAgain()
+
+	needDovecot := need[len(need)-1] == "dovecot"
+	if needDovecot {
+		need = need[:len(need)-1]
+	}
+	if len(need) > 0 {
+		say("installing %s", strings.Join(need, " "))
+		// --no-remove: never at the cost of a mail server that the host has.
+		install := append([]string{"install", "-q", "-y", "--no-install-recommends", "--no-remove"}, need...)
+		if err := updating(ctx, say, "", install...); err != nil {
+			return fmt.Errorf("install packages: %w", err)
+		}
+	}
+	if needDovecot {
+		say("unpacking dovecot to %s", dovecotDir)
+		if err := unpackDovecot(ctx, say); err != nil {
+			return fmt.Errorf("unpack dovecot: %w", err)
+		}
+	}
+	return nil
+}
+
+// updating runs apt-get, and once more with fresh lists if it fails: on a new
+// machine there are none, and old ones name packages that are no more.
+func updating(ctx context.Context, say func(string, ...any), dir string, args ...string) error {
+	err := apt(ctx, dir, args...)
+	if err == nil {
+		return nil
+	}
+	say("updating the lists of packages")
+	if err := apt(ctx, dir, "update", "-q"); err != nil {
+		return err
+	}
+	return apt(ctx, dir, args...)
+}
+
+func apt(ctx context.Context, dir string, args ...string) error {
+	args = append([]string{
+		"-o", "DPkg::Lock::Timeout=300",
+		// root may read what it downloads; without this apt warns of its own user.
+		"-o", "APT::Sandbox::User=root",
+		"-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold",
+	}, args...)
+	cmd := exec.CommandContext(ctx, "apt-get", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		const most = 2000 // bytes: the end tells why
+		return fmt.Errorf("apt-get: %w: %s", err, bytes.TrimSpace(out[max(0, len(out)-most):]))
+	}
+	return nil
+}
+
+const policy = "/usr/sbin/policy-rc.d"
+
+const policyText = "#!/bin/sh\n# postern: installing packages for tests starts no services\nexit 101\n"
+
+// silenceServices keeps the packages from starting their services, unless the
+// host has a policy of its own.
+func silenceServices() error {
+	f, err := os.OpenFile(policy, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(policyText)
+	return errors.Join(err, f.Close())
+}
+
+// speakAgain removes the policy if it is ours.
+func speakAgain() {
+	if data, err := os.ReadFile(policy); err == nil && string(data) == policyText {
+		os.Remove(policy)
+	}
+}
+
+func unpackDovecot(ctx context.Context, say func(string, ...any)) error {
+	if err := os.MkdirAll(filepath.Dir(dovecotDir), 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(dovecotDir), ".dovecot-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	if err := updating(ctx, say, tmp, append([]string{"download", "-q"}, aside...)...); err != nil {
+		return err
+	}
+	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
+	if err != nil {
+		return err
+	}
+	root, home := filepath.Join(tmp, "root"), filepath.Join(tmp, "home")
+	for _, deb := range debs {
+		if err := run(ctx, exec.CommandContext(ctx, "dpkg", "-x", deb, root)); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(home, 0o755); err != nil {
+		return err
+	}
+	for from, to := range map[string]string{
+		"usr/sbin":        "sbin",
+		"usr/bin":         "bin",
+		"usr/lib/dovecot": "lib",
+	} {
+		if err := os.Rename(filepath.Join(root, from), filepath.Join(home, to)); err != nil {
+			return err
+		}
+	}
+	if err := os.Symlink("bin/doveconf", filepath.Join(home, "conf")); err != nil {
+		return err
+	}
+	if err := filepath.WalkDir(home, repath); err != nil {
+		return err
+	}
+	if err := os.Rename(home, dovecotDir); err != nil {
+		return fmt.Errorf("%w: is a Dovecot of the host's own there?", err)
+	}
+	return nil
+}
+
+// repath puts the paths of the folder into a program of Dovecot's.
+func repath(path string, d fs.DirEntry, err error) error {
+	if err != nil || !d.Type().IsRegular() {
+		return err
+	}
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	data := bytes.ReplaceAll(old, []byte("/usr/lib/dovecot"), []byte(dovecotLib))
+	data = bytes.ReplaceAll(data, []byte("/usr/bin/doveconf"), []byte(dovecotConf))
+	if len(data) != len(old) {
+		return fmt.Errorf("%s: paths of another length would shift its contents", path)
+	}
+	if bytes.Equal(data, old) {
+		return nil
+	}
+	return os.WriteFile(path, data, 0)
+}

@@ -1,0 +1,187 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// AddUser makes a mailbox at a store, with a password that the store itself
+// checks. The directory is not told.
+func (c *Cluster) AddUser(ctx context.Context, store, name, password string) error {
+	c.adding.Lock()
+	defer c.adding.Unlock()
+	s := c.Store(store)
+	if s == nil {
+		return fmt.Errorf("%s: no such store", store)
+	}
+	var err error
+	switch s.Kind {
+	case Cyrus:
+		if err = c.saslPassword(ctx, s, name, password); err == nil {
+			err = c.cyrusMailbox(s, name)
+		}
+	case Dovecot:
+		err = appendTo(filepath.Join(c.Dir, s.short(), "users"), passwordLine(name, password))
+	}
+	if err != nil {
+		return fmt.Errorf("%s: add %s: %w", store, name, err)
+	}
+	return nil
+}
+
+func appendTo(path, text string) error {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+// Send gives a message to the MX by SMTP. What the MX refuses is a
+// *textproto.Error with its code.
+func (c *Cluster) Send(from, to, message string) error {
+	conn, err := dial(c.MX)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.say(250, "EHLO client."+Domain); err != nil {
+		return err
+	}
+	return conn.transfer(from, to, message)
+}
+
+// Deliver gives a message to a store by LMTP, past the MX but as the MX does it.
+func (c *Cluster) Deliver(store, from, to, message string) error {
+	s := c.Store(store)
+	if s == nil {
+		return fmt.Errorf("%s: no such store", store)
+	}
+	conn, err := dial(s.LMTP)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.say(250, "LHLO "+mxName); err != nil {
+		return err
+	}
+	if err := conn.say(220, "STARTTLS"); err != nil {
+		return err
+	}
+	secure := tls.Client(conn.net, c.TLSConfig(s.Name))
+	conn = &mailConn{textproto.NewConn(secure), secure}
+	if err := conn.say(250, "LHLO "+mxName); err != nil {
+		return err
+	}
+	if s.Kind == Cyrus {
+		plain := base64.StdEncoding.EncodeToString([]byte("\x00" + mxUser + "\x00" + c.LMTPPassword))
+		if err := conn.say(235, "AUTH PLAIN "+plain); err != nil {
+			return fmt.Errorf("log in as %s: %w", mxUser, err)
+		}
+	}
+	return conn.transfer(from, to, message)
+}
+
+// mailConn is a connection for SMTP or LMTP. For one message to one recipient they
+// differ in the first word alone: then LMTP's answer for each recipient is one.
+type mailConn struct {
+	*textproto.Conn
+	net net.Conn
+}
+
+func dial(addr string) (*mailConn, error) {
+	conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	conn.SetDeadline(time.Now().Add(60 * time.Second))
+	m := &mailConn{textproto.NewConn(conn), conn}
+	if _, _, err := m.ReadResponse(220); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *mailConn) say(expect int, line string) error {
+	if err := m.PrintfLine("%s", line); err != nil {
+		return err
+	}
+	_, _, err := m.ReadResponse(expect)
+	return err
+}
+
+func (m *mailConn) transfer(from, to, message string) error {
+	if err := m.say(250, "MAIL FROM:<"+from+">"); err != nil {
+		return err
+	}
+	if err := m.say(250, "RCPT TO:<"+to+">"); err != nil {
+		return err
+	}
+	if err := m.say(354, "DATA"); err != nil {
+		return err
+	}
+	body := m.DotWriter() // makes CR LF of our line ends
+	if _, err := io.WriteString(body, message); err != nil {
+		return err
+	}
+	if err := body.Close(); err != nil {
+		return err
+	}
+	if _, _, err := m.ReadResponse(250); err != nil {
+		return err
+	}
+	return m.say(221, "QUIT")
+}
+
+func (c *Cluster) record() string { return filepath.Join(c.Dir, "processes") }
+
+// describe writes down what Open reads.
+func (c *Cluster) describe() error {
+	data, err := json.MarshalIndent(c, "", "\t")
+	if err != nil {
+		return err
+	}
+	// It has a password.
+	return os.WriteFile(filepath.Join(c.Dir, "cluster.json"), append(data, '\n'), 0o600)
+}
+
+// Open finds a site that was started with Options.Keep.
+func Open(dir string) (*Cluster, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "cluster.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s: no site was started there", dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := new(Cluster)
+	if err := json.Unmarshal(data, c); err != nil {
+		return nil, fmt.Errorf("%s/cluster.json: %w", dir, err)
+	}
+	return c, nil
+}
+
+// Running names the servers that run.
+func (c *Cluster) Running() ([]string, error) {
+	running, err := readProcesses(c.record())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	var names []string
+	for _, p := range running {
+		names = append(names, p.name)
+	}
+	return names, err
+}
