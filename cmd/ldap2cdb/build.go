@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/term"
+
+	"postern/internal/command"
+	"postern/internal/config"
+	"postern/internal/directory"
+	"postern/internal/mapfile"
+	"postern/internal/roster"
+	"postern/internal/sysexits"
+)
+
+// A source is whatever the accounts come from.
+type source interface {
+	Entries(ctx context.Context, want *directory.Selection, take func(*directory.Entry) error) error
+}
+
+// A build is one run from the directory to the maps.
+type build struct {
+	conf       *config.Config
+	rules      *directory.Rules
+	dryRun     bool
+	force      bool
+	reportFile string
+	terminal   bool // standard error is one
+}
+
+func newBuild(conf *config.Config) (*build, error) {
+	rules, err := directory.NewRules(conf.Attributes, conf.Directory.StandardAddress, func(store string) bool {
+		_, allowed := conf.StoreNamed(store)
+		return allowed
+	})
+	if err != nil {
+		return nil, sysexits.Config.Wrap(err)
+	}
+	return &build{conf: conf, rules: rules, terminal: term.IsTerminal(int(os.Stderr.Fd()))}, nil
+}
+
+func (b *build) run(ctx context.Context) error {
+	scratch := os.TempDir()
+	var writer *mapfile.Writer
+	if !b.dryRun {
+		var err error
+		if writer, err = mapfile.Lock(b.conf.Maps, "ldap2cdb"); err != nil {
+			return err
+		}
+		defer writer.Unlock()
+		scratch = b.conf.Maps
+	}
+	last, err := b.lastMaps()
+	if err != nil {
+		return err
+	}
+	defer last.close()
+	all := roster.New(scratch)
+	defer all.Close()
+
+	started := time.Now()
+	name, err := b.gather(ctx, all, last)
+	if err != nil {
+		return err
+	}
+	report, err := b.settle(all)
+	if err != nil {
+		return err
+	}
+	report.Source, report.Started, report.Seconds = name, started, time.Since(started).Seconds()
+	report.Judge(b.conf.Limits.MinAccounts, float64(b.conf.Limits.MaxShrink))
+	if err := b.publish(writer, all, report); err != nil {
+		return errors.Join(err, b.tell(report))
+	}
+	report.Seconds = time.Since(started).Seconds()
+	return b.tell(report)
+}
+
+// A pair is the two maps that we build, as they are published now. Nil is none.
+type pair struct{ login, address *mapfile.Map }
+
+func (p pair) close() {
+	for _, m := range []*mapfile.Map{p.login, p.address} {
+		if m != nil {
+			m.Close()
+		}
+	}
+}
+
+// lastMaps opens what is published now. Only with --force is a map that
+// cannot be read as good as none.
+func (b *build) lastMaps() (last pair, err error) {
+	for name, m := range map[string]**mapfile.Map{mapfile.Login: &last.login, mapfile.Address: &last.address} {
+		*m, err = mapfile.Open(filepath.Join(b.conf.Maps, name), b.conf.Foreign)
+		if err != nil {
+			*m = nil
+			if !errors.Is(err, fs.ErrNotExist) && !b.force {
+				last.close()
+				return pair{}, fmt.Errorf("%w; nothing to compare the new maps with, so only --force replaces it", err)
+			}
+		}
+	}
+	return last, nil
+}
+
+// gather reads the directory into the roster, and the last maps beside it. It
+// returns what the directory is called.
+func (b *build) gather(ctx context.Context, all *roster.Roster, last pair) (name string, err error) {
+	var from source
+	var bar progress
+	if file := b.conf.Directory.LDIF; file != "" {
+		in, size, err := openLDIF(file)
+		if err != nil {
+			return "", err
+		}
+		defer in.Close()
+		name = file
+		if file == "-" {
+			name = "standard input"
+		}
+		bar = b.progress(size, "bytes")
+		from = directory.LDIF{Name: name, From: bar.reader(in)}
+	} else {
+		name = strings.Join(b.conf.Directory.URLs, " ")
+		if from, err = directory.NewLDAP(b.conf.Directory); err != nil {
+			return "", err
+		}
+		expected := int64(-1)
+		if last.login != nil {
+			expected = int64(last.login.Story().Accounts)
+		}
+		bar = b.progress(expected, "entries")
+		from = bar.entries(from)
+	}
+	defer bar.finish()
+
+	remembered := make(chan error, 1)
+	go func() { remembered <- all.Remember(records(last.login), records(last.address)) }()
+	err = from.Entries(ctx, b.rules.Wanted(), func(e *directory.Entry) error {
+		outcome := b.rules.Judge(e)
+		if outcome.Nobody {
+			all.Pass()
+			return nil
+		}
+		if fault := outcome.Skip; fault != nil {
+			all.Skip(outcome.Account.Source, fault.Reason, fault.Detail)
+			return nil
+		}
+		for _, fault := range outcome.Minor {
+			all.LeaveOut(outcome.Account.Source, fault.Reason, fault.Detail)
+		}
+		return all.Add(outcome.Account)
+	})
+	if again := <-remembered; err == nil {
+		err = again
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w; maps not changed", err)
+	}
+	return name, nil
+}
+
+func records(m *mapfile.Map) roster.Records {
+	if m == nil {
+		return nil
+	}
+	return m.Records
+}
+
+func openLDIF(file string) (in *os.File, size int64, err error) {
+	if file == "-" {
+		return os.Stdin, -1, nil
+	}
+	in, err = os.Open(file)
+	if err != nil {
+		return nil, 0, sysexits.NoInput.Wrap(err)
+	}
+	info, err := in.Stat()
+	if err != nil {
+		in.Close()
+		return nil, 0, sysexits.NoInput.Wrap(err)
+	}
+	return in, info.Size(), nil
+}
+
+// settle decides who holds what; in a dry run it prints each change.
+func (b *build) settle(all *roster.Roster) (*roster.Report, error) {
+	if !b.dryRun {
+		return all.Settle(nil)
+	}
+	out := bufio.NewWriter(os.Stdout)
+	report, err := all.Settle(func(c roster.Change) error {
+		_, err := fmt.Fprintln(out, describe(c))
+		return err
+	})
+	return report, errors.Join(err, out.Flush())
+}
+
+func describe(c roster.Change) string {
+	switch {
+	case c.Old == "":
+		return fmt.Sprintf("added %s %s: %s", c.Map, c.Key, c.New)
+	case c.New == "":
+		return fmt.Sprintf("removed %s %s: %s", c.Map, c.Key, c.Old)
+	case c.Moved:
+		return fmt.Sprintf("moved %s %s: %s -> %s", c.Map, c.Key, c.Old, c.New)
+	}
+	return fmt.Sprintf("changed %s %s: %s -> %s", c.Map, c.Key, c.Old, c.New)
+}
+
+// publish puts the maps in place, unless they are doubtful.
+func (b *build) publish(writer *mapfile.Writer, all *roster.Roster, report *roster.Report) error {
+	if len(report.Doubts) > 0 && !b.force {
+		return sysexits.DataErr.Errorf("%s: %s; maps not changed: if it is meant so, use --force",
+			report.Source, strings.Join(report.Doubts, "; "))
+	}
+	if b.dryRun {
+		return nil
+	}
+	host, _ := os.Hostname() // only to tell maps apart
+	story := mapfile.Story{
+		Builder: "ldap2cdb " + command.Version, Host: host, Source: report.Source, Built: report.Started,
+		Accounts: report.Accounts, Conflicts: report.Conflicts.Count,
+	}
+	err := writer.Publish(b.conf.Keep,
+		mapfile.Draft{Name: mapfile.Login, Story: story, Records: all.Logins},
+		mapfile.Draft{Name: mapfile.Address, Story: story, Records: all.Addresses})
+	report.Published = err == nil
+	return err
+}
+
+// tell hands out the report: as JSON where it was asked for, and as text if
+// somebody is looking or should.
+func (b *build) tell(report *roster.Report) error {
+	if b.reportFile != "" {
+		text, err := json.MarshalIndent(report, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := renameio.WriteFile(b.reportFile, append(text, '\n'), 0o644, renameio.WithTempDir(filepath.Dir(b.reportFile))); err != nil {
+			return sysexits.CantCreate.Wrap(err)
+		}
+	}
+	if !b.terminal && report.Calm() {
+		return nil
+	}
+	return report.Text(os.Stderr)
+}

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"postern/internal/command"
+	"postern/internal/mapfile"
+	"postern/internal/slapd"
+)
+
+// tool is the program on a command line: its exit status and standard error.
+func tool(t *testing.T, args ...string) (status int, stderr string) {
+	t.Helper()
+	real := os.Stderr
+	defer func() { os.Stderr = real }()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Stderr = w
+	heard := make(chan string)
+	go func() {
+		text, _ := io.ReadAll(r)
+		heard <- string(text)
+	}()
+	status = command.Run(app(), append([]string{"ldap2cdb"}, args...))
+	w.Close()
+	return status, <-heard
+}
+
+// recordsOf is what a published map says.
+func recordsOf(t *testing.T, dir, name string) map[string]string {
+	t.Helper()
+	m, err := mapfile.Open(filepath.Join(dir, name), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	all := map[string]string{}
+	if err := m.Records(func(key, value string) error { all[key] = value; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// people is an LDIF of n users on two stores.
+func people(n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(slapd.Person(fmt.Sprintf("u%d", i), "Ursula", fmt.Sprintf("Number%d", i),
+			fmt.Sprintf("imap%d.example.org", i%2+1), fmt.Sprintf("u%d@example.org", i)))
+	}
+	return b.String()
+}
+
+func passwordFile(t *testing.T, password string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestLDAP(t *testing.T) {
+	cert := &slapd.Cert{Authority: &slapd.Cert{}, Names: []string{"localhost", "127.0.0.1"}}
+	server := slapd.Start(t, slapd.Settings{LDIF: people(2500), Cert: cert})
+	_, port, _ := net.SplitHostPort(server.Address)
+	good := passwordFile(t, slapd.Password)
+	for name, args := range map[string][]string{
+		"plain":       {"--url", server.URL()},
+		"bound":       {"--url", server.URL(), "--bind-dn", slapd.Admin, "--password-file", good},
+		"StartTLS":    {"--url", "ldap://localhost:" + port, "--starttls", "--ca-file", cert.CAFile(t), "--bind-dn", slapd.Admin, "--password-file", good},
+		"ldaps":       {"--url", "ldaps://" + server.TLS, "--ca-file", cert.CAFile(t)},
+		"ldapi":       {"--url", server.LDAPI()},
+		"second URL":  {"--url", "ldap://127.0.0.1:1", "--url", server.URL()},
+		"two bases":   {"--url", server.URL(), "--base", "ou=people," + slapd.Base, "--filter", "(uid=u*)"},
+		"odd pages":   {"--url", server.URL(), "--config", configFile(t, "[directory]\npage-size = 7\n")},
+		"no pages":    {"--url", server.URL(), "--config", configFile(t, "[directory]\npage-size = 0\n")},
+		"round robin": {"--url", "ldap://localhost:" + port},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if name != "two bases" {
+				args = append(args, "--base", slapd.Base)
+			}
+			if status, stderr := tool(t, append(args, "--maps", dir)...); status != 0 || stderr != "" {
+				t.Fatalf("exit status %d, and %q", status, stderr)
+			}
+			logins, addresses := recordsOf(t, dir, mapfile.Login), recordsOf(t, dir, mapfile.Address)
+			if len(logins) != 2500 || len(addresses) != 2500 {
+				t.Errorf("%d login names and %d addresses, want 2500 each", len(logins), len(addresses))
+			}
+			if got := addresses["u77@example.org"]; got != "u77@imap2.example.org" {
+				t.Errorf("u77@example.org: %q", got)
+			}
+		})
+	}
+}
+
+func configFile(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "postern.conf")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// Whatever a server does wrong, the exit status says what kind of trouble it
+// is, and the maps stay byte for byte what they were.
+func TestLDAPRefused(t *testing.T) {
+	authority := &slapd.Cert{}
+	server := slapd.Start(t, slapd.Settings{LDIF: people(50),
+		Cert: &slapd.Cert{Authority: authority, Names: []string{"127.0.0.1"}}})
+	_, port, _ := net.SplitHostPort(server.Address)
+	limited := slapd.Start(t, slapd.Settings{LDIF: people(50), Global: []string{"sizelimit 10"}})
+	referring := slapd.Start(t, slapd.Settings{LDIF: people(5) + `dn: ou=far,dc=example,dc=org
+objectClass: referral
+objectClass: extensibleObject
+ou: far
+ref: ldap://far.example.org/ou=far,dc=example,dc=org
+
+`})
+	unwilling := slapd.Start(t, slapd.Settings{LDIF: people(5), Global: []string{"require authc"}})
+	expired := slapd.Start(t, slapd.Settings{LDIF: people(5), Cert: &slapd.Cert{Authority: authority, Names: []string{"127.0.0.1"}, Expired: true}})
+	foreign := slapd.Start(t, slapd.Settings{LDIF: people(5), Cert: &slapd.Cert{Authority: &slapd.Cert{}, Names: []string{"127.0.0.1"}}})
+	ca := authority.CertFile(t)
+	bad := passwordFile(t, "wrong")
+	quick := configFile(t, "[directory]\nconnect-timeout = \"200ms\"\ntimeout = \"200ms\"\n")
+	for _, test := range []struct {
+		name   string
+		status int
+		stderr string
+		args   []string
+	}{
+		{"wrong password", 77, "bind as cn=admin,dc=example,dc=org: invalid credentials (49)", []string{"--url", server.URL(), "--bind-dn", slapd.Admin, "--password-file", bad}},
+		{"wrong password, no second try", 77, "invalid credentials (49)", []string{"--url", server.URL(), "--url", limited.URL(), "--bind-dn", slapd.Admin, "--password-file", bad}},
+		{"not without a bind", 69, "unwilling to perform (53): authentication required", []string{"--url", unwilling.URL()}},
+		{"size limit", 69, "search dc=example,dc=org: size limit exceeded (4), after 10 entries", []string{"--url", limited.URL(), "--config", configFile(t, "[directory]\npage-size = 0\n")}},
+		{"size limit within pages", 69, "size limit exceeded (4)", []string{"--url", limited.URL(), "--config", configFile(t, "[directory]\npage-size = 3\n")}},
+		{"no such base", 69, "no such object (32)", []string{"--url", server.URL(), "--base", "dc=example,dc=net"}},
+		{"a reference", 69, "a reference to ldap://far.example.org/", []string{"--url", referring.URL()}},
+		{"no StartTLS there", 69, "StartTLS: ", []string{"--url", limited.URL(), "--starttls", "--ca-file", ca}},
+		{"expired", 69, "certificate has expired", []string{"--url", "ldaps://" + expired.TLS, "--ca-file", ca}},
+		{"unknown authority", 69, "certificate signed by unknown authority", []string{"--url", "ldaps://" + foreign.TLS, "--ca-file", ca}},
+		{"unknown to the system", 69, "certificate signed by unknown authority", []string{"--url", "ldaps://" + server.TLS}},
+		{"another name", 69, "localhost", []string{"--url", "ldap://localhost:" + port, "--starttls", "--ca-file", ca}},
+		{"TLS to a port without", 69, "TLS: ", []string{"--url", "ldaps://" + server.Address, "--ca-file", ca}},
+		{"silence", 69, "i/o timeout", []string{"--url", "ldap://" + silent(t, ""), "--config", quick}},
+		{"silence in TLS", 69, "TLS: context deadline exceeded", []string{"--url", "ldaps://" + silent(t, ""), "--config", quick}},
+		{"silence in StartTLS", 69, "StartTLS: ", []string{"--url", "ldap://" + silent(t, ""), "--starttls", "--config", quick}},
+		{"no LDAP", 69, "the server sent no LDAP", []string{"--url", "ldap://" + silent(t, "220 mx.example.org ESMTP\r\n"), "--config", quick}},
+		{"hidden store", 65, "nobody lives on imap2.example.org any more", []string{"--url", server.URL(), "--filter", "(mailHost=imap1.example.org)"}},
+		{"empty result", 65, "0 accounts, fewer than min-accounts = 1", []string{"--url", server.URL(), "--filter", "(uid=nobody)"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if status, stderr := tool(t, "--url", server.URL(), "--base", slapd.Base, "--maps", dir); status != 0 {
+				t.Fatal(stderr)
+			}
+			before := snapshot(t, dir)
+			args := append([]string{"--maps", dir}, test.args...)
+			if !strings.Contains(strings.Join(test.args, " "), "--base") {
+				args = append(args, "--base", slapd.Base)
+			}
+			status, stderr := tool(t, args...)
+			if status != test.status || !strings.Contains(stderr, test.stderr) || !strings.Contains(stderr, "maps not changed") {
+				t.Errorf("exit status %d, want %d\n got %s\nwant %s", status, test.status, stderr, test.stderr)
+			}
+			if strings.Contains(stderr, "wrong") {
+				t.Errorf("the password is in %q", stderr)
+			}
+			if after := snapshot(t, dir); !maps.Equal(before, after) {
+				t.Error("the maps have changed")
+			}
+		})
+	}
+}
+
+// snapshot is the bytes of all files in a folder.
+func snapshot(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[e.Name()] = string(text)
+	}
+	return all
+}
+
+// silent is the address of a server that says one thing at most.
+func silent(t *testing.T, greeting string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { conn.Close() })
+			io.WriteString(conn, greeting)
+		}
+	}()
+	return l.Addr().String()
+}

@@ -1,0 +1,94 @@
+// Command ldap2cdb reads the accounts of a directory and publishes login.cdb
+// and address.cdb, see ldap2cdb(8).
+package main
+
+import (
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"postern/internal/command"
+	"postern/internal/config"
+	"postern/internal/sysexits"
+)
+
+func main() { os.Exit(command.Run(app(), os.Args)) }
+
+const description = `Examples:
+
+   ldap2cdb --ldif people.ldif --maps /tmp/maps
+   ldap2cdb --url ldap://ldap.example.org --starttls --base dc=example,dc=org
+   slapcat | ldap2cdb --ldif - --dry-run`
+
+func app() *cli.App {
+	app := command.New("ldap2cdb", "build login.cdb and address.cdb from the directory", "", description)
+	app.Flags = append(app.Flags,
+		&cli.StringFlag{Name: "ldif", Usage: "read LDIF from `FILE`, - for standard input"},
+		&cli.StringSliceFlag{Name: "url", Usage: "read from the LDAP server at `URL` (repeatable, tried in turn)"},
+		&cli.StringSliceFlag{Name: "base", Usage: "search below `DN` (repeatable)"},
+		&cli.StringFlag{Name: "filter", Usage: "search by `FILTER`"},
+		&cli.StringFlag{Name: "bind-dn", Usage: "bind as `DN`"},
+		&cli.StringFlag{Name: "password-file", Usage: "the password is the first line of `FILE`"},
+		&cli.BoolFlag{Name: "starttls", Usage: "use StartTLS on ldap:// URLs"},
+		&cli.StringFlag{Name: "ca-file", Usage: "trust the certificate authorities in `FILE`, and no others"},
+		&cli.StringFlag{Name: "standard-address", Usage: "give everybody an address by `TEMPLATE`, as in {givenName:1}{sn}@example.org"},
+		&cli.BoolFlag{Name: "dry-run", Usage: "print what would change, and change nothing"},
+		&cli.BoolFlag{Name: "force", Usage: "publish even what looks doubtful"},
+		&cli.StringFlag{Name: "report", Usage: "write the report as JSON to `FILE`"},
+	)
+	app.Action = run
+	return app
+}
+
+func run(c *cli.Context) error {
+	if err := command.NoOperands(c); err != nil {
+		return err
+	}
+	conf, err := settings(c)
+	if err != nil {
+		return err
+	}
+	b, err := newBuild(conf)
+	if err != nil {
+		return err
+	}
+	b.dryRun, b.force, b.reportFile = c.Bool("dry-run"), c.Bool("force"), c.String("report")
+	return b.run(c.Context)
+}
+
+// settings reads postern.conf and lets the flags override it.
+func settings(c *cli.Context) (*config.Config, error) {
+	conf, err := command.Config(c)
+	if err != nil {
+		return nil, err
+	}
+	d := &conf.Directory
+	for name, setting := range map[string]*string{
+		"ldif": &d.LDIF, "filter": &d.Filter, "bind-dn": &d.BindDN, "password-file": &d.PasswordFile,
+		"ca-file": &d.CAFile, "standard-address": &d.StandardAddress,
+	} {
+		if c.IsSet(name) {
+			*setting = c.String(name)
+		}
+	}
+	for name, setting := range map[string]*[]string{"url": &d.URLs, "base": &d.Base} {
+		if c.IsSet(name) {
+			*setting = c.StringSlice(name)
+		}
+	}
+	if c.IsSet("starttls") {
+		d.StartTLS = c.Bool("starttls")
+	}
+	switch {
+	case c.IsSet("ldif") && c.IsSet("url"):
+		return nil, sysexits.Usage.Errorf("--ldif and --url: read one or the other")
+	case c.IsSet("url"):
+		d.LDIF = ""
+	case d.LDIF == "" && len(d.URLs) == 0:
+		return nil, sysexits.Usage.Errorf("no directory to read: give --ldif, or --url and --base")
+	}
+	if d.LDIF == "" && len(d.Base) == 0 {
+		return nil, sysexits.Usage.Errorf("nowhere to search: give --base")
+	}
+	return conf, nil
+}

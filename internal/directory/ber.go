@@ -1,0 +1,139 @@
+package directory
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The few parts of BER that stand in a search's answers, RFC 4511 section 4.5.
+// Lengths may be longer than they need be: OpenLDAP writes them so, and RFC
+// 4511 section 5.1 allows it.
+
+// Tags of RFC 4511.
+const (
+	tagInteger     = 0x02
+	tagOctetString = 0x04
+	tagEnumerated  = 0x0a
+	tagSequence    = 0x30
+	tagSet         = 0x31
+	tagSearchEntry = 0x64 // [APPLICATION 4]
+	tagSearchDone  = 0x65 // [APPLICATION 5]
+	tagControls    = 0xa0 // [0] of an LDAPMessage
+)
+
+// maxMessage bounds one answer: an entry with a picture or two.
+const maxMessage = 16 << 20
+
+var errShort = errors.New("message cut short")
+
+// header reads a tag and a length. whole is false as long as there is too
+// little to tell.
+func header(b []byte) (tag byte, start, length int, whole bool, err error) {
+	if len(b) < 2 {
+		return 0, 0, 0, false, nil
+	}
+	tag = b[0]
+	if tag&0x1f == 0x1f {
+		return 0, 0, 0, false, errors.New("a tag of several octets, which LDAP has none of")
+	}
+	if b[1] < 0x80 {
+		return tag, 2, int(b[1]), true, nil
+	}
+	n := int(b[1] & 0x7f)
+	if n == 0 {
+		return 0, 0, 0, false, errors.New("an indefinite length, which RFC 4511 forbids")
+	}
+	if len(b) < 2+n {
+		if n > 8 {
+			return 0, 0, 0, false, errors.New("a length of more than 8 octets")
+		}
+		return 0, 0, 0, false, nil
+	}
+	for _, octet := range b[2 : 2+n] {
+		if length > maxMessage {
+			break
+		}
+		length = length<<8 | int(octet)
+	}
+	if length > maxMessage {
+		return 0, 0, 0, false, fmt.Errorf("a message of more than %d MiB", maxMessage>>20)
+	}
+	return tag, 2 + n, length, true, nil
+}
+
+// next splits off the first element, which must have the tag that is wanted.
+func next(b []byte, want byte) (content, rest []byte, err error) {
+	tag, start, length, whole, err := header(b)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case !whole || len(b)-start < length:
+		return nil, nil, errShort
+	case tag != want:
+		return nil, nil, fmt.Errorf("tag %#02x where %#02x is due", tag, want)
+	}
+	return b[start : start+length], b[start+length:], nil
+}
+
+// operation looks into an LDAPMessage's content and splits off the operation
+// behind the message number.
+func operation(message []byte) (tag byte, op []byte, err error) {
+	_, op, err = next(message, tagInteger)
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(op) == 0 {
+		return 0, nil, errShort
+	}
+	return op[0], op, nil
+}
+
+// parseEntry reads a SearchResultEntry into entry, which then points into op.
+// What follows the entry (the message's controls) is returned.
+//
+//	SearchResultEntry ::= [APPLICATION 4] SEQUENCE {
+//	     objectName      LDAPDN,
+//	     attributes      SEQUENCE OF partialAttribute SEQUENCE {
+//	          type       AttributeDescription,
+//	          vals       SET OF value AttributeValue } }
+func parseEntry(op []byte, want *Selection, entry *Entry) (controls []byte, err error) {
+	entry.reset(want)
+	body, controls, err := next(op, tagSearchEntry)
+	if err != nil {
+		return nil, err
+	}
+	dn, body, err := next(body, tagOctetString)
+	if err != nil {
+		return nil, err
+	}
+	entry.DN = append(entry.DN, dn...)
+	attributes, _, err := next(body, tagSequence)
+	if err != nil {
+		return nil, err
+	}
+	for len(attributes) > 0 {
+		var attribute, name, values []byte
+		if attribute, attributes, err = next(attributes, tagSequence); err != nil {
+			return nil, err
+		}
+		if name, attribute, err = next(attribute, tagOctetString); err != nil {
+			return nil, err
+		}
+		slot := want.slot(name)
+		if slot == unwanted {
+			continue
+		}
+		if values, _, err = next(attribute, tagSet); err != nil {
+			return nil, err
+		}
+		for len(values) > 0 {
+			var value []byte
+			if value, values, err = next(values, tagOctetString); err != nil {
+				return nil, err
+			}
+			entry.add(slot, value)
+		}
+	}
+	entry.finish()
+	return controls, nil
+}

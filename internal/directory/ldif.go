@@ -1,0 +1,220 @@
+package directory
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+
+	"postern/internal/sysexits"
+)
+
+// An LDIF is a source of entries in the text form of RFC 2849, as slapcat and
+// ldapsearch write it.
+type LDIF struct {
+	Name string // for errors
+	From io.Reader
+}
+
+// maxRecord bounds one entry of LDIF: a photo is some 100 kB.
+const maxRecord = 64 << 20
+
+// Entries calls take for each entry in turn.
+func (l LDIF) Entries(ctx context.Context, want *Selection, take func(*Entry) error) error {
+	var (
+		entry Entry
+		line  = 1
+		buf   = make([]byte, 0, 1<<20)
+		end   error
+	)
+	for end == nil {
+		if err := ctx.Err(); err != nil {
+			return sysexits.TempFail.Errorf("%s: %w", l.Name, err)
+		}
+		if len(buf) == cap(buf) {
+			if cap(buf) >= maxRecord {
+				return sysexits.DataErr.Errorf("%s:%d: an entry of more than %d MiB", l.Name, line, maxRecord>>20)
+			}
+			buf = append(make([]byte, 0, 2*cap(buf)), buf...)
+		}
+		var n int
+		n, end = l.From.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if end != nil && !errors.Is(end, io.EOF) {
+			return sysexits.NoInput.Errorf("%s: %w", l.Name, end)
+		}
+		rest := buf
+		for {
+			record, after, whole := cutRecord(rest, end != nil)
+			if !whole {
+				break
+			}
+			lines, err := parseRecord(record, want, &entry)
+			if err != nil {
+				return sysexits.DataErr.Errorf("%s:%d: %w", l.Name, line+lines, err)
+			}
+			if len(entry.DN) > 0 {
+				if err := take(&entry); err != nil {
+					return err
+				}
+			}
+			line += lines + 1
+			rest = after
+		}
+		buf = buf[:copy(buf[:cap(buf)], rest)]
+	}
+	return nil
+}
+
+// cutRecord splits off what stands before the next empty line. At the end of
+// the file the last record may do without one, but not without a newline.
+func cutRecord(text []byte, atEnd bool) (record, rest []byte, whole bool) {
+	for from := 0; ; {
+		i := bytes.IndexByte(text[from:], '\n')
+		if i < 0 {
+			return text, nil, atEnd && len(text) > 0
+		}
+		line := text[from : from+i]
+		if i == 0 || i == 1 && line[0] == '\r' {
+			return text[:from], text[from+i+1:], true
+		}
+		from += i + 1
+	}
+}
+
+// parseRecord reads one record, lines that each end in a newline. It returns
+// how many lines it has read, up to the bad one if there is an error; the
+// entry has no DN if the record holds none (comments, a version line).
+func parseRecord(record []byte, want *Selection, entry *Entry) (lines int, err error) {
+	entry.reset(want)
+	for len(record) > 0 {
+		line, folds, rest, err := cutLine(record)
+		if err != nil {
+			return lines, err
+		}
+		record = rest
+		if len(line) > 0 && line[0] != '#' {
+			if err := parseLine(line, want, entry); err != nil {
+				return lines, err
+			}
+		}
+		lines += 1 + folds
+	}
+	entry.finish()
+	return lines, nil
+}
+
+// cutLine splits off a line with what continues it, RFC 2849 note 2: a line
+// that starts with a space. It joins them in place.
+func cutLine(text []byte) (line []byte, folds int, rest []byte, err error) {
+	i := bytes.IndexByte(text, '\n')
+	if i < 0 {
+		return nil, 0, nil, errors.New("the file ends within a line: has it been cut short?")
+	}
+	line, rest = trimCR(text[:i]), text[i+1:]
+	for len(rest) > 0 && rest[0] == ' ' {
+		i := bytes.IndexByte(rest, '\n')
+		if i < 0 {
+			return nil, folds, nil, errors.New("the file ends within a line: has it been cut short?")
+		}
+		// The joined line never outgrows what it was made of.
+		line = append(line, trimCR(rest[1:i])...)
+		rest = rest[i+1:]
+		folds++
+	}
+	return line, folds, rest, nil
+}
+
+func trimCR(line []byte) []byte { return bytes.TrimSuffix(line, []byte("\r")) }
+
+func parseLine(line []byte, want *Selection, entry *Entry) error {
+	colon := bytes.IndexByte(line, ':')
+	if colon < 0 {
+		return fmt.Errorf("%q is not a line of LDIF: no colon", clip(line))
+	}
+	name, value := line[:colon], line[colon+1:]
+	if len(entry.DN) == 0 {
+		return parseFirst(name, value, entry)
+	}
+	if equalFold(name, "changetype") {
+		if change := string(bytes.TrimSpace(value)); change != "add" {
+			return fmt.Errorf("a change (changetype: %s), where an entry is wanted", clip([]byte(change)))
+		}
+		return nil
+	}
+	slot := want.slot(name)
+	if slot == unwanted {
+		return nil
+	}
+	text, err := parseValue(value)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	entry.add(slot, text)
+	return nil
+}
+
+// parseFirst reads a line that stands where a DN is due. What ldapsearch says
+// beside its entries stands here, too, and its result counts: a search that
+// came to no good end gives no good map.
+func parseFirst(name, value []byte, entry *Entry) error {
+	switch {
+	case equalFold(name, "dn"):
+		dn, err := parseValue(value)
+		if err == nil && len(dn) == 0 {
+			err = errors.New("empty: the root is nobody's entry")
+		}
+		if err != nil {
+			return fmt.Errorf("dn: %w", err)
+		}
+		entry.DN = append(entry.DN, dn...)
+	case equalFold(name, "version"):
+		if version := string(bytes.TrimSpace(value)); version != "1" {
+			return fmt.Errorf("LDIF version %s, of which only 1 is known", clip([]byte(version)))
+		}
+	case equalFold(name, "search"):
+	case equalFold(name, "result"):
+		if result := bytes.TrimSpace(value); !bytes.HasPrefix(result, []byte("0 ")) {
+			return fmt.Errorf("the search ended in %q, so entries are missing", clip(result))
+		}
+	case equalFold(name, "ref"):
+		return fmt.Errorf("a reference to another server (%s), whose entries are missing", clip(bytes.TrimSpace(value)))
+	default:
+		return fmt.Errorf("%q where a dn: line is due", clip(name))
+	}
+	return nil
+}
+
+// parseValue reads what follows an attribute's colon.
+func parseValue(value []byte) ([]byte, error) {
+	if len(value) == 0 {
+		return value, nil
+	}
+	switch value[0] {
+	case ':':
+		encoded := bytes.TrimSpace(value[1:])
+		n, err := base64.StdEncoding.Decode(encoded, encoded)
+		if err != nil {
+			return nil, fmt.Errorf("bad base64: %w", err)
+		}
+		return encoded[:n], nil
+	case '<':
+		return nil, fmt.Errorf("a value in another file (%s) is not read", clip(bytes.TrimSpace(value[1:])))
+	}
+	return bytes.TrimLeft(value, " "), nil
+}
+
+func equalFold(name []byte, want string) bool {
+	return len(name) == len(want) && bytes.EqualFold(name, []byte(want))
+}
+
+// clip shortens foreign text for an error.
+func clip(text []byte) []byte {
+	const most = 60
+	if len(text) > most {
+		return append(append([]byte{}, text[:most]...), "..."...)
+	}
+	return text
+}

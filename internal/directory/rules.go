@@ -1,0 +1,309 @@
+package directory
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"postern/internal/account"
+	"postern/internal/config"
+)
+
+// Rules make accounts of entries, as [attributes] in postern.conf says.
+type Rules struct {
+	want    *Selection
+	login   []int
+	store   []int
+	mailbox int
+	address []int
+	forward []int
+	status  int
+
+	flags    map[string]account.Flags // by status value
+	standard *template
+	allowed  func(store string) bool
+}
+
+// NewRules compiles the rules. Stores that are not allowed make no accounts:
+// no tool of ours would connect to them.
+func NewRules(attributes config.Attributes, standardAddress string, allowed func(store string) bool) (*Rules, error) {
+	r := &Rules{mailbox: unwanted, status: unwanted, allowed: allowed, flags: map[string]account.Flags{}}
+	names := slices.Concat(attributes.Login, attributes.Store, attributes.Address, attributes.Forward)
+	for _, attribute := range []string{attributes.Mailbox, attributes.Status} {
+		if attribute != "" {
+			names = append(names, attribute)
+		}
+	}
+	if standardAddress != "" {
+		var err error
+		if r.standard, err = parseTemplate(standardAddress); err != nil {
+			return nil, fmt.Errorf("standard address %q: %w", standardAddress, err)
+		}
+		names = append(names, r.standard.attributes()...)
+	}
+	r.want = newSelection(names)
+	slots := func(list []string) (slots []int) {
+		for _, attribute := range list {
+			slots = append(slots, r.want.slots[strings.ToLower(attribute)])
+		}
+		return slots
+	}
+	r.login, r.store = slots(attributes.Login), slots(attributes.Store)
+	r.address, r.forward = slots(attributes.Address), slots(attributes.Forward)
+	if attributes.Mailbox != "" {
+		r.mailbox = slots([]string{attributes.Mailbox})[0]
+	}
+	if attributes.Status != "" {
+		r.status = slots([]string{attributes.Status})[0]
+	}
+	if r.standard != nil {
+		r.standard.resolve(r.want)
+	}
+	for _, value := range attributes.Disabled {
+		r.flags[strings.ToLower(value)] |= account.Disabled
+	}
+	for _, value := range attributes.Hold {
+		r.flags[strings.ToLower(value)] |= account.Hold
+	}
+	for _, value := range attributes.Active {
+		r.flags[strings.ToLower(value)] |= 0
+	}
+	return r, nil
+}
+
+// A Fault is why an entry makes no account, or lost an address: a reason that
+// many share, and what is the matter with this one.
+type Fault struct {
+	Reason string
+	Detail string
+}
+
+func (f *Fault) Error() string { return f.Reason + ": " + f.Detail }
+
+func fault(reason, format string, args ...any) *Fault {
+	return &Fault{reason, fmt.Sprintf(format, args...)}
+}
+
+// An Outcome is what one entry came to. With a Skip there is no account, and
+// none was looked for where an entry is Nobody: a container, a printer. Minor
+// faults cost an account an address each.
+type Outcome struct {
+	Account account.Account
+	Nobody  bool
+	Skip    *Fault
+	Minor   []*Fault
+}
+
+// Judge makes an account of an entry.
+func (r *Rules) Judge(e *Entry) Outcome {
+	var o Outcome
+	a := &o.Account
+	a.Source = strings.ToValidUTF8(string(e.DN), "\uFFFD")
+	if o.Nobody = r.nobody(e); o.Nobody {
+		return o
+	}
+	if o.Skip = r.logins(e, a); o.Skip != nil {
+		return o
+	}
+	if o.Skip = r.location(e, a); o.Skip != nil {
+		return o
+	}
+	a.Addresses, o.Minor = r.addresses(e, r.address, o.Minor)
+	if a.Location.Store == "" {
+		// draft-lachman-laser-ldap-mail-routing section 2: with a mailHost
+		// the mail goes to that host, and a routing address is the host's
+		// business; without one mail goes to the routing address.
+		a.Forward, o.Minor = r.addresses(e, r.forward, o.Minor)
+		if o.Skip = checkForward(a); o.Skip != nil {
+			return o
+		}
+	}
+	if r.standard != nil {
+		switch address, err := r.standard.expand(e); {
+		case err != nil:
+			if len(a.Logins) > 0 { // a role has no first name
+				o.Minor = append(o.Minor, fault("no standard address", "%v", err))
+			}
+		case !slices.Contains(a.Addresses, address):
+			a.Derived = []string{address}
+		}
+	}
+	return o
+}
+
+// nobody tells whether an entry has nothing that mail or a login could go by.
+func (r *Rules) nobody(e *Entry) bool {
+	for _, slots := range [][]int{r.login, r.store, r.address, r.forward} {
+		for _, slot := range slots {
+			if len(e.values[slot]) > 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// logins collects the login names.
+func (r *Rules) logins(e *Entry, a *account.Account) *Fault {
+	for _, slot := range r.login {
+		first := len(a.Logins)
+		for _, value := range e.values[slot] {
+			name, err := text(value)
+			if err == nil {
+				err = account.CheckLogin(name)
+			}
+			if err != nil {
+				return fault("bad login name", "%v", err)
+			}
+			if name = account.Fold(name); !slices.Contains(a.Logins, name) {
+				a.Logins = append(a.Logins, name)
+			}
+		}
+		// LDAP's values have no order, and the first login name also
+		// names the mailbox: take the one that names the entry, else
+		// the first by the alphabet.
+		sortNaming(a.Logins[first:], e.DN)
+	}
+	return nil
+}
+
+func sortNaming(names []string, dn []byte) {
+	if len(names) < 2 {
+		return
+	}
+	rdn, _, _ := bytes.Cut(dn, []byte{','})
+	_, value, _ := bytes.Cut(rdn, []byte{'='})
+	naming := account.Fold(string(bytes.TrimSpace(value)))
+	slices.SortFunc(names, func(a, b string) int {
+		switch {
+		case a == naming:
+			return -1
+		case b == naming:
+			return 1
+		}
+		return strings.Compare(a, b)
+	})
+}
+
+// location finds the store and the name of the mailbox there.
+func (r *Rules) location(e *Entry, a *account.Account) *Fault {
+	l := &a.Location
+	for _, slot := range r.store {
+		for _, value := range e.values[slot] {
+			name, err := text(value)
+			if err == nil {
+				name, err = account.CheckStore(name)
+			}
+			switch {
+			case err != nil:
+				return fault("bad store", "%v", err)
+			case l.Store != "" && l.Store != name:
+				return fault("two stores", "%s and %s", l.Store, name)
+			}
+			l.Store = name
+		}
+		if l.Store != "" {
+			break
+		}
+	}
+	if l.Store == "" {
+		return nil
+	}
+	if !r.allowed(l.Store) {
+		return fault("store not allowed by the configuration", "%s", l.Store)
+	}
+	if r.mailbox != unwanted && len(e.values[r.mailbox]) > 0 {
+		if n := len(e.values[r.mailbox]); n > 1 {
+			return fault("two mailboxes", "%d values", n)
+		}
+		var err error
+		if l.Mailbox, err = text(e.values[r.mailbox][0]); err == nil {
+			err = account.CheckMailbox(l.Mailbox)
+		}
+		if err != nil {
+			return fault("bad mailbox", "%v", err)
+		}
+	} else if len(a.Logins) > 0 {
+		l.Mailbox = a.Logins[0]
+	} else {
+		return fault("no login name", "a mailbox at %s, and nobody to use it", l.Store)
+	}
+	l.Flags = r.flagsOf(e)
+	return nil
+}
+
+// flagsOf reads the status. A value that nobody explained means hold: never
+// guess.
+func (r *Rules) flagsOf(e *Entry) account.Flags {
+	var flags account.Flags
+	if r.status == unwanted {
+		return 0
+	}
+	for _, value := range e.values[r.status] {
+		if flag, known := r.flags[strings.ToLower(string(value))]; known {
+			flags |= flag
+		} else {
+			flags |= account.Hold
+		}
+	}
+	return flags
+}
+
+// addresses collects mail addresses. A bad one is left out alone, so that a
+// typing error in somebody's fifth alias doesn't cost him his mail.
+func (r *Rules) addresses(e *Entry, slots []int, minor []*Fault) ([]string, []*Fault) {
+	var list []string
+	for _, slot := range slots {
+		for _, value := range e.values[slot] {
+			address, err := text(value)
+			if err == nil {
+				address = account.Fold(address)
+				err = account.CheckAddress(address)
+			}
+			switch {
+			case err != nil:
+				minor = append(minor, fault("bad address", "%v", err))
+			case !slices.Contains(list, address):
+				list = append(list, address)
+			}
+		}
+	}
+	return list, minor
+}
+
+// checkForward looks at an account without a store.
+func checkForward(a *account.Account) *Fault {
+	a.Logins = nil // there is nothing to log in to
+	switch {
+	case len(a.Forward) == 0:
+		return fault("no store", "and no address to send mail on to")
+	case len(a.Addresses) == 0:
+		return fault("no address", "to send on to %s", a.Forward[0])
+	}
+	for _, address := range a.Forward {
+		if address[0] == '@' {
+			return fault("bad forward", "%q names nobody", address)
+		}
+		if slices.Contains(a.Addresses, address) {
+			return fault("bad forward", "%s is sent on to itself", address)
+		}
+	}
+	return nil
+}
+
+// text refuses bytes that a map or a report cannot hold.
+func text(value []byte) (string, error) {
+	if !utf8.Valid(value) {
+		return "", fmt.Errorf("%q is not UTF-8", clip(value))
+	}
+	if len(value) == 0 {
+		return "", errors.New("an empty value")
+	}
+	return string(value), nil
+}
+
+// Wanted is the list of attributes that a source must bring.
+func (r *Rules) Wanted() *Selection { return r.want }

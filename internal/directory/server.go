@@ -1,0 +1,334 @@
+package directory
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"postern/internal/config"
+	"postern/internal/sysexits"
+)
+
+// An LDAP is a directory behind one or several servers.
+type LDAP struct {
+	conf     config.Directory
+	tls      *tls.Config
+	password string
+	lookup   func(ctx context.Context, host string) ([]string, error)
+}
+
+// NewLDAP checks the settings and reads the files that they name.
+func NewLDAP(conf config.Directory) (*LDAP, error) {
+	d := &LDAP{conf: conf, tls: &tls.Config{MinVersion: tls.VersionTLS12}, lookup: net.DefaultResolver.LookupHost}
+	if _, err := ldap.CompileFilter(conf.Filter); err != nil {
+		return nil, sysexits.Config.Errorf("filter %q: %w", conf.Filter, plainError(err))
+	}
+	for _, base := range conf.Base {
+		if _, err := ldap.ParseDN(base); err != nil {
+			return nil, sysexits.Config.Errorf("base %q: %w", base, plainError(err))
+		}
+	}
+	for _, text := range conf.URLs {
+		if _, err := parseURL(text); err != nil {
+			return nil, sysexits.Config.Wrap(err)
+		}
+	}
+	if conf.CAFile != "" {
+		pem, err := os.ReadFile(conf.CAFile)
+		if err != nil {
+			return nil, sysexits.NoInput.Wrap(err)
+		}
+		d.tls.RootCAs = x509.NewCertPool()
+		if !d.tls.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, sysexits.Config.Errorf("%s: no certificate in it", conf.CAFile)
+		}
+	}
+	if conf.PasswordFile != "" {
+		var err error
+		if d.password, err = readPassword(conf.PasswordFile); err != nil {
+			return nil, err
+		}
+	}
+	if (conf.BindDN == "") != (conf.PasswordFile == "") {
+		return nil, sysexits.Config.Errorf("bind-dn and password-file: one is of no use without the other")
+	}
+	return d, nil
+}
+
+// readPassword reads the first line of a file that is nobody else's business.
+func readPassword(file string) (string, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return "", sysexits.NoInput.Wrap(err)
+	}
+	if info.Mode().Perm()&0o007 != 0 {
+		return "", sysexits.NoPerm.Errorf("%s: anybody can read the password: chmod o= it", file)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", sysexits.NoInput.Wrap(err)
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	if line = strings.TrimSuffix(line, "\r"); line == "" {
+		// A server takes an empty password for nobody's and says yes, RFC
+		// 4513 section 5.1.2.
+		return "", sysexits.Config.Errorf("%s: no password in the first line", file)
+	}
+	return line, nil
+}
+
+// parseURL reads ldap://host:port, ldaps://host:port or ldapi://%2Fpath.
+func parseURL(text string) (*url.URL, error) {
+	if rest, local := strings.CutPrefix(text, "ldapi://"); local {
+		path, err := url.PathUnescape(strings.TrimSuffix(rest, "/"))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", text, err)
+		}
+		if path == "" {
+			path = "/var/run/slapd/ldapi"
+		}
+		return &url.URL{Scheme: "ldapi", Path: path}, nil
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	if u.Scheme != "ldap" && u.Scheme != "ldaps" || u.Hostname() == "" {
+		return nil, fmt.Errorf("%s: must be ldap://host, ldaps://host or ldapi://%%2Fpath", text)
+	}
+	return u, nil
+}
+
+// A session is a connection to one server, after the bind.
+type session struct {
+	server string // its URL, and its address if there are several
+	conn   *ldap.Conn
+	tap    *tap
+}
+
+// close ends the connection. After it no entry comes any more.
+func (s *session) close() {
+	s.conn.Close()
+	s.tap.reading.Lock()
+	defer s.tap.reading.Unlock()
+}
+
+// connect tries every address of every URL until one lets us in: URLs in
+// their order, the addresses of a name in random order, so that many front
+// ends spread over many replicas. A server that refuses our password ends
+// it: asking all others with the same one may lock the account.
+func (d *LDAP) connect(ctx context.Context) (*session, error) {
+	var failed []error
+	for _, text := range d.conf.URLs {
+		u, err := parseURL(text)
+		if err != nil {
+			return nil, sysexits.Config.Wrap(err)
+		}
+		addresses, err := d.addresses(ctx, u)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", text, err))
+			continue
+		}
+		for _, address := range addresses {
+			server := text
+			if len(addresses) > 1 {
+				server = fmt.Sprintf("%s (%s)", text, address)
+			}
+			s, err := d.open(ctx, u, address)
+			if err == nil {
+				s.server = server
+				return s, nil
+			}
+			err = fmt.Errorf("%s: %w", server, err)
+			if ctx.Err() != nil || sysexits.Of(err) == sysexits.NoPerm {
+				return nil, err
+			}
+			failed = append(failed, err)
+		}
+	}
+	return nil, sysexits.Unavailable.Wrap(joined(failed))
+}
+
+// joined makes one line of several errors.
+func joined(errs []error) error {
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	texts := make([]string, len(errs))
+	for i, err := range errs {
+		texts[i] = err.Error()
+	}
+	return errors.New(strings.Join(texts, "; "))
+}
+
+func (d *LDAP) addresses(ctx context.Context, u *url.URL) ([]string, error) {
+	if u.Scheme == "ldapi" {
+		return []string{u.Path}, nil
+	}
+	ctx, stop := context.WithTimeout(ctx, time.Duration(d.conf.ConnectTimeout))
+	defer stop()
+	hosts, err := d.lookup(ctx, u.Hostname())
+	if err != nil {
+		return nil, err
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"ldap": "389", "ldaps": "636"}[u.Scheme]
+	}
+	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
+	for i, host := range hosts {
+		hosts[i] = net.JoinHostPort(host, port)
+	}
+	return hosts, nil
+}
+
+// open connects to one address, makes it private and binds.
+func (d *LDAP) open(ctx context.Context, u *url.URL, address string) (*session, error) {
+	network := "tcp"
+	if u.Scheme == "ldapi" {
+		network = "unix"
+	}
+	limit := time.Duration(d.conf.ConnectTimeout)
+	dialer := net.Dialer{Timeout: limit}
+	conn, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	// Whatever hangs from here to the end of the bind hangs no longer than
+	// the limit: tap renews the deadline with every read.
+	private, err := d.secure(ctx, u, conn, limit)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	s := &session{tap: newTap(private, limit)}
+	s.conn = ldap.NewConn(s.tap, private != conn)
+	s.conn.Start()
+	if err := d.bind(s.conn); err != nil {
+		s.close()
+		return nil, err
+	}
+	s.tap.silence.Store(int64(d.conf.Timeout))
+	return s, nil
+}
+
+// secure returns the connection that the URL and starttls ask for.
+func (d *LDAP) secure(ctx context.Context, u *url.URL, conn net.Conn, limit time.Duration) (net.Conn, error) {
+	if u.Scheme == "ldap" && d.conf.StartTLS {
+		if err := startTLS(conn, limit); err != nil {
+			return nil, fmt.Errorf("StartTLS: %w", plainError(err))
+		}
+	} else if u.Scheme != "ldaps" {
+		return conn, nil
+	}
+	settings := d.tls.Clone()
+	settings.ServerName = u.Hostname()
+	private := tls.Client(conn, settings)
+	ctx, stop := context.WithTimeout(ctx, limit)
+	defer stop()
+	if err := private.HandshakeContext(ctx); err != nil {
+		return nil, fmt.Errorf("TLS: %w", err)
+	}
+	return private, nil
+}
+
+// startTLS has the server expect TLS next, RFC 4511 section 4.14. go-ldap
+// would put its TLS between the tap and the server, so it gets a connection
+// for this one request and the handshake is ours. Whatever the server may have
+// said beyond its answer was read by go-ldap and dies with it.
+func startTLS(conn net.Conn, limit time.Duration) error {
+	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
+		return err
+	}
+	lent := &lentConn{Conn: conn}
+	l := ldap.NewConn(lent, false)
+	l.Start()
+	_, err := l.Extended(ldap.NewExtendedRequest("1.3.6.1.4.1.1466.20037", nil))
+	l.Close()
+	lent.reading.Lock()
+	defer lent.reading.Unlock()
+	if err != nil {
+		return err
+	}
+	return conn.SetDeadline(time.Time{})
+}
+
+// A lentConn is a connection that outlives its Close; from then on it is
+// no longer read once its lock is free.
+type lentConn struct {
+	net.Conn
+	reading sync.Mutex
+	over    atomic.Bool
+}
+
+func (l *lentConn) Read(p []byte) (int, error) {
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	if l.over.Load() {
+		return 0, net.ErrClosed
+	}
+	return l.Conn.Read(p)
+}
+
+func (l *lentConn) Close() error {
+	l.over.Store(true)
+	return l.Conn.SetReadDeadline(time.Now())
+}
+
+func (d *LDAP) bind(conn *ldap.Conn) error {
+	if d.conf.BindDN == "" {
+		return nil
+	}
+	err := conn.Bind(d.conf.BindDN, d.password)
+	if err == nil {
+		return nil
+	}
+	status := sysexits.Unavailable
+	if refusal(err) {
+		status = sysexits.NoPerm
+	}
+	return status.Errorf("bind as %s: %w", d.conf.BindDN, plainError(err))
+}
+
+// refusal tells whether a result means that it is us who are not wanted, RFC
+// 4511 appendix A.
+func refusal(err error) bool {
+	for _, code := range []uint16{
+		ldap.LDAPResultAuthMethodNotSupported, ldap.LDAPResultStrongAuthRequired,
+		ldap.LDAPResultConfidentialityRequired, ldap.LDAPResultInappropriateAuthentication,
+		ldap.LDAPResultInvalidCredentials, ldap.LDAPResultInsufficientAccessRights,
+	} {
+		if ldap.IsErrorWithCode(err, code) {
+			return true
+		}
+	}
+	return false
+}
+
+// plainError says what go-ldap says in fewer words.
+func plainError(err error) error {
+	var e *ldap.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	name := strings.ToLower(ldap.LDAPResultCodeMap[e.ResultCode])
+	if e.Err == nil || e.Err.Error() == "" {
+		return fmt.Errorf("%s (%d)", name, e.ResultCode)
+	}
+	if e.ResultCode >= ldap.ErrorNetwork {
+		return e.Err // go-ldap's own, not the server's
+	}
+	return fmt.Errorf("%s (%d): %w", name, e.ResultCode, e.Err)
+}

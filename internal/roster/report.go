@@ -1,0 +1,232 @@
+package roster
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Report says what became of a directory.
+type Report struct {
+	Source   string    `json:"source"`
+	Started  time.Time `json:"started"`
+	Seconds  float64   `json:"seconds"`
+	Entries  int       `json:"entries"`  // read
+	Accounts int       `json:"accounts"` // made of them
+
+	Skipped   Faults            `json:"skipped"`  // entries that made no account
+	LeftOut   Faults            `json:"left_out"` // addresses that an account goes without
+	Conflicts Conflicts         `json:"conflicts"`
+	Logins    Tally             `json:"login"`
+	Addresses Tally             `json:"address"`
+	Stores    map[string]*Share `json:"stores"`
+
+	Doubts    []string `json:"doubts,omitempty"` // why the maps are not believed
+	Published bool     `json:"published"`
+}
+
+// A Tally counts the records of one map.
+type Tally struct {
+	Records int   `json:"records"`
+	Before  int   `json:"before"`
+	Added   int   `json:"added"`
+	Removed int   `json:"removed"`
+	Moved   int   `json:"moved"` // to another store
+	Changed int   `json:"changed"`
+	Bytes   int64 `json:"bytes"` // of the map, near enough
+}
+
+// A Share is how many login names live on one store.
+type Share struct {
+	Names  int `json:"names"`
+	Before int `json:"before"`
+}
+
+func (r *Report) share(store string) *Share {
+	s := r.Stores[store]
+	if s == nil {
+		s = &Share{}
+		r.Stores[store] = s
+	}
+	return s
+}
+
+// mostNamed bounds how many of a kind a report names; all are counted.
+const mostNamed = 10_000
+
+// Faults are entries grouped by what is wrong with them.
+type Faults struct {
+	Count  int      `json:"count"`
+	Groups []*Group `json:"groups"`
+}
+
+// A Group is the entries that share a fault.
+type Group struct {
+	Reason string  `json:"reason"`
+	Count  int     `json:"count"`
+	Named  []Named `json:"entries"` // the first mostNamed
+}
+
+// Named is one entry and what is the matter with it.
+type Named struct {
+	Entry  string `json:"entry"`
+	Detail string `json:"detail"`
+}
+
+func (f *Faults) add(entry, reason, detail string) {
+	f.Count++
+	i := slices.IndexFunc(f.Groups, func(g *Group) bool { return g.Reason == reason })
+	if i < 0 {
+		i = len(f.Groups)
+		f.Groups = append(f.Groups, &Group{Reason: reason})
+	}
+	g := f.Groups[i]
+	if g.Count++; g.Count <= mostNamed {
+		g.Named = append(g.Named, Named{entry, detail})
+	}
+}
+
+// Conflicts are keys that several entries claim for different mailboxes.
+type Conflicts struct {
+	Count int        `json:"count"`
+	Named []Conflict `json:"keys"` // the first mostNamed
+}
+
+// A Conflict is one such key.
+type Conflict struct {
+	Map       string  `json:"map"`
+	Key       string  `json:"key"`
+	Kept      string  `json:"kept,omitempty"` // the value that stays; empty: the key is left out
+	Claimants []Named `json:"claimants"`      // entry, and where it wants the key to lead
+}
+
+// mostClaimants bounds what one key is worth in a report.
+const mostClaimants = 20
+
+func (r *Roster) conflict(b *book, key, kept string, claims []claim) {
+	all := &r.report.Conflicts
+	if all.Count++; all.Count > mostNamed {
+		return
+	}
+	c := Conflict{Map: b.name, Key: key, Kept: kept}
+	for _, claim := range claims[:min(len(claims), mostClaimants)] {
+		c.Claimants = append(c.Claimants, Named{string(claim.source), string(claim.value)})
+	}
+	slices.SortFunc(c.Claimants, func(a, b Named) int { return strings.Compare(a.Entry, b.Entry) })
+	all.Named = append(all.Named, c)
+}
+
+// yielded notes standard addresses that are somebody's own already.
+func (r *Roster) yielded(b *book, holder claim, yields []claim) {
+	for _, c := range yields {
+		if c.kind == derived && string(c.source) != string(holder.source) {
+			r.report.LeftOut.add(string(c.source), "standard address taken",
+				fmt.Sprintf("%s belongs to %s", c.key, holder.source))
+		}
+	}
+}
+
+// Judge lists the reasons not to believe the new maps: too few accounts, too
+// many keys lost, or a store that nobody lives on any more.
+func (r *Report) Judge(minAccounts int, maxShrink float64) {
+	doubt := func(format string, args ...any) { r.Doubts = append(r.Doubts, fmt.Sprintf(format, args...)) }
+	if r.Accounts < minAccounts {
+		doubt("%s, fewer than min-accounts = %d", count(r.Accounts, "account"), minAccounts)
+	}
+	for _, m := range []struct {
+		name string
+		*Tally
+	}{{"login", &r.Logins}, {"address", &r.Addresses}} {
+		const few = 10 // so many may always go
+		if share := 100 * float64(m.Removed) / float64(max(m.Before, 1)); m.Removed > few && share > maxShrink {
+			doubt("the %s map would lose %d of its %d names (%.1f %%, max-shrink is %g %%)", m.name, m.Removed, m.Before, share, maxShrink)
+		}
+		if m.Bytes > maxMap {
+			doubt("the %s map would have %d MiB, and a CDB holds no more than 4 GiB", m.name, m.Bytes>>20)
+		}
+	}
+	for _, store := range slices.Sorted(maps.Keys(r.Stores)) {
+		if s := r.Stores[store]; s.Names == 0 {
+			doubt("nobody lives on %s any more (%s before)", store, count(s.Before, "name"))
+		}
+	}
+}
+
+// Calm tells whether nobody need look at the report.
+func (r *Report) Calm() bool {
+	return r.Skipped.Count == 0 && r.LeftOut.Count == 0 && r.Conflicts.Count == 0 && len(r.Doubts) == 0
+}
+
+// few is how many of a kind the text names.
+const few = 5
+
+// Text writes the report as people read it.
+func (r *Report) Text(out io.Writer) error {
+	w := bufio.NewWriter(out)
+	fmt.Fprintf(w, "%s: %s read, %s made in %.1f s (%.0f a second)\n", r.Source,
+		entries(r.Entries), count(r.Accounts, "account"), r.Seconds, float64(r.Entries)/max(r.Seconds, 0.001))
+	for _, m := range []struct {
+		name string
+		Tally
+	}{{"login", r.Logins}, {"address", r.Addresses}} {
+		fmt.Fprintf(w, "%s: %d names, %d before: %d added, %d removed, %d moved, %d changed\n",
+			m.name, m.Records, m.Before, m.Added, m.Removed, m.Moved, m.Changed)
+	}
+	for _, store := range slices.Sorted(maps.Keys(r.Stores)) {
+		s := r.Stores[store]
+		fmt.Fprintf(w, "store %s: %s, %+d\n", store, count(s.Names, "name"), s.Names-s.Before)
+	}
+	r.Skipped.text(w, "skipped")
+	r.LeftOut.text(w, "left out")
+	for i, c := range r.Conflicts.Named {
+		if i == few {
+			fmt.Fprintf(w, "conflict: and %d more\n", r.Conflicts.Count-few)
+			break
+		}
+		fmt.Fprintf(w, "conflict: %s %s: ", c.Map, c.Key)
+		if c.Kept == "" {
+			fmt.Fprint(w, "left out")
+		} else {
+			fmt.Fprintf(w, "stays %s", c.Kept)
+		}
+		for _, claimant := range c.Claimants {
+			fmt.Fprintf(w, "; %s wants %s", claimant.Entry, claimant.Detail)
+		}
+		fmt.Fprintln(w)
+	}
+	for _, doubt := range r.Doubts {
+		fmt.Fprintf(w, "doubt: %s\n", doubt)
+	}
+	return w.Flush()
+}
+
+func (f *Faults) text(w io.Writer, what string) {
+	for _, g := range f.Groups {
+		fmt.Fprintf(w, "%s: %s: %s\n", what, g.Reason, entries(g.Count))
+		for i, n := range g.Named {
+			if i == few {
+				fmt.Fprintf(w, "  and %d more\n", g.Count-few)
+				break
+			}
+			fmt.Fprintf(w, "  %s: %s\n", n.Entry, n.Detail)
+		}
+	}
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+func entries(n int) string {
+	if n == 1 {
+		return "1 entry"
+	}
+	return fmt.Sprintf("%d entries", n)
+}

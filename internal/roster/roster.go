@@ -1,0 +1,335 @@
+// Package roster brings all accounts together: it decides who holds which
+// login name and which address, what has changed since the last maps, and
+// whether the result can be believed.
+//
+// Every account claims keys. So does the last map, which counts only where
+// two accounts want the same key: then it stays with whom it has been. All
+// claims are sorted by key, outside of memory where they are many, so that
+// each key's claimants come together and the maps come out in order; a roster
+// of ten million accounts takes no more memory than one of a hundred thousand.
+package roster
+
+import (
+	"slices"
+	"strings"
+	"sync"
+
+	"postern/internal/account"
+)
+
+// A Roster gathers accounts, then settles who holds what.
+type Roster struct {
+	dir    string // for what doesn't fit in memory
+	size   int
+	mu     sync.Mutex
+	report Report
+	maps   [2]*book
+}
+
+// A book is one map in the making.
+type book struct {
+	name    string  // "login" or "address", in reports
+	claims  *sorter // of the directory
+	former  *sorter // of the last map
+	settled *ledger
+	tally   *Tally
+}
+
+// New returns an empty roster that keeps scratch files in a folder.
+func New(dir string) *Roster { return newSized(dir, runSize) }
+
+func newSized(dir string, size int) *Roster {
+	r := &Roster{dir: dir, size: size, report: Report{Stores: map[string]*Share{}}}
+	for i, name := range []string{"login", "address"} {
+		r.maps[i] = &book{name: name, claims: newSorter(dir, size), former: newSorter(dir, size), settled: &ledger{dir: dir, size: size}}
+	}
+	r.maps[0].tally, r.maps[1].tally = &r.report.Logins, &r.report.Addresses
+	return r
+}
+
+// Close removes the scratch files.
+func (r *Roster) Close() {
+	for _, b := range r.maps {
+		b.claims.close()
+		b.former.close()
+		b.settled.close()
+	}
+}
+
+// Records lists a map, as mapfile does.
+type Records func(yield func(key, value string) error) error
+
+// Remember takes the maps as they are now for the last word where accounts
+// disagree, and as what the new ones are compared with. It may run beside Add.
+func (r *Roster) Remember(logins, addresses Records) error {
+	for i, records := range []Records{logins, addresses} {
+		if records == nil {
+			continue
+		}
+		b := r.maps[i]
+		err := records(func(key, value string) error {
+			b.tally.Before++
+			return b.former.add(key, former, value, "")
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Add enters an account's claims. It may be called by several goroutines.
+func (r *Roster) Add(a account.Account) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Entries++
+	r.report.Accounts++
+	if a.Location.Store != "" {
+		for _, login := range a.Logins {
+			if err := r.maps[0].claims.add(login, claimed, a.Location.Value(login), a.Source); err != nil {
+				return err
+			}
+		}
+	}
+	if len(a.Addresses)+len(a.Derived) == 0 {
+		return nil
+	}
+	value := destinations(a)
+	for _, address := range a.Addresses {
+		if err := r.maps[1].claims.add(address, claimed, value, a.Source); err != nil {
+			return err
+		}
+	}
+	for _, address := range a.Derived {
+		if err := r.maps[1].claims.add(address, derived, value, a.Source); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func destinations(a account.Account) string {
+	to := a.Destinations()
+	texts := make([]string, len(to))
+	for i, destination := range to {
+		texts[i] = destination.String()
+	}
+	return strings.Join(texts, " ")
+}
+
+// Pass counts an entry that is nobody's.
+func (r *Roster) Pass() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Entries++
+}
+
+// Skip notes an entry that makes no account.
+func (r *Roster) Skip(source, reason, detail string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Entries++
+	r.report.Skipped.add(source, reason, detail)
+}
+
+// LeaveOut notes something that an account goes without.
+func (r *Roster) LeaveOut(source, reason, detail string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.LeftOut.add(source, reason, detail)
+}
+
+// Logins lists login.cdb as it was settled.
+func (r *Roster) Logins(put func(key, value string) error) error {
+	return r.maps[0].settled.records(put)
+}
+
+// Addresses lists address.cdb as it was settled.
+func (r *Roster) Addresses(put func(key, value string) error) error {
+	return r.maps[1].settled.records(put)
+}
+
+// A Change is one key that the new map has otherwise than the last one.
+type Change struct {
+	Map      string // "login" or "address"
+	Key      string
+	Old, New string // empty where it is not
+	Moved    bool   // to another store
+}
+
+// Settle decides about every key, and tells of each change if changed is not
+// nil. The report is the roster's own and complete after it.
+func (r *Roster) Settle(changed func(Change) error) (*Report, error) {
+	for _, b := range r.maps {
+		var group []claim
+		decide := func() error {
+			if len(group) == 0 {
+				return nil
+			}
+			return r.decide(b, group, changed)
+		}
+		err := merge(func(c claim) error {
+			if len(group) > 0 && string(group[0].key) != string(c.key) {
+				if err := decide(); err != nil {
+					return err
+				}
+				group = group[:0]
+			}
+			group = remember(group, c)
+			return nil
+		}, b.claims, b.former)
+		if err == nil {
+			err = decide()
+		}
+		if err == nil {
+			err = b.settled.finish()
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &r.report, nil
+}
+
+// remember appends a copy of a claim, into the room that an earlier group left.
+func remember(group []claim, c claim) []claim {
+	if len(group) < cap(group) {
+		group = group[:len(group)+1]
+	} else {
+		group = append(group, claim{})
+	}
+	to := &group[len(group)-1]
+	to.key = append(to.key[:0], c.key...)
+	to.kind = c.kind
+	to.value = append(to.value[:0], c.value...)
+	to.source = append(to.source[:0], c.source...)
+	return group
+}
+
+// decide settles one key among its claimants, best claims first.
+func (r *Roster) decide(b *book, group []claim, changed func(Change) error) error {
+	var last string
+	claims := group
+	if n := len(group); group[n-1].kind == former {
+		last, claims = string(group[n-1].value), group[:n-1]
+	}
+	best := claims
+	for i := range claims {
+		if claims[i].kind != claims[0].kind {
+			best = claims[:i]
+			r.yielded(b, claims[0], claims[i:])
+			break
+		}
+	}
+	key := string(group[0].key)
+	var value string
+	switch {
+	case len(best) == 0:
+	case agreed(best):
+		value = string(best[0].value)
+	default:
+		value = standing(best, last)
+		r.conflict(b, key, value, best)
+	}
+	if value != "" {
+		b.tally.Records++
+		b.tally.Bytes += recordSize(key, value)
+		if err := b.settled.put(key, value); err != nil {
+			return err
+		}
+	}
+	return r.compare(b, Change{Map: b.name, Key: key, Old: last, New: value}, changed)
+}
+
+// agreed tells whether all claimants want the same: then it is no conflict,
+// whoever they are.
+func agreed(claims []claim) bool {
+	for _, c := range claims[1:] {
+		if string(c.value) != string(claims[0].value) {
+			return false
+		}
+	}
+	return true
+}
+
+// standing returns the claim of the one who held the key in the last map. His
+// flags may have changed since.
+func standing(claims []claim, last string) string {
+	if last == "" {
+		return ""
+	}
+	var found string
+	for _, c := range claims {
+		if value := string(c.value); place(value) == place(last) {
+			if found != "" && found != value {
+				return "" // the same mailbox, open and closed at once
+			}
+			found = value
+		}
+	}
+	return found
+}
+
+// place is a location without its flags; a list of destinations stays whole,
+// as there no word is a flag.
+func place(value string) string {
+	host, flags, _ := strings.Cut(value, " ")
+	if strings.ContainsAny(flags, "@<") || strings.HasPrefix(value, "<") {
+		return value
+	}
+	return host
+}
+
+// compare counts how a key has changed.
+func (r *Roster) compare(b *book, c Change, changed func(Change) error) error {
+	before, now := storesOf(b, c.Key, c.Old), storesOf(b, c.Key, c.New)
+	if b.name == "login" {
+		for _, store := range before {
+			r.report.share(store).Before++
+		}
+		for _, store := range now {
+			r.report.share(store).Names++
+		}
+	}
+	switch {
+	case c.Old == c.New:
+		return nil
+	case c.Old == "":
+		b.tally.Added++
+	case c.New == "":
+		b.tally.Removed++
+	case !slices.Equal(before, now):
+		c.Moved = true
+		b.tally.Moved++
+	default:
+		b.tally.Changed++
+	}
+	if changed == nil {
+		return nil
+	}
+	return changed(c)
+}
+
+// storesOf lists the stores in a value; a value that cannot be read, from a
+// map not of our making, has none.
+func storesOf(b *book, key, value string) []string {
+	if value == "" {
+		return nil
+	}
+	if b.name == "login" {
+		l, err := account.ParseLocation(key, value)
+		if err != nil {
+			return nil
+		}
+		return []string{l.Store}
+	}
+	var stores []string
+	list, err := account.ParseDestinations(value)
+	if err != nil {
+		return nil
+	}
+	for _, d := range list {
+		stores = append(stores, d.Store)
+	}
+	return stores
+}
