@@ -74,7 +74,7 @@ func readNames(text string) (*names, error) {
 		case "given":
 			c.given = list(words, givenIDs)
 		case "family":
-			c.family = list(words, familyIDs)
+			c.family = append(c.family, list(words, familyIDs)...)
 		case "single":
 			c.single = list(words, familyIDs)
 		default:

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/base64"
 	"hash/fnv"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -184,7 +185,7 @@ func another(count *uint32) string {
 // common picks one of n, the first ones more often than the last.
 func (o *org) common(n int) int {
 	r := o.random.Float64()
-	return int(r * r * float64(n))
+	return int(r * math.Sqrt(r) * float64(n))
 }
 
 func (o *org) chance(percent int) bool { return o.random.IntN(100) < percent }
