@@ -58,8 +58,9 @@ type Options struct {
 	Dir string
 	// LDIF is a file of entries to load. ou=people,dc=example,dc=org is there.
 	LDIF string
-	// Maps is the folder with the tables that Postfix asks (transport, alias and
-	// recipient.cdb); Dir/maps if empty. They need not exist yet.
+	// Maps is the folder of the maps and of the tables that Postfix asks (transport,
+	// alias and recipient.cdb); Dir/maps if empty. Tables that do not exist yet are
+	// made, without a record.
 	Maps string
 	// Network is the first three bytes of all addresses: "127.0.0" for a site to
 	// be found where the documentation says. If empty, the first of 127.0.1,
@@ -77,7 +78,8 @@ type Options struct {
 type Cluster struct {
 	Dir     string
 	Network string
-	Maps    string // the folder of Postfix's tables
+	Config  string // a postern.conf for this site
+	Maps    string // the folder of postern's maps and Postfix's tables
 	CAFile  string // the authority of all certificates of the site
 	LDAP    LDAP
 	Stores  []*Store // imap1, imap2 (Cyrus), imap3 (Dovecot)
@@ -181,6 +183,9 @@ func Start(ctx context.Context, opts Options) (c *Cluster, err error) {
 	if err := firstCause(errs); err != nil {
 		return c, err
 	}
+	if err := c.writeConfig(); err != nil {
+		return c, err
+	}
 	return c, c.describe()
 }
 
@@ -241,9 +246,9 @@ func (c *Cluster) layOut() error {
 	if running, err := readProcesses(filepath.Join(dir, "processes")); err == nil && len(running) > 0 {
 		return fmt.Errorf("%s: a site runs here already: stop it first", dir)
 	}
-	// What a former site left would answer in place of ours. Only what we make is
-	// removed: the caller may have named a folder of other things.
-	for _, name := range []string{"log", "tls", "ldap", "mx", "imap1", "imap2", "imap3", "processes", "cluster.json", "ldap-password"} {
+	// What a former site left here would answer in place of ours. Only what we make
+	// is removed: the caller may have named a folder that has other things, too.
+	for _, name := range []string{"log", "tls", "ldap", "mx", "imap1", "imap2", "imap3", "maps", "processes", "cluster.json", "postern.conf", "ldap-password"} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 
 	"postern/internal/cluster"
+	"postern/internal/config"
 )
 
 var site = cluster.Site{Options: cluster.Options{LDIF: "testdata/people.ldif"}}
@@ -152,6 +153,18 @@ func testStore(t *testing.T, c *cluster.Cluster, s *cluster.Store, name string) 
 			arrives(t, im, folder, send(t, rcpt, c.Send))
 		}
 	})
+}
+
+// The site's postern.conf is one.
+func TestConfig(t *testing.T) {
+	c := site.Get(t)
+	cfg, err := config.Load(c.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cfg.Stores) != len(c.Stores) || cfg.Stores["imap2.example.org"].Address != c.Store("imap2.example.org").Addr {
+		t.Errorf("stores %v", cfg.Stores)
+	}
 }
 
 func TestDirectory(t *testing.T) {

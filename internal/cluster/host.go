@@ -28,7 +28,11 @@ func usable() error {
 	if err := debianRoot(); err != nil {
 		return err
 	}
-	if missing := missing(); len(missing) > 0 {
+	missing := missing(packages)
+	if !hasDovecot() {
+		missing = append(missing, dovecotDir)
+	}
+	if len(missing) > 0 {
 		return unavailable("needs packages: run: go run ./tools/cluster install (missing: " + strings.Join(missing, " ") + ")")
 	}
 	return nil

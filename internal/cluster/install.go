@@ -9,20 +9,23 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
 
-// packages are Debian's packages that a site and its tests need.
+// packages are Debian's packages that a site needs.
 var packages = []string{
 	"slapd", "ldap-utils",
 	"cyrus-imapd", "cyrus-pop3d", "cyrus-admin", "cyrus-clients", "sasl2-bin", "libsasl2-modules", "libsasl2-modules-db",
-	"postfix", "postfix-cdb",
-	// the maps, the ways to be started, the clients
-	"tinycdb", "ucspi-tcp", "xinetd", "isync", "curl", "mutt", "openssl",
+	"postfix", "postfix-cdb", "tinycdb",
 	// what Dovecot needs
 	"libapparmor1", "libexttextcat-2.0-0", "libicu72", "liblua5.4-0", "libsodium23", "libstemmer0d", "libtirpc3", "libunwind8", "libwrap0",
 }
+
+// workshop are the packages that tests and checks use beside a site: ways to be
+// started, clients, and checkers of pages and scripts.
+var workshop = []string{"ucspi-tcp", "xinetd", "isync", "curl", "mutt", "openssl", "mandoc", "shellcheck"}
 
 // Cyrus and Dovecot cannot both be installed: their packages conflict. So
 // Dovecot's are unpacked into a folder. The programs have two paths compiled in,
@@ -36,28 +39,25 @@ const (
 	dovecotConf = dovecotDir + "/conf" // for /usr/bin/doveconf
 )
 
-// missing lists what Install would install.
-func missing() []string {
+// missing lists those of the packages that are not installed.
+func missing(packages []string) []string {
+	// Fails if one is unknown, and lists the others all the same.
 	out, _ := exec.Command("dpkg-query", append([]string{"-W", "-f", "${Package} ${db:Status-Status}\n"}, packages...)...).Output()
 	installed := map[string]bool{}
 	for line := range strings.Lines(string(out)) {
 		name, status, _ := strings.Cut(strings.TrimSpace(line), " ")
 		installed[name] = installed[name] || status == "installed"
 	}
-	var need []string
-	for _, p := range packages {
-		if !installed[p] {
-			need = append(need, p)
-		}
-	}
-	if _, err := os.Stat(dovecotConf); err != nil {
-		need = append(need, "dovecot")
-	}
-	return need
+	return slices.DeleteFunc(slices.Clone(packages), func(name string) bool { return installed[name] })
 }
 
-// Install installs the packages that a site needs and that are not there, and
-// starts none of their services. say is told what is being done.
+func hasDovecot() bool {
+	_, err := os.Stat(dovecotConf)
+	return err == nil
+}
+
+// Install installs the packages that sites, tests and checks need and that are not
+// there, and starts none of their services. say is told what is being done.
 func Install(ctx context.Context, say func(format string, args ...any)) error {
 	if err := debianRoot(); err != nil {
 		return err
@@ -71,20 +71,12 @@ func Install(ctx context.Context, say func(format string, args ...any)) error {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return err
 	}
-	need := missing()
-	if len(need) == 0 {
-		return nil
-	}
-	if err := silenceServices(); err != nil {
-		return err
-	}
-	defer speakAgain()
-
-	needDovecot := need[len(need)-1] == "dovecot"
-	if needDovecot {
-		need = need[:len(need)-1]
-	}
+	need := missing(slices.Concat(packages, workshop))
 	if len(need) > 0 {
+		if err := silenceServices(); err != nil {
+			return err
+		}
+		defer speakAgain()
 		say("installing %s", strings.Join(need, " "))
 		// --no-remove: never at the cost of a mail server that the host has.
 		install := append([]string{"install", "-q", "-y", "--no-install-recommends", "--no-remove"}, need...)
@@ -92,7 +84,7 @@ func Install(ctx context.Context, say func(format string, args ...any)) error {
 			return fmt.Errorf("install packages: %w", err)
 		}
 	}
-	if needDovecot {
+	if !hasDovecot() {
 		say("unpacking dovecot to %s", dovecotDir)
 		if err := unpackDovecot(ctx, say); err != nil {
 			return fmt.Errorf("unpack dovecot: %w", err)

@@ -12,6 +12,7 @@ import (
 	"net/textproto"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -146,6 +147,42 @@ func (m *mailConn) transfer(from, to, message string) error {
 }
 
 func (c *Cluster) record() string { return filepath.Join(c.Dir, "processes") }
+
+// writeConfig writes a postern.conf: the stores' names are in no DNS, so each has
+// an address, and its next hop, too.
+func (c *Cluster) writeConfig() error {
+	var text strings.Builder
+	fmt.Fprintf(&text, `# The test site in %[1]s
+maps = %[2]q
+
+[directory]
+urls = [%[3]q]
+starttls = true
+ca-file = %[4]q
+base = ["ou=people,%[5]s"]
+bind-dn = %[6]q
+password-file = %[7]q
+standard-address = "{givenName:1}{sn}@%[8]s"
+
+[frontend]
+listen = ["imap://%[9]s:143", "imaps://%[9]s:993"]
+cert = %[10]q
+key = %[11]q
+
+[route]
+domain = [%[8]q]
+
+[store]
+tls = "starttls"
+ca-file = %[4]q
+`, c.Dir, c.Maps, c.LDAP.URL, c.CAFile, BaseDN, BindDN, c.LDAP.PasswordFile, Domain, c.FrontEnd, c.FrontEndCert, c.FrontEndKey)
+	for _, s := range c.Stores {
+		host, port, _ := strings.Cut(s.LMTP, ":")
+		fmt.Fprintf(&text, "\n[store.%q]\naddress = %q\ntransport = \"lmtp:inet:[%s]:%s\"\n", s.Name, s.Addr, host, port)
+	}
+	c.Config = filepath.Join(c.Dir, "postern.conf")
+	return os.WriteFile(c.Config, []byte(text.String()), 0o644)
+}
 
 // describe writes down what Open reads.
 func (c *Cluster) describe() error {

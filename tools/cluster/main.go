@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -34,14 +35,22 @@ func main() {
 		},
 	}
 	if err := app.RunContext(ctx, os.Args); err != nil {
-		fmt.Fprintln(os.Stderr, "cluster:", err)
+		say("%s", strings.TrimPrefix(err.Error(), "cluster "))
 		os.Exit(1)
 	}
 }
 
 func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "cluster: "+format+"\n", args...) }
 
-func install(cc *cli.Context) error { return cluster.Install(cc.Context, say) }
+// Not an error where it cannot be done: the tests say which of them are skipped.
+func install(cc *cli.Context) error {
+	err := cluster.Install(cc.Context, say)
+	if cluster.Unavailable(err) {
+		say("nothing installed, its tests will be skipped: %s", strings.TrimPrefix(err.Error(), "cluster "))
+		return nil
+	}
+	return err
+}
 
 func start(cc *cli.Context) error {
 	if err := cluster.Install(cc.Context, say); err != nil {
@@ -89,5 +98,6 @@ func show(c *cluster.Cluster) {
 		fmt.Printf("store      %s (%s): IMAP %s, %s; LMTP %s\n", s.Name, s.Kind, s.IMAP, s.IMAPS, s.LMTP)
 	}
 	fmt.Printf("mx         %s, tables in %s; postfix commands: -c %s\n", c.MX, c.Maps, c.PostfixConf())
-	fmt.Printf("authority  %s\n", c.CAFile)
+	fmt.Printf("front end  %s is free for one; authority of all certificates: %s\n", c.FrontEnd, c.CAFile)
+	fmt.Printf("tools      --config %s\n", c.Config)
 }
