@@ -1,0 +1,181 @@
+// Command postmap-route turns login.cdb and address.cdb into Postfix tables,
+// see postmap-route(8).
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"postern/internal/command"
+	"postern/internal/config"
+	"postern/internal/mapfile"
+	"postern/internal/sysexits"
+	"postern/internal/transport"
+)
+
+func main() { os.Exit(command.Run(app(), os.Args)) }
+
+const description = `Examples:
+
+   postmap-route --domain example.org
+   postmap-route --domain example.org --transport 'lmtp:inet:[{store}]:24' --out /etc/postfix/postern
+   postmap-route --text --out /tmp/tables && postmap lmdb:/tmp/tables/transport`
+
+func app() *cli.App {
+	app := command.New("postmap-route", "make Postfix tables from the maps", "", description)
+	app.Flags = append(app.Flags,
+		&cli.StringFlag{Name: "out", Usage: "write the tables to `DIR`", DefaultText: "the folder of the maps"},
+		&cli.BoolFlag{Name: "text", Usage: "write text for postmap(1) instead of CDB"},
+		&cli.StringFlag{Name: "transport", Usage: "transport of a store by `TEMPLATE`, as in lmtp:inet:[{store}]:2003"},
+		&cli.StringSliceFlag{Name: "domain", Usage: "a domain of the site, `D`; the first completes mailbox names (repeatable)"},
+		&cli.BoolFlag{Name: "lenient", Usage: "defer mail that leads nowhere (a loop, a mailbox that makes no address) instead of refusing the maps"},
+		&cli.BoolFlag{Name: "master", Usage: "print the master.cf lines that the transports need, and write nothing"},
+	)
+	app.Action = run
+	return app
+}
+
+func run(c *cli.Context) error {
+	if err := command.NoOperands(c); err != nil {
+		return err
+	}
+	conf, err := settings(c)
+	if err != nil {
+		return err
+	}
+	login, address, err := mapfile.OpenPair(conf.Maps, conf.Foreign)
+	if err != nil {
+		return err
+	}
+	defer login.Close()
+	defer address.Close()
+	tables, err := transport.Plan(site(conf, c.IsSet("transport")), login, address)
+	if err != nil {
+		return err
+	}
+	if c.Bool("master") {
+		return printMaster(tables)
+	}
+	report(tables.Notes())
+	return publish(conf, tables.List(), login.Story())
+}
+
+// settings reads postern.conf and lets the flags override it.
+func settings(c *cli.Context) (*config.Config, error) {
+	conf, err := command.Config(c)
+	if err != nil {
+		return nil, err
+	}
+	route := &conf.Route
+	if c.IsSet("out") {
+		route.Out = c.String("out")
+	}
+	if route.Out == "" {
+		route.Out = conf.Maps
+	}
+	if c.IsSet("text") {
+		route.Text = c.Bool("text")
+	}
+	if c.IsSet("lenient") {
+		route.Lenient = c.Bool("lenient")
+	}
+	if c.IsSet("transport") {
+		route.Transport = c.String("transport")
+	}
+	if c.IsSet("domain") {
+		route.Domains = c.StringSlice("domain")
+	}
+	return conf, nil
+}
+
+// site tells package transport what postern.conf knows of the site.
+func site(conf *config.Config, flag bool) transport.Site {
+	route := conf.Route
+	hops := hops{conf: conf, general: transport.Template(route.Transport), labels: map[string]string{}}
+	if conf.Store.Transport != "" && !flag {
+		hops.general = transport.Template(conf.Store.Transport)
+	}
+	return transport.Site{
+		Domains: route.Domains, Aliases: route.Mirrors, Delimiter: route.Delimiter,
+		Unknown: route.Unknown, Lenient: route.Lenient, Nexthop: hops.nexthop,
+	}
+}
+
+// hops finds the transport of a store.
+type hops struct {
+	conf    *config.Config
+	general transport.Template // for stores without one of their own
+	labels  map[string]string  // which store uses a label
+}
+
+func (h hops) nexthop(name string) (string, error) {
+	store, allowed := h.conf.StoreNamed(name)
+	if !allowed {
+		return "", sysexits.Config.Errorf("store %q: the maps name it, and postern.conf does not allow it (store.allow, or [store.%q])", name, name)
+	}
+	template := h.general
+	if own := h.conf.Stores[name].Transport; own != "" && own != h.conf.Store.Transport {
+		template = transport.Template(own)
+	} else if !template.Names() {
+		return "", sysexits.Config.Errorf("transport template %q has no {store}: the mail of all stores would go to one", template)
+	}
+	hop, err := template.Nexthop(name, store.Address)
+	if err != nil {
+		return "", sysexits.Config.Errorf("store %q: %w", name, err)
+	}
+	if template.UsesLabel() {
+		label := transport.Label(name)
+		if other, taken := h.labels[label]; taken && other != name {
+			return "", sysexits.Config.Errorf("stores %q and %q have one label %q: give one of them a transport of its own", other, name, label)
+		}
+		h.labels[label] = name
+	}
+	return hop, nil
+}
+
+// maxNotes bounds what one run reports; a mail from cron is read by somebody.
+const maxNotes = 50
+
+func report(notes []string) {
+	for i, note := range notes {
+		if i == maxNotes {
+			fmt.Fprintf(os.Stderr, "postmap-route: and %d more remarks\n", len(notes)-maxNotes)
+			return
+		}
+		fmt.Fprintf(os.Stderr, "postmap-route: %s\n", note)
+	}
+}
+
+func printMaster(tables *transport.Tables) error {
+	for _, line := range transport.MasterLines(tables.Nexthops()) {
+		fmt.Println(line)
+	}
+	return nil
+}
+
+func publish(conf *config.Config, tables []transport.Table, from mapfile.Story) error {
+	writer, err := mapfile.Lock(conf.Route.Out, "postmap-route")
+	if err != nil {
+		return err
+	}
+	defer writer.Unlock()
+	if conf.Route.Text {
+		_, err := transport.WriteText(conf.Route.Out, conf.Keep, tables)
+		return err
+	}
+	host, _ := os.Hostname() // only to tell tables apart
+	story := mapfile.Story{
+		Builder: "postmap-route " + command.Version, Host: host, Built: time.Now().UTC(),
+		Source: filepath.Join(conf.Maps, mapfile.Login) + " of " + from.Built.Format(time.RFC3339),
+	}
+	var drafts []mapfile.Draft
+	for _, table := range tables {
+		drafts = append(drafts, mapfile.Draft{Name: table.Name + ".cdb", Story: story, Records: table.Records})
+	}
+	_, err = writer.PublishChanged(conf.Keep, drafts...)
+	return err
+}

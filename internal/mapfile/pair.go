@@ -1,0 +1,39 @@
+package mapfile
+
+import (
+	"path/filepath"
+	"time"
+
+	"postern/internal/sysexits"
+)
+
+// pairWait is how long a publisher may take from one rename to the next: one
+// that was not killed in between needs milliseconds.
+var pairWait = 2 * time.Second
+
+// OpenPair opens login.cdb and address.cdb of one publication. The two are
+// renamed one behind the other, so between two opens one of them may have been
+// replaced: then the stories differ, and a moment later they agree again.
+func OpenPair(dir string, foreign bool) (login, address *Map, err error) {
+	for deadline := time.Now().Add(pairWait); ; time.Sleep(5 * time.Millisecond) {
+		login, err = Open(filepath.Join(dir, Login), foreign)
+		if err != nil {
+			return nil, nil, err
+		}
+		address, err = Open(filepath.Join(dir, Address), foreign)
+		if err != nil {
+			login.Close()
+			return nil, nil, err
+		}
+		of, with := login.Story(), address.Story()
+		if of.Builder == with.Builder && of.Built.Equal(with.Built) {
+			return login, address, nil
+		}
+		login.Close()
+		address.Close()
+		if time.Now().After(deadline) {
+			return nil, nil, sysexits.TempFail.Errorf("%s: login.cdb (%s) and address.cdb (%s) are not of one publication: run the builder again",
+				dir, of.Built.Format(time.RFC3339Nano), with.Built.Format(time.RFC3339Nano))
+		}
+	}
+}

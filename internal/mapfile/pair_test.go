@@ -1,0 +1,92 @@
+package mapfile
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"postern/internal/sysexits"
+)
+
+func TestPairIsOfOnePublication(t *testing.T) {
+	dir := t.TempDir()
+	story := Story{Builder: "test", Built: time.Unix(1700000000, 0)}
+	later := Story{Builder: "test", Built: time.Unix(1700000001, 0)}
+	if err := publish(t, dir, 0, Draft{Login, story, listing("jdoe", "imap1")}, Draft{Address, later, listing("jdoe@example.org", "jdoe@imap1")}); err != nil {
+		t.Fatal(err)
+	}
+	usual := pairWait
+	pairWait = 20 * time.Millisecond
+	_, _, err := OpenPair(dir, false)
+	if pairWait = usual; sysexits.Of(err) != sysexits.TempFail {
+		t.Errorf("maps of two publications: %v", err)
+	}
+	// The publisher that was at work gets done while we wait.
+	go publish(t, dir, 0, Draft{Login, later, listing("jdoe", "imap2")}, Draft{Address, later, listing("jdoe@example.org", "jdoe@imap2")})
+	login, address, err := OpenPair(dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer login.Close()
+	defer address.Close()
+	if got := get(t, login, "jdoe"); got != "imap2" {
+		t.Error(got)
+	}
+}
+
+// Whatever is published meanwhile, both answers are of the same generation.
+func TestPairUnderPublication(t *testing.T) {
+	dir := t.TempDir()
+	generation := func(n int) {
+		story := Story{Builder: "test", Built: time.Unix(int64(n), 0)}
+		text := fmt.Sprintf("imap%d", n)
+		if err := publish(t, dir, 0, Draft{Login, story, listing("jdoe", text)}, Draft{Address, story, listing("jdoe@example.org", "jdoe@"+text)}); err != nil {
+			t.Error(err)
+		}
+	}
+	generation(0)
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		for n := range 50 {
+			generation(n)
+		}
+	}()
+	for {
+		login, address, err := OpenPair(dir, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l, a := get(t, login, "jdoe"), get(t, address, "jdoe@example.org"); a != "jdoe@"+l {
+			t.Errorf("login says %s, address %s", l, a)
+		}
+		login.Close()
+		address.Close()
+		select {
+		case <-done:
+			return
+		default:
+		}
+	}
+}
+
+func TestPairOfForeignMaps(t *testing.T) {
+	dir := t.TempDir()
+	if err := publish(t, dir, 0, Draft{Login, Story{}, listing()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := OpenPair(dir, true); sysexits.Of(err) != sysexits.NoInput {
+		t.Errorf("without address.cdb: %v", err)
+	}
+	if err := os.Link(filepath.Join(dir, Login), filepath.Join(dir, Address)); err != nil {
+		t.Fatal(err)
+	}
+	login, address, err := OpenPair(dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	login.Close()
+	address.Close()
+}

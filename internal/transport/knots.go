@@ -1,0 +1,353 @@
+package transport
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"postern/internal/account"
+	"postern/internal/sysexits"
+)
+
+// A knot is an address whose mail goes through other addresses that Postfix
+// rewrites: a forward to an address of ours, or a mailbox whose delivery
+// address stands for more than that mailbox. Few addresses are knots.
+type knot struct {
+	address string
+	to      []account.Destination
+	alias   []string // what the alias table will say
+	next    []*knot  // the knots among them
+	doubt   string   // why its mail is deferred
+	nowhere bool     // it is an error of the directory: no table can help
+
+	index, low int // Tarjan's
+	onStack    bool
+}
+
+// untie decides about the knots: it merges loops, and finds mail that Postfix
+// would take elsewhere than address.cdb wants it.
+func (t *Tables) untie(addresses []string) error {
+	knots := make(map[string]*knot, len(addresses))
+	for _, address := range addresses {
+		value, _, err := t.get(address)
+		if err != nil {
+			return err
+		}
+		to, err := t.destinations(address, value)
+		if err != nil {
+			return err
+		}
+		knots[address] = &knot{address: address, to: to}
+	}
+	for _, address := range addresses {
+		if err := t.link(knots[address], knots); err != nil {
+			return err
+		}
+	}
+	for _, loop := range loops(addresses, knots) {
+		t.merge(loop)
+	}
+	for _, address := range addresses {
+		if err := t.compareEnds(knots[address], knots); err != nil {
+			return err
+		}
+	}
+	refused := 0
+	var first *knot
+	for _, address := range addresses {
+		k := knots[address]
+		if k.nowhere && !t.site.Lenient {
+			if refused++; first == nil {
+				first = k
+			}
+		} else if k.doubt != "" {
+			t.note("%q: %s: its mail is deferred (4.3.5)", address, k.doubt)
+		}
+		r, err := t.finish(k, knots)
+		if err != nil {
+			return err
+		}
+		t.special[address] = r
+	}
+	if first != nil {
+		return sysexits.DataErr.Errorf("%q: %s (%d such addresses): correct the directory, or let --lenient defer their mail",
+			first.address, first.doubt, refused)
+	}
+	return nil
+}
+
+// link finds what the alias table would say of a knot, and the knots it leads
+// to.
+func (t *Tables) link(k *knot, knots map[string]*knot) error {
+	for _, to := range k.to {
+		next, key := to.Address, to.Address
+		if to.Address == "" {
+			delivery, err := t.deliveryAddress(to.Mailbox)
+			if err != nil {
+				k.doubt, k.nowhere = err.Error(), true
+				continue
+			}
+			if slices.Contains(k.alias, delivery) && delivery == k.address {
+				k.doubt = fmt.Sprintf("two mailboxes have the delivery address %q", delivery)
+			}
+			next, key = delivery, delivery
+		} else {
+			entry, found, err := t.entry(to.Address)
+			if err != nil {
+				return err
+			}
+			switch {
+			case found && entry == k.address:
+				continue // to oneself, with a detail or through a mirrored domain
+			case found:
+				key = entry
+			case t.ownDomain(to.Address) && t.home(to.Address) == "":
+				t.note("%q: forwards to %q, which is no address here", k.address, to.Address)
+			}
+		}
+		if !slices.Contains(k.alias, next) {
+			k.alias = append(k.alias, next)
+		}
+		if other := knots[key]; other != nil && other != k {
+			k.next = append(k.next, other)
+		}
+	}
+	if len(k.alias) == 0 && k.doubt == "" {
+		k.doubt, k.nowhere = "forwards to itself alone", true
+	}
+	return nil
+}
+
+// loops returns the sets of knots that lead to each other (R. Tarjan, Depth-first
+// search and linear graph algorithms, 1972), without recursion: a chain of
+// forwards may be as long as somebody likes.
+func loops(addresses []string, knots map[string]*knot) [][]*knot {
+	var found [][]*knot
+	var stack []*knot
+	index := 0
+	type visit struct {
+		k    *knot
+		next int
+	}
+	for _, address := range addresses {
+		if knots[address].index != 0 {
+			continue
+		}
+		path := []visit{{k: knots[address]}}
+		for len(path) > 0 {
+			top := &path[len(path)-1]
+			k := top.k
+			if top.next == 0 && k.index == 0 {
+				index++
+				k.index, k.low, k.onStack = index, index, true
+				stack = append(stack, k)
+			}
+			if top.next < len(k.next) {
+				other := k.next[top.next]
+				top.next++
+				if other.index == 0 {
+					path = append(path, visit{k: other})
+				} else if other.onStack {
+					k.low = min(k.low, other.index)
+				}
+				continue
+			}
+			path = path[:len(path)-1]
+			if len(path) > 0 {
+				parent := path[len(path)-1].k
+				parent.low = min(parent.low, k.low)
+			}
+			if k.low != k.index {
+				continue
+			}
+			start := len(stack) - 1
+			for stack[start] != k {
+				start--
+			}
+			loop := slices.Clone(stack[start:])
+			stack = stack[:start]
+			for _, member := range loop {
+				member.onStack = false
+			}
+			if len(loop) > 1 {
+				found = append(found, loop)
+			}
+		}
+	}
+	return found
+}
+
+// merge gives all members of a loop the same destinations: each leads to all
+// that any of them leads to. Postfix would go round until its limit and then
+// defer the mail.
+func (t *Tables) merge(loop []*knot) {
+	inside := map[*knot]bool{}
+	var names []string
+	for _, k := range loop {
+		inside[k] = true
+		names = append(names, k.address)
+	}
+	ahead := map[string]bool{} // addresses that lead back into the loop
+	for _, k := range loop {
+		for _, next := range k.alias {
+			key, found, _ := t.entry(next)
+			for _, other := range loop {
+				if next == other.address || found && key == other.address {
+					ahead[next] = true
+				}
+			}
+		}
+	}
+	var merged []string
+	for _, k := range loop {
+		for _, next := range k.alias {
+			if (!ahead[next] || next == k.address) && !slices.Contains(merged, next) {
+				merged = append(merged, next)
+			}
+		}
+	}
+	slices.Sort(names)
+	for _, k := range loop {
+		k.alias = merged
+		if len(merged) == 0 && k.doubt == "" {
+			k.doubt, k.nowhere = "alias loop: "+strings.Join(names, " -> ")+" -> "+names[0], true
+		}
+	}
+	if len(merged) > 0 {
+		t.note("alias loop of %s: each delivers to all their mailboxes", strings.Join(names, ", "))
+	}
+}
+
+// compareEnds finds out whether Postfix, going from address to address, would
+// end where address.cdb wants the mail.
+func (t *Tables) compareEnds(k *knot, knots map[string]*knot) error {
+	if k.doubt != "" {
+		return nil // known already
+	}
+	meant, actual := map[string]bool{}, map[string]bool{}
+	if err := t.meant(k.address, meant, map[string]bool{}); err != nil {
+		return err
+	}
+	if err := t.actual(k.address, knots, actual, map[string]bool{}); err != nil {
+		return err
+	}
+	for _, end := range sorted(meant) {
+		if !actual[end] {
+			k.doubt = fmt.Sprintf("meant for %s, whose delivery address is an address of %s", end, strings.Join(sorted(actual), " "))
+			return nil
+		}
+	}
+	for _, end := range sorted(actual) {
+		if !meant[end] {
+			k.doubt = fmt.Sprintf("meant for %s alone, whose delivery address leads to %s, too", strings.Join(sorted(meant), " "), end)
+			return nil
+		}
+	}
+	return nil
+}
+
+func sorted(set map[string]bool) []string {
+	var list []string
+	for word := range set {
+		list = append(list, word)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// meant collects where address.cdb wants the mail of an address: mailboxes are
+// ends, forwards to addresses of ours go on.
+func (t *Tables) meant(address string, ends, seen map[string]bool) error {
+	key, found, err := t.entry(address)
+	switch {
+	case err != nil:
+		return err
+	case !found && t.home(address) != "":
+		ends[t.home(address)] = true
+		return nil
+	case !found:
+		ends["<"+address+">"] = true
+		return nil
+	case seen[key]:
+		return nil
+	}
+	seen[key] = true
+	value, _, err := t.get(key)
+	if err != nil {
+		return err
+	}
+	to, err := t.destinations(key, value)
+	if err != nil {
+		return err
+	}
+	for _, to := range to {
+		if to.Address == "" {
+			ends[to.String()] = true
+		} else if err := t.meant(to.Address, ends, seen); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// actual collects where Postfix would take it by our tables.
+func (t *Tables) actual(address string, knots map[string]*knot, ends, seen map[string]bool) error {
+	key, found, err := t.entry(address)
+	if err != nil {
+		return err
+	}
+	k := knots[key]
+	if !found || k == nil {
+		return t.meant(address, ends, map[string]bool{}) // nothing is rewritten twice here
+	}
+	if seen[key] {
+		return nil
+	}
+	seen[key] = true
+	for _, next := range k.alias {
+		if next != k.address {
+			if err := t.actual(next, knots, ends, seen); err != nil {
+				return err
+			}
+			continue
+		}
+		ends[t.mailboxAt(k)] = true
+	}
+	return nil
+}
+
+// mailboxAt returns the mailbox whose delivery address the knot is, "" if it is
+// none.
+func (t *Tables) mailboxAt(k *knot) string {
+	for _, to := range k.to {
+		if to.Address != "" {
+			continue
+		}
+		if delivery, err := t.deliveryAddress(to.Mailbox); err == nil && delivery == k.address {
+			return to.String()
+		}
+	}
+	return ""
+}
+
+// finish makes the route of a knot.
+func (t *Tables) finish(k *knot, knots map[string]*knot) (route, error) {
+	if k.doubt != "" {
+		return route{transport: doubtResult}, nil
+	}
+	var legs []leg
+	for _, next := range k.alias {
+		ends := map[string]bool{}
+		if next == k.address {
+			ends[t.mailboxAt(k)] = true
+		} else if err := t.actual(next, knots, ends, map[string]bool{}); err != nil {
+			return route{}, err
+		}
+		l := leg{address: next, mailbox: t.mailboxAt(k), dead: true}
+		for end := range ends {
+			l.dead = l.dead && t.flags[end]&account.Disabled != 0
+		}
+		legs = append(legs, l)
+	}
+	return t.assemble(k.address, legs), nil
+}

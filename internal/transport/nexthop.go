@@ -1,0 +1,177 @@
+package transport
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A Template makes the transport(5) result of a store: `lmtp:inet:[{store}]:2003`.
+//
+//	{store}    the store's name, as the maps have it
+//	{address}  the address to connect to, of the store's entry in postern.conf
+//	{label}    the first label of the name, "imap1" of imap1.example.org; where
+//	           the name is an IP address all of it, with hyphens
+//
+// The transport's name stands once, in front; several next hops, which Postfix
+// tries in order, follow with commas between them.
+type Template string
+
+var variable = regexp.MustCompile(`\{[^{}]*\}?`)
+
+// Names tells whether the template depends on the store at all: one that does
+// not sends the mail of all stores to one of them.
+func (t Template) Names() bool { return variable.MatchString(string(t)) }
+
+// UsesLabel tells whether the template needs labels that differ.
+func (t Template) UsesLabel() bool { return strings.Contains(string(t), "{label}") }
+
+// Nexthop returns the result for one store, checked.
+func (t Template) Nexthop(store, address string) (string, error) {
+	if t == "" {
+		return "", fmt.Errorf("empty transport template")
+	}
+	unknown := ""
+	result := variable.ReplaceAllStringFunc(string(t), func(name string) string {
+		switch name {
+		case "{store}":
+			return bracketed(store, string(t))
+		case "{address}":
+			return bracketed(address, string(t))
+		case "{label}":
+			return Label(store)
+		}
+		unknown = name
+		return ""
+	})
+	if unknown != "" {
+		return "", fmt.Errorf("transport template %q: %s is not {store}, {address} or {label}", t, unknown)
+	}
+	if err := CheckResult(result); err != nil {
+		return "", fmt.Errorf("transport template %q: %w", t, err)
+	}
+	return result, nil
+}
+
+// bracketed keeps the colons of an IPv6 address from those of the next hop,
+// where the template does not bracket it itself.
+func bracketed(host, template string) string {
+	if strings.Contains(host, ":") && !strings.Contains(template, "[{") {
+		return "[" + host + "]"
+	}
+	return host
+}
+
+// Label returns a store's name as a part of a service's name in master.cf.
+func Label(store string) string {
+	if _, err := netip.ParseAddr(store); err == nil {
+		return strings.NewReplacer(".", "-", ":", "-").Replace(store)
+	}
+	label, _, _ := strings.Cut(store, ".")
+	return label
+}
+
+var serviceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// CheckResult tells whether Postfix understands a transport(5) result. Postfix
+// itself says nothing when a table is made; it defers the mail later.
+func CheckResult(result string) error {
+	service, rest, found := strings.Cut(result, ":")
+	switch {
+	case !found:
+		return fmt.Errorf("%q is not transport:nexthop", result)
+	case !serviceName.MatchString(service):
+		return fmt.Errorf("%q is not the name of a transport in master.cf", service)
+	case strings.ContainsFunc(rest, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return fmt.Errorf("%q has a control character", result)
+	case service == "error" || service == "retry" || service == "discard":
+		return nil // the rest is text
+	case rest == "":
+		return fmt.Errorf("%q has no next hop", result)
+	}
+	lmtp := IsLMTP(service)
+	if !lmtp && service != "smtp" && service != "relay" && !strings.HasPrefix(service, "smtp-") && !strings.HasPrefix(service, "relay-") {
+		return nil // a transport of the site's own: its next hop may be anything
+	}
+	hops := strings.FieldsFunc(rest, func(r rune) bool { return r == ',' || r == ' ' })
+	if len(hops) == 0 {
+		return fmt.Errorf("%q has no next hop", result)
+	}
+	for _, hop := range hops {
+		if bare, found := strings.CutPrefix(hop, service+":"); found {
+			return fmt.Errorf("next hop %q: the transport's name stands once, in front of the first hop: write %s", hop, bare)
+		}
+		if err := checkHop(hop, lmtp); err != nil {
+			return fmt.Errorf("next hop %q: %w", hop, err)
+		}
+	}
+	return nil
+}
+
+// IsLMTP tells by its name whether a transport speaks LMTP: lmtp itself, or
+// one service for each store, lmtp-imap1.
+func IsLMTP(service string) bool { return service == "lmtp" || strings.HasPrefix(service, "lmtp-") }
+
+func checkHop(hop string, lmtp bool) error {
+	if path, found := strings.CutPrefix(hop, "unix:"); found {
+		if !lmtp || path == "" {
+			return fmt.Errorf("unix: needs lmtp in front and a path behind")
+		}
+		return nil
+	}
+	inet := false
+	if lmtp {
+		hop, inet = strings.CutPrefix(hop, "inet:")
+	}
+	host, port := hop, ""
+	if strings.HasPrefix(hop, "[") {
+		end := strings.IndexByte(hop, ']')
+		if end < 0 {
+			return fmt.Errorf("[ without ]")
+		}
+		host, port = hop[1:end], hop[end+1:]
+	} else if i := strings.IndexByte(hop, ':'); i >= 0 {
+		host, port = hop[:i], hop[i:]
+	}
+	if host == "" {
+		return fmt.Errorf("no host")
+	}
+	if _, err := netip.ParseAddr(strings.TrimPrefix(host, "ipv6:")); err != nil && strings.Trim(strings.ToLower(host), "abcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
+		return fmt.Errorf("%q is not a host", host)
+	}
+	if port == "" {
+		if inet {
+			return fmt.Errorf("no port: LMTP has none of its own that stores agree on (24? 2003?)")
+		}
+		return nil
+	}
+	if number, err := strconv.Atoi(port[1:]); port[0] != ':' || err == nil && (number < 1 || number > 65535) || err != nil && !serviceName.MatchString(port[1:]) {
+		return fmt.Errorf("%q is not a port", port)
+	}
+	return nil
+}
+
+// MasterLines returns the master.cf lines of those transports that Postfix does
+// not ship: one service for each store, so that a store can be paused or
+// throttled by itself.
+func MasterLines(results []string) []string {
+	var lines []string
+	for _, result := range results {
+		service, _, _ := strings.Cut(result, ":")
+		program := ""
+		switch kind, _, own := strings.Cut(service, "-"); {
+		case own && kind == "lmtp":
+			program = "lmtp"
+		case own && (kind == "smtp" || kind == "relay"):
+			program = "smtp"
+		}
+		if program != "" {
+			lines = append(lines, fmt.Sprintf("%-24s unix  -       -       y       -       -       %s", service, program))
+		}
+	}
+	slices.Sort(lines)
+	return slices.Compact(lines)
+}

@@ -1,0 +1,247 @@
+package transport
+
+import (
+	"slices"
+	"strings"
+
+	"postern/internal/account"
+)
+
+// A leg is one recipient that mail for an address is rewritten to.
+type leg struct {
+	address string
+	mailbox string // mailbox@store, where the leg is a delivery address
+	dead    bool   // nothing but disabled mailboxes behind it
+}
+
+// assemble makes the route of an address from its legs. A disabled mailbox
+// makes an address refuse mail only where nobody else gets it: a list with one
+// disabled member neither bounces nor stops.
+func (t *Tables) assemble(address string, legs []leg) route {
+	r := route{transport: aliasedResult}
+	for _, l := range legs {
+		if t.clashes[l.address] != "" {
+			return route{transport: doubtResult}
+		}
+		if l.dead {
+			continue
+		}
+		if l.address == address {
+			r.transport = t.transportOf(l.mailbox)
+		}
+		r.alias = append(r.alias, l.address)
+	}
+	switch {
+	case len(r.alias) == 0:
+		return route{transport: disabledResult}
+	case len(r.alias) == 1 && r.alias[0] == address:
+		r.alias = nil
+	}
+	return r
+}
+
+// transportOf returns the transport of a delivery address, given its mailbox as
+// mailbox@store.
+func (t *Tables) transportOf(mailbox string) string {
+	switch flags := t.flags[mailbox]; {
+	case flags&account.Disabled != 0:
+		return disabledResult
+	case flags&account.Hold != 0:
+		return holdResult
+	}
+	store := mailbox[strings.LastIndexByte(mailbox, '@')+1:]
+	return t.nexthops[strings.Trim(store, "[]")]
+}
+
+// route decides about an address that is no knot.
+func (t *Tables) route(address, value string) (route, error) {
+	if r, ok := t.special[address]; ok {
+		return r, nil
+	}
+	destinations, err := t.destinations(address, value)
+	if err != nil {
+		return route{}, err
+	}
+	legs := make([]leg, 0, 4)
+	for _, to := range destinations {
+		if to.Address != "" {
+			legs = append(legs, leg{address: to.Address})
+			continue
+		}
+		delivery, err := t.deliveryAddress(to.Mailbox)
+		if err != nil {
+			return route{}, err
+		}
+		mailbox := to.String()
+		legs = append(legs, leg{delivery, mailbox, t.flags[mailbox]&account.Disabled != 0})
+	}
+	return t.assemble(address, legs), nil
+}
+
+// each lists every address with its route: those of address.cdb, the delivery
+// addresses that it lacks, and those that mirrored domains repeat.
+func (t *Tables) each(yield func(address string, r route) error) error {
+	mirrors := map[string][]string{}
+	for from, to := range t.site.Aliases {
+		mirrors[to] = append(mirrors[to], from)
+		slices.Sort(mirrors[to])
+	}
+	withMirrors := func(address string, r route) error {
+		if err := yield(address, r); err != nil || len(mirrors) == 0 {
+			return err
+		}
+		local := strings.TrimSuffix(address, domainOf(address))
+		for _, domain := range mirrors[domainOf(address)] {
+			if err := t.mirror(local+domain, address, r, yield); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	err := t.mailings.Records(func(key, value string) error {
+		address, ok := t.address(key)
+		if !ok {
+			return nil
+		}
+		r, err := t.route(address, value)
+		if err != nil {
+			return err
+		}
+		return withMirrors(address, r)
+	})
+	if err != nil {
+		return err
+	}
+	for _, address := range t.homeless {
+		mailbox := t.homes[address]
+		r := route{transport: doubtResult}
+		if t.clashes[address] == "" {
+			r.transport = t.transportOf(mailbox)
+		}
+		if err := withMirrors(address, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mirror lists an address of a mirrored domain, unless it has a say of its own.
+// It is rewritten to the one that it mirrors, address by address: one wildcard
+// for the whole domain would accept mail for everybody, virtual(5).
+func (t *Tables) mirror(mirrored, address string, r route, yield func(string, route) error) error {
+	if _, found, err := t.get(mirrored); found || err != nil || t.homes[mirrored] != "" {
+		return err
+	}
+	refused := r.transport == disabledResult || r.transport == doubtResult
+	switch {
+	case refused:
+		return yield(mirrored, route{transport: r.transport})
+	case address[0] == '@':
+		return yield(mirrored, r)
+	}
+	return yield(mirrored, route{transport: aliasedResult, alias: []string{address}})
+}
+
+// A Table lists its records, ready for mapfile.Draft.
+type Table struct {
+	Name    string
+	Records func(put func(key, value string) error) error
+}
+
+// List returns the four tables.
+func (t *Tables) List() []Table {
+	return []Table{
+		{Domain, t.listDomains},
+		{Recipient, t.listRecipients},
+		{Alias, t.listAliases},
+		{Transport, t.listTransports},
+	}
+}
+
+func (t *Tables) listTransports(put func(key, value string) error) error {
+	err := t.each(func(address string, r route) error {
+		if address[0] == '@' {
+			return nil // never asked, transport(5)
+		}
+		return put(address, r.transport)
+	})
+	if err != nil || t.site.Unknown == "" {
+		return err
+	}
+	for _, domain := range t.domains {
+		if err := put(domain, t.site.Unknown); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Tables) listAliases(put func(key, value string) error) error {
+	return t.each(func(address string, r route) error {
+		switch {
+		case len(r.alias) > 0:
+			return put(address, strings.Join(r.alias, ", "))
+		case address[0] != '@' && t.hasCatchAll(domainOf(address)):
+			// Or the catch-all would get it, virtual(5).
+			return put(address, address)
+		}
+		return nil
+	})
+}
+
+func (t *Tables) hasCatchAll(domain string) bool {
+	return len(t.catchAll) > 0 && (t.catchAll[domain] || t.catchAll[t.site.Aliases[domain]])
+}
+
+func (t *Tables) listRecipients(put func(key, value string) error) error {
+	return t.each(func(address string, r route) error {
+		if address[0] == '@' && r.transport == disabledResult {
+			return nil // as if there were no catch-all
+		}
+		return put(address, "OK")
+	})
+}
+
+func (t *Tables) listDomains(put func(key, value string) error) error {
+	for _, domain := range t.domains {
+		if err := put(domain, "OK"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nameDomains decides which domains are the site's: those that it names, else
+// those of its mailboxes. An address alone proves nothing: people put their
+// private addresses into directories.
+func (t *Tables) nameDomains() {
+	ours := map[string]bool{}
+	for _, domain := range t.site.Domains {
+		ours[domain] = true
+	}
+	if len(ours) == 0 {
+		ours = t.deliveryDomains
+	}
+	for from := range t.site.Aliases {
+		ours[from] = true
+	}
+	t.domains = sorted(ours)
+	var foreign []string
+	count := 0
+	for domain, addresses := range t.foreign {
+		if !ours[domain] {
+			foreign = append(foreign, domain)
+			count += addresses
+		}
+	}
+	if count == 0 {
+		return
+	}
+	slices.Sort(foreign)
+	examples := strings.Join(foreign[:min(3, len(foreign))], ", ")
+	if len(foreign) > 3 {
+		examples += ", ..."
+	}
+	t.note("%d addresses are in domains that are not the site's (%s): mail from elsewhere reaches them only if main.cf names those domains",
+		count, examples)
+}

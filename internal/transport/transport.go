@@ -1,0 +1,490 @@
+// Package transport makes Postfix's tables from login.cdb and address.cdb:
+// what Postfix asks, and what it expects for an answer.
+//
+// Mail is routed per user. Each mailbox has one delivery address: its own name
+// where that is an address, else the name at the first of the site's domains.
+// The alias table rewrites every other address to delivery addresses when a
+// message arrives; the transport table sends a delivery address to its store
+// whenever Postfix tries to deliver. So mail that waits in the queue follows a
+// user who is moved in the meantime.
+//
+// Aliases are recursive, virtual(5): Postfix asks again for what it was
+// answered. Where that would lead to a mailbox that the directory does not mean
+// (somebody else holds the delivery address as one of his addresses), the mail
+// is deferred and the reason reported, never delivered.
+package transport
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"postern/internal/account"
+	"postern/internal/sysexits"
+)
+
+// The tables, by their names in the folder; each with .cdb behind it, or bare
+// where it is text.
+const (
+	Transport = "transport" // transport_maps
+	Alias     = "alias"     // virtual_alias_maps
+	Recipient = "recipient" // relay_recipient_maps or virtual_mailbox_maps
+	Domain    = "domain"    // relay_domains or virtual_mailbox_domains
+)
+
+// What Postfix is told where no store is. error(8) returns the mail, retry(8)
+// keeps it; smtpd(8) refuses the former at RCPT.
+const (
+	disabledResult = "error:5.2.1 Mailbox disabled"
+	holdResult     = "retry:4.2.1 Mailbox is being moved, try again later"
+	doubtResult    = "retry:4.3.5 Address in doubt, postmaster was told"
+	// For what the alias table rewrites. Postfix gets to see it only where
+	// it does not use that table, or for mail that was queued before the
+	// address became an alias: neither may bounce.
+	aliasedResult = "retry:4.3.5 Address was not rewritten by the alias table"
+)
+
+// A Map is what the tables are made from.
+type Map interface {
+	Get(key string) (value string, found bool, err error)
+	Records(yield func(key, value string) error) error
+}
+
+// A Site is what the maps do not say.
+type Site struct {
+	Domains   []string          // the first completes a mailbox name without one
+	Aliases   map[string]string // a domain, and the one that it mirrors
+	Delimiter string            // recipient_delimiter
+	// Unknown is for addresses of the domains that stand in no table. smtpd
+	// refuses them by the recipient table; what still gets further is a user
+	// so new that only some of Postfix's processes have seen the tables.
+	Unknown string
+	Lenient   bool              // defer what leads nowhere, instead of refusing all
+	Nexthop   func(store string) (string, error)
+}
+
+// Tables are the routes of a site, ready to be listed table by table.
+type Tables struct {
+	site             Site
+	logins, mailings Map // login.cdb, address.cdb
+
+	flags    map[string]account.Flags // of mailboxes, by mailbox@store
+	homes    map[string]string        // delivery addresses that address.cdb lacks, and their mailboxes
+	homeless []string                 // the same, in the order they were met
+	clashes  map[string]string        // those that two mailboxes have, and why
+	special  map[string]route         // addresses that need more than a look at their destinations
+	catchAll map[string]bool          // domains with an @domain address
+	renamed  map[string]string        // addresses that address.cdb quotes without need, and its key
+	foreign  map[string]int           // domains that are not the site's, and how many addresses are there
+	domains  []string
+	nexthops map[string]string // by store
+
+	deliveryDomains map[string]bool // where the site names no domain
+
+	notes []string
+}
+
+// A route is what the tables say of one address.
+type route struct {
+	transport string
+	alias     []string // none: not rewritten
+}
+
+// Plan reads both maps and finds what is in doubt. An error means that no table
+// should be published.
+func Plan(site Site, logins, addresses Map) (*Tables, error) {
+	t := &Tables{
+		site: site, logins: logins, mailings: addresses,
+		flags:    map[string]account.Flags{},
+		homes:    map[string]string{},
+		clashes:  map[string]string{},
+		special:  map[string]route{},
+		catchAll: map[string]bool{},
+		renamed:  map[string]string{},
+		foreign:  map[string]int{},
+		nexthops: map[string]string{},
+
+		deliveryDomains: map[string]bool{},
+	}
+	if err := t.checkSite(); err != nil {
+		return nil, err
+	}
+	if err := t.readKeys(); err != nil {
+		return nil, err
+	}
+	if err := t.readLogins(); err != nil {
+		return nil, err
+	}
+	knots, err := t.readAddresses()
+	if err != nil {
+		return nil, err
+	}
+	if err := t.untie(knots); err != nil {
+		return nil, err
+	}
+	t.nameDomains()
+	return t, nil
+}
+
+// Notes are the remarks that somebody should read: what is deferred, and why.
+func (t *Tables) Notes() []string { return t.notes }
+
+func (t *Tables) note(format string, args ...any) {
+	t.notes = append(t.notes, fmt.Sprintf(format, args...))
+}
+
+func (t *Tables) checkSite() error {
+	for i, domain := range t.site.Domains {
+		folded := account.Fold(strings.TrimSuffix(domain, "."))
+		if err := account.CheckAddress("x@" + folded); err != nil {
+			return sysexits.Config.Errorf("domain %q is not a domain name", domain)
+		}
+		t.site.Domains[i] = folded
+	}
+	aliases := map[string]string{}
+	for from, to := range t.site.Aliases {
+		from, to = account.Fold(from), account.Fold(to)
+		for _, domain := range []string{from, to} {
+			if err := account.CheckAddress("x@" + domain); err != nil {
+				return sysexits.Config.Errorf("domain alias %q: %q is not a domain name", from, domain)
+			}
+		}
+		aliases[from] = to
+	}
+	for from, to := range aliases {
+		if _, chained := aliases[to]; chained {
+			return sysexits.Config.Errorf("domain alias %q: %q is an alias itself", from, to)
+		}
+	}
+	t.site.Aliases = aliases
+	if t.site.Unknown != "" {
+		if err := CheckResult(t.site.Unknown); err != nil {
+			return sysexits.Config.Errorf("transport of unknown addresses: %w", err)
+		}
+	}
+	return nil
+}
+
+// deliveryAddress returns the address under which a mailbox gets its mail. It
+// fails for a name that no address can be made of.
+func (t *Tables) deliveryAddress(mailbox string) (string, error) {
+	at := strings.LastIndexByte(mailbox, '@')
+	local, domain := mailbox, ""
+	switch {
+	case at >= 0:
+		local, domain = mailbox[:at], mailbox[at+1:]
+	case len(t.site.Domains) > 0:
+		domain = t.site.Domains[0]
+	default:
+		return "", errNoDomain(mailbox)
+	}
+	if len(local) > 64 { // octets, RFC 5321 4.5.3.1.1
+		return "", fmt.Errorf("mailbox %q is too long for the local part of an address", mailbox)
+	}
+	if t.site.Delimiter != "" && strings.IndexAny(local, t.site.Delimiter) > 0 {
+		return "", fmt.Errorf("mailbox %q contains recipient_delimiter %q, so a store takes its mail for another's", mailbox, t.site.Delimiter)
+	}
+	address := quoteLocal(local) + "@" + domain
+	if local == "" || account.CheckAddress(address) != nil {
+		return "", fmt.Errorf("mailbox %q makes no address", mailbox)
+	}
+	if len(t.site.Domains) == 0 {
+		t.deliveryDomains[domain] = true
+	}
+	return address, nil
+}
+
+type errNoDomain string
+
+func (e errNoDomain) Error() string {
+	return fmt.Sprintf("mailbox %q has no domain: name the site's with --domain, or route.domain in postern.conf", string(e))
+}
+
+// readKeys finds the keys that are special by their form.
+func (t *Tables) readKeys() error {
+	return t.mailings.Records(func(key, _ string) error {
+		switch key[0] {
+		case '@':
+			t.catchAll[key[1:]] = true
+		case '"':
+			address := queryForm(key)
+			if address == key {
+				return nil
+			}
+			// Two spellings of one address: the one that needs no
+			// rewriting was meant so.
+			_, found, err := t.mailings.Get(address)
+			if err != nil || found {
+				return err
+			}
+			if _, twice := t.renamed[address]; !twice {
+				t.renamed[address] = key
+			}
+		}
+		return nil
+	})
+}
+
+// sharedDelivery tells whether two mailboxes among the destinations have one
+// name, and so one delivery address: the same user at two stores.
+func (t *Tables) sharedDelivery(destinations []account.Destination) bool {
+	if len(destinations) < 2 {
+		return false
+	}
+	seen := map[string]bool{}
+	for _, to := range destinations {
+		if to.Address != "" {
+			continue
+		}
+		delivery, err := t.deliveryAddress(to.Mailbox)
+		if err != nil || seen[delivery] {
+			return true
+		}
+		seen[delivery] = true
+	}
+	return false
+}
+
+// address returns the form under which Postfix asks for a key of address.cdb,
+// false if another key stands for the same address.
+func (t *Tables) address(key string) (string, bool) {
+	if key[0] != '"' {
+		return key, true
+	}
+	address := queryForm(key)
+	return address, address == key || t.renamed[address] == key
+}
+
+// get looks an address up in address.cdb.
+func (t *Tables) get(address string) (value string, found bool, err error) {
+	if key, ok := t.renamed[address]; ok {
+		address = key
+	}
+	return t.mailings.Get(address)
+}
+
+// readLogins collects the flags, and the delivery addresses of mailboxes that
+// no address leads to: a login name gets mail, too.
+func (t *Tables) readLogins() error {
+	return t.logins.Records(func(login, value string) error {
+		at, err := account.ParseLocation(login, value)
+		if err != nil {
+			return sysexits.DataErr.Errorf("login %q: %w", login, err)
+		}
+		to := account.Destination{Mailbox: at.Mailbox, Store: at.Store}
+		if at.Flags != 0 {
+			t.flags[to.String()] |= at.Flags
+		}
+		address, err := t.deliveryAddress(at.Mailbox)
+		if noDomain, ok := err.(errNoDomain); ok {
+			return sysexits.Config.Wrap(noDomain)
+		}
+		if err != nil {
+			// Its logins work, and its addresses are seen to below.
+			return nil
+		}
+		claimed, found, err := t.get(address)
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return t.settle(address, to)
+		case claimed != to.String():
+			return t.compare(address, claimed, to)
+		}
+		return nil
+	})
+}
+
+// settle notes a mailbox under its delivery address.
+func (t *Tables) settle(address string, to account.Destination) error {
+	if _, err := t.nexthop(to.Store); err != nil {
+		return err
+	}
+	home, mailbox := t.homes[address], to.String()
+	switch {
+	case home == "":
+		t.homes[address] = mailbox
+		t.homeless = append(t.homeless, address)
+	case home != mailbox && t.clashes[address] == "":
+		t.clashes[address] = home + " and " + mailbox
+		t.note("%q would be the delivery address of two mailboxes, %s: its mail is deferred (4.3.5)", address, t.clashes[address])
+	}
+	return nil
+}
+
+// compare reports a user whose login and mail go to different stores.
+func (t *Tables) compare(address, claimed string, login account.Destination) error {
+	destinations, err := account.ParseDestinations(claimed)
+	if err != nil {
+		return sysexits.DataErr.Errorf("address %q: %w", address, err)
+	}
+	for _, to := range destinations {
+		if to.Mailbox == login.Mailbox && to.Store != login.Store {
+			t.note("%q: its mail goes to %s, a login finds the mailbox at %s", address, to, login.Store)
+		}
+	}
+	return nil
+}
+
+// nexthop returns the transport of a store, made once.
+func (t *Tables) nexthop(store string) (string, error) {
+	if hop, ok := t.nexthops[store]; ok {
+		return hop, nil
+	}
+	hop, err := t.site.Nexthop(store)
+	if err != nil {
+		return "", err
+	}
+	t.nexthops[store] = hop
+	return hop, nil
+}
+
+// Nexthops lists the transports of all stores.
+func (t *Tables) Nexthops() []string {
+	var hops []string
+	for _, hop := range t.nexthops {
+		hops = append(hops, hop)
+	}
+	slices.Sort(hops)
+	return slices.Compact(hops)
+}
+
+// destinations of an address, without repetitions and without the address
+// itself: "keep a copy" is often written as a forward to oneself.
+func (t *Tables) destinations(address, value string) ([]account.Destination, error) {
+	all, err := account.ParseDestinations(value)
+	if err != nil {
+		return nil, sysexits.DataErr.Errorf("address %q: %w", address, err)
+	}
+	if len(all) == 1 && all[0].Address == "" {
+		return all, nil
+	}
+	var kept []account.Destination
+	for _, to := range all {
+		if to.Address != "" {
+			to.Address = queryForm(to.Address)
+		}
+		if to.Address != address && !slices.Contains(kept, to) {
+			kept = append(kept, to)
+		}
+	}
+	return kept, nil
+}
+
+// readAddresses looks at every address once. It returns those whose
+// destinations are, or go through, other addresses that Postfix rewrites.
+func (t *Tables) readAddresses() (knots []string, err error) {
+	err = t.mailings.Records(func(key, value string) error {
+		address, ok := t.address(key)
+		if !ok {
+			return nil
+		}
+		if err := account.CheckAddress(address); err != nil {
+			return sysexits.DataErr.Wrap(err)
+		}
+		t.foreign[domainOf(address)]++
+		destinations, err := t.destinations(address, value)
+		if err != nil {
+			return err
+		}
+		simple := len(destinations) > 0 && !t.sharedDelivery(destinations)
+		for _, to := range destinations {
+			if to.Address != "" {
+				// Whether it is ours can be told when all homes are known.
+				simple = simple && !t.ours(to.Address)
+				continue
+			}
+			straight, err := t.isStraight(address, to)
+			if err != nil {
+				return err
+			}
+			simple = simple && straight
+		}
+		if !simple {
+			knots = append(knots, address)
+		}
+		return nil
+	})
+	return knots, err
+}
+
+// isStraight tells whether mail for an address reaches the mailbox without
+// going through an address that leads elsewhere, too.
+func (t *Tables) isStraight(address string, to account.Destination) (bool, error) {
+	if _, err := t.nexthop(to.Store); err != nil {
+		return false, err
+	}
+	delivery, err := t.deliveryAddress(to.Mailbox)
+	if noDomain, ok := err.(errNoDomain); ok {
+		return false, sysexits.Config.Wrap(noDomain)
+	}
+	if err != nil {
+		return false, nil
+	}
+	if delivery == address {
+		return true, nil
+	}
+	claimed, found, err := t.get(delivery)
+	switch {
+	case err != nil:
+		return false, err
+	case !found:
+		return true, t.settle(delivery, to) // a clash is seen to at the end
+	}
+	return claimed == to.String(), nil
+}
+
+// ours tells whether an address may be one of the maps'.
+func (t *Tables) ours(address string) bool {
+	_, found, err := t.entry(address)
+	if found || err != nil {
+		return true
+	}
+	return t.ownDomain(address)
+}
+
+func (t *Tables) ownDomain(address string) bool {
+	domain := domainOf(address)
+	return t.site.Aliases[domain] != "" || slices.Contains(t.site.Domains, domain)
+}
+
+// entry finds an address in address.cdb as Postfix would find it in the tables:
+// whole, without the detail, in the domain that is mirrored, as a part of the
+// domain.
+func (t *Tables) entry(address string) (key string, found bool, err error) {
+	for _, key := range t.keys(address) {
+		if t.homes[key] != "" {
+			return "", false, nil // a delivery address: the end of the way
+		}
+		if _, found, err = t.get(key); found || err != nil {
+			return key, found, err
+		}
+	}
+	return "", false, nil
+}
+
+func (t *Tables) keys(address string) []string {
+	keys := []string{address}
+	domains := []string{"@" + domainOf(address)}
+	if bare, has := withoutDetail(address, t.site.Delimiter); has {
+		keys = append(keys, bare)
+	}
+	if mirrored := t.site.Aliases[domainOf(address)]; mirrored != "" {
+		domains = append(domains, "@"+mirrored)
+		for _, key := range slices.Clone(keys) {
+			keys = append(keys, strings.TrimSuffix(key, domains[0])+domains[1])
+		}
+	}
+	return append(keys, domains...)
+}
+
+// home returns the mailbox at a delivery address that address.cdb lacks.
+func (t *Tables) home(address string) string {
+	for _, key := range t.keys(address) {
+		if mailbox := t.homes[key]; mailbox != "" {
+			return mailbox
+		}
+	}
+	return ""
+}
