@@ -87,16 +87,22 @@ type Frontend struct {
 	Capabilities   []string // fixed list instead of what store.cdb says
 	LoginTimeout   Duration `toml:"login-timeout"`   // from greeting to login
 	ConnectTimeout Duration `toml:"connect-timeout"` // to reach a store
+	FailureDelay   Duration `toml:"failure-delay"`   // before a login is refused
+	DrainTime      Duration `toml:"drain-time"`      // for sessions, after SIGTERM
 	LogFormat      string   `toml:"log-format"`      // logfmt, json
 	Syslog         bool     // instead of standard error
 }
 
 // Route is what postmap-route makes of the maps.
 type Route struct {
-	Out       string   // folder of the tables
-	Domains   []string `toml:"domain"` // the first completes a bare mailbox name
-	Transport string   // template of a nexthop, for stores without their own
-	Text      bool     // text for postmap(1) instead of CDB
+	Out       string            // folder of the tables; empty: that of the maps
+	Domains   []string          `toml:"domain"`       // the first completes a bare mailbox name
+	Mirrors   map[string]string `toml:"domain-alias"` // a domain, and the one whose addresses it has, too
+	Transport string            // template of a nexthop, for stores without their own
+	Delimiter string            // recipient_delimiter of main.cf
+	Unknown   string            // transport of addresses in our domains that nobody has
+	Lenient   bool              // defer mail that leads nowhere instead of refusing the maps
+	Text      bool              // text for postmap(1) instead of CDB
 }
 
 // A Store is how one store is reached.
@@ -140,9 +146,15 @@ func Default() *Config {
 		Frontend: Frontend{
 			LoginTimeout:   Duration(60 * time.Second),
 			ConnectTimeout: Duration(5 * time.Second),
+			FailureDelay:   Duration(500 * time.Millisecond),
+			DrainTime:      Duration(5 * time.Second),
 			LogFormat:      "logfmt",
 		},
-		Route: Route{Transport: "lmtp:inet:[{store}]:2003"},
+		Route: Route{
+			Transport: "lmtp:inet:[{store}]:2003",
+			Delimiter: "+",
+			Unknown:   "retry:4.1.1 Unknown address, or not known here yet",
+		},
 		Store: Store{TLS: TLSStartTLS},
 	}
 }
@@ -192,7 +204,7 @@ func (c *Config) parse(text string) error {
 	case err != nil:
 		return positioned(err)
 	}
-	if err := c.check(); err != nil {
+	if err := c.Check(); err != nil {
 		return fmt.Errorf(": %w", err)
 	}
 	return nil
@@ -288,8 +300,9 @@ func lineOf(text string, key toml.Key) string {
 	return ""
 }
 
-// check refuses values that no tool could work with.
-func (c *Config) check() error {
+// Check refuses values that no tool could work with. Flags that were set over a
+// file's values are checked by it, too.
+func (c *Config) Check() error {
 	if c.Keep < 0 {
 		return fmt.Errorf("keep = %d: must not be negative", c.Keep)
 	}

@@ -81,6 +81,7 @@ func TestRefused(t *testing.T) {
 		{"[store]\nallow = [\"[\"]", `pattern "["`},
 		{"[limits]\nmax-shrink = \"5\"", `:2: "5" is not a percentage`},
 		{"[frontend]\nlogin-timeout = \"-5s\"", `:2: "-5s" is not a positive duration`},
+		{"[route]\ndomains = [\"example.org\"]", `:2: unknown key route.domains`},
 	} {
 		_, err := load(t, test.text)
 		if err == nil || !strings.Contains(err.Error(), test.want) {

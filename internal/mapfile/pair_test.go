@@ -24,8 +24,19 @@ func TestPairIsOfOnePublication(t *testing.T) {
 		t.Errorf("maps of two publications: %v", err)
 	}
 	// The publisher that was at work gets done while we wait.
-	go publish(t, dir, 0, Draft{Login, later, listing("jdoe", "imap2")}, Draft{Address, later, listing("jdoe@example.org", "jdoe@imap2")})
+	published := make(chan error)
+	go func() {
+		w, err := Lock(dir, "test")
+		if err == nil {
+			err = w.Publish(0, Draft{Login, later, listing("jdoe", "imap2")}, Draft{Address, later, listing("jdoe@example.org", "jdoe@imap2")})
+			w.Unlock()
+		}
+		published <- err
+	}()
 	login, address, err := OpenPair(dir, false)
+	if err := <-published; err != nil {
+		t.Error(err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,10 +50,15 @@ func TestPairIsOfOnePublication(t *testing.T) {
 // Whatever is published meanwhile, both answers are of the same generation.
 func TestPairUnderPublication(t *testing.T) {
 	dir := t.TempDir()
+	w, err := Lock(dir, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Unlock()
 	generation := func(n int) {
 		story := Story{Builder: "test", Built: time.Unix(int64(n), 0)}
 		text := fmt.Sprintf("imap%d", n)
-		if err := publish(t, dir, 0, Draft{Login, story, listing("jdoe", text)}, Draft{Address, story, listing("jdoe@example.org", "jdoe@"+text)}); err != nil {
+		if err := w.Publish(0, Draft{Login, story, listing("jdoe", text)}, Draft{Address, story, listing("jdoe@example.org", "jdoe@"+text)}); err != nil {
 			t.Error(err)
 		}
 	}

@@ -45,7 +45,9 @@ func (t *Tables) untie(addresses []string) error {
 		}
 	}
 	for _, loop := range loops(addresses, knots) {
-		t.merge(loop)
+		if err := t.merge(loop); err != nil {
+			return err
+		}
 	}
 	for _, address := range addresses {
 		if err := t.compareEnds(knots[address], knots); err != nil {
@@ -180,28 +182,24 @@ func loops(addresses []string, knots map[string]*knot) [][]*knot {
 // merge gives all members of a loop the same destinations: each leads to all
 // that any of them leads to. Postfix would go round until its limit and then
 // defer the mail.
-func (t *Tables) merge(loop []*knot) {
-	inside := map[*knot]bool{}
+func (t *Tables) merge(loop []*knot) error {
+	inside := map[string]bool{}
 	var names []string
 	for _, k := range loop {
-		inside[k] = true
+		inside[k.address] = true
 		names = append(names, k.address)
 	}
-	ahead := map[string]bool{} // addresses that lead back into the loop
-	for _, k := range loop {
-		for _, next := range k.alias {
-			key, found, _ := t.entry(next)
-			for _, other := range loop {
-				if next == other.address || found && key == other.address {
-					ahead[next] = true
-				}
-			}
-		}
-	}
 	var merged []string
+	seen := map[string]bool{}
 	for _, k := range loop {
 		for _, next := range k.alias {
-			if (!ahead[next] || next == k.address) && !slices.Contains(merged, next) {
+			key, found, err := t.entry(next)
+			if err != nil {
+				return err
+			}
+			back := inside[next] || found && inside[key]
+			if (!back || next == k.address) && !seen[next] {
+				seen[next] = true
 				merged = append(merged, next)
 			}
 		}
@@ -216,6 +214,7 @@ func (t *Tables) merge(loop []*knot) {
 	if len(merged) > 0 {
 		t.note("alias loop of %s: each delivers to all their mailboxes", strings.Join(names, ", "))
 	}
+	return nil
 }
 
 // compareEnds finds out whether Postfix, going from address to address, would
@@ -232,10 +231,15 @@ func (t *Tables) compareEnds(k *knot, knots map[string]*knot) error {
 		return err
 	}
 	for _, end := range sorted(meant) {
-		if !actual[end] {
+		switch {
+		case actual[end]:
+			continue
+		case len(actual) == 0:
+			k.doubt = fmt.Sprintf("meant for %s, whose delivery address leads nowhere", end)
+		default:
 			k.doubt = fmt.Sprintf("meant for %s, whose delivery address is an address of %s", end, strings.Join(sorted(actual), " "))
-			return nil
 		}
+		return nil
 	}
 	for _, end := range sorted(actual) {
 		if !meant[end] {
@@ -255,8 +259,10 @@ func sorted(set map[string]bool) []string {
 	return list
 }
 
-// meant collects where address.cdb wants the mail of an address: mailboxes are
-// ends, forwards to addresses of ours go on.
+// meant collects where address.cdb wants the mail of an address. A forward to
+// an address of ours goes on there. A mailbox is an end; but where its delivery
+// address has forwards beside it, those were asked for by whoever has the
+// mailbox, and hold for all mail that reaches it.
 func (t *Tables) meant(address string, ends, seen map[string]bool) error {
 	key, found, err := t.entry(address)
 	switch {
@@ -281,13 +287,39 @@ func (t *Tables) meant(address string, ends, seen map[string]bool) error {
 		return err
 	}
 	for _, to := range to {
-		if to.Address == "" {
+		next := to.Address
+		if next == "" {
 			ends[to.String()] = true
-		} else if err := t.meant(to.Address, ends, seen); err != nil {
+			if next, err = t.forwarding(key, to); err != nil {
+				return err
+			}
+			if next == "" {
+				continue
+			}
+		}
+		if err := t.meant(next, ends, seen); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// forwarding returns the delivery address of a mailbox where it is an address of
+// that mailbox and something else, too.
+func (t *Tables) forwarding(from string, to account.Destination) (string, error) {
+	delivery, err := t.deliveryAddress(to.Mailbox)
+	if err != nil || delivery == from {
+		return "", nil // link has said what is wrong with it
+	}
+	value, found, err := t.get(delivery)
+	if err != nil || !found || value == to.String() {
+		return "", err
+	}
+	claims, err := t.destinations(delivery, value)
+	if err != nil || !slices.Contains(claims, to) {
+		return "", err
+	}
+	return delivery, nil
 }
 
 // actual collects where Postfix would take it by our tables.
@@ -343,7 +375,8 @@ func (t *Tables) finish(k *knot, knots map[string]*knot) (route, error) {
 		} else if err := t.actual(next, knots, ends, map[string]bool{}); err != nil {
 			return route{}, err
 		}
-		l := leg{address: next, mailbox: t.mailboxAt(k), dead: true}
+		// A loop has no ends, and is in doubt rather than disabled.
+		l := leg{address: next, mailbox: t.mailboxAt(k), dead: len(ends) > 0}
 		for end := range ends {
 			l.dead = l.dead && t.flags[end]&account.Disabled != 0
 		}

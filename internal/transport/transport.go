@@ -59,8 +59,8 @@ type Site struct {
 	// refuses them by the recipient table; what still gets further is a user
 	// so new that only some of Postfix's processes have seen the tables.
 	Unknown string
-	Lenient   bool              // defer what leads nowhere, instead of refusing all
-	Nexthop   func(store string) (string, error)
+	Lenient bool // defer what leads nowhere, instead of refusing all
+	Nexthop func(store string) (string, error)
 }
 
 // Tables are the routes of a site, ready to be listed table by table.
@@ -280,8 +280,7 @@ func (t *Tables) readLogins() error {
 			return sysexits.Config.Wrap(noDomain)
 		}
 		if err != nil {
-			// Its logins work, and its addresses are seen to below.
-			return nil
+			return t.refuse("login %q: %v", login, err)
 		}
 		claimed, found, err := t.get(address)
 		switch {
@@ -294,6 +293,16 @@ func (t *Tables) readLogins() error {
 		}
 		return nil
 	})
+}
+
+// refuse ends the run for what no table can help, or notes it if the site would
+// rather have the tables.
+func (t *Tables) refuse(format string, args ...any) error {
+	if t.site.Lenient {
+		t.note(format+": it gets no mail", args...)
+		return nil
+	}
+	return sysexits.DataErr.Errorf(format+": correct the directory, or let --lenient leave it out", args...)
 }
 
 // settle notes a mailbox under its delivery address.

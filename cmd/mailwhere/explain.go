@@ -1,0 +1,226 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"postern/internal/account"
+	"postern/internal/command"
+	"postern/internal/config"
+	"postern/internal/mapfile"
+	"postern/internal/transport"
+)
+
+// A step is one line of an explanation.
+type step struct {
+	What string `json:"step"`
+	Text string `json:"text"`
+}
+
+type explanation struct {
+	answer
+	Steps []step `json:"steps"`
+}
+
+func (e *explanation) say(what, format string, args ...any) {
+	e.Steps = append(e.Steps, step{what, fmt.Sprintf(format, args...)})
+}
+
+// explainAll walks the steps of each name.
+func explainAll(conf *config.Config, names []string, out *output) error {
+	f, err := newFinder(conf)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	tables, err := openTables(conf)
+	if err != nil {
+		return err
+	}
+	defer tables.close()
+	unknown := false
+	one := func(name string) error {
+		e, err := f.explain(name, tables)
+		if err != nil {
+			return err
+		}
+		unknown = unknown || !e.Found
+		if out.json {
+			return out.object(e)
+		}
+		fmt.Fprintf(out, "%s\n", command.Printable(name))
+		for _, s := range e.Steps {
+			fmt.Fprintf(out, "  %-10s %s\n", s.What, command.Printable(s.Text))
+		}
+		return nil
+	}
+	for _, name := range names {
+		if name == "-" {
+			err = eachLine(os.Stdin, out, one)
+		} else {
+			err = one(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if unknown {
+		return command.Quiet(1)
+	}
+	return nil
+}
+
+// explain walks the way of a login and the way of mail.
+func (f *finder) explain(name string, tables *tables) (*explanation, error) {
+	a, err := f.find(name)
+	if err != nil {
+		return nil, err
+	}
+	e := &explanation{answer: a}
+	if key := account.Fold(name); key != name {
+		e.say("asked for", "%s", key)
+	}
+	switch {
+	case a.Login != "":
+		e.say("login", "login.cdb: %s -> %s", a.Login, a.value)
+	default:
+		e.say("login", "not a login name: a login is refused NO [AUTHENTICATIONFAILED], as with a wrong password")
+	}
+	if a.Address != "" {
+		e.say("address", "address.cdb: %s -> %s", a.Address, a.value)
+	}
+	for _, at := range a.To {
+		f.sayEnd(e, at)
+	}
+	if !a.Found {
+		near, err := f.nearest(name)
+		if err != nil {
+			return nil, err
+		}
+		if len(near) > 0 {
+			e.say("nearest", "%s", strings.Join(near, ", "))
+		}
+	}
+	return e, f.sayMail(e, tables)
+}
+
+func (f *finder) sayEnd(e *explanation, at end) {
+	if at.Forward != "" {
+		e.say("forward", "%s", at.Forward)
+		return
+	}
+	e.say("mailbox", "%s", at.Mailbox)
+	store, allowed := f.conf.StoreNamed(at.Store)
+	port := store.Port
+	if at.Port != 0 {
+		port = at.Port
+	}
+	if allowed {
+		e.say("store", "%s (%s, tls %s)", at.Store, net.JoinHostPort(store.Address, strconv.Itoa(port)), store.TLS)
+	} else {
+		e.say("store", "%s, which postern.conf does not allow", at.Store)
+	}
+	if len(at.Flags) > 0 {
+		e.say("flags", "%s", strings.Join(at.Flags, " "))
+	}
+	if e.Login == "" {
+		return
+	}
+	switch {
+	case slices.Contains(at.Flags, "disabled"):
+		e.say("login", "refused NO [AUTHENTICATIONFAILED], as with a wrong password: disabled")
+	case slices.Contains(at.Flags, "hold"):
+		e.say("login", "refused NO [UNAVAILABLE]: on hold")
+	case !allowed:
+		e.say("login", "refused NO [UNAVAILABLE]: the store is not allowed")
+	default:
+		e.say("login", "passed on to the store as %s", at.Mailbox)
+	}
+}
+
+// sayMail goes through Postfix's tables, as they are on this machine.
+func (f *finder) sayMail(e *explanation, tables *tables) error {
+	address := e.Name
+	switch {
+	case strings.Contains(address, "@"):
+	case e.Login == "":
+		return nil
+	case strings.Contains(e.To[0].Mailbox, "@"):
+		address = e.To[0].Mailbox
+	case len(f.conf.Route.Domains) == 0:
+		e.say("mail", "no delivery address: postern.conf names no route.domain")
+		return nil
+	default:
+		address = e.To[0].Mailbox + "@" + f.conf.Route.Domains[0]
+	}
+	if tables.missing != nil {
+		e.say("mail", "no Postfix tables to ask (%v): see postmap-route(8)", tables.missing)
+		return nil
+	}
+	if !strings.HasSuffix(tables.transport.Story().Source, " of "+f.login.Story().Built.Format(time.RFC3339)) {
+		e.say("mail", "the tables are not of these maps: run postmap-route")
+	}
+	walk := transport.Postfix{Alias: tables.alias, Transport: tables.transport, Delimiter: f.conf.Route.Delimiter}
+	steps, recipients, err := walk.Expand(address)
+	for _, s := range steps {
+		e.say("alias", "alias.cdb: %s -> %s", s.Key, s.Value)
+	}
+	if err != nil {
+		e.say("alias", "%v", err)
+		return nil
+	}
+	for _, recipient := range recipients {
+		s, err := walk.Route(recipient)
+		switch {
+		case err != nil:
+			return err
+		case s.Key == "":
+			e.say("transport", "%s: no entry: leaves the site as main.cf says", recipient)
+		case s.Key == recipient:
+			e.say("transport", "transport.cdb: %s -> %s", s.Key, s.Value)
+		default:
+			e.say("transport", "transport.cdb: %s (by %s) -> %s", recipient, s.Key, s.Value)
+		}
+	}
+	return nil
+}
+
+// tables are Postfix's tables on this machine.
+type tables struct {
+	alias, transport *mapfile.Map
+	missing          error // why there are none
+}
+
+func openTables(conf *config.Config) (*tables, error) {
+	dir := conf.Route.Out
+	if dir == "" {
+		dir = conf.Maps
+	}
+	t := &tables{}
+	for name, m := range map[string]**mapfile.Map{transport.Alias: &t.alias, transport.Transport: &t.transport} {
+		var err error
+		*m, err = mapfile.Open(filepath.Join(dir, name+".cdb"), conf.Foreign)
+		if errors.Is(err, fs.ErrNotExist) {
+			t.missing = err
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+func (t *tables) close() {
+	for _, m := range []*mapfile.Map{t.alias, t.transport} {
+		if m != nil {
+			m.Close()
+		}
+	}
+}

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"postern/internal/account"
+	"postern/internal/config"
+	"postern/internal/mapfile"
+	"postern/internal/sysexits"
+	"postern/internal/transport"
+)
+
+// A finder looks names up in login.cdb and, where that does not know them, in
+// address.cdb.
+type finder struct {
+	conf    *config.Config
+	login   *mapfile.Map
+	address *mapfile.Map // opened when first needed
+}
+
+func newFinder(conf *config.Config) (*finder, error) {
+	login, err := mapfile.Open(filepath.Join(conf.Maps, mapfile.Login), conf.Foreign)
+	return &finder{conf: conf, login: login}, err
+}
+
+func (f *finder) close() {
+	f.login.Close()
+	if f.address != nil {
+		f.address.Close()
+	}
+}
+
+// An answer tells where a name's mail is.
+type answer struct {
+	Name    string `json:"name"`
+	Found   bool   `json:"found"`
+	Login   string `json:"login,omitempty"`   // the key of login.cdb that answered, or
+	Address string `json:"address,omitempty"` // that of address.cdb
+	To      []end  `json:"to,omitempty"`
+
+	value string // as the map has it
+}
+
+// An end is a mailbox or a forward.
+type end struct {
+	Mailbox string   `json:"mailbox,omitempty"`
+	Store   string   `json:"store,omitempty"`
+	Port    int      `json:"port,omitempty"`
+	Flags   []string `json:"flags,omitempty"`
+	Forward string   `json:"forward,omitempty"`
+}
+
+// find looks a login name up, then an address.
+func (f *finder) find(name string) (answer, error) {
+	a := answer{Name: name}
+	key := account.Fold(name)
+	value, found, err := f.login.Get(key)
+	if err != nil {
+		return a, err
+	}
+	if found {
+		a.Found, a.Login, a.value = true, key, value
+		at, err := account.ParseLocation(key, value)
+		if err != nil {
+			return a, sysexits.DataErr.Errorf("login %q: %w", key, err)
+		}
+		a.To = []end{{Mailbox: at.Mailbox, Store: at.Store, Port: at.Port, Flags: strings.Fields(at.Flags.String())}}
+		return a, nil
+	}
+	if !strings.Contains(name, "@") {
+		return a, nil
+	}
+	return a, f.findAddress(&a)
+}
+
+func (f *finder) findAddress(a *answer) error {
+	if f.address == nil {
+		var err error
+		f.address, err = mapfile.Open(filepath.Join(f.conf.Maps, mapfile.Address), f.conf.Foreign)
+		if err != nil {
+			return err
+		}
+	}
+	for _, key := range transport.Keys(a.Name, f.conf.Route.Delimiter) {
+		if key[0] == '@' {
+			// A delivery address is nearer than the catch-all.
+			if at, found, err := f.atDelivery(a.Name); err != nil || found {
+				a.To, a.Found, a.Address = []end{at}, found, account.Fold(a.Name)
+				a.value = destination(at).String()
+				return err
+			}
+		}
+		value, found, err := f.address.Get(key)
+		if err != nil {
+			return err
+		}
+		if !found {
+			continue
+		}
+		a.Found, a.Address, a.value = true, key, value
+		to, err := account.ParseDestinations(value)
+		if err != nil {
+			return sysexits.DataErr.Errorf("address %q: %w", key, err)
+		}
+		for _, to := range to {
+			at := end{Mailbox: to.Mailbox, Store: to.Store, Forward: to.Address}
+			if at.Flags, err = f.flagsOf(to); err != nil {
+				return err
+			}
+			a.To = append(a.To, at)
+		}
+		return nil
+	}
+	return nil
+}
+
+func destination(at end) account.Destination {
+	return account.Destination{Mailbox: at.Mailbox, Store: at.Store, Address: at.Forward}
+}
+
+// atDelivery finds a mailbox by its delivery address: the mailbox's own name at
+// the site's first domain, which Postfix knows though address.cdb need not.
+func (f *finder) atDelivery(address string) (end, bool, error) {
+	if len(f.conf.Route.Domains) == 0 {
+		return end{}, false, nil
+	}
+	for _, key := range transport.Keys(address, f.conf.Route.Delimiter) {
+		name, found := strings.CutSuffix(key, "@"+account.Fold(f.conf.Route.Domains[0]))
+		if !found || name == "" {
+			continue
+		}
+		value, found, err := f.login.Get(name)
+		if err != nil || !found {
+			return end{}, false, err
+		}
+		at, err := account.ParseLocation(name, value)
+		if err != nil {
+			return end{}, false, sysexits.DataErr.Errorf("login %q: %w", name, err)
+		}
+		if at.Mailbox == name {
+			return end{Mailbox: name, Store: at.Store, Flags: strings.Fields(at.Flags.String())}, true, nil
+		}
+	}
+	return end{}, false, nil
+}
+
+// flagsOf returns the flags of a mailbox, which login.cdb has under the name
+// that opens it: its own, as a rule.
+func (f *finder) flagsOf(to account.Destination) ([]string, error) {
+	if to.Address != "" {
+		return nil, nil
+	}
+	value, found, err := f.login.Get(to.Mailbox)
+	if err != nil || !found {
+		return nil, err
+	}
+	at, err := account.ParseLocation(to.Mailbox, value)
+	if err != nil {
+		return nil, sysexits.DataErr.Errorf("login %q: %w", to.Mailbox, err)
+	}
+	if at.Mailbox != to.Mailbox || at.Store != to.Store {
+		return nil, nil
+	}
+	return strings.Fields(at.Flags.String()), nil
+}
+
+// stores lists the stores of an answer, and the forwards in brackets: what
+// mailwhere prints.
+func (a answer) stores() string {
+	if len(a.To) == 1 && a.To[0].Store != "" {
+		return a.To[0].Store
+	}
+	var words []string
+	for _, at := range a.To {
+		word := at.Store
+		if at.Forward != "" {
+			word = "<" + at.Forward + ">"
+		}
+		if !slices.Contains(words, word) {
+			words = append(words, word)
+		}
+	}
+	return strings.Join(words, " ")
+}

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"postern/internal/account"
+	"postern/internal/command"
+	"postern/internal/config"
+	"postern/internal/mapfile"
+	"postern/internal/sysexits"
+)
+
+// long returns an answer as the map has it, with the flags of the mailboxes.
+func (a answer) long() string {
+	if a.Login != "" {
+		return a.value
+	}
+	var words []string
+	for _, at := range a.To {
+		words = append(words, destination(at).String())
+		words = append(words, at.Flags...)
+	}
+	return strings.Join(words, " ")
+}
+
+func openLogins(conf *config.Config) (*mapfile.Map, error) {
+	return mapfile.Open(filepath.Join(conf.Maps, mapfile.Login), conf.Foreign)
+}
+
+// census counts the mailboxes of each store. Several login names may open one
+// mailbox.
+func census(login *mapfile.Map) (map[string]int, error) {
+	counts := map[string]int{}
+	others := map[string]bool{} // mailboxes that a login of another name opens
+	err := login.Records(func(name, value string) error {
+		at, err := account.ParseLocation(name, value)
+		if err != nil {
+			return sysexits.DataErr.Errorf("login %q: %w", name, err)
+		}
+		if at.Mailbox == name {
+			counts[at.Store]++
+			return nil
+		}
+		others[account.Destination{Mailbox: at.Mailbox, Store: at.Store}.String()] = true
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for mailbox := range others {
+		at, _ := account.ParseLocation("", mailbox)
+		value, found, err := login.Get(at.Mailbox)
+		if err != nil {
+			return nil, err
+		}
+		own, err := account.ParseLocation(at.Mailbox, value)
+		if !found || err != nil || own.Mailbox != at.Mailbox || own.Store != at.Store {
+			counts[at.Store]++
+		}
+	}
+	return counts, nil
+}
+
+type share struct {
+	Store     string `json:"store"`
+	Mailboxes int    `json:"mailboxes"`
+}
+
+// count prints how the mailboxes spread over the stores.
+func count(conf *config.Config, out *output) error {
+	login, err := openLogins(conf)
+	if err != nil {
+		return err
+	}
+	defer login.Close()
+	counts, err := census(login)
+	if err != nil {
+		return err
+	}
+	var shares []share
+	for store, mailboxes := range counts {
+		shares = append(shares, share{store, mailboxes})
+	}
+	slices.SortFunc(shares, func(a, b share) int {
+		return cmp.Or(cmp.Compare(b.Mailboxes, a.Mailboxes), cmp.Compare(a.Store, b.Store))
+	})
+	if !out.json && term.IsTerminal(int(os.Stdout.Fd())) {
+		width, _, err := term.GetSize(int(os.Stdout.Fd()))
+		if err != nil {
+			width = 80
+		}
+		bars(shares, width, out)
+		return nil
+	}
+	for _, s := range shares {
+		if out.json {
+			err = out.object(s)
+		} else {
+			_, err = fmt.Fprintf(out, "%s\t%d\n", command.Printable(s.Store), s.Mailboxes)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bars draws the shares, the largest as wide as the terminal lets it.
+func bars(shares []share, width int, out *output) {
+	if len(shares) == 0 {
+		return
+	}
+	names, digits := 0, len(fmt.Sprint(shares[0].Mailboxes))
+	for _, s := range shares {
+		names = max(names, len(s.Store))
+	}
+	room := max(width-names-digits-3, 1)
+	for _, s := range shares {
+		bar := strings.Repeat("#", max(1, s.Mailboxes*room/shares[0].Mailboxes))
+		fmt.Fprintf(out, "%-*s %*d %s\n", names, command.Printable(s.Store), digits, s.Mailboxes, bar)
+	}
+}
+
+// residents lists the login names at a store. The first label of its name is
+// enough where no other store has it.
+func residents(conf *config.Config, name string, out *output) error {
+	login, err := openLogins(conf)
+	if err != nil {
+		return err
+	}
+	defer login.Close()
+	name, err = fullName(login, name)
+	if err != nil {
+		return err
+	}
+	found := false
+	err = login.Records(func(key, value string) error {
+		at, err := account.ParseLocation(key, value)
+		if err != nil {
+			return sysexits.DataErr.Errorf("login %q: %w", key, err)
+		}
+		if at.Store != name {
+			return nil
+		}
+		found = true
+		switch {
+		case out.json:
+			return out.object(answer{Name: key, Found: true, Login: key, To: []end{
+				{Mailbox: at.Mailbox, Store: at.Store, Port: at.Port, Flags: strings.Fields(at.Flags.String())}}})
+		case out.long:
+			_, err = fmt.Fprintf(out, "%s %s\n", command.Printable(key), command.Printable(value))
+		default:
+			out.WriteString(command.Printable(key))
+			err = out.WriteByte('\n')
+		}
+		return err
+	})
+	if err == nil && !found {
+		return command.Quiet(1)
+	}
+	return err
+}
+
+// fullName completes the first label of a store's name.
+func fullName(login *mapfile.Map, name string) (string, error) {
+	name = account.Fold(strings.TrimSuffix(name, "."))
+	if strings.ContainsAny(name, ".:") {
+		return name, nil
+	}
+	counts, err := census(login)
+	if err != nil {
+		return "", err
+	}
+	var stores []string
+	for store := range counts {
+		if store == name {
+			return name, nil
+		}
+		if strings.HasPrefix(store, name+".") {
+			stores = append(stores, store)
+		}
+	}
+	slices.Sort(stores)
+	switch len(stores) {
+	case 0:
+		return name, nil
+	case 1:
+		return stores[0], nil
+	}
+	return "", sysexits.Usage.Errorf("store %q: which of %s?", name, strings.Join(stores, ", "))
+}
+
+// info prints the stories of the maps.
+func info(conf *config.Config, out *output) error {
+	var failed error
+	for i, name := range []string{mapfile.Login, mapfile.Address} {
+		path := filepath.Join(conf.Maps, name)
+		m, err := mapfile.Open(path, conf.Foreign)
+		if err != nil {
+			if failed == nil {
+				failed = err
+			}
+			continue
+		}
+		s := m.Story()
+		m.Close()
+		if out.json {
+			if err := out.object(s); err != nil {
+				return err
+			}
+			continue
+		}
+		if i > 0 {
+			out.WriteByte('\n')
+		}
+		line := func(what, text string) {
+			if text != "" {
+				fmt.Fprintf(out, "%-10s %s\n", what, command.Printable(text))
+			}
+		}
+		line("map", path)
+		if s.Version == 0 {
+			line("story", "none: the map comes from elsewhere")
+			continue
+		}
+		line("built", fmt.Sprintf("%s (%s ago)", s.Built.Local().Format("2006-01-02 15:04:05 -0700"), age(time.Since(s.Built))))
+		line("by", s.Builder)
+		line("host", s.Host)
+		line("from", s.Source)
+		line("records", fmt.Sprint(s.Records))
+		line("accounts", fmt.Sprint(s.Accounts))
+		line("conflicts", fmt.Sprint(s.Conflicts))
+		line("format", fmt.Sprint(s.Version))
+		line("sha256", s.Digest)
+	}
+	return failed
+}
+
+// age rounds a duration to what somebody wants to know.
+func age(d time.Duration) string {
+	switch {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d seconds", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d minutes", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d hours", int(d.Hours()))
+	}
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
+}

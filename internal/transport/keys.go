@@ -1,0 +1,12 @@
+package transport
+
+// Keys returns the keys under which an address may stand in address.cdb, in
+// the order in which Postfix would look: whole, without the detail, its domain.
+func Keys(address, delimiter string) []string {
+	address = queryForm(address)
+	keys := []string{address}
+	if bare, has := withoutDetail(address, delimiter); has {
+		keys = append(keys, bare)
+	}
+	return append(keys, "@"+domainOf(address))
+}

@@ -1,0 +1,126 @@
+package transport
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Postfix takes an address through the tables as Postfix itself does, so that
+// somebody can be told the way.
+type Postfix struct {
+	Alias, Transport Lookup
+	Delimiter        string // recipient_delimiter
+}
+
+// A Lookup is an open table.
+type Lookup interface {
+	Get(key string) (value string, found bool, err error)
+}
+
+// A Step is one answer of a table.
+type Step struct {
+	Asked string // the address looked up
+	Key   string // the key that answered, "" if none did
+	Value string
+}
+
+// Postfix's defaults, postconf(5).
+const (
+	expansionLimit = 1000 // virtual_alias_expansion_limit, addresses
+	recursionLimit = 1000 // virtual_alias_recursion_limit, nested
+)
+
+// search looks an address up as mail_addr_find(3) does: whole, without the
+// detail, then by its domain in the forms given. It returns the detail that was
+// not part of the key, with its delimiter.
+func (p Postfix) search(table Lookup, address string, domains ...string) (step Step, detail string, err error) {
+	step.Asked = address
+	keys := []string{address}
+	bare, has := withoutDetail(address, p.Delimiter)
+	if has {
+		keys = append(keys, bare)
+	}
+	for _, key := range append(keys, domains...) {
+		value, found, err := table.Get(key)
+		if err != nil {
+			return step, "", err
+		}
+		if found {
+			if has && key == bare {
+				local := strings.LastIndexByte(bare, '@')
+				detail = address[local : len(address)-(len(bare)-local)]
+			}
+			step.Key, step.Value = key, value
+			return step, detail, nil
+		}
+	}
+	return step, "", nil
+}
+
+// Expand rewrites an address by the alias table until nothing changes,
+// cleanup_map1n(3): an address that stands in its own expansion is left alone
+// from then on. It returns the answers on the way and the recipients.
+func (p Postfix) Expand(address string) (steps []Step, recipients []string, err error) {
+	list := []string{queryForm(address)}
+	done := map[string]bool{}
+	for i := 0; i < len(list); i++ {
+		for depth := 0; !done[list[i]]; depth++ {
+			if depth == recursionLimit || len(list) > expansionLimit {
+				return steps, nil, fmt.Errorf("%s: more than %d addresses: Postfix defers such mail", address, recursionLimit)
+			}
+			step, detail, err := p.search(p.Alias, list[i], "@"+domainOf(list[i]))
+			if err != nil {
+				return steps, nil, err
+			}
+			if step.Key == "" {
+				break
+			}
+			steps = append(steps, step)
+			for n, right := range splitAddresses(step.Value) {
+				at := strings.LastIndexByte(right, '@')
+				right = right[:max(at, 0)] + detail + right[max(at, 0):]
+				if right == step.Asked {
+					done[right] = true
+				}
+				if n == 0 {
+					list[i] = right
+				} else {
+					list = append(list, right)
+				}
+			}
+		}
+	}
+	slices.Sort(list)
+	return steps, slices.Compact(list), nil
+}
+
+// splitAddresses splits a value of the alias table at the commas outside quotes.
+func splitAddresses(value string) []string {
+	var list []string
+	quoted, start := false, 0
+	for i := 0; i < len(value); i++ {
+		switch {
+		case value[i] == '\\':
+			i++
+		case value[i] == '"':
+			quoted = !quoted
+		case value[i] == ',' && !quoted:
+			list = append(list, strings.TrimSpace(value[start:i]))
+			start = i + 1
+		}
+	}
+	return append(list, strings.TrimSpace(value[start:]))
+}
+
+// Route asks the transport table, transport(5).
+func (p Postfix) Route(recipient string) (Step, error) {
+	domain := domainOf(recipient)
+	domains := []string{domain}
+	for dot := strings.IndexByte(domain, '.'); dot >= 0; dot = strings.IndexByte(domain, '.') {
+		domains = append(domains, domain[dot:])
+		domain = domain[dot+1:]
+	}
+	step, _, err := p.search(p.Transport, recipient, append(domains, "*")...)
+	return step, err
+}

@@ -1,0 +1,494 @@
+package transport
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"postern/internal/account"
+	"postern/internal/sysexits"
+)
+
+// book is a map in memory: lines "key value", a space in quotes is the key's.
+type book []string
+
+func split(line string) (key, value string) {
+	quote := strings.LastIndexByte(line, '"')
+	key, value, _ = strings.Cut(line[quote+1:], " ")
+	return line[:quote+1] + key, value
+}
+
+func (b book) Get(key string) (string, bool, error) {
+	for _, line := range b {
+		if k, v := split(line); k == key {
+			return v, true, nil
+		}
+	}
+	return "", false, nil
+}
+
+func (b book) Records(yield func(key, value string) error) error {
+	for _, line := range b {
+		key, value := split(line)
+		if err := yield(key, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func testSite() Site {
+	return Site{
+		Domains: []string{"example.org"}, Delimiter: "+", Unknown: "retry:4.1.1 unknown",
+		Nexthop: func(store string) (string, error) {
+			return Template("lmtp:inet:[{store}]:2003").Nexthop(store, store)
+		},
+	}
+}
+
+// postfix holds the tables: table, key, value.
+type postfix map[string]table
+
+type table map[string]string
+
+func (t table) Get(key string) (string, bool, error) {
+	value, found := t[key]
+	return value, found, nil
+}
+
+func plan(t testing.TB, site Site, logins, addresses book) (postfix, *Tables, error) {
+	t.Helper()
+	tables, err := Plan(site, logins, addresses)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := postfix{}
+	for _, table := range tables.List() {
+		p[table.Name] = map[string]string{}
+		err := table.Records(func(key, value string) error {
+			if _, twice := p[table.Name][key]; twice {
+				t.Errorf("%s: key %s stands twice", table.Name, key)
+			}
+			if key != account.Fold(key) {
+				t.Errorf("%s: Postfix never asks for %s", table.Name, key)
+			}
+			p[table.Name][key] = value
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p, tables, nil
+}
+
+func mustPlan(t testing.TB, site Site, logins, addresses book) (postfix, *Tables) {
+	t.Helper()
+	p, tables, err := plan(t, site, logins, addresses)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, tables
+}
+
+// deliver tells where a message ends: results of transport(5), each with the
+// recipient that the store is told; what has no transport leaves the site.
+func (p postfix) deliver(address string) ([]string, error) {
+	walk := Postfix{Alias: p[Alias], Transport: p[Transport], Delimiter: "+"}
+	steps, recipients, err := walk.Expand(address)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", err, steps)
+	}
+	var ends []string
+	for _, recipient := range recipients {
+		found, err := walk.Route(recipient)
+		if err != nil {
+			return nil, err
+		}
+		switch hop := found.Value; {
+		case hop == "":
+			ends = append(ends, "<"+recipient+">")
+		case strings.HasPrefix(hop, "error:") || strings.HasPrefix(hop, "retry:"):
+			ends = append(ends, hop[:11])
+		default:
+			ends = append(ends, hop+" "+recipient)
+		}
+	}
+	return ends, nil
+}
+
+func TestWhereMailGoes(t *testing.T) {
+	logins := book{
+		"jdoe imap1.example.org", "jane jdoe@imap1.example.org", "mroe imap2.example.org",
+		"gone imap1.example.org disabled", "moving imap2.example.org hold",
+		"v@virtual.example v@virtual.example@imap3", "nomail imap1.example.org",
+		"ip 192.0.2.7", "ip6 [2001:db8::1]",
+	}
+	addresses := book{
+		"jdoe@example.org jdoe@imap1.example.org",
+		"john.doe@example.org jdoe@imap1.example.org",
+		"mroe@example.org mroe@imap2.example.org <m@elsewhere.example>",
+		"mary@example.org mroe@imap2.example.org <m@elsewhere.example>",
+		"gone@example.org gone@imap1.example.org",
+		"old.gone@example.org gone@imap1.example.org",
+		"gone.too@example.org <gone@example.org>",
+		"mixed@example.org gone@imap1.example.org jdoe@imap1.example.org",
+		"moving@example.org moving@imap2.example.org",
+		"move.it@example.org moving@imap2.example.org",
+		"fwd@example.org <x@elsewhere.example>",
+		"v@virtual.example v@virtual.example@imap3",
+		"list@example.org jdoe@imap1.example.org mroe@imap2.example.org <x@elsewhere.example> <fwd@example.org>",
+		`"j doe"@example.org jdoe@imap1.example.org`,
+		"élodie@example.org jdoe@imap1.example.org",
+		`"needless"@example.org jdoe@imap1.example.org`,
+		"self@example.org jdoe@imap1.example.org <self@example.org>",
+	}
+	p, tables := mustPlan(t, testSite(), logins, addresses)
+	for _, test := range []struct {
+		to   string
+		want []string
+	}{
+		// A delivery address, an alias of it, and both with a detail.
+		{"jdoe@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
+		{"john.doe@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
+		{"jdoe+x@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 jdoe+x@example.org"}},
+		{"john.doe+x+y@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 jdoe+x+y@example.org"}},
+		// A mailbox and a forward, by each of the account's addresses.
+		{"mroe@example.org", []string{"<m@elsewhere.example>", "lmtp:inet:[imap2.example.org]:2003 mroe@example.org"}},
+		{"mary@example.org", []string{"<m@elsewhere.example>", "lmtp:inet:[imap2.example.org]:2003 mroe@example.org"}},
+		{"fwd@example.org", []string{"<x@elsewhere.example>"}},
+		{"self@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
+		// Disabled mailboxes refuse, unless somebody else gets the mail.
+		{"gone@example.org", []string{"error:5.2.1"}},
+		{"old.gone@example.org", []string{"error:5.2.1"}},
+		{"gone.too@example.org", []string{"error:5.2.1"}},
+		{"mixed@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
+		// A mailbox on hold defers; the mail waits under its delivery address.
+		{"moving@example.org", []string{"retry:4.2.1"}},
+		{"move.it@example.org", []string{"retry:4.2.1"}},
+		// A mailbox that is an address itself; one that no address leads to.
+		{"v@virtual.example", []string{"lmtp:inet:[imap3]:2003 v@virtual.example"}},
+		{"nomail@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 nomail@example.org"}},
+		{"ip@example.org", []string{"lmtp:inet:[192.0.2.7]:2003 ip@example.org"}},
+		{"ip6@example.org", []string{"lmtp:inet:[2001:db8::1]:2003 ip6@example.org"}},
+		// A list through another address, and with a mailbox that forwards.
+		{"list@example.org", []string{"<x@elsewhere.example>", "<m@elsewhere.example>",
+			"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org", "lmtp:inet:[imap2.example.org]:2003 mroe@example.org"}},
+		// Quotes only where Postfix has them; letters beyond ASCII.
+		{`"j doe"@example.org`, []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
+		{"needless@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
+		{"élodie@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
+		// Nobody's, and somebody else's domain.
+		{"nobody@example.org", []string{"retry:4.1.1"}},
+		{"nobody@elsewhere.example", []string{"<nobody@elsewhere.example>"}},
+	} {
+		got, err := p.deliver(test.to)
+		slices.Sort(got)
+		slices.Sort(test.want)
+		if err != nil || !slices.Equal(got, test.want) {
+			t.Errorf("%s: got %q %v, want %q", test.to, got, err, test.want)
+		}
+	}
+	for address, want := range map[string]bool{
+		"jdoe@example.org": true, "john.doe@example.org": true, "gone@example.org": true, "nomail@example.org": true,
+		"nobody@example.org": false, "@example.org": false, "example.org": false, "needless@example.org": true, `"needless"@example.org`: false,
+	} {
+		if _, found := p[Recipient][address]; found != want {
+			t.Errorf("recipient %s: %v, want %v", address, found, want)
+		}
+	}
+	if domains := slices.Collect(maps.Keys(p[Domain])); !slices.Equal(domains, []string{"example.org"}) {
+		t.Errorf("domains: %q", domains)
+	}
+	// smtpd can refuse what the transport table refuses only if no alias
+	// is found first.
+	for _, address := range []string{"gone@example.org", "old.gone@example.org", "gone.too@example.org"} {
+		if _, found := p[Alias][address]; found {
+			t.Errorf("%s is an alias", address)
+		}
+	}
+	if notes := tables.Notes(); len(notes) != 1 || !strings.Contains(notes[0], "virtual.example") {
+		t.Errorf("notes: %q", notes)
+	}
+}
+
+func TestCatchAll(t *testing.T) {
+	logins := book{"jdoe imap1", "rest imap2", "late imap2", "gone imap1 disabled"}
+	addresses := book{
+		"jdoe@example.org jdoe@imap1", "@example.org rest@imap2", "john@example.org jdoe@imap1", "gone@example.org gone@imap1",
+		"@example.net jdoe@imap1", "known@example.net rest@imap2",
+	}
+	p, _ := mustPlan(t, testSite(), logins, addresses)
+	for to, want := range map[string]string{
+		"jdoe@example.org":   "lmtp:inet:[imap1]:2003 jdoe@example.org",
+		"jdoe+x@example.org": "lmtp:inet:[imap1]:2003 jdoe+x@example.org",
+		"john@example.org":   "lmtp:inet:[imap1]:2003 jdoe@example.org",
+		"late@example.org":   "lmtp:inet:[imap2]:2003 late@example.org",
+		"any@example.org":    "lmtp:inet:[imap2]:2003 rest@example.org",
+		"gone@example.org":   "error:5.2.1",
+		"any@example.net":    "lmtp:inet:[imap1]:2003 jdoe@example.org",
+		"known@example.net":  "lmtp:inet:[imap2]:2003 rest@example.org",
+	} {
+		if got, err := p.deliver(to); err != nil || len(got) != 1 || got[0] != want {
+			t.Errorf("%s: got %q %v, want %s", to, got, err, want)
+		}
+	}
+	if _, found := p[Recipient]["@example.org"]; !found {
+		t.Error("the catch-all is no recipient")
+	}
+	if _, found := p[Transport]["@example.org"]; found {
+		t.Error("a key that Postfix never asks the transport table for")
+	}
+}
+
+func TestMirroredDomain(t *testing.T) {
+	site := testSite()
+	site.Aliases = map[string]string{"Example.NET": "example.org"}
+	p, _ := mustPlan(t, site, book{"jdoe imap1", "late imap2", "gone imap1 disabled"}, book{
+		"jdoe@example.org jdoe@imap1", "john@example.org jdoe@imap1", "own@example.net late@imap2", "own@example.org jdoe@imap1",
+		"gone@example.org gone@imap1", "loop@example.org jdoe@imap1 <loop@example.net>",
+	})
+	for to, want := range map[string]string{
+		"jdoe@example.net":   "lmtp:inet:[imap1]:2003 jdoe@example.org",
+		"john+x@example.net": "lmtp:inet:[imap1]:2003 jdoe+x@example.org",
+		"late@example.net":   "lmtp:inet:[imap2]:2003 late@example.org",
+		"own@example.net":    "lmtp:inet:[imap2]:2003 late@example.org", // its own claim
+		"gone@example.net":   "error:5.2.1",
+		"nobody@example.net": "retry:4.1.1",
+		"loop@example.org":   "lmtp:inet:[imap1]:2003 jdoe@example.org",
+	} {
+		if got, err := p.deliver(to); err != nil || len(got) != 1 || got[0] != want {
+			t.Errorf("%s: got %q %v, want %s", to, got, err, want)
+		}
+	}
+	if _, found := p[Alias]["@example.net"]; found {
+		t.Error("a wildcard would accept mail for everybody")
+	}
+	if _, found := p[Recipient]["nobody@example.net"]; found {
+		t.Error("nobody is a recipient")
+	}
+}
+
+// What Postfix's recursion would take to somebody else is deferred.
+func TestNeverAWrongMailbox(t *testing.T) {
+	for _, test := range []struct {
+		name              string
+		logins, addresses book
+		deferred          []string
+		delivered         map[string]string
+		note              string
+	}{
+		{
+			name:      "the delivery address is somebody else's address",
+			logins:    book{"info imap1", "jdoe imap1"},
+			addresses: book{"information@example.org info@imap1", "info@example.org jdoe@imap1", "jdoe@example.org jdoe@imap1"},
+			deferred:  []string{"information@example.org"},
+			delivered: map[string]string{"info@example.org": "lmtp:inet:[imap1]:2003 jdoe@example.org"},
+			note:      `"information@example.org": meant for info@imap1, whose delivery address is an address of jdoe@imap1: its mail is deferred (4.3.5)`,
+		},
+		{
+			name:      "two stores have a mailbox of that name",
+			logins:    book{"info imap1", "info2 info@imap2"},
+			addresses: book{"a@example.org info@imap1", "b@example.org info@imap2"},
+			deferred:  []string{"a@example.org", "b@example.org", "info@example.org"},
+			note:      `"info@example.org" would be the delivery address of two mailboxes, info@imap1 and info@imap2: its mail is deferred (4.3.5)`,
+		},
+		{
+			name:      "one of them holds the address",
+			logins:    book{"info imap1", "info2 info@imap2"},
+			addresses: book{"info@example.org info@imap1", "b@example.org info@imap2"},
+			deferred:  []string{"b@example.org"},
+			delivered: map[string]string{"info@example.org": "lmtp:inet:[imap1]:2003 info@example.org"},
+			note:      `"info@example.org": its mail goes to info@imap1, a login finds the mailbox at imap2`,
+		},
+		{
+			name:      "one address, one name, two stores",
+			logins:    book{"jdoe imap1"},
+			addresses: book{"jdoe@example.org jdoe@imap1 jdoe@imap2", "john@example.org jdoe@imap1 jdoe@imap2"},
+			deferred:  []string{"jdoe@example.org", "john@example.org"},
+			note:      `two mailboxes have the delivery address "jdoe@example.org"`,
+		},
+		{
+			name:      "under a catch-all",
+			logins:    book{"info imap1", "jdoe imap1", "all imap2"},
+			addresses: book{"information@example.org info@imap1", "info@example.org jdoe@imap1", "@example.org all@imap2"},
+			deferred:  []string{"information@example.org"},
+			note:      "meant for info@imap1",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p, tables := mustPlan(t, testSite(), test.logins, test.addresses)
+			for _, address := range test.deferred {
+				if got, err := p.deliver(address); err != nil || len(got) != 1 || got[0] != "retry:4.3.5" {
+					t.Errorf("%s: got %q %v", address, got, err)
+				}
+			}
+			for address, want := range test.delivered {
+				if got, err := p.deliver(address); err != nil || len(got) != 1 || got[0] != want {
+					t.Errorf("%s: got %q %v, want %s", address, got, err, want)
+				}
+			}
+			if !strings.Contains(strings.Join(tables.Notes(), "\n"), test.note) {
+				t.Errorf("notes: %q", tables.Notes())
+			}
+		})
+	}
+}
+
+func TestLoops(t *testing.T) {
+	logins := book{"a imap1", "b imap2", "swap1 imap1", "swap2 imap2"}
+	// Two colleagues forward to each other and keep a copy; somebody forwards
+	// to another address of his own.
+	live := book{
+		"a@example.org a@imap1 <b@example.org>", "b@example.org b@imap2 <a@example.org>", "anna@example.org a@imap1 <b@example.org>",
+		"swap1@example.org swap1@imap1 <other@example.org>", "other@example.org swap1@imap1 <other@example.org>",
+	}
+	p, tables := mustPlan(t, testSite(), logins, live)
+	both := []string{"lmtp:inet:[imap1]:2003 a@example.org", "lmtp:inet:[imap2]:2003 b@example.org"}
+	for to, want := range map[string][]string{
+		"a@example.org": both, "b@example.org": both, "anna@example.org": both,
+		"swap1@example.org": {"lmtp:inet:[imap1]:2003 swap1@example.org"}, "other@example.org": {"lmtp:inet:[imap1]:2003 swap1@example.org"},
+	} {
+		if got, err := p.deliver(to); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: got %q %v, want %q; %q", to, got, err, want, tables.Notes())
+		}
+	}
+
+	dead := append(slices.Clone(live), "x@example.org <y@example.org>", "y@example.org <z+1@example.org>", "z@example.org <x@example.org>",
+		"into@example.org <y@example.org>", "selfish@example.org <selfish@example.org>")
+	_, _, err := plan(t, testSite(), logins, dead)
+	if sysexits.Of(err) != sysexits.DataErr || !strings.Contains(err.Error(), "alias loop: x@example.org -> y@example.org -> z@example.org -> x@example.org") {
+		t.Errorf("a loop without a mailbox: %v", err)
+	}
+	site := testSite()
+	site.Lenient = true
+	p, _ = mustPlan(t, site, logins, dead)
+	for _, to := range []string{"x@example.org", "y@example.org", "z@example.org", "into@example.org", "selfish@example.org"} {
+		if got, err := p.deliver(to); err != nil || len(got) != 1 || got[0] != "retry:4.3.5" {
+			t.Errorf("%s: got %q %v", to, got, err)
+		}
+	}
+}
+
+func TestMailboxesWithoutAnAddress(t *testing.T) {
+	for _, test := range []struct {
+		login, want string
+		status      sysexits.Status
+	}{
+		{"a+b imap1", "contains recipient_delimiter", sysexits.DataErr},
+		{strings.Repeat("x", 65) + " imap1", "too long for the local part", sysexits.DataErr},
+		{"u u@not..domain@imap1", "makes no address", sysexits.DataErr},
+		{"u imap1 u", "", 0},
+	} {
+		_, _, err := plan(t, testSite(), book{test.login}, book{})
+		if sysexits.Of(err) != test.status || test.want != "" && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v", test.login, err)
+		}
+	}
+	site := testSite()
+	site.Domains = nil
+	if _, _, err := plan(t, site, book{"v@example.org imap1@x", "u imap1"}, book{}); sysexits.Of(err) != sysexits.Config || !strings.Contains(err.Error(), "--domain") {
+		t.Errorf("without a domain: %v", err)
+	}
+	p, _ := mustPlan(t, site, book{"v v@example.org@imap1"}, book{"w@example.org v@example.org@imap1"})
+	if got, _ := p.deliver("w@example.org"); len(got) != 1 || got[0] != "lmtp:inet:[imap1]:2003 v@example.org" || p[Domain]["example.org"] == "" {
+		t.Errorf("mailboxes with domains: %q %q", got, p[Domain])
+	}
+	// Names that are local parts only in quotes are quoted, and found.
+	p, _ = mustPlan(t, testSite(), book{`corp\jdoe imap1`, "a..b imap1"}, book{})
+	for _, to := range []string{`"corp\\jdoe"@example.org`, `"a..b"@example.org`} {
+		if p[Transport][to] != "lmtp:inet:[imap1]:2003" {
+			t.Errorf("%s: %q", to, p[Transport])
+		}
+	}
+}
+
+// Random small sites: mail ends exactly where address.cdb wants it, or waits.
+func TestRandomSites(t *testing.T) {
+	seed := rand.Uint64()
+	random := rand.New(rand.NewPCG(seed, 1))
+	for range 3000 {
+		names := []string{"a", "b", "c", "d", "e"}
+		stores := []string{"imap1", "imap2"}
+		var logins, addresses book
+		for _, name := range names {
+			if random.IntN(3) > 0 {
+				mailbox := names[random.IntN(len(names))]
+				logins = append(logins, name+" "+mailbox+"@"+stores[random.IntN(2)])
+			}
+		}
+		domains := []string{"example.org", "example.org", "example.org", "example.net"}
+		var local []string
+		for _, name := range append(names, "f", "g", "h") {
+			local = append(local, name+"@"+domains[random.IntN(len(domains))])
+		}
+		if random.IntN(4) == 0 {
+			local = append(local, "@example.org")
+		}
+		for _, address := range local {
+			var to []string
+			for range 1 + random.IntN(3) {
+				switch random.IntN(5) {
+				case 0:
+					to = append(to, "<x@elsewhere.example>")
+				case 1:
+					target := local[random.IntN(8)]
+					if random.IntN(3) == 0 {
+						target = strings.Replace(target, "@", "+x@", 1)
+					}
+					to = append(to, "<"+target+">")
+				default:
+					to = append(to, names[random.IntN(len(names))]+"@"+stores[random.IntN(2)])
+				}
+			}
+			addresses = append(addresses, address+" "+strings.Join(to, " "))
+		}
+		site := testSite()
+		site.Lenient = true
+		if random.IntN(3) == 0 {
+			site.Aliases = map[string]string{"mirror.example": "example.org"}
+		}
+		p, tables := mustPlan(t, site, logins, addresses)
+		for _, address := range append(local, "b+y@example.org", "c@mirror.example") {
+			if address[0] == '@' {
+				address = "anybody" + address
+			}
+			meant := map[string]bool{}
+			if err := tables.meant(address, meant, map[string]bool{}); err != nil {
+				t.Fatal(err)
+			}
+			ends, err := p.deliver(address)
+			got, waits := map[string]bool{}, false
+			for _, end := range ends {
+				if strings.HasPrefix(end, "retry:") || strings.HasPrefix(end, "error:") {
+					waits = true
+					continue
+				}
+				if end[0] == '<' {
+					// Postfix adds the detail to forwards as well.
+					bare, _ := withoutDetail(end[1:len(end)-1], "+")
+					end = "<" + bare + ">"
+				} else {
+					hop, recipient, _ := strings.Cut(end, " ")
+					recipient, _ = withoutDetail(recipient, "+")
+					end = strings.TrimSuffix(recipient, "@example.org") + "@" + strings.TrimSuffix(strings.TrimPrefix(hop, "lmtp:inet:["), "]:2003")
+				}
+				got[end] = true
+			}
+			for end := range got {
+				if !meant[end] {
+					err = fmt.Errorf("goes to %s, which is not meant", end)
+				}
+			}
+			if _, known := p[Recipient][address]; known && !waits && err == nil && len(got) != len(meant) {
+				err = fmt.Errorf("somebody gets nothing")
+			}
+			if err != nil {
+				t.Fatalf("seed %d: %s: %v: got %q, meant %v\nlogins %q\naddresses %q\n%v\nnotes %q", seed, address, err, ends, sorted(meant), logins, addresses, p, tables.Notes())
+			}
+		}
+	}
+}
