@@ -43,10 +43,10 @@ func header(b []byte) (tag byte, start, length int, whole bool, err error) {
 	if n == 0 {
 		return 0, 0, 0, false, errors.New("an indefinite length, which RFC 4511 forbids")
 	}
+	if n > 8 {
+		return 0, 0, 0, false, errors.New("a length of more than 8 octets")
+	}
 	if len(b) < 2+n {
-		if n > 8 {
-			return 0, 0, 0, false, errors.New("a length of more than 8 octets")
-		}
 		return 0, 0, 0, false, nil
 	}
 	for _, octet := range b[2 : 2+n] {

@@ -220,16 +220,16 @@ func (r *Rules) location(e *Entry, a *account.Account) *Fault {
 			return fault("two mailboxes", "%d values", n)
 		}
 		var err error
-		if l.Mailbox, err = text(e.values[r.mailbox][0]); err == nil {
-			err = account.CheckMailbox(l.Mailbox)
-		}
-		if err != nil {
+		if l.Mailbox, err = text(e.values[r.mailbox][0]); err != nil {
 			return fault("bad mailbox", "%v", err)
 		}
 	} else if len(a.Logins) > 0 {
 		l.Mailbox = a.Logins[0]
 	} else {
 		return fault("no login name", "a mailbox at %s, and nobody to use it", l.Store)
+	}
+	if err := account.CheckMailbox(l.Mailbox); err != nil {
+		return fault("bad mailbox", "%v", err)
 	}
 	l.Flags = r.flagsOf(e)
 	return nil

@@ -1,0 +1,150 @@
+package directory
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	ber "github.com/go-asn1-ber/asn1-ber"
+)
+
+// element writes a BER element whose length takes that many octets more than
+// it needs, as OpenLDAP does.
+func element(tag byte, slack int, content ...[]byte) []byte {
+	body := bytes.Join(content, nil)
+	length := []byte{byte(len(body))}
+	if len(body) > 127 || slack > 0 {
+		octets := []byte{byte(len(body) >> 8), byte(len(body))}
+		for range slack {
+			octets = append([]byte{0}, octets...)
+		}
+		length = append([]byte{0x80 | byte(len(octets))}, octets...)
+	}
+	return append(append([]byte{tag}, length...), body...)
+}
+
+func searchEntry(slack int, dn string, attributes ...string) []byte {
+	var list [][]byte
+	for _, attribute := range attributes {
+		name, values, _ := strings.Cut(attribute, "=")
+		var set [][]byte
+		for value := range strings.SplitSeq(values, ",") {
+			set = append(set, element(tagOctetString, slack, []byte(value)))
+		}
+		list = append(list, element(tagSequence, slack, element(tagOctetString, slack, []byte(name)), element(tagSet, slack, set...)))
+	}
+	return element(tagSequence, slack, []byte{tagInteger, 1, 2},
+		element(tagSearchEntry, slack, element(tagOctetString, slack, []byte(dn)), element(tagSequence, slack, list...)))
+}
+
+var searchDone = element(tagSequence, 0, []byte{tagInteger, 1, 2}, element(tagSearchDone, 0, []byte{tagEnumerated, 1, 0, tagOctetString, 0, tagOctetString, 0}))
+
+// tapped runs a stream through a tap: the entries, and what go-ldap gets.
+func tapped(stream io.Reader) (entries []string, rest []byte, err error) {
+	want := newSelection([]string{"uid", "mail"})
+	var e Entry
+	tap := newTap(streamConn{stream}, 0)
+	tap.entry = func(op []byte) error {
+		if _, err := parseEntry(op, want, &e); err != nil {
+			return err
+		}
+		entries = append(entries, fmt.Sprintf("%s %s", e.DN, e.values))
+		return nil
+	}
+	rest, err = io.ReadAll(tap)
+	return entries, rest, err
+}
+
+type streamConn struct{ io.Reader }
+
+func (streamConn) Write(p []byte) (int, error)      { return len(p), nil }
+func (streamConn) Close() error                     { return nil }
+func (streamConn) LocalAddr() net.Addr              { return nil }
+func (streamConn) RemoteAddr() net.Addr             { return nil }
+func (streamConn) SetDeadline(time.Time) error      { return nil }
+func (streamConn) SetReadDeadline(time.Time) error  { return nil }
+func (streamConn) SetWriteDeadline(time.Time) error { return nil }
+
+func TestTapTakesEntriesAndNothingElse(t *testing.T) {
+	for slack := range 4 {
+		stream := concat(searchDone, searchEntry(slack, "a", "uid=x,y", "photo=z"), searchEntry(slack, "b"), searchDone,
+			searchEntry(slack, "c", "UID=z", "mail=m"), searchDone)
+		for way, reader := range map[string]io.Reader{
+			"at once": bytes.NewReader(stream), "a byte a time": iotest.OneByteReader(bytes.NewReader(stream)),
+		} {
+			entries, rest, err := tapped(reader)
+			if got := strings.Join(entries, "|"); got != "a [[x y] []]|b [[] []]|c [[z] [m]]" || err != nil {
+				t.Errorf("slack %d, %s: %s %v", slack, way, got, err)
+			}
+			if !bytes.Equal(rest, concat(searchDone, searchDone, searchDone)) {
+				t.Errorf("slack %d, %s: go-ldap got %x", slack, way, rest)
+			}
+		}
+	}
+}
+
+func concat(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+
+func TestTapRefuses(t *testing.T) {
+	for name, test := range map[string]struct {
+		stream []byte
+		want   string
+	}{
+		"another protocol":  {[]byte("* OK ready\r\n"), "no LDAP: tag 0x2a"},
+		"indefinite length": {[]byte{tagSequence, 0x80, 0, 0}, "indefinite length"},
+		"a huge message":    {[]byte{tagSequence, 0x84, 0x7f, 0xff, 0xff, 0xff}, "more than 16 MiB"},
+		"a long length":     {[]byte{tagSequence, 0x89, 0, 0}, "more than 8 octets"},
+		"no message number": {element(tagSequence, 0, []byte{tagSet, 0}), "tag 0x31 where 0x02 is due"},
+		"nothing in it":     {element(tagSequence, 0, []byte{tagInteger, 1, 1}), "cut short"},
+		"an entry's end":    {element(tagSequence, 0, []byte{tagInteger, 1, 1, tagSearchEntry, 9, tagOctetString}), "cut short"},
+		"no attributes":     {element(tagSequence, 0, []byte{tagInteger, 1, 1, tagSearchEntry, 2, tagOctetString, 0}), "cut short"},
+		"a value's end": {element(tagSequence, 0, []byte{tagInteger, 1, 1}, element(tagSearchEntry, 0, []byte{tagOctetString, 0},
+			element(tagSequence, 0, element(tagSequence, 0, element(tagOctetString, 0, []byte("uid")), []byte{tagSet, 2, tagOctetString, 1})))), "cut short"},
+	} {
+		if _, _, err := tapped(bytes.NewReader(test.stream)); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %v, want %s", name, err, test.want)
+		}
+	}
+}
+
+// The tap and go-ldap's own reader agree about every entry, and neither
+// garbage nor a cut makes it panic or invent one.
+func FuzzTap(f *testing.F) {
+	f.Add(concat(searchEntry(0, "a", "uid=x,y"), searchDone))
+	f.Add(concat(searchEntry(3, "a", "uid=x", "uid;lang-de=y"), searchEntry(1, "b"), searchDone))
+	f.Add([]byte{tagSequence, 0x84, 0, 0, 0, 3, tagInteger, 1, 1})
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		entries, rest, err := tapped(bytes.NewReader(stream))
+		slow, slowRest, slowErr := tapped(iotest.OneByteReader(bytes.NewReader(stream)))
+		if strings.Join(entries, "|") != strings.Join(slow, "|") || !bytes.Equal(rest, slowRest) || fmt.Sprint(err) != fmt.Sprint(slowErr) {
+			t.Errorf("at once %q %x %v, a byte a time %q %x %v", entries, rest, err, slow, slowRest, slowErr)
+		}
+		if err != nil {
+			return
+		}
+		// Where the library can read it all, it sees the same entries.
+		in := bytes.NewReader(stream)
+		seen := 0
+		for {
+			packet, err := ber.ReadPacket(in)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return
+			}
+			if len(packet.Children) > 1 && packet.Children[1].ClassType == ber.ClassApplication && packet.Children[1].TagType == ber.TypeConstructed && packet.Children[1].Tag == 4 {
+				seen++
+			}
+		}
+		if seen != len(entries) {
+			t.Errorf("the tap saw %d entries, asn1-ber %d", len(entries), seen)
+		}
+	})
+}

@@ -1,0 +1,166 @@
+package directory
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"postern/internal/account"
+	"postern/internal/config"
+)
+
+func anyStore(string) bool { return true }
+
+// judged is what the rules make of an entry in LDIF.
+func judged(t *testing.T, attributes config.Attributes, standard, ldif string) Outcome {
+	t.Helper()
+	rules, err := NewRules(attributes, standard, anyStore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o Outcome
+	err = LDIF{"x", strings.NewReader("dn: uid=b,dc=e\n" + ldif)}.Entries(t.Context(), rules.Wanted(), func(e *Entry) error {
+		o = rules.Judge(e)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func show(o Outcome) string {
+	switch {
+	case o.Nobody:
+		return "nobody"
+	case o.Skip != nil:
+		return o.Skip.Error()
+	}
+	a := o.Account
+	text := fmt.Sprint(a.Logins, a.Location, a.Addresses, a.Forward, a.Derived)
+	for _, fault := range o.Minor {
+		text += "; " + fault.Error()
+	}
+	return text
+}
+
+func TestRules(t *testing.T) {
+	status := config.Default().Attributes
+	status.Status, status.Mailbox = "mailStatus", "mailbox"
+	for _, test := range []struct{ name, ldif, want string }{
+		{"a user", "uid: b\nmailHost: imap1\nmail: B@E\n", "[b] {b imap1 0 } [b@e] [] []"},
+		{"the naming login names the mailbox", "uid: a\nuid: b\nmailHost: imap1\n", "[b a] {b imap1 0 } [] [] []"},
+		{"else the first by the alphabet", "uid: d\nuid: c\nmailHost: imap1\n", "[c d] {c imap1 0 } [] [] []"},
+		{"a mailbox of another name", "uid: b\nmailbox: user.b@v\nmailHost: imap1\n", "[b] {user.b@v imap1 0 } [] [] []"},
+		{"a mailbox without a login", "mailbox: shared\nmailHost: imap1\nmail: s@e\n", "[] {shared imap1 0 } [s@e] [] []"},
+		{"two mailboxes", "uid: b\nmailbox: c\nmailbox: d\nmailHost: imap1\n", "two mailboxes: 2 values"},
+		{"a store keeps the mail", "uid: b\nmailHost: imap1\nmail: b@e\nmailRoutingAddress: x@y\n", "[b] {b imap1 0 } [b@e] [] []"},
+		{"without one it goes on", "uid: b\nmail: b@e\nmailRoutingAddress: X@y\n", "[] {  0 } [b@e] [x@y] []"},
+		{"a catch-all", "uid: b\nmailHost: imap1\nmail: @e\n", "[b] {b imap1 0 } [@e] [] []"},
+		{"a store twice", "uid: b\nmailHost: imap1\nmailHost: IMAP1.\n", "[b] {b imap1 0 } [] [] []"},
+		{"active", "uid: b\nmailHost: imap1\nmailStatus: Active\n", "[b] {b imap1 0 } [] [] []"},
+		{"closed", "uid: b\nmailHost: imap1\nmailStatus: closed\n", "[b] {b imap1 0 disabled} [] [] []"},
+		{"held", "uid: b\nmailHost: imap1\nmailStatus: hold\n", "[b] {b imap1 0 hold} [] [] []"},
+		{"nobody knows what", "uid: b\nmailHost: imap1\nmailStatus: frozen\n", "[b] {b imap1 0 hold} [] [] []"},
+		{"a container", "ou: x\n", "nobody"},
+		{"a bad address costs only itself", "uid: b\nmailHost: imap1\nmail: b\nmail: b@e\n", `[b] {b imap1 0 } [b@e] [] []; bad address: address "b" has no domain`},
+		{"an address once", "uid: b\nmailHost: imap1\nmail: b@e\nmailLocalAddress: B@E\n", "[b] {b imap1 0 } [b@e] [] []"},
+		{"an empty store", "uid: b\nmailHost:\n", "bad store: an empty value"},
+		{"NUL", "uid:: YQBi\nmailHost: imap1\n", `bad login name: login name "a\x00b" contains a control character`},
+	} {
+		if got := show(judged(t, status, "", test.ldif)); got != test.want {
+			t.Errorf("%s:\n got %s\nwant %s", test.name, got, test.want)
+		}
+	}
+}
+
+func TestStandardAddress(t *testing.T) {
+	attributes := config.Default().Attributes
+	for _, test := range []struct{ template, ldif, want string }{
+		{"{givenName:1}{sn}@example.org", "givenName: John\nsn: Doe\n", "jdoe@example.org"},
+		{"{givenName}.{sn}@example.org", "givenName: Jean-Luc\nsn: Picard\n", "jean-luc.picard@example.org"},
+		{"{sn:8}@example.org", "sn: Wolfeschlegelstein\n", "wolfesch@example.org"},
+		{"{givenName:1}{sn}@{dept}.example.org", "givenName: J\nsn: Doe\ndept: Maths\n", "jdoe@maths.example.org"},
+		{"{givenName:1}{sn}@example.org", "sn: Doe\n", "no standard address: no givenName in the letters of an address"},
+		{"{givenName:1}{sn}@example.org", "givenName: !\nsn: Doe\n", "no standard address: no givenName in the letters of an address"},
+	} {
+		o := judged(t, attributes, test.template, "uid: b\nmailHost: imap1\n"+test.ldif)
+		got := strings.Join(o.Account.Derived, " ")
+		if len(o.Minor) > 0 {
+			got = o.Minor[0].Error()
+		}
+		if got != test.want {
+			t.Errorf("%s of %q: got %s, want %s", test.template, test.ldif, got, test.want)
+		}
+	}
+	own := judged(t, attributes, "{sn}@e.org", "uid: b\nmailHost: imap1\nsn: Doe\nmail: doe@e.org\n")
+	if len(own.Account.Derived) != 0 {
+		t.Errorf("what is claimed is derived as well: %v", own.Account.Derived)
+	}
+}
+
+func TestTemplatesRefused(t *testing.T) {
+	for _, text := range []string{"", "x@example.org", "{sn}", "{sn@example.org", "sn}@example.org", "{}@example.org", "{sn:0}@example.org",
+		"{sn:x}@example.org", "{{sn}}@example.org", "{sn} {givenName}@example.org", "{sn}@exam ple.org", "{sn}@"} {
+		if _, err := parseTemplate(text); err == nil {
+			t.Errorf("%q is taken", text)
+		}
+	}
+}
+
+// Whatever a name is, the address is one, or there is none.
+func FuzzStandardAddress(f *testing.F) {
+	f.Add("{givenName:1}{sn}@example.org", "Jürgen", "O'Brien-Smith")
+	f.Add("{sn:3}.{givenName}@e.org", "", "ß")
+	f.Add("{sn}@{givenName}", "-", "山田")
+	f.Fuzz(func(t *testing.T, text, given, sn string) {
+		p, err := parseTemplate(text)
+		if err != nil {
+			return
+		}
+		want := newSelection(append(p.attributes(), "givenName", "sn"))
+		p.resolve(want)
+		var e Entry
+		e.reset(want)
+		e.add(want.slot([]byte("givenName")), []byte(given))
+		e.add(want.slot([]byte("sn")), []byte(sn))
+		address, err := p.expand(&e)
+		if err == nil && account.CheckAddress(address) != nil {
+			t.Errorf("%q", address)
+		}
+	})
+}
+
+func FuzzRules(f *testing.F) {
+	f.Add("b", "imap1", "b@e", "x@y", "John", "Doe")
+	f.Add("\x00", "a b", "@", "<>", "\xff", "")
+	rules, err := NewRules(config.Default().Attributes, "{givenName:1}{sn}@example.org", anyStore)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, uid, store, mail, forward, given, sn string) {
+		var e Entry
+		e.reset(rules.want)
+		for name, value := range map[string]string{"uid": uid, "mailHost": store, "mail": mail, "mailRoutingAddress": forward, "givenName": given, "sn": sn} {
+			if value != "" {
+				e.add(rules.want.slot([]byte(name)), []byte(value))
+			}
+		}
+		o := rules.Judge(&e)
+		if o.Nobody || o.Skip != nil {
+			return
+		}
+		// What an account says must survive the way through a map.
+		a := o.Account
+		for _, login := range a.Logins {
+			if l, err := account.ParseLocation(login, a.Location.Value(login)); err != nil || l != a.Location {
+				t.Errorf("%q %q: %v %v", login, a.Location.Value(login), l, err)
+			}
+		}
+		for _, d := range a.Destinations() {
+			if got, err := account.ParseDestinations(d.String()); err != nil || len(got) != 1 || got[0] != d {
+				t.Errorf("%q: %v %v", d, got, err)
+			}
+		}
+	})
+}

@@ -1,0 +1,238 @@
+package roster
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"postern/internal/account"
+)
+
+// user is an account whose mailbox is its login name.
+func user(login, store string, addresses ...string) account.Account {
+	return account.Account{
+		Source: "uid=" + login, Logins: []string{login},
+		Location: account.Location{Mailbox: login, Store: store}, Addresses: addresses,
+	}
+}
+
+func listing(pairs ...string) Records {
+	return func(yield func(key, value string) error) error {
+		for i := 0; i < len(pairs); i += 2 {
+			if err := yield(pairs[i], pairs[i+1]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func collect(t *testing.T, records Records) string {
+	t.Helper()
+	var lines []string
+	if err := records(func(key, value string) error { lines = append(lines, key+" "+value); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(lines, "|")
+}
+
+// settled is what comes of accounts and the last maps.
+func settled(t *testing.T, size int, logins, addresses Records, accounts ...account.Account) (login, address string, report *Report, changes []Change) {
+	t.Helper()
+	r := newSized(t.TempDir(), size)
+	defer r.Close()
+	for _, a := range accounts {
+		if err := r.Add(a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Remember(logins, addresses); err != nil {
+		t.Fatal(err)
+	}
+	report, err := r.Settle(func(c Change) error { changes = append(changes, c); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return collect(t, r.Logins), collect(t, r.Addresses), report, changes
+}
+
+func TestWhoHoldsAnAddress(t *testing.T) {
+	jdoe, jane := user("jdoe", "imap1", "x@e"), user("jane", "imap2", "x@e")
+	also := user("jane", "imap2")
+	also.Derived = []string{"x@e"}
+	for _, test := range []struct {
+		name      string
+		last      string
+		accounts  []account.Account
+		want      string
+		conflicts int
+		leftOut   int
+	}{
+		{"one claims it", "", []account.Account{jdoe}, "x@e jdoe@imap1", 0, 0},
+		{"two claim what was nobody's", "", []account.Account{jdoe, jane}, "", 1, 0},
+		{"two claim it and one had it", "jane@imap2", []account.Account{jdoe, jane}, "x@e jane@imap2", 1, 0},
+		{"two claim it and a third had it", "old@imap1", []account.Account{jdoe, jane}, "", 1, 0},
+		{"three claim it and one had it", "jdoe@imap1", []account.Account{jdoe, jane, user("bob", "imap1", "x@e")}, "x@e jdoe@imap1", 1, 0},
+		{"two mean the same mailbox", "", []account.Account{jdoe, jdoe}, "x@e jdoe@imap1", 0, 0},
+		{"derived yields", "", []account.Account{also, jdoe}, "x@e jdoe@imap1", 0, 1},
+		{"derived yields even what it had", "jane@imap2", []account.Account{also, jdoe}, "x@e jdoe@imap1", 0, 1},
+		{"derived alone", "", []account.Account{also}, "x@e jane@imap2", 0, 0},
+		{"nobody claims it", "jane@imap2", nil, "", 0, 0},
+	} {
+		var last Records
+		if test.last != "" {
+			last = listing("x@e", test.last)
+		}
+		_, got, report, _ := settled(t, runSize, nil, last, test.accounts...)
+		if got != test.want || report.Conflicts.Count != test.conflicts || report.LeftOut.Count != test.leftOut {
+			t.Errorf("%s: got %q, %d conflicts, %d left out", test.name, got, report.Conflicts.Count, report.LeftOut.Count)
+		}
+	}
+}
+
+func TestFlagsDoNotMakeAnotherOfHim(t *testing.T) {
+	held := user("x", "imap1")
+	held.Location.Flags = account.Hold
+	login, _, report, _ := settled(t, runSize, listing("x", "imap1"), nil, held, user("x", "imap2"))
+	if login != "x imap1 hold" || report.Conflicts.Count != 1 {
+		t.Errorf("got %q, %d conflicts", login, report.Conflicts.Count)
+	}
+	// The same mailbox, open and closed: nobody knows.
+	login, _, _, _ = settled(t, runSize, listing("x", "imap1"), nil, held, user("x", "imap1"))
+	if login != "" {
+		t.Errorf("got %q", login)
+	}
+}
+
+func TestChanges(t *testing.T) {
+	held := user("held", "imap1")
+	held.Location.Flags = account.Hold
+	login, _, report, changes := settled(t, runSize,
+		listing("gone", "imap1", "held", "imap1", "moved", "imap1", "same", "imap1"), nil,
+		user("same", "imap1"), user("moved", "imap2"), held, user("new", "imap2"))
+	if want := "held imap1 hold|moved imap2|new imap2|same imap1"; login != want {
+		t.Errorf("got %q, want %q", login, want)
+	}
+	if want := "[{login gone imap1  false} {login held imap1 imap1 hold false} {login moved imap1 imap2 true} {login new  imap2 false}]"; fmt.Sprint(changes) != want {
+		t.Errorf(" got %v\nwant %v", changes, want)
+	}
+	tally := report.Logins
+	tally.Bytes = 0
+	if want := (Tally{Records: 4, Before: 4, Added: 1, Removed: 1, Moved: 1, Changed: 1}); tally != want {
+		t.Errorf("got %+v", tally)
+	}
+	if s := report.Stores["imap2"]; s.Names != 2 || s.Before != 0 {
+		t.Errorf("imap2: %+v", s)
+	}
+}
+
+// However often the claims go through files in between, the maps are the same.
+func TestSortingInFiles(t *testing.T) {
+	var accounts []account.Account
+	var last []string
+	for i := range 2000 {
+		// Keys that share their first bytes, and some that end early.
+		login := fmt.Sprintf("user%07d", i*7919%2000)[:4+i%8]
+		accounts = append(accounts, user(login, fmt.Sprintf("imap%d", i%3), fmt.Sprintf("%s@e%d", login, i%2)))
+		last = append(last, fmt.Sprintf("user%07d", i), "imap1")
+	}
+	wantLogin, wantAddress, want, _ := settled(t, runSize, listing(last...), nil, accounts...)
+	for _, size := range []int{100, 5000, 60_000} {
+		rand.Shuffle(len(accounts), func(i, j int) { accounts[i], accounts[j] = accounts[j], accounts[i] })
+		login, address, report, _ := settled(t, size, listing(last...), nil, accounts...)
+		if login != wantLogin || address != wantAddress {
+			t.Errorf("runs of %d bytes make other maps", size)
+		}
+		if report.Conflicts.Count != want.Conflicts.Count || report.Logins != want.Logins {
+			t.Errorf("runs of %d bytes: %+v, want %+v", size, report.Logins, want.Logins)
+		}
+	}
+}
+
+func TestScratchFilesVanish(t *testing.T) {
+	dir := t.TempDir()
+	r := newSized(dir, 10)
+	for i := range 100 {
+		if err := r.Add(user(fmt.Sprint(i), "imap1", fmt.Sprint(i, "@e"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 0 {
+		t.Errorf("a killed program would leave %v", left)
+	}
+	if _, err := r.Settle(nil); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	os.RemoveAll(dir)
+	if r := newSized(dir, 10); r.Add(user("aaaaaaaaaa", "imap1")) == nil && r.Add(user("b", "imap1")) == nil {
+		t.Error("no error, though there is no folder for scratch files")
+	}
+}
+
+func TestDoubts(t *testing.T) {
+	report := func(before, removed, accounts int) *Report {
+		return &Report{Accounts: accounts, Logins: Tally{Before: before, Removed: removed}, Stores: map[string]*Share{"imap1": {Names: 5, Before: 5}}}
+	}
+	vanished := report(100, 0, 100)
+	vanished.Stores["imap2"] = &Share{Before: 1}
+	huge := report(100, 0, 100)
+	huge.Addresses.Bytes = 5 << 30
+	for _, test := range []struct {
+		name string
+		r    *Report
+		want string
+	}{
+		{"nothing lost", report(100, 0, 100), ""},
+		{"within the limit", report(1000, 50, 950), ""},
+		{"beyond the limit", report(1000, 51, 949), "the login map would lose 51 of its 1000 names (5.1 %, max-shrink is 5 %)"},
+		{"ten may always go", report(10, 10, 30), ""},
+		{"eleven may not", report(11, 11, 30), "the login map would lose 11 of its 11 names (100.0 %"},
+		{"the first map", report(0, 0, 30), ""},
+		{"too few", report(0, 0, 29), "29 accounts, fewer than min-accounts = 30"},
+		{"a store", vanished, "nobody lives on imap2 any more (1 name before)"},
+		{"too much for a CDB", huge, "the address map would have 5120 MiB, and a CDB holds no more than 4 GiB"},
+	} {
+		test.r.Judge(30, 5)
+		if got := strings.Join(test.r.Doubts, "; "); !strings.HasPrefix(got, test.want) || (test.want == "") != (got == "") {
+			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+func TestTheReportNamesAFew(t *testing.T) {
+	r := New(t.TempDir())
+	defer r.Close()
+	for i := range mostNamed + 5 {
+		r.Skip(fmt.Sprint("uid=", i), "two stores", "a and b")
+	}
+	if g := r.report.Skipped.Groups[0]; len(g.Named) != mostNamed || g.Count != mostNamed+5 {
+		t.Errorf("%d named of %d", len(g.Named), g.Count)
+	}
+	var out strings.Builder
+	if err := r.report.Text(&out); err != nil || !strings.Contains(out.String(), "skipped: two stores: 10005 entries\n  uid=0: a and b\n") ||
+		!strings.Contains(out.String(), "  and 10000 more\n") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+func BenchmarkRoster(b *testing.B) {
+	dir := b.TempDir()
+	for b.Loop() {
+		r := New(dir)
+		for i := range 1_000_000 {
+			login := fmt.Sprintf("u%07d", i*7919%1_000_000)
+			if err := r.Add(user(login, "imap1.example.org", login+"@example.org")); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if _, err := r.Settle(nil); err != nil {
+			b.Fatal(err)
+		}
+		r.Close()
+	}
+	b.ReportMetric(1e6*float64(b.N)/b.Elapsed().Seconds(), "accounts/s")
+}
