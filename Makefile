@@ -49,7 +49,8 @@ fuzz:
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit; done; done
 
 demo: all
-	@$(GO) run ./tools/demo
+	@CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -o bin/ ./tools/demo ./tools/orgmaker
+	@bin/demo
 
 cluster: all
 	$(GO) run ./tools/cluster start

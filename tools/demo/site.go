@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"postern/internal/config"
+)
+
+const (
+	domain   = "example.org"
+	store1   = "imap1." + domain
+	store2   = "imap2." + domain
+	password = "demo"
+)
+
+// A site is the organisation's mail, in one folder and some ports of loopback.
+type site struct {
+	ctx      context.Context
+	tell     *teller
+	dir, bin string
+
+	authority           *authority
+	stores              []*store
+	imapPort, imapsPort int
+
+	everybody []*person
+	people    []*person // whom the tour is about, one at each store
+
+	frontEnd *process
+	log      logbook
+}
+
+// newSite makes the folder.
+func newSite(ctx context.Context, bin string, tell *teller) (*site, error) {
+	bin, err := filepath.Abs(bin)
+	if err != nil {
+		return nil, err
+	}
+	for _, tool := range []string{"orgmaker", "ldap2cdb", "mailwhere", "postmap-route", "imapfront"} {
+		if _, err := exec.LookPath(filepath.Join(bin, tool)); err != nil {
+			return nil, fmt.Errorf("%w (make demo builds it)", err)
+		}
+	}
+	dir, err := os.MkdirTemp("", "postern-demo-")
+	if err != nil {
+		return nil, err
+	}
+	s := &site{ctx: ctx, tell: tell, dir: dir, bin: bin}
+	if s.authority, err = newAuthority(s.file("ca.pem")); err != nil {
+		return nil, err
+	}
+	return s, errors.Join(os.Mkdir(s.file("maps"), 0o755), os.Mkdir(s.file("tables"), 0o755))
+}
+
+func (s *site) file(name string) string { return filepath.Join(s.dir, name) }
+
+// close ends everything. The folder stays where something went wrong in it.
+func (s *site) close(well bool) error {
+	var err error
+	if s.frontEnd != nil {
+		err = s.frontEnd.stop()
+	}
+	for _, st := range s.stores {
+		err = errors.Join(err, st.close())
+	}
+	if well && err == nil {
+		return os.RemoveAll(s.dir)
+	}
+	s.tell.say("What there is to see of it is in %s", s.dir)
+	return err
+}
+
+// run shows a command, runs it in the folder as a shell would, and shows what
+// it answers.
+func (s *site) run(format string, args ...any) (string, error) {
+	line := fmt.Sprintf(format, args...)
+	s.tell.command("%s", line)
+	var text bytes.Buffer
+	shell := s.shell(s.ctx, line)
+	shell.Stdout, shell.Stderr = &text, &text
+	err := shell.Run()
+	s.tell.Write(text.Bytes())
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", line, err)
+	}
+	return text.String(), nil
+}
+
+func (s *site) shell(ctx context.Context, line string) *exec.Cmd {
+	shell := exec.CommandContext(ctx, "/bin/sh", "-c", line)
+	shell.Dir = s.dir
+	shell.Env = append(os.Environ(), "PATH="+s.bin+":"+os.Getenv("PATH"))
+	return shell
+}
+
+// expect runs a command and wants one answer.
+func (s *site) expect(want, format string, args ...any) error {
+	got, err := s.run(format, args...)
+	if got = strings.TrimSuffix(got, "\n"); err == nil && got != want {
+		err = fmt.Errorf("%s: answered %q, not %q", fmt.Sprintf(format, args...), got, want)
+	}
+	return err
+}
+
+// startStores starts both stores with their users, and writes postern.conf.
+func (s *site) startStores() error {
+	for i, name := range []string{store1, store2} {
+		certificate, err := s.authority.issue(name)
+		if err != nil {
+			return err
+		}
+		mode := []string{config.TLSStartTLS, config.TLSImplicit}[i]
+		st, err := newStore(name, mode, certificate, 1431+i, 2431+i)
+		if err != nil {
+			return err
+		}
+		s.stores = append(s.stores, st)
+		for _, p := range s.everybody {
+			if p.mailHost == name {
+				p.store = st
+				if err := st.addUser(p.uid); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if err := s.authority.issueTo(s.file("mail.pem"), s.file("mail.key"), "mail."+domain, "localhost"); err != nil {
+		return err
+	}
+	var err error
+	if s.imapPort, err = freePort(1143); err != nil {
+		return err
+	}
+	if s.imapsPort, err = freePort(1993); err != nil {
+		return err
+	}
+	return os.WriteFile(s.file("postern.conf"), []byte(s.conf()), 0o644)
+}
+
+func (s *site) conf() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `maps = "maps"
+
+[directory]
+ldif = "org.ldif"
+standard-address = "{givenName:1}{sn}@%s"
+
+[frontend]
+listen = ["imap://127.0.0.1:%d", "imaps://127.0.0.1:%d"]
+cert = "mail.pem"
+key = "mail.key"
+
+[route]
+out = "tables"
+domain = ["%s"]
+
+[store]
+ca-file = "ca.pem"
+`, domain, s.imapPort, s.imapsPort, domain)
+	for _, st := range s.stores {
+		fmt.Fprintf(&b, `
+[store."%s"]
+address = "127.0.0.1"
+port = %d
+tls = "%s"
+transport = "lmtp:inet:[127.0.0.1]:%d"
+`, st.name, portOf(st.imap), st.tlsMode, portOf(st.lmtp))
+	}
+	return b.String()
+}
