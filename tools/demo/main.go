@@ -293,7 +293,7 @@ func serve(s *site) error {
 		s.curl(a, 1),
 		fmt.Sprintf("openssl s_client -quiet -crlf -CAfile ca.pem -verify_return_error -connect localhost:%d", s.imapsPort),
 		fmt.Sprintf("openssl s_client -quiet -crlf -CAfile ca.pem -verify_return_error -starttls imap -connect localhost:%d", s.imapPort),
-		fmt.Sprintf("mutt -n -F /dev/null -e 'set certificate_file=ca.pem' -f imaps://%s:%s@localhost:%d/INBOX", b.uid, password, s.imapsPort),
+		fmt.Sprintf("mutt -n -F /dev/null -e 'set certificate_file=ca.pem folder=imaps://%s:%s@localhost:%d/' -f =INBOX", b.uid, password, s.imapsPort),
 	} {
 		s.tell.command("%s", command)
 	}
