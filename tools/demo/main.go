@@ -12,8 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -42,7 +44,10 @@ func app() *cli.App {
 			}
 			bin = filepath.Dir(self)
 		}
-		return demo(c.Context, bin, newTeller(os.Stdout), term.IsTerminal(int(os.Stdin.Fd())))
+		// A terminal that is closed ends it as Ctrl-C does.
+		ctx, stop := signal.NotifyContext(c.Context, syscall.SIGHUP)
+		defer stop()
+		return demo(ctx, bin, newTeller(os.Stdout), term.IsTerminal(int(os.Stdin.Fd())))
 	}
 	return app
 }
