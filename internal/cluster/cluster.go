@@ -97,7 +97,6 @@ type Cluster struct {
 	temporary bool
 	spawner   *spawner
 	lock      *os.File
-	adding    sync.Mutex // one writer to the password files
 }
 
 // LDAP is how to reach the directory.
@@ -126,6 +125,8 @@ type Store struct {
 	POP3S string
 	Sieve string
 	LMTP  string
+
+	adding sync.Mutex // one writer to its password file
 }
 
 // Start brings up a site and returns when every server greets. On an error

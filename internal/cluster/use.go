@@ -19,12 +19,14 @@ import (
 // AddUser makes a mailbox at a store, with a password that the store itself
 // checks. The directory is not told.
 func (c *Cluster) AddUser(ctx context.Context, store, name, password string) error {
-	c.adding.Lock()
-	defer c.adding.Unlock()
 	s := c.Store(store)
 	if s == nil {
 		return fmt.Errorf("%s: no such store", store)
 	}
+	s.adding.Lock()
+	defer s.adding.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
 	var err error
 	switch s.Kind {
 	case Cyrus:
@@ -32,7 +34,9 @@ func (c *Cluster) AddUser(ctx context.Context, store, name, password string) err
 			err = c.cyrusMailbox(s, name)
 		}
 	case Dovecot:
-		err = appendTo(filepath.Join(c.Dir, s.short(), "users"), passwordLine(name, password))
+		if err = appendTo(filepath.Join(c.Dir, s.short(), "users"), passwordLine(name, password)); err == nil {
+			err = c.known(ctx, s, name)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("%s: add %s: %w", store, name, err)
@@ -69,29 +73,61 @@ func (c *Cluster) Deliver(store, from, to, message string) error {
 	if s == nil {
 		return fmt.Errorf("%s: no such store", store)
 	}
-	conn, err := dial(s.LMTP)
+	conn, err := c.lmtp(s)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.say(250, "LHLO "+mxName); err != nil {
+	return conn.transfer(from, to, message)
+}
+
+// known waits until a Dovecot store has noticed that its password file has changed:
+// it looks once a second.
+func (c *Cluster) known(ctx context.Context, s *Store, name string) error {
+	conn, err := c.lmtp(s)
+	if err != nil {
 		return err
 	}
-	if err := conn.say(220, "STARTTLS"); err != nil {
+	defer conn.Close()
+	if err := conn.say(250, "MAIL FROM:<>"); err != nil {
 		return err
+	}
+	for {
+		err := conn.say(250, "RCPT TO:<"+name+"@"+Domain+">")
+		if err == nil {
+			return conn.say(221, "QUIT")
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(5 * poll):
+		}
+	}
+}
+
+// lmtp opens a session at a store.
+func (c *Cluster) lmtp(s *Store) (*mailConn, error) {
+	conn, err := dial(s.LMTP)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.say(250, "LHLO "+mxName); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	if err := conn.say(220, "STARTTLS"); err != nil {
+		return nil, errors.Join(err, conn.Close())
 	}
 	secure := tls.Client(conn.net, c.TLSConfig(s.Name))
 	conn = &mailConn{textproto.NewConn(secure), secure}
-	if err := conn.say(250, "LHLO "+mxName); err != nil {
-		return err
-	}
-	if s.Kind == Cyrus {
+	err = conn.say(250, "LHLO "+mxName)
+	if err == nil && s.Kind == Cyrus {
 		plain := base64.StdEncoding.EncodeToString([]byte("\x00" + mxUser + "\x00" + c.LMTPPassword))
-		if err := conn.say(235, "AUTH PLAIN "+plain); err != nil {
-			return fmt.Errorf("log in as %s: %w", mxUser, err)
-		}
+		err = conn.say(235, "AUTH PLAIN "+plain)
 	}
-	return conn.transfer(from, to, message)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 // mailConn is a connection for SMTP or LMTP. For one message to one recipient they
