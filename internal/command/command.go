@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/signal"
@@ -111,6 +112,10 @@ type Quiet int
 
 func (q Quiet) Error() string { return fmt.Sprintf("exit status %d", int(q)) }
 
+// Stderr is where Report writes instead, in a program that was started with a
+// client's connection as its standard error.
+var Stderr io.Writer
+
 // Report writes an error as `tool: what: why` to standard error, one line,
 // and returns the exit status it stands for.
 func Report(tool string, err error) int {
@@ -126,6 +131,10 @@ func Report(tool string, err error) int {
 	if status == sysexits.Usage {
 		text += fmt.Sprintf(" (see %s --help)", tool)
 	}
-	fmt.Fprintf(os.Stderr, "%s: %s\n", filepath.Base(tool), text)
+	out := Stderr
+	if out == nil {
+		out = os.Stderr
+	}
+	fmt.Fprintf(out, "%s: %s\n", filepath.Base(tool), text)
 	return int(status)
 }

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"postern/internal/account"
+	"postern/internal/config"
+	"postern/internal/imap"
+	"postern/internal/mapfile"
+	"postern/internal/store"
+	"postern/internal/sysexits"
+)
+
+// atOnce bounds how many stores are asked at the same time.
+const atOnce = 16
+
+// capability asks every store what it can do and publishes the answers, with
+// what all have in common. A store that cannot be asked keeps its last answer;
+// without one nothing is published, for what it lacks would be promised to its
+// users.
+func capability(ctx context.Context, conf *config.Config, out io.Writer) error {
+	hosts, err := allStores(conf)
+	if err != nil {
+		return err
+	}
+	if len(hosts) == 0 {
+		return sysexits.NoInput.Errorf("no store: neither postern.conf nor %s names one", mapfile.Login)
+	}
+	stores, err := newStores(conf)
+	if err != nil {
+		return err
+	}
+	writer, err := mapfile.Lock(conf.Maps, "imapfront")
+	if err != nil {
+		return err
+	}
+	defer writer.Unlock()
+	last, err := lastAnswers(conf)
+	if err != nil {
+		return err
+	}
+	answers, failures := ask(ctx, stores, hosts)
+	for name, err := range failures {
+		old, known := last[name]
+		if !known {
+			return sysexits.Unavailable.Errorf("%s: %w; it has never answered, so %s is not changed", name, err, mapfile.Store)
+		}
+		answers[name] = old
+	}
+	shared := common(answers)
+	draft := mapfile.Draft{
+		Name: mapfile.Store,
+		Story: mapfile.Story{
+			Map: "store", Builder: "imapfront capability", Source: "probes",
+			Built: time.Now(), Accounts: len(answers),
+		},
+		Records: func(put func(key, value string) error) error {
+			for _, name := range hosts {
+				if err := put(name.Store, answers[name.Store].String()); err != nil {
+					return err
+				}
+			}
+			return put("*", shared.String())
+		},
+	}
+	if _, err := writer.PublishChanged(conf.Keep, draft); err != nil {
+		return err
+	}
+	report(out, answers, shared)
+	var failed []error
+	for name, err := range failures {
+		failed = append(failed, fmt.Errorf("%s: %w; its last answer is kept", name, err))
+	}
+	return sysexits.Unavailable.Wrap(errors.Join(failed...))
+}
+
+// allStores lists the stores of the configuration and of the map, each once.
+func allStores(conf *config.Config) ([]account.Location, error) {
+	seen := map[string]account.Location{}
+	for name := range conf.Stores {
+		seen[name] = account.Location{Store: name}
+	}
+	path := filepath.Join(conf.Maps, mapfile.Login)
+	logins, err := mapfile.Open(path, conf.Foreign)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && len(seen) > 0:
+	case err != nil:
+		return nil, err
+	default:
+		defer logins.Close()
+		err := logins.Records(func(login, value string) error {
+			where, err := account.ParseLocation(login, value)
+			if err != nil {
+				return sysexits.DataErr.Errorf("%s: %q: %w", path, login, err)
+			}
+			if _, known := seen[where.Store]; !known {
+				seen[where.Store] = account.Location{Store: where.Store, Port: where.Port}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	var all []account.Location
+	for _, where := range seen {
+		all = append(all, where)
+	}
+	slices.SortFunc(all, func(a, b account.Location) int { return strings.Compare(a.Store, b.Store) })
+	return all, nil
+}
+
+// lastAnswers reads the map that is to be replaced.
+func lastAnswers(conf *config.Config) (map[string]imap.Capabilities, error) {
+	last := map[string]imap.Capabilities{}
+	old, err := mapfile.Open(filepath.Join(conf.Maps, mapfile.Store), conf.Foreign)
+	if err != nil {
+		return last, nil // nothing to go by: every store has to answer
+	}
+	defer old.Close()
+	err = old.Records(func(name, value string) error {
+		last[name] = imap.ParseCapabilities(value)
+		return nil
+	})
+	return last, err
+}
+
+func ask(ctx context.Context, stores *stores, hosts []account.Location) (answers map[string]imap.Capabilities, failures map[string]error) {
+	answers, failures = map[string]imap.Capabilities{}, map[string]error{}
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	free := make(chan struct{}, atOnce)
+	for _, where := range hosts {
+		free <- struct{}{}
+		all.Go(func() {
+			defer func() { <-free }()
+			var caps imap.Capabilities
+			target, err := stores.at(where)
+			if err == nil {
+				caps, err = target.Probe(ctx, store.IMAP)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failures[where.Store] = err
+			} else {
+				answers[where.Store] = caps
+			}
+		})
+	}
+	all.Wait()
+	return answers, failures
+}
+
+// common is what every store has, in a fixed order.
+func common(answers map[string]imap.Capabilities) imap.Capabilities {
+	names := slices.Sorted(maps.Keys(answers))
+	shared := slices.Clone(answers[names[0]])
+	for _, name := range names[1:] {
+		shared = shared.Shared(answers[name])
+	}
+	slices.SortFunc(shared, func(a, b string) int { return strings.Compare(strings.ToUpper(a), strings.ToUpper(b)) })
+	return shared
+}
+
+// report shows who differs.
+func report(out io.Writer, answers map[string]imap.Capabilities, shared imap.Capabilities) {
+	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(table, "*\t%v\n", shared)
+	for _, name := range slices.Sorted(maps.Keys(answers)) {
+		fmt.Fprintf(table, "%s\t+ %v\n", name, answers[name].Without(shared))
+	}
+	table.Flush()
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"postern/internal/config"
+	"postern/internal/mapfile"
+	"postern/internal/sysexits"
+)
+
+// fakeStore answers CAPABILITY with a list, until it is closed.
+func fakeStore(t *testing.T, caps string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(conn, "* OK ready\r\n")
+			bufio.NewReader(conn).ReadString('\n')
+			fmt.Fprintf(conn, "* CAPABILITY %s\r\nP1 OK done\r\n", caps)
+			conn.Close()
+		}
+	}()
+	return l
+}
+
+func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
+
+func clearConfig(t *testing.T) *config.Config {
+	conf := config.Default()
+	conf.Maps = t.TempDir()
+	conf.Store.TLS = config.TLSNone
+	conf.Stores = map[string]config.Store{}
+	return conf
+}
+
+func publishLogins(t *testing.T, conf *config.Config, records ...string) {
+	t.Helper()
+	w, err := mapfile.Lock(conf.Maps, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Unlock()
+	err = w.Publish(0, mapfile.Draft{Name: mapfile.Login, Story: mapfile.Story{Map: "login"}, Records: func(put func(key, value string) error) error {
+		for _, record := range records {
+			key, value, _ := strings.Cut(record, " ")
+			if err := put(key, value); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func records(t *testing.T, conf *config.Config) string {
+	t.Helper()
+	m, err := mapfile.Open(filepath.Join(conf.Maps, mapfile.Store), false)
+	if err != nil {
+		return err.Error()
+	}
+	defer m.Close()
+	var all []string
+	m.Records(func(key, value string) error {
+		all = append(all, key+"="+value)
+		return nil
+	})
+	return strings.Join(all, "; ")
+}
+
+func TestCapabilityPublishesWhatAllStoresShare(t *testing.T) {
+	one := fakeStore(t, "IMAP4rev1 IDLE Move AUTH=PLAIN")
+	two := fakeStore(t, "imap4rev1 MOVE QUOTA AUTH=PLAIN")
+	conf := clearConfig(t)
+	conf.Stores["imap1.example.org"] = config.Store{Address: "127.0.0.1", Port: port(one), TLS: config.TLSNone}
+	conf.Allow = []string{"127.*"}
+	publishLogins(t, conf, "joe imap1.example.org", fmt.Sprintf("jim 127.0.0.1:%d", port(two)))
+	var out strings.Builder
+	if err := capability(context.Background(), conf, &out); err != nil {
+		t.Fatal(err)
+	}
+	// The words are written as one of the stores writes them.
+	got := strings.ToUpper(records(t, conf))
+	if want := "127.0.0.1=IMAP4REV1 MOVE QUOTA AUTH=PLAIN; IMAP1.EXAMPLE.ORG=IMAP4REV1 IDLE MOVE AUTH=PLAIN; *=AUTH=PLAIN IMAP4REV1 MOVE"; got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	if !strings.Contains(out.String(), "127.0.0.1          + QUOTA\n") || !strings.Contains(out.String(), "imap1.example.org  + IDLE\n") {
+		t.Errorf("report:\n%s", out.String())
+	}
+	if caps := shared(conf)(); !caps.Has("MOVE") || caps.Has("IDLE") {
+		t.Errorf("a front end reads %v", caps)
+	}
+
+	// A store that is down keeps its last answer.
+	before := records(t, conf)
+	two.Close()
+	err := capability(context.Background(), conf, &out)
+	if sysexits.Of(err) != sysexits.Unavailable || !strings.Contains(err.Error(), "127.0.0.1: ") || records(t, conf) != before {
+		t.Errorf("got %v\n%s", err, records(t, conf))
+	}
+
+	// One that nobody knows anything of stops the publication.
+	conf.Stores["imap3.example.org"] = config.Store{Address: "127.0.0.1", Port: port(two), TLS: config.TLSNone}
+	err = capability(context.Background(), conf, &out)
+	if sysexits.Of(err) != sysexits.Unavailable || !strings.Contains(err.Error(), "it has never answered") || records(t, conf) != before {
+		t.Errorf("got %v\n%s", err, records(t, conf))
+	}
+}
+
+func TestCapabilityWithoutStores(t *testing.T) {
+	conf := clearConfig(t)
+	publishLogins(t, conf, "joe evil.example.org")
+	conf.Allow = []string{"imap*.example.org"}
+	if err := capability(context.Background(), conf, new(strings.Builder)); err == nil || !strings.Contains(err.Error(), "does not allow it") {
+		t.Errorf("got %v", err)
+	}
+	conf.Maps = t.TempDir()
+	if err := capability(context.Background(), conf, new(strings.Builder)); err == nil {
+		t.Error("no store and no error")
+	}
+}

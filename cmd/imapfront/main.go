@@ -1,0 +1,136 @@
+// Command imapfront takes the logins of all users and passes each on to the
+// store that holds his mailbox, imapfront(8).
+package main
+
+import (
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"postern/internal/command"
+	"postern/internal/config"
+	"postern/internal/listener"
+	"postern/internal/sysexits"
+)
+
+func main() {
+	// Before anything can go wrong aloud: under inetd, standard error is
+	// the client.
+	if listener.GuardStderr() {
+		diagnostics = toSyslog
+		command.Stderr = syslogLines{}
+	}
+	os.Exit(command.Run(app(), os.Args))
+}
+
+func app() *cli.App {
+	app := command.New("imapfront", "front end for mailboxes on many stores", "",
+		`Takes a client's login, finds the user's store in login.cdb, logs in there
+and passes bytes. Run by inetd, xinetd, tcpserver or systemd it serves the
+connection that it is given; with --listen it serves by itself:
+
+   imapfront --listen imaps://[::]:993 --cert mail.pem --key mail.key
+
+   # /etc/inetd.conf
+   imap stream tcp nowait postern /usr/local/sbin/imapfront imapfront`)
+	stores := storeFlags()
+	app.Flags = append(app.Flags, stores...)
+	app.Flags = append(app.Flags,
+		&cli.StringSliceFlag{Name: "listen", Usage: "serve by itself on `URL`: imap://host:port, imaps://host:port; may be repeated"},
+		&cli.StringFlag{Name: "inetd", Usage: "serve standard input, speaking `PROTOCOL`: imap or imaps"},
+		&cli.StringFlag{Name: "cert", Usage: "certificate chain, PEM `FILE`"},
+		&cli.StringFlag{Name: "key", Usage: "its key, PEM `FILE`"},
+		&cli.BoolFlag{Name: "allow-plaintext", Usage: "take passwords without TLS"},
+		&cli.DurationFlag{Name: "login-timeout", Usage: "`TIME` a client has from the greeting to its login"},
+		&cli.StringFlag{Name: "log-format", Usage: "`FORMAT` of the log: logfmt or json"},
+		&cli.BoolFlag{Name: "syslog", Usage: "log to syslog, not to standard error"},
+	)
+	app.Action = func(c *cli.Context) error {
+		if err := command.NoOperands(c); err != nil {
+			return err
+		}
+		conf, err := configured(c)
+		if err != nil {
+			return err
+		}
+		return serve(c.Context, c, conf)
+	}
+	app.Commands = []*cli.Command{{
+		Name:  "capability",
+		Usage: "ask all stores what they can do, and publish what they share as store.cdb",
+		Flags: append([]cli.Flag{app.Flags[0], app.Flags[1]}, stores...),
+		Action: func(c *cli.Context) error {
+			if err := command.NoOperands(c); err != nil {
+				return err
+			}
+			inherit(c)
+			conf, err := configured(c)
+			if err != nil {
+				return err
+			}
+			return capability(c.Context, conf, c.App.Writer)
+		},
+	}}
+	return app
+}
+
+// storeFlags say how stores are reached.
+func storeFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "store-port", Usage: "port `N` of all stores"},
+		&cli.StringFlag{Name: "store-tls", Usage: "TLS to all stores: `none, starttls or tls`"},
+		&cli.StringFlag{Name: "store-ca-file", Usage: "PEM `FILE` of who signs the stores' certificates"},
+		&cli.DurationFlag{Name: "connect-timeout", Usage: "`TIME` to reach a store"},
+	}
+}
+
+// inherit lets flags before the name of a command count for it as if they
+// stood behind.
+func inherit(c *cli.Context) {
+	before := c.Lineage()[1]
+	for _, flag := range c.Command.Flags {
+		name := flag.Names()[0]
+		if before.IsSet(name) && !c.IsSet(name) {
+			c.Set(name, before.String(name))
+		}
+	}
+}
+
+// configured is postern.conf with the flags over it.
+func configured(c *cli.Context) (*config.Config, error) {
+	conf, err := command.Config(c)
+	if err != nil {
+		return nil, err
+	}
+	f := &conf.Frontend
+	set(c, "listen", &f.Listen, c.StringSlice)
+	set(c, "cert", &f.Cert, c.String)
+	set(c, "key", &f.Key, c.String)
+	set(c, "allow-plaintext", &f.AllowPlaintext, c.Bool)
+	set(c, "login-timeout", &f.LoginTimeout, duration(c))
+	set(c, "connect-timeout", &f.ConnectTimeout, duration(c))
+	set(c, "log-format", &f.LogFormat, c.String)
+	set(c, "syslog", &f.Syslog, c.Bool)
+	over := func(s *config.Store) {
+		set(c, "store-port", &s.Port, c.Int)
+		set(c, "store-tls", &s.TLS, c.String)
+		set(c, "store-ca-file", &s.CAFile, c.String)
+	}
+	over(&conf.Store)
+	for name, store := range conf.Stores {
+		over(&store)
+		conf.Stores[name] = store
+	}
+	return conf, sysexits.Usage.Wrap(conf.Check())
+}
+
+func set[T any](c *cli.Context, name string, into *T, value func(string) T) {
+	if c.IsSet(name) {
+		*into = value(name)
+	}
+}
+
+func duration(c *cli.Context) func(string) config.Duration {
+	return func(name string) config.Duration { return config.Duration(max(c.Duration(name), time.Millisecond)) }
+}

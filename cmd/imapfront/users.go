@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"postern/internal/account"
+	"postern/internal/config"
+	"postern/internal/imap"
+	"postern/internal/mapfile"
+)
+
+// users are the accounts of login.cdb, whichever is there at the moment.
+type users struct{ logins *mapfile.Live }
+
+func newUsers(conf *config.Config) users {
+	return users{mapfile.Follow(filepath.Join(conf.Maps, mapfile.Login), conf.Foreign)}
+}
+
+// Locate implements frontend.Users.
+func (u users) Locate(login string) (account.Location, bool, error) {
+	key := account.Fold(login)
+	if account.CheckLogin(key) != nil {
+		return account.Location{}, false, nil // no map has such a key
+	}
+	value, found, err := u.logins.Get(key)
+	if err != nil || !found {
+		return account.Location{}, false, err
+	}
+	where, err := account.ParseLocation(key, value)
+	if err != nil {
+		return account.Location{}, false, fmt.Errorf("%s: %q: %w", mapfile.Login, key, err)
+	}
+	return where, true, nil
+}
+
+// shared returns what all stores have, as store.cdb says it at the moment.
+// Without it nothing is known to be shared, which is no error: less is
+// promised before the login.
+func shared(conf *config.Config) func() imap.Capabilities {
+	if fixed := conf.Frontend.Capabilities; len(fixed) > 0 {
+		return func() imap.Capabilities { return fixed }
+	}
+	probed := mapfile.Follow(filepath.Join(conf.Maps, mapfile.Store), conf.Foreign)
+	return func() imap.Capabilities {
+		value, _, err := probed.Get("*")
+		if err != nil {
+			return nil
+		}
+		return imap.ParseCapabilities(value)
+	}
+}

@@ -1,0 +1,95 @@
+// Package frontend holds a session from its greeting to its login, and then
+// hands it over to package relay.
+//
+// A session has two halves. What every mail protocol needs stands in
+// session.go: the time limits, TLS, looking up the user, opening his mailbox
+// at the store, what a failure may say and how long it has to take, the log.
+// What one protocol says stands in one file, imap.go: its commands as a table,
+// each with the rules of when it may be said. A protocol never looks a user
+// up, and a session never writes a line to a client.
+package frontend
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"postern/internal/account"
+	"postern/internal/imap"
+	"postern/internal/listener"
+	"postern/internal/store"
+)
+
+// Users tells where a user's mailbox is. Not found is an answer; an error is
+// none, and must never be taken for one.
+type Users interface {
+	Locate(login string) (where account.Location, found bool, err error)
+}
+
+// A Frontend is what all sessions have in common.
+type Frontend struct {
+	Users  Users
+	Stores func(account.Location) (*store.Store, error) // an error: no such store is allowed
+
+	TLS            *tls.Config // nil: no certificate, so no TLS
+	AllowPlaintext bool        // passwords without TLS
+
+	// Capabilities returns what all stores have, or a list that the
+	// administrator has fixed.
+	Capabilities func() imap.Capabilities
+
+	LoginTime    time.Duration // from the greeting to the end of the login
+	FailureDelay time.Duration // after which a login is refused, whatever the reason
+	DrainTime    time.Duration // for sessions with a store, once Serve's context has ended
+
+	Log *slog.Logger
+}
+
+var errShutdown = errors.New("shutdown")
+
+// Limits that protect one session's neighbours from it.
+const (
+	handshakeTime = 10 * time.Second
+	byeTime       = time.Second // to take in a last line
+	maxFaults     = 10          // commands that make no sense
+	maxFailures   = 5           // logins that failed
+	maxCommands   = 1000
+	maxDelay      = 4 * time.Second // for one failed login
+)
+
+// Serve runs sessions as connections come, until there are no more: a
+// listener of inetd's kind has one. When ctx ends, sessions before their login
+// are sent home, and the others have DrainTime to come to their end.
+func (f *Frontend) Serve(ctx context.Context, l *listener.Listener) {
+	relays, endRelays := context.WithCancelCause(context.Background())
+	defer endRelays(nil)
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
+	stop := context.AfterFunc(ctx, func() {
+		l.Close()
+		time.AfterFunc(f.DrainTime, func() { endRelays(errShutdown) })
+	})
+	defer stop()
+	for {
+		conn, err := l.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			// Out of descriptors, most likely: a listener that gave up
+			// now would not be back when some are free.
+			f.Log.Error("cannot accept", "address", l.Addr().String(), "cause", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+				continue
+			}
+		}
+		sessions.Go(func() { f.session(ctx, relays, conn, l.Scheme) })
+	}
+}

@@ -1,0 +1,162 @@
+package imap
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// A Response is one line of a store, RFC 9051 7.
+type Response struct {
+	Tag  string // "*" untagged, "+" continuation
+	Name string // in upper case: OK, NO, BAD, PREAUTH, BYE, CAPABILITY...
+	Code string // a status's response code, without its brackets
+	Text string // what follows
+	Raw  []byte // the response as it came, literals and all
+}
+
+// IsStatus tells whether the response carries a status.
+func (r Response) IsStatus() bool {
+	switch r.Name {
+	case "OK", "NO", "BAD", "PREAUTH", "BYE":
+		return true
+	}
+	return false
+}
+
+// IsAnswer tells whether the response can end a command.
+func (r Response) IsAnswer() bool { return r.Name == "OK" || r.Name == "NO" || r.Name == "BAD" }
+
+// Is tells whether the code has a name, and returns its arguments.
+func (r Response) Is(code string) (args string, ok bool) {
+	name, args, _ := strings.Cut(r.Code, " ")
+	return args, strings.EqualFold(name, code)
+}
+
+// CodeName returns the name of the response code in upper case.
+func (r Response) CodeName() string {
+	name, _, _ := strings.Cut(r.Code, " ")
+	return strings.ToUpper(name)
+}
+
+// Capabilities returns the list that the response carries, as a code or as
+// an untagged CAPABILITY.
+func (r Response) Capabilities() (Capabilities, bool) {
+	if r.Tag == "*" && r.Name == "CAPABILITY" {
+		return ParseCapabilities(r.Text), true
+	}
+	args, ok := r.Is("CAPABILITY")
+	return ParseCapabilities(args), ok
+}
+
+var errGarbage = errors.New("not an IMAP response")
+
+// ReadResponse reads one response. Of budget it takes as many octets as the
+// response has: a store that never comes to its point is cut off.
+func ReadResponse(r *bufio.Reader, budget *int) (Response, error) {
+	var raw []byte
+	for {
+		start := len(raw)
+		line, err := readLine(r, budget)
+		raw = append(raw, line...)
+		if err != nil {
+			return Response{}, err
+		}
+		size, ok := literalAtEnd(raw[start : len(raw)-2])
+		if !ok {
+			break
+		}
+		if size > int64(*budget) {
+			return Response{}, fmt.Errorf("a literal of %d octets is too long", size)
+		}
+		*budget -= int(size)
+		literal := make([]byte, size) // bounded by the budget above
+		if _, err := io.ReadFull(r, literal); err != nil {
+			return Response{}, err
+		}
+		raw = append(raw, literal...)
+	}
+	return parseResponse(raw)
+}
+
+// readLine reads a line with its CRLF. Stores send no bare LF; where one came
+// anyway, store and client would take different things for lines.
+func readLine(r *bufio.Reader, budget *int) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		if *budget -= len(part); *budget < 0 || len(line) > MaxLine {
+			return nil, errors.New("response is too long")
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case err != nil && len(line) > 0 && errors.Is(err, io.EOF):
+			return nil, io.ErrUnexpectedEOF
+		case err != nil:
+			return nil, err
+		}
+		break
+	}
+	text, ok := bytes.CutSuffix(line, []byte("\r\n"))
+	if !ok || bytes.ContainsAny(text, "\x00\r") {
+		return nil, errGarbage
+	}
+	return line, nil
+}
+
+func literalAtEnd(line []byte) (int64, bool) {
+	var a announcement
+	for _, c := range line {
+		a.see(c)
+	}
+	return a.size, a.state == closed
+}
+
+func parseResponse(raw []byte) (Response, error) {
+	text := strings.TrimSuffix(string(raw), "\r\n")
+	tag, rest, spaced := strings.Cut(text, " ")
+	r := Response{Tag: tag, Raw: raw}
+	switch {
+	case tag == "+":
+		r.Text = rest
+		return r, nil
+	case tag == "" || !spaced, tag != "*" && strings.IndexFunc(tag, func(c rune) bool { return c > 0x7e || !isTagChar(byte(c)) }) >= 0:
+		return Response{}, errGarbage
+	}
+	name, rest, _ := strings.Cut(rest, " ")
+	if name == "" {
+		return Response{}, errGarbage
+	}
+	r.Name, r.Text = strings.ToUpper(name), rest
+	switch {
+	case r.IsStatus():
+		if code, after, found := strings.Cut(rest, "]"); found && strings.HasPrefix(code, "[") {
+			r.Code, r.Text = code[1:], strings.TrimPrefix(after, " ")
+		}
+	}
+	return r, nil
+}
+
+// Quoted returns a string as a quoted one, if it can be: of printable ASCII
+// only, for what a store makes of the rest depends on what it was ENABLEd to.
+// An atom would never do: a store takes `abc{5}` for a literal.
+func Quoted(s []byte) ([]byte, bool) {
+	quoted := make([]byte, 0, 2*len(s)+2)
+	quoted = append(quoted, '"')
+	for _, c := range s {
+		if c < ' ' || c > '~' {
+			clear(quoted)
+			return nil, false
+		}
+		if c == '"' || c == '\\' {
+			quoted = append(quoted, '\\')
+		}
+		quoted = append(quoted, c)
+	}
+	return append(quoted, '"'), true
+}

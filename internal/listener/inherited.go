@@ -1,0 +1,237 @@
+package listener
+
+import (
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"postern/internal/sysexits"
+)
+
+// firstFD is where systemd's descriptors begin, sd_listen_fds(3).
+const firstFD = 3
+
+// Inherited returns what whoever started the program handed over, told by the
+// evidence: systemd names our process id, UCSPI says so in PROTO, and inetd
+// makes standard input a socket. Nil means that it was a person or a script.
+// An empty scheme is told by the port, and is imap where that says nothing.
+func Inherited(scheme string) ([]*Listener, error) {
+	if count := systemdFDs(); count > 0 {
+		return fromSystemd(scheme, count)
+	}
+	switch proto := os.Getenv("PROTO"); proto {
+	case "TCP", "TCP6", "SSL":
+		l, err := fromUCSPI(scheme, proto)
+		return []*Listener{l}, err
+	}
+	if isSocket(0) {
+		l, err := fromSocket(scheme, 0)
+		return []*Listener{l}, err
+	}
+	return nil, nil
+}
+
+// Standard returns standard input and output as a connection, whatever they
+// are.
+func Standard(scheme string) (*Listener, error) {
+	if isSocket(0) {
+		return fromSocket(scheme, 0)
+	}
+	return fromUCSPI(scheme, "")
+}
+
+// systemdFDs counts the descriptors that systemd passed to this very process,
+// and forgets of them so that no child takes them for its own.
+func systemdFDs() int {
+	pid, count := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
+	if pid != strconv.Itoa(os.Getpid()) {
+		return 0
+	}
+	n, err := strconv.Atoi(count)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+func fromSystemd(scheme string, count int) ([]*Listener, error) {
+	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
+	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		os.Unsetenv(name)
+	}
+	var all []*Listener
+	for i := range count {
+		unix.CloseOnExec(firstFD + i)
+		own := scheme
+		if _, known := Ports[nth(names, i)]; known && scheme == "" {
+			own = names[i]
+		}
+		l, err := fromSocket(own, firstFD+i)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+func nth(names []string, i int) string {
+	if i < len(names) {
+		return names[i]
+	}
+	return ""
+}
+
+// fromSocket takes a socket over, whether it listens or is connected.
+func fromSocket(scheme string, fd int) (*Listener, error) {
+	file, err := takeOver(fd)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close() // net has its own copy
+	if listening, err := unix.GetsockoptInt(int(file.Fd()), unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && listening != 0 {
+		l, err := net.FileListener(file)
+		if err != nil {
+			return nil, sysexits.Software.Errorf("socket %d: %w", fd, err)
+		}
+		return &Listener{Scheme: schemeOf(scheme, l.Addr()), Listener: l}, nil
+	}
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, sysexits.Software.Errorf("socket %d: %w", fd, err)
+	}
+	client := ""
+	if conn.RemoteAddr() != nil {
+		client = conn.RemoteAddr().String()
+	}
+	return one(schemeOf(scheme, conn.LocalAddr()), Conn{Conn: conn, Client: client}), nil
+}
+
+// fromUCSPI takes over descriptors 0 and 1, which may be one socket or two
+// pipes, with the addresses that the environment tells.
+func fromUCSPI(scheme, proto string) (*Listener, error) {
+	var conn net.Conn
+	if isSocket(0) && same(0, 1) {
+		l, err := fromSocket(scheme, 0)
+		if err != nil || !l.single {
+			return l, err
+		}
+		accepted, _ := l.Accept()
+		conn = accepted.Conn
+	} else {
+		in, err := takeOver(0)
+		if err != nil {
+			return nil, err
+		}
+		out, err := takeOver(1)
+		if err != nil {
+			return nil, err
+		}
+		conn = &pair{in: in, out: out}
+	}
+	get := func(name string) string {
+		// sslserver has SSLREMOTEIP beside TCPREMOTEIP; some fill only
+		// the name of their own protocol.
+		for _, prefix := range []string{"TCP", proto} {
+			if value := os.Getenv(prefix + name); value != "" {
+				return value
+			}
+		}
+		return ""
+	}
+	client := ""
+	if ip := get("REMOTEIP"); ip != "" && proto != "" {
+		client = net.JoinHostPort(ip, get("REMOTEPORT"))
+	} else if conn.RemoteAddr() != nil {
+		client = conn.RemoteAddr().String()
+	}
+	if port, err := strconv.Atoi(get("LOCALPORT")); err == nil && scheme == "" {
+		scheme = schemeOf("", &net.TCPAddr{Port: port})
+	}
+	if scheme == "" {
+		scheme = schemeOf("", conn.LocalAddr())
+	}
+	return one(scheme, Conn{Conn: conn, Client: client, Secure: proto == "SSL"}), nil
+}
+
+// schemeOf tells a protocol by its registered port.
+func schemeOf(scheme string, local net.Addr) string {
+	if scheme != "" {
+		return scheme
+	}
+	if tcp, ok := local.(*net.TCPAddr); ok {
+		for scheme, port := range Ports {
+			if port == strconv.Itoa(tcp.Port) {
+				return scheme
+			}
+		}
+	}
+	return "imap"
+}
+
+// takeOver moves a descriptor out of the way of those that write to standard
+// output without thinking: what stays at its number is /dev/null.
+func takeOver(fd int) (*os.File, error) {
+	moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 10)
+	if err != nil {
+		return nil, sysexits.Software.Errorf("descriptor %d: %w", fd, err)
+	}
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, sysexits.Software.Errorf("/dev/null: %w", err)
+	}
+	defer unix.Close(null)
+	twins := []int{fd}
+	for _, other := range []int{0, 1, 2} {
+		if other != fd && isSocket(fd) && same(fd, other) {
+			twins = append(twins, other)
+		}
+	}
+	for _, twin := range twins {
+		unix.Dup3(null, twin, 0)
+	}
+	// Only what is ours alone may be made non-blocking: a terminal is
+	// shared with the shell.
+	var stat unix.Stat_t
+	if unix.Fstat(moved, &stat) == nil && slices.Contains([]uint32{unix.S_IFSOCK, unix.S_IFIFO}, stat.Mode&unix.S_IFMT) {
+		unix.SetNonblock(moved, true)
+	}
+	return os.NewFile(uintptr(moved), "descriptor "+strconv.Itoa(fd)), nil
+}
+
+func isSocket(fd int) bool {
+	var stat unix.Stat_t
+	return unix.Fstat(fd, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFSOCK
+}
+
+func same(a, b int) bool {
+	var x, y unix.Stat_t
+	return unix.Fstat(a, &x) == nil && unix.Fstat(b, &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
+}
+
+// GuardStderr makes sure that nothing is ever written to a client which
+// happens to be our standard error, as it is under inetd: not a log line, not
+// the last words of a program that dies. It tells whether it had to, and so
+// whether diagnostics must go elsewhere. systemd's journal is a socket too, but
+// not the client's.
+func GuardStderr() (guarded bool) {
+	if !isSocket(2) {
+		return false
+	}
+	if domain, err := unix.GetsockoptInt(2, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil &&
+		domain == unix.AF_UNIX && !same(2, 0) && !same(2, 1) {
+		return false
+	}
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err == nil {
+		unix.Dup3(null, 2, 0)
+		unix.Close(null)
+	} else {
+		unix.Close(2)
+	}
+	return true
+}

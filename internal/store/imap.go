@@ -1,0 +1,221 @@
+package store
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	"postern/internal/imap"
+)
+
+// IMAP speaks RFC 3501 and RFC 9051 with a store.
+var IMAP Protocol = imapStore{}
+
+type imapStore struct{}
+
+func (imapStore) greet(d *dialogue) error {
+	r, err := imap.ReadResponse(d.in, &d.budget)
+	switch {
+	case err != nil:
+		return err
+	case r.Tag == "*" && r.Name == "OK":
+		d.note(r)
+		return nil
+	case r.Tag == "*" && r.Name == "BYE":
+		return fmt.Errorf("BYE %.200q", r.Text)
+	case r.Tag == "*" && r.Name == "PREAUTH":
+		// Somebody else's session; and in clear, a way around STARTTLS.
+		return errors.New("PREAUTH: the store takes us for somebody who has logged in")
+	}
+	return fmt.Errorf("%.80q is none", r.Raw)
+}
+
+func (imapStore) startTLS(d *dialogue) error {
+	r, err := d.command([]byte("STARTTLS"))
+	if err == nil && r.Name != "OK" {
+		err = fmt.Errorf("%s %.200q", r.Name, r.Text)
+	}
+	return err
+}
+
+func (imapStore) capabilities(d *dialogue) error {
+	r, err := d.command([]byte("CAPABILITY"))
+	if err == nil && (r.Name != "OK" || !d.known) {
+		err = fmt.Errorf("%s %.200q, and no list", r.Name, r.Text)
+	}
+	return err
+}
+
+// login takes the surest form that the store offers now. Base64 cannot be
+// misread, so PLAIN comes first. LOGIN comes last, and never where it is
+// disabled (RFC 9051 6.2.3).
+func (imapStore) login(d *dialogue, login Login) error {
+	caps := d.caps
+	d.known = false // a login changes the list
+	var r imap.Response
+	var err error
+	switch {
+	case caps.Has("AUTH=PLAIN"):
+		message := login.plain()
+		defer clear(message)
+		if caps.Has("SASL-IR") {
+			r, err = d.command([]byte("AUTHENTICATE PLAIN "), message)
+		} else if r, err = d.begin([]byte("AUTHENTICATE PLAIN\r\n")); err == nil && r.Tag == "+" {
+			r, err = d.finish(message)
+		}
+	case login.Behalf != "":
+		return &Refusal{Code: "AUTHORIZATIONFAILED", Text: "the store has no AUTH=PLAIN"}
+	case caps.Has("LOGINDISABLED"):
+		return errors.New("the store takes no password on this connection (LOGINDISABLED)")
+	default:
+		r, err = d.login(login, caps.Has("LITERAL+"))
+	}
+	switch {
+	case err != nil:
+		return err
+	case r.Name == "NO":
+		return &Refusal{Code: r.Code, Text: r.Text}
+	case r.Name != "OK":
+		return fmt.Errorf("%s %.200q", r.Name, r.Text)
+	}
+	d.note(r)
+	return nil
+}
+
+// plain is the message of SASL PLAIN in base64, RFC 4616 2.
+func (l Login) plain() []byte {
+	message := make([]byte, 0, len(l.Behalf)+len(l.User)+len(l.Password)+2)
+	message = append(message, l.Behalf...)
+	message = append(message, 0)
+	message = append(message, l.User...)
+	message = append(message, 0)
+	message = append(message, l.Password...)
+	defer clear(message)
+	encoded := make([]byte, base64.StdEncoding.EncodedLen(len(message)))
+	base64.StdEncoding.Encode(encoded, message)
+	return encoded
+}
+
+// login sends LOGIN, with strings that are quoted or, where they cannot be,
+// literals.
+func (d *dialogue) login(login Login, unasked bool) (imap.Response, error) {
+	line := []byte("LOGIN ")
+	begun := false
+	for i, s := range [][]byte{[]byte(login.User), login.Password} {
+		if i > 0 {
+			line = append(line, ' ')
+		}
+		if quoted, ok := imap.Quoted(s); ok {
+			line = append(line, quoted...)
+			clear(quoted)
+			continue
+		}
+		if unasked {
+			line = fmt.Appendf(line, "{%d+}\r\n", len(s))
+		} else {
+			line = fmt.Appendf(line, "{%d}\r\n", len(s))
+			r, err := d.sendUpToLiteral(line, begun)
+			if err != nil || r.Tag != "+" {
+				return r, err
+			}
+			line, begun = nil, true
+		}
+		line = append(line, s...)
+	}
+	if begun {
+		return d.finish(line)
+	}
+	defer clear(line)
+	return d.command(line)
+}
+
+func (d *dialogue) sendUpToLiteral(line []byte, begun bool) (imap.Response, error) {
+	if !begun {
+		return d.begin(line)
+	}
+	if err := d.send(line); err != nil {
+		return imap.Response{}, err
+	}
+	return d.answer(true)
+}
+
+// loggedIn makes sure that the store's true list is known. What the store says
+// before it answers is the client's, as it was behind the login's answer.
+func (imapStore) loggedIn(d *dialogue, s *Session) error {
+	if !d.known {
+		d.keep = true
+		if _, err := d.command([]byte("CAPABILITY")); err != nil {
+			return err
+		}
+	}
+	if d.known {
+		s.Capabilities = d.caps
+	}
+	return nil
+}
+
+// note remembers the list of capabilities that a response carries.
+func (d *dialogue) note(r imap.Response) bool {
+	caps, ok := r.Capabilities()
+	if ok {
+		d.caps, d.known = caps, true
+	}
+	return ok
+}
+
+// command sends a whole command and returns its tagged answer.
+func (d *dialogue) command(parts ...[]byte) (imap.Response, error) {
+	if err := d.write(append(parts, []byte("\r\n"))...); err != nil {
+		return imap.Response{}, err
+	}
+	return d.answer(false)
+}
+
+// begin sends the first part of a command, and returns the continuation or
+// the tagged answer.
+func (d *dialogue) begin(text []byte) (imap.Response, error) {
+	if err := d.write(text); err != nil {
+		return imap.Response{}, err
+	}
+	return d.answer(true)
+}
+
+// write sends parts as one command with a tag of ours: the client's is none
+// of the store's business.
+func (d *dialogue) write(parts ...[]byte) error {
+	d.tags++
+	tagged := append([][]byte{[]byte(d.tag() + " ")}, parts...)
+	return d.send(bytes.Join(tagged, nil))
+}
+
+func (d *dialogue) tag() string { return fmt.Sprintf("P%d", d.tags) }
+
+// finish sends the last part of a command.
+func (d *dialogue) finish(text []byte) (imap.Response, error) {
+	if err := d.send(bytes.Join([][]byte{text, []byte("\r\n")}, nil)); err != nil {
+		return imap.Response{}, err
+	}
+	return d.answer(false)
+}
+
+// answer reads up to the answer to the last command. Untagged responses are
+// dropped, but for the capabilities in them; anything that is neither ends
+// the dialogue, for it answers a question that nobody asked.
+func (d *dialogue) answer(continuation bool) (imap.Response, error) {
+	for {
+		r, err := imap.ReadResponse(d.in, &d.budget)
+		switch {
+		case err != nil:
+			return r, err
+		case r.Tag == "+" && continuation, r.Tag == d.tag() && r.IsAnswer():
+			return r, nil
+		case r.Tag != "*":
+			return r, fmt.Errorf("%.80q does not answer what was asked", r.Raw)
+		case r.Name == "BYE":
+			return r, fmt.Errorf("BYE %.200q", r.Text)
+		case !d.note(r) && d.keep:
+			d.behind = append(d.behind, r.Raw...)
+		}
+	}
+}

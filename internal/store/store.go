@@ -1,0 +1,217 @@
+// Package store is the client's side of a store: it reaches one, secures the
+// connection, learns what the store can do, and logs a user in.
+//
+// A store is believed less than one would think. It may be down, slow, of
+// another maker next year, or somebody else's machine with its address: so
+// every wait has an end, every answer a bound, a password is only sent once
+// TLS says whom it is sent to, and nothing that was heard before TLS counts
+// after it. Only its considered refusal of a login counts as one; whatever
+// else goes wrong is the store's fault and not the user's.
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"postern/internal/imap"
+)
+
+// How a connection is secured.
+type Security uint8
+
+const (
+	Clear    Security = iota // not at all: only where postern.conf says so
+	StartTLS                 // by a command, as on port 143
+	Implicit                 // from the first octet, as on port 993
+)
+
+// Time limits, each for one step. Together they stay below the minute that
+// a client has for its login.
+const (
+	greetingTime  = 5 * time.Second  // for each answer before the login
+	handshakeTime = 10 * time.Second // RSA on a store that has been swapped out
+	loginTime     = 30 * time.Second // Dovecot holds a refusal back for up to 15 s
+)
+
+// A Store is how one store is reached.
+type Store struct {
+	Name           string // as the maps have it
+	Address        string // host:port
+	Security       Security
+	TLS            *tls.Config   // with the name or the pin to verify
+	ConnectTimeout time.Duration // for all the addresses of the host
+}
+
+// A Login is what opens a mailbox.
+type Login struct {
+	User     string // the mailbox's name, or the administrator's who opens it
+	Behalf   string // the mailbox that User opens, if it is not his own: SASL's authzid
+	Password []byte
+}
+
+// A Session is a login that the store accepted.
+type Session struct {
+	Conn         net.Conn
+	Behind       []byte            // what the store sent behind its answer
+	Capabilities imap.Capabilities // as they are now; nil where the store keeps them to itself
+	TLS          string            // the version, or empty
+}
+
+// A Refusal is what a store said when it refused a login, and meant it.
+type Refusal struct {
+	Code string // response code of RFC 5530, if there was one
+	Text string
+}
+
+func (r *Refusal) Error() string { return fmt.Sprintf("refused: [%s] %q", r.Code, r.Text) }
+
+// A Protocol is how the store is spoken to.
+type Protocol interface {
+	greet(*dialogue) error              // reads the greeting
+	startTLS(*dialogue) error           // up to the answer that begins TLS
+	capabilities(*dialogue) error       // asks what the store can do now
+	login(*dialogue, Login) error       // returns a *Refusal where it was one
+	loggedIn(*dialogue, *Session) error // completes the session
+}
+
+// dialogue is a connection before its login is over.
+type dialogue struct {
+	conn   net.Conn
+	hangUp func() // from another goroutine
+	in     *bufio.Reader
+	caps   imap.Capabilities
+	known  bool   // caps are what the store said in its present state
+	budget int    // octets it may still say before the present step is over
+	tags   int    // commands so far
+	keep   bool   // what it says is the client's, kept in
+	behind []byte // this
+}
+
+// Open logs a user in. Cancelling ctx ends the attempt, at whatever step.
+func (s *Store) Open(ctx context.Context, p Protocol, login Login) (*Session, error) {
+	// No store has such a user or password; but one that takes the octet
+	// for the end of a string or a line has others.
+	if strings.ContainsAny(login.User+login.Behalf, "\x00\r\n") || bytes.ContainsAny(login.Password, "\x00\r\n") {
+		return nil, &Refusal{Text: "NUL, CR or LF in a name or password"}
+	}
+	d, err := s.reach(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, d.hangUp)
+	session := &Session{Conn: d.conn}
+	if secure, ok := d.conn.(*tls.Conn); ok {
+		session.TLS = tls.VersionName(secure.ConnectionState().Version)
+	}
+	d.step(loginTime)
+	if err = p.login(d, login); err != nil {
+		err = fmt.Errorf("login: %w", err)
+	} else if err = p.loggedIn(d, session); err != nil {
+		err = fmt.Errorf("after login: %w", err)
+	}
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		d.conn.Close()
+		return nil, err
+	}
+	ahead, _ := d.in.Peek(d.in.Buffered())
+	session.Behind = append(d.behind, ahead...)
+	session.Conn.SetDeadline(time.Time{})
+	return session, nil
+}
+
+// Probe returns what the store says it can do before a login, once the
+// connection is as secure as it will be.
+func (s *Store) Probe(ctx context.Context, p Protocol) (imap.Capabilities, error) {
+	d, err := s.reach(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	defer d.conn.Close()
+	return d.caps, nil
+}
+
+// reach brings a connection to where a login can be tried: greeted, secured,
+// with capabilities known. It tries all the addresses of the host.
+func (s *Store) reach(ctx context.Context, p Protocol) (*dialogue, error) {
+	dialer := net.Dialer{Timeout: s.ConnectTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", s.Address)
+	if err != nil {
+		return nil, err
+	}
+	d := &dialogue{conn: conn, hangUp: func() { conn.Close() }, in: bufio.NewReader(conn)}
+	stop := context.AfterFunc(ctx, d.hangUp)
+	if err = s.prepare(d, p); !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (s *Store) prepare(d *dialogue, p Protocol) error {
+	if s.Security == Implicit {
+		if err := s.handshake(d); err != nil {
+			return err
+		}
+	}
+	d.step(greetingTime)
+	if err := p.greet(d); err != nil {
+		return fmt.Errorf("greeting: %w", err)
+	}
+	if s.Security == StartTLS {
+		d.step(greetingTime)
+		if err := p.startTLS(d); err != nil {
+			return fmt.Errorf("STARTTLS: %w", err)
+		}
+		// Octets that came in clear behind the answer would be read as
+		// if they had come under TLS: somebody has put them there.
+		if d.in.Buffered() > 0 {
+			return errors.New("STARTTLS: the store sent more in clear behind its answer")
+		}
+		if err := s.handshake(d); err != nil {
+			return err
+		}
+		d.caps, d.known = nil, false
+	}
+	if !d.known {
+		d.step(greetingTime)
+		if err := p.capabilities(d); err != nil {
+			return fmt.Errorf("capabilities: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) handshake(d *dialogue) error {
+	secure := tls.Client(d.conn, s.TLS)
+	d.conn.SetDeadline(time.Now().Add(handshakeTime))
+	if err := secure.Handshake(); err != nil {
+		return fmt.Errorf("TLS: %w", err)
+	}
+	d.conn, d.in = secure, bufio.NewReader(secure)
+	return nil
+}
+
+// step begins one step of the dialogue, with its own limits.
+func (d *dialogue) step(limit time.Duration) {
+	d.budget = imap.MaxUntagged
+	d.conn.SetDeadline(time.Now().Add(limit))
+}
+
+func (d *dialogue) send(line []byte) error {
+	_, err := d.conn.Write(line)
+	clear(line) // it may be a password
+	return err
+}
