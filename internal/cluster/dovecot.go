@@ -36,7 +36,7 @@ func (c *Cluster) startDovecot(ctx context.Context, s *Store) error {
 			return err
 		}
 	}
-	p, err := c.spawner.start(s.short(), exec.Command(dovecotDir+"/sbin/dovecot", "-F", "-c", conf))
+	p, err := c.spawner.start(s.short(), exec.Command(DovecotDir+"/sbin/dovecot", "-F", "-c", conf))
 	if err != nil {
 		return err
 	}

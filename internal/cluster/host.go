@@ -30,7 +30,7 @@ func usable() error {
 	}
 	missing := missing(packages)
 	if !hasDovecot() {
-		missing = append(missing, dovecotDir)
+		missing = append(missing, DovecotDir)
 	}
 	if len(missing) > 0 {
 		return unavailable("needs packages: run: go run ./tools/cluster install (missing: " + strings.Join(missing, " ") + ")")

@@ -34,9 +34,10 @@ var workshop = []string{"ucspi-tcp", "xinetd", "isync", "curl", "mutt", "openssl
 var aside = []string{"dovecot-core", "dovecot-imapd", "dovecot-lmtpd", "dovecot-pop3d", "dovecot-managesieved", "dovecot-sieve"}
 
 const (
-	dovecotDir  = "/opt/dovecot"
-	dovecotLib  = dovecotDir + "/lib"  // for /usr/lib/dovecot
-	dovecotConf = dovecotDir + "/conf" // for /usr/bin/doveconf
+	// DovecotDir has Dovecot's sbin and bin.
+	DovecotDir  = "/opt/dovecot"
+	dovecotLib  = DovecotDir + "/lib"  // for /usr/lib/dovecot
+	dovecotConf = DovecotDir + "/conf" // for /usr/bin/doveconf
 )
 
 // missing lists those of the packages that are not installed.
@@ -57,8 +58,9 @@ func hasDovecot() bool {
 }
 
 // Install installs the packages that sites, tests and checks need and that are not
-// there, and starts none of their services. say is told what is being done.
-func Install(ctx context.Context, say func(format string, args ...any)) error {
+// there, and starts none of their services; more are packages that the caller
+// needs beside them. say is told what is being done.
+func Install(ctx context.Context, say func(format string, args ...any), more ...string) error {
 	if err := debianRoot(); err != nil {
 		return err
 	}
@@ -71,7 +73,7 @@ func Install(ctx context.Context, say func(format string, args ...any)) error {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return err
 	}
-	need := missing(slices.Concat(packages, workshop))
+	need := missing(slices.Concat(packages, workshop, more))
 	if len(need) > 0 {
 		if err := silenceServices(); err != nil {
 			return err
@@ -85,7 +87,7 @@ func Install(ctx context.Context, say func(format string, args ...any)) error {
 		}
 	}
 	if !hasDovecot() {
-		say("unpacking dovecot to %s", dovecotDir)
+		say("unpacking dovecot to %s", DovecotDir)
 		if err := unpackDovecot(ctx, say); err != nil {
 			return fmt.Errorf("unpack dovecot: %w", err)
 		}
@@ -151,10 +153,10 @@ func speakAgain() {
 }
 
 func unpackDovecot(ctx context.Context, say func(string, ...any)) error {
-	if err := os.MkdirAll(filepath.Dir(dovecotDir), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(DovecotDir), 0o755); err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp(filepath.Dir(dovecotDir), ".dovecot-")
+	tmp, err := os.MkdirTemp(filepath.Dir(DovecotDir), ".dovecot-")
 	if err != nil {
 		return err
 	}
@@ -190,7 +192,7 @@ func unpackDovecot(ctx context.Context, say func(string, ...any)) error {
 	if err := filepath.WalkDir(home, repath); err != nil {
 		return err
 	}
-	if err := os.Rename(home, dovecotDir); err != nil {
+	if err := os.Rename(home, DovecotDir); err != nil {
 		return fmt.Errorf("%w: is a Dovecot of the host's own there?", err)
 	}
 	return nil
