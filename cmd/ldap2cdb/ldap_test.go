@@ -16,7 +16,7 @@ import (
 )
 
 // tool is the program on a command line: its exit status and standard error.
-func tool(t *testing.T, args ...string) (status int, stderr string) {
+func tool(t testing.TB, args ...string) (status int, stderr string) {
 	t.Helper()
 	real := os.Stderr
 	defer func() { os.Stderr = real }()

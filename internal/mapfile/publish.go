@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/colinmarc/cdb"
@@ -22,7 +23,8 @@ import (
 	"postern/internal/sysexits"
 )
 
-// A Draft is a map to be published.
+// A Draft is a map to be published. The Records of several are asked for at
+// the same time.
 type Draft struct {
 	Name    string // the file's name in the folder
 	Story   Story
@@ -106,11 +108,18 @@ func (w *Writer) publish(keep int, differs func(draft Draft, digest string) bool
 			return false, sysexits.CantCreate.Wrap(err)
 		}
 		pending = append(pending, file)
-		digest, err := draft.write(file.File)
-		if err != nil {
-			return false, fmt.Errorf("%s: %w", filepath.Join(w.dir, draft.Name), err)
+	}
+	digests, errs := make([]string, len(drafts)), make([]error, len(drafts))
+	var writers sync.WaitGroup
+	for i, draft := range drafts {
+		writers.Go(func() { digests[i], errs[i] = draft.write(pending[i].File) })
+	}
+	writers.Wait()
+	for i, draft := range drafts {
+		if errs[i] != nil {
+			return false, fmt.Errorf("%s: %w", filepath.Join(w.dir, draft.Name), errs[i])
 		}
-		changed = changed || differs(draft, digest)
+		changed = changed || differs(draft, digests[i])
 	}
 	if !changed {
 		return false, nil

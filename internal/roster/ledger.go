@@ -1,11 +1,10 @@
 package roster
 
 import (
-	"bufio"
 	"encoding/binary"
-	"errors"
 	"io"
 	"os"
+	"slices"
 
 	"postern/internal/sysexits"
 )
@@ -14,13 +13,16 @@ import (
 // is written before everything is settled and believed.
 type ledger struct {
 	dir  string
-	size int // what is kept in memory before a file is begun
+	size int // of a block: what is kept in memory before a file is begun
 	text []byte
 	file *os.File
+	// The file's parts, each of whole records.
+	blocks []int
 }
 
-func (l *ledger) put(key, value string) error {
-	l.text = appendText(appendText(l.text, key), value)
+func (l *ledger) put(key, value []byte) error {
+	l.text = append(binary.AppendUvarint(l.text, uint64(len(key))), key...)
+	l.text = append(binary.AppendUvarint(l.text, uint64(len(value))), value...)
 	if len(l.text) > l.size {
 		return l.flush()
 	}
@@ -34,6 +36,7 @@ func (l *ledger) flush() error {
 			return err
 		}
 	}
+	l.blocks = append(l.blocks, len(l.text))
 	_, err := l.file.Write(l.text)
 	l.text = l.text[:0]
 	return sysexits.CantCreate.Wrap(err)
@@ -49,49 +52,45 @@ func (l *ledger) finish() error {
 
 // records lists what was put; it may be called again.
 func (l *ledger) records(put func(key, value string) error) error {
-	for text := l.text; len(text) > 0; {
-		var key, value []byte
-		key, text = cutText(text)
-		value, text = cutText(text)
-		if err := put(string(key), string(value)); err != nil {
-			return err
-		}
-	}
 	if l.file == nil {
-		return nil
+		return listBlock(string(l.text), put)
 	}
 	if _, err := l.file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	in := bufio.NewReaderSize(l.file, 1<<20)
-	for {
-		key, err := readText(in)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
+	var block []byte
+	for _, size := range l.blocks {
+		block = slices.Grow(block[:0], size)[:size]
+		if _, err := io.ReadFull(l.file, block); err != nil {
 			return err
 		}
-		value, err := readText(in)
-		if err != nil {
-			return io.ErrUnexpectedEOF
-		}
-		if err := put(key, value); err != nil {
+		// One string for all, of which every key and value is a part.
+		if err := listBlock(string(block), put); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
-func readText(in *bufio.Reader) (string, error) {
-	n, err := binary.ReadUvarint(in)
-	if err != nil {
-		return "", err
+func listBlock(block string, put func(key, value string) error) error {
+	cut := func() string {
+		n, shift := 0, 0
+		for ; block[0] >= 0x80; block = block[1:] {
+			n |= int(block[0]&0x7f) << shift
+			shift += 7
+		}
+		n |= int(block[0]) << shift
+		text := block[1 : 1+n]
+		block = block[1+n:]
+		return text
 	}
-	text := make([]byte, n)
-	if _, err := io.ReadFull(in, text); err != nil {
-		return "", io.ErrUnexpectedEOF
+	for block != "" {
+		key := cut()
+		if err := put(key, cut()); err != nil {
+			return err
+		}
 	}
-	return string(text), nil
+	return nil
 }
 
 func (l *ledger) close() {
@@ -105,4 +104,7 @@ const maxMap = 1<<32 - 1
 
 // recordSize is what a record adds to a CDB: two lengths, key, value, and two
 // slots of 8 bytes in the hash tables.
-func recordSize(key, value string) int64 { return int64(8 + len(key) + len(value) + 16) }
+func recordSize(key, value []byte) int64 { return int64(8 + len(key) + len(value) + 16) }
+
+// blockSize is how many bytes of records are read back at once.
+const blockSize = 4 << 20

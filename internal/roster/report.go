@@ -107,12 +107,14 @@ type Conflict struct {
 // mostClaimants bounds what one key is worth in a report.
 const mostClaimants = 20
 
-func (r *Roster) conflict(b *book, key, kept string, claims []claim) {
+func (r *Roster) conflict(b *book, key, kept []byte, claims []claim) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	all := &r.report.Conflicts
 	if all.Count++; all.Count > mostNamed {
 		return
 	}
-	c := Conflict{Map: b.name, Key: key, Kept: kept}
+	c := Conflict{Map: b.name, Key: string(key), Kept: string(kept)}
 	for _, claim := range claims[:min(len(claims), mostClaimants)] {
 		c.Claimants = append(c.Claimants, Named{string(claim.source), string(claim.value)})
 	}
@@ -121,7 +123,9 @@ func (r *Roster) conflict(b *book, key, kept string, claims []claim) {
 }
 
 // yielded notes standard addresses that are somebody's own already.
-func (r *Roster) yielded(b *book, holder claim, yields []claim) {
+func (r *Roster) yielded(holder claim, yields []claim) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, c := range yields {
 		if c.kind == derived && string(c.source) != string(holder.source) {
 			r.report.LeftOut.add(string(c.source), "standard address taken",

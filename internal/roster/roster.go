@@ -10,6 +10,8 @@
 package roster
 
 import (
+	"bytes"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +26,7 @@ type Roster struct {
 	mu     sync.Mutex
 	report Report
 	maps   [2]*book
+	homes  map[string]*Share // by value of login.cdb
 }
 
 // A book is one map in the making.
@@ -39,9 +42,9 @@ type book struct {
 func New(dir string) *Roster { return newSized(dir, runSize) }
 
 func newSized(dir string, size int) *Roster {
-	r := &Roster{dir: dir, size: size, report: Report{Stores: map[string]*Share{}}}
+	r := &Roster{dir: dir, size: size, report: Report{Stores: map[string]*Share{}}, homes: map[string]*Share{}}
 	for i, name := range []string{"login", "address"} {
-		r.maps[i] = &book{name: name, claims: newSorter(dir, size), former: newSorter(dir, size), settled: &ledger{dir: dir, size: size}}
+		r.maps[i] = &book{name: name, claims: newSorter(dir, size), former: newSorter(dir, size), settled: &ledger{dir: dir, size: min(size, blockSize)}}
 	}
 	r.maps[0].tally, r.maps[1].tally = &r.report.Logins, &r.report.Addresses
 	return r
@@ -160,35 +163,44 @@ type Change struct {
 // Settle decides about every key, and tells of each change if changed is not
 // nil. The report is the roster's own and complete after it.
 func (r *Roster) Settle(changed func(Change) error) (*Report, error) {
+	if changed != nil { // one map after the other
+		for _, b := range r.maps {
+			if err := r.settle(b, changed); err != nil {
+				return nil, err
+			}
+		}
+		return &r.report, nil
+	}
+	done := make(chan error)
 	for _, b := range r.maps {
-		var group []claim
-		decide := func() error {
-			if len(group) == 0 {
-				return nil
-			}
-			return r.decide(b, group, changed)
-		}
-		err := merge(func(c claim) error {
-			if len(group) > 0 && string(group[0].key) != string(c.key) {
-				if err := decide(); err != nil {
-					return err
-				}
-				group = group[:0]
-			}
-			group = remember(group, c)
-			return nil
-		}, b.claims, b.former)
-		if err == nil {
-			err = decide()
-		}
-		if err == nil {
-			err = b.settled.finish()
-		}
-		if err != nil {
-			return nil, err
-		}
+		go func() { done <- r.settle(b, nil) }()
+	}
+	if err := errors.Join(<-done, <-done); err != nil {
+		return nil, err
 	}
 	return &r.report, nil
+}
+
+// settle decides about every key of one map.
+func (r *Roster) settle(b *book, changed func(Change) error) error {
+	var group []claim
+	err := merge(func(c claim) error {
+		if len(group) > 0 && !bytes.Equal(group[0].key, c.key) {
+			if err := r.decide(b, group, changed); err != nil {
+				return err
+			}
+			group = group[:0]
+		}
+		group = remember(group, c)
+		return nil
+	}, b.claims, b.former)
+	if err == nil && len(group) > 0 {
+		err = r.decide(b, group, changed)
+	}
+	if err != nil {
+		return err
+	}
+	return b.settled.finish()
 }
 
 // remember appends a copy of a claim, into the room that an earlier group left.
@@ -208,44 +220,42 @@ func remember(group []claim, c claim) []claim {
 
 // decide settles one key among its claimants, best claims first.
 func (r *Roster) decide(b *book, group []claim, changed func(Change) error) error {
-	var last string
+	var last, value []byte
 	claims := group
 	if n := len(group); group[n-1].kind == former {
-		last, claims = string(group[n-1].value), group[:n-1]
+		last, claims = group[n-1].value, group[:n-1]
 	}
 	best := claims
 	for i := range claims {
 		if claims[i].kind != claims[0].kind {
 			best = claims[:i]
-			r.yielded(b, claims[0], claims[i:])
+			r.yielded(claims[0], claims[i:])
 			break
 		}
 	}
-	key := string(group[0].key)
-	var value string
 	switch {
 	case len(best) == 0:
 	case agreed(best):
-		value = string(best[0].value)
+		value = best[0].value
 	default:
 		value = standing(best, last)
-		r.conflict(b, key, value, best)
+		r.conflict(b, group[0].key, value, best)
 	}
-	if value != "" {
+	if len(value) > 0 {
 		b.tally.Records++
-		b.tally.Bytes += recordSize(key, value)
-		if err := b.settled.put(key, value); err != nil {
+		b.tally.Bytes += recordSize(group[0].key, value)
+		if err := b.settled.put(group[0].key, value); err != nil {
 			return err
 		}
 	}
-	return r.compare(b, Change{Map: b.name, Key: key, Old: last, New: value}, changed)
+	return r.compare(b, group[0].key, last, value, changed)
 }
 
 // agreed tells whether all claimants want the same: then it is no conflict,
 // whoever they are.
 func agreed(claims []claim) bool {
 	for _, c := range claims[1:] {
-		if string(c.value) != string(claims[0].value) {
+		if !bytes.Equal(c.value, claims[0].value) {
 			return false
 		}
 	}
@@ -254,17 +264,17 @@ func agreed(claims []claim) bool {
 
 // standing returns the claim of the one who held the key in the last map. His
 // flags may have changed since.
-func standing(claims []claim, last string) string {
-	if last == "" {
-		return ""
+func standing(claims []claim, last []byte) []byte {
+	if len(last) == 0 {
+		return nil
 	}
-	var found string
+	var found []byte
 	for _, c := range claims {
-		if value := string(c.value); place(value) == place(last) {
-			if found != "" && found != value {
-				return "" // the same mailbox, open and closed at once
+		if place(string(c.value)) == place(string(last)) {
+			if found != nil && !bytes.Equal(found, c.value) {
+				return nil // the same mailbox, open and closed at once
 			}
-			found = value
+			found = c.value
 		}
 	}
 	return found
@@ -281,24 +291,21 @@ func place(value string) string {
 }
 
 // compare counts how a key has changed.
-func (r *Roster) compare(b *book, c Change, changed func(Change) error) error {
-	before, now := storesOf(b, c.Key, c.Old), storesOf(b, c.Key, c.New)
+func (r *Roster) compare(b *book, key, last, value []byte, changed func(Change) error) error {
+	same := bytes.Equal(last, value)
 	if b.name == "login" {
-		for _, store := range before {
-			r.report.share(store).Before++
-		}
-		for _, store := range now {
-			r.report.share(store).Names++
-		}
+		r.count(key, last, value)
 	}
-	switch {
-	case c.Old == c.New:
+	if same {
 		return nil
+	}
+	c := Change{Map: b.name, Key: string(key), Old: string(last), New: string(value)}
+	switch {
 	case c.Old == "":
 		b.tally.Added++
 	case c.New == "":
 		b.tally.Removed++
-	case !slices.Equal(before, now):
+	case !slices.Equal(storesOf(b, c.Key, c.Old), storesOf(b, c.Key, c.New)):
 		c.Moved = true
 		b.tally.Moved++
 	default:
@@ -308,6 +315,35 @@ func (r *Roster) compare(b *book, c Change, changed func(Change) error) error {
 		return nil
 	}
 	return changed(c)
+}
+
+// count counts a login name where it lives and where it lived.
+func (r *Roster) count(key, last, value []byte) {
+	if s := r.home(key, last); s != nil {
+		s.Before++
+	}
+	if s := r.home(key, value); s != nil {
+		s.Names++
+	}
+}
+
+// home is the share of the store that a value of login.cdb names.
+func (r *Roster) home(key, value []byte) *Share {
+	if s, known := r.homes[string(value)]; known {
+		return s
+	}
+	if len(value) == 0 {
+		return nil
+	}
+	l, err := account.ParseLocation(string(key), string(value))
+	if err != nil {
+		return nil
+	}
+	s := r.report.share(l.Store)
+	if bytes.IndexByte(value, '@') < 0 { // nobody's alone, so there are few
+		r.homes[string(value)] = s
+	}
+	return s
 }
 
 // storesOf lists the stores in a value; a value that cannot be read, from a

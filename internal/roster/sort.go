@@ -51,17 +51,26 @@ type sorter struct {
 type mark struct {
 	prefix uint64
 	at     uint32
+	key    uint16 // its length, which is below 2^14: see maxKey
+	kind   kind
 }
 
 func newSorter(dir string, size int) *sorter { return &sorter{dir: dir, size: size} }
 
+// maxKey is what a key's mark can tell of its length. Names of accounts are
+// bounded far below; a last map of foreign making might hold anything.
+const maxKey = 1<<14 - 1
+
 func (s *sorter) add(key string, kind kind, value, source string) error {
+	if len(key) > maxKey {
+		return sysexits.DataErr.Errorf("a key of %d bytes", len(key))
+	}
 	if len(s.text) > s.size {
 		if err := s.spill(); err != nil {
 			return err
 		}
 	}
-	s.index = append(s.index, mark{prefixOf(key), uint32(len(s.text))})
+	s.index = append(s.index, mark{prefixOf(key), uint32(len(s.text)), uint16(len(key)), kind})
 	s.text = appendText(s.text, key)
 	s.text = append(s.text, byte(kind))
 	s.text = appendText(s.text, value)
@@ -127,15 +136,18 @@ func sortMarks(text []byte, index []mark) {
 		if a.prefix != b.prefix {
 			return cmp.Compare(a.prefix, b.prefix)
 		}
-		return compareAt(text[a.at:], text[b.at:])
+		return cmp.Or(bytes.Compare(a.keyIn(text), b.keyIn(text)), cmp.Compare(a.kind, b.kind))
 	})
 }
 
-// compareAt compares the claims at the start of two texts.
-func compareAt(a, b []byte) int {
-	x, restX := cutText(a)
-	y, restY := cutText(b)
-	return cmp.Or(bytes.Compare(x, y), cmp.Compare(restX[0], restY[0]))
+// keyIn returns the key that a mark stands for.
+func (m mark) keyIn(text []byte) []byte {
+	width := uint32(1) // of the length before the key
+	if m.key >= 0x80 {
+		width = 2
+	}
+	at := m.at + width
+	return text[at : at+uint32(m.key)]
 }
 
 func cutText(b []byte) (text, rest []byte) {
