@@ -100,7 +100,7 @@ type Route struct {
 	Mirrors   map[string]string `toml:"domain-alias"` // a domain, and the one whose addresses it has, too
 	Transport string            // template of a nexthop, for stores without their own
 	Delimiter string            // recipient_delimiter of main.cf
-	Unknown   string            // transport of addresses in our domains that nobody has
+	Unknown   string            // transport for addresses in our domains that no table has
 	Lenient   bool              // defer mail that leads nowhere instead of refusing the maps
 	Text      bool              // text for postmap(1) instead of CDB
 }
@@ -153,7 +153,7 @@ func Default() *Config {
 		Route: Route{
 			Transport: "lmtp:inet:[{store}]:2003",
 			Delimiter: "+",
-			Unknown:   "retry:4.1.1 Unknown address, or not known here yet",
+			Unknown:   "lmtp:unix:no-route-in-transport-table",
 		},
 		Store: Store{TLS: TLSStartTLS},
 	}
