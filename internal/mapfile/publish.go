@@ -161,11 +161,11 @@ func (d Draft) write(f *os.File) (string, error) {
 	}
 	digest := newDigest()
 	var zeros []string // keys with the hash 0, see mendZeroHash
-	put := func(key, value string) error {
-		if hashOf([]byte(key)) == 0 {
-			zeros = append(zeros, key)
+	put := func(key, value []byte) error {
+		if hashOf(key) == 0 {
+			zeros = append(zeros, string(key))
 		}
-		switch err := out.Put([]byte(key), []byte(value)); {
+		switch err := out.Put(key, value); {
 		case errors.Is(err, cdb.ErrTooMuchData):
 			return sysexits.DataErr.Errorf("more than a CDB can hold, 4 GiB, after %d records", digest.records)
 		case err != nil:
@@ -173,12 +173,14 @@ func (d Draft) write(f *os.File) (string, error) {
 		}
 		return nil
 	}
+	var k, v []byte
 	err = d.Records(func(key, value string) error {
 		if err := checkRecord(key, value); err != nil {
 			return err
 		}
-		digest.add([]byte(key), []byte(value))
-		return put(key, value)
+		k, v = append(k[:0], key...), append(v[:0], value...)
+		digest.add(k, v)
+		return put(k, v)
 	})
 	if err != nil {
 		return "", err
@@ -190,7 +192,7 @@ func (d Draft) write(f *os.File) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := put(storyKey, text); err != nil {
+	if err := put([]byte(storyKey), []byte(text)); err != nil {
 		return "", err
 	}
 	if err := out.Close(); err != nil {

@@ -19,6 +19,7 @@ type leg struct {
 // disabled member neither bounces nor stops.
 func (t *Tables) assemble(address string, legs []leg) route {
 	r := route{transport: aliasedResult}
+	var alias []string
 	for _, l := range legs {
 		if t.clashes[l.address] != "" {
 			return route{transport: doubtResult}
@@ -29,14 +30,15 @@ func (t *Tables) assemble(address string, legs []leg) route {
 		if l.address == address {
 			r.transport = t.transportOf(l.mailbox)
 		}
-		r.alias = append(r.alias, l.address)
+		alias = append(alias, l.address)
 	}
 	switch {
-	case len(r.alias) == 0:
+	case len(alias) == 0:
 		return route{transport: disabledResult}
-	case len(r.alias) == 1 && r.alias[0] == address:
-		r.alias = nil
+	case len(alias) == 1 && alias[0] == address:
+		return r
 	}
+	r.alias = strings.Join(alias, ", ")
 	return r
 }
 
@@ -49,14 +51,16 @@ func (t *Tables) transportOf(mailbox string) string {
 	case flags&account.Hold != 0:
 		return holdResult
 	}
-	store := mailbox[strings.LastIndexByte(mailbox, '@')+1:]
-	return t.nexthops[strings.Trim(store, "[]")]
+	return t.nexthops[strings.Trim(domainOf(mailbox), "[]")]
 }
 
 // route decides about an address that is no knot.
 func (t *Tables) route(address, value string) (route, error) {
 	if r, ok := t.special[address]; ok {
 		return r, nil
+	}
+	if mailbox, ok := t.soleMailbox(value); ok {
+		return t.plainRoute(address, mailbox, value), nil
 	}
 	destinations, err := t.destinations(address, value)
 	if err != nil {
@@ -76,6 +80,21 @@ func (t *Tables) route(address, value string) (route, error) {
 		legs = append(legs, leg{delivery, mailbox, t.flags[mailbox]&account.Disabled != 0})
 	}
 	return t.assemble(address, legs), nil
+}
+
+// plainRoute is what assemble would make of one leg.
+func (t *Tables) plainRoute(address, mailbox, value string) route {
+	switch {
+	case len(t.flags) > 0 && t.flags[value]&account.Disabled != 0:
+		return route{transport: disabledResult}
+	case t.isDelivery(address, mailbox):
+		return route{transport: t.transportOf(value)}
+	}
+	delivery := t.plainDelivery(mailbox)
+	if len(t.clashes) > 0 && t.clashes[delivery] != "" {
+		return route{transport: doubtResult}
+	}
+	return route{transport: aliasedResult, alias: delivery}
 }
 
 // each lists every address with its route: those of address.cdb, the delivery
@@ -139,7 +158,7 @@ func (t *Tables) mirror(mirrored, address string, r route, yield func(string, ro
 	case address[0] == '@':
 		return yield(mirrored, r)
 	}
-	return yield(mirrored, route{transport: aliasedResult, alias: []string{address}})
+	return yield(mirrored, route{transport: aliasedResult, alias: address})
 }
 
 // A Table lists its records, ready for mapfile.Draft.
@@ -151,10 +170,10 @@ type Table struct {
 // List returns the four tables.
 func (t *Tables) List() []Table {
 	return []Table{
-		{Domain, t.listDomains},
+		{Transport, t.listTransports},
 		{Recipient, t.listRecipients},
 		{Alias, t.listAliases},
-		{Transport, t.listTransports},
+		{Domain, t.listDomains},
 	}
 }
 
@@ -179,8 +198,8 @@ func (t *Tables) listTransports(put func(key, value string) error) error {
 func (t *Tables) listAliases(put func(key, value string) error) error {
 	return t.each(func(address string, r route) error {
 		switch {
-		case len(r.alias) > 0:
-			return put(address, strings.Join(r.alias, ", "))
+		case r.alias != "":
+			return put(address, r.alias)
 		case address[0] != '@' && t.hasCatchAll(domainOf(address)):
 			// Or the catch-all would get it, virtual(5).
 			return put(address, address)
@@ -194,6 +213,19 @@ func (t *Tables) hasCatchAll(domain string) bool {
 }
 
 func (t *Tables) listRecipients(put func(key, value string) error) error {
+	if len(t.site.Aliases) == 0 && len(t.catchAll) == 0 {
+		// All of them, whatever their route.
+		err := t.mailings.Records(func(key, _ string) error {
+			if address, ok := t.address(key); ok {
+				return put(address, "OK")
+			}
+			return nil
+		})
+		for i := 0; err == nil && i < len(t.homeless); i++ {
+			err = put(t.homeless[i], "OK")
+		}
+		return err
+	}
 	return t.each(func(address string, r route) error {
 		if address[0] == '@' && r.transport == disabledResult {
 			return nil // as if there were no catch-all

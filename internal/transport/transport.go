@@ -68,16 +68,17 @@ type Tables struct {
 	site             Site
 	logins, mailings Map // login.cdb, address.cdb
 
-	flags    map[string]account.Flags // of mailboxes, by mailbox@store
-	homes    map[string]string        // delivery addresses that address.cdb lacks, and their mailboxes
-	homeless []string                 // the same, in the order they were met
-	clashes  map[string]string        // those that two mailboxes have, and why
-	special  map[string]route         // addresses that need more than a look at their destinations
-	catchAll map[string]bool          // domains with an @domain address
-	renamed  map[string]string        // addresses that address.cdb quotes without need, and its key
-	foreign  map[string]int           // domains that are not the site's, and how many addresses are there
-	domains  []string
-	nexthops map[string]string // by store
+	flags     map[string]account.Flags // of mailboxes, by mailbox@store
+	homes     map[string]string        // delivery addresses that address.cdb lacks, and their mailboxes
+	homeless  []string                 // the same, in the order they were met
+	clashes   map[string]string        // those that two mailboxes have, and why
+	special   map[string]route         // addresses that need more than a look at their destinations
+	catchAll  map[string]bool          // domains with an @domain address
+	renamed   map[string]string        // addresses that address.cdb quotes without need, and its key
+	inhabited map[string]bool          // domains that address.cdb has addresses in
+	foreign   map[string]int           // those that are not the site's, and how many addresses are there
+	domains   []string
+	nexthops  map[string]string // by store
 
 	deliveryDomains map[string]bool // where the site names no domain
 
@@ -87,7 +88,7 @@ type Tables struct {
 // A route is what the tables say of one address.
 type route struct {
 	transport string
-	alias     []string // none: not rewritten
+	alias     string // the alias table's value; none: not rewritten
 }
 
 // Plan reads both maps and finds what is in doubt. An error means that no table
@@ -95,14 +96,15 @@ type route struct {
 func Plan(site Site, logins, addresses Map) (*Tables, error) {
 	t := &Tables{
 		site: site, logins: logins, mailings: addresses,
-		flags:    map[string]account.Flags{},
-		homes:    map[string]string{},
-		clashes:  map[string]string{},
-		special:  map[string]route{},
-		catchAll: map[string]bool{},
-		renamed:  map[string]string{},
-		foreign:  map[string]int{},
-		nexthops: map[string]string{},
+		flags:     map[string]account.Flags{},
+		homes:     map[string]string{},
+		clashes:   map[string]string{},
+		special:   map[string]route{},
+		catchAll:  map[string]bool{},
+		renamed:   map[string]string{},
+		inhabited: map[string]bool{},
+		foreign:   map[string]int{},
+		nexthops:  map[string]string{},
 
 		deliveryDomains: map[string]bool{},
 	}
@@ -188,10 +190,14 @@ func (t *Tables) deliveryAddress(mailbox string) (string, error) {
 	if local == "" || account.CheckAddress(address) != nil {
 		return "", fmt.Errorf("mailbox %q makes no address", mailbox)
 	}
-	if len(t.site.Domains) == 0 {
-		t.deliveryDomains[domain] = true
-	}
 	return address, nil
+}
+
+// meet notes the domain of a delivery address, for a site that names none.
+func (t *Tables) meet(delivery string) {
+	if len(t.site.Domains) == 0 {
+		t.deliveryDomains[domainOf(delivery)] = true
+	}
 }
 
 type errNoDomain string
@@ -202,7 +208,12 @@ func (e errNoDomain) Error() string {
 
 // readKeys finds the keys that are special by their form.
 func (t *Tables) readKeys() error {
+	last := ""
 	return t.mailings.Records(func(key, _ string) error {
+		if domain := domainOf(key); domain != last {
+			last = domain
+			t.inhabited[domain] = true
+		}
 		switch key[0] {
 		case '@':
 			t.catchAll[key[1:]] = true
@@ -267,9 +278,15 @@ func (t *Tables) get(address string) (value string, found bool, err error) {
 // no address leads to: a login name gets mail, too.
 func (t *Tables) readLogins() error {
 	return t.logins.Records(func(login, value string) error {
+		if plain, err := t.isPlainLogin(login, value); plain || err != nil {
+			return err
+		}
 		at, err := account.ParseLocation(login, value)
 		if err != nil {
 			return sysexits.DataErr.Errorf("login %q: %w", login, err)
+		}
+		if _, err := t.nexthop(at.Store); err != nil {
+			return err
 		}
 		to := account.Destination{Mailbox: at.Mailbox, Store: at.Store}
 		if at.Flags != 0 {
@@ -282,6 +299,7 @@ func (t *Tables) readLogins() error {
 		if err != nil {
 			return t.refuse("login %q: %v", login, err)
 		}
+		t.meet(address)
 		claimed, found, err := t.get(address)
 		switch {
 		case err != nil:
@@ -307,9 +325,6 @@ func (t *Tables) refuse(format string, args ...any) error {
 
 // settle notes a mailbox under its delivery address.
 func (t *Tables) settle(address string, to account.Destination) error {
-	if _, err := t.nexthop(to.Store); err != nil {
-		return err
-	}
 	home, mailbox := t.homes[address], to.String()
 	switch {
 	case home == "":
@@ -389,10 +404,20 @@ func (t *Tables) readAddresses() (knots []string, err error) {
 		if !ok {
 			return nil
 		}
-		if err := account.CheckAddress(address); err != nil {
-			return sysexits.DataErr.Wrap(err)
+		if !t.isPlainAddress(address) {
+			if err := account.CheckAddress(address); err != nil {
+				return sysexits.DataErr.Wrap(err)
+			}
 		}
-		t.foreign[domainOf(address)]++
+		t.count(domainOf(address))
+		if mailbox, ok := t.soleMailbox(value); ok {
+			if t.isDelivery(address, mailbox) {
+				return nil
+			}
+			if claimed, found, err := t.get(t.plainDelivery(mailbox)); err != nil || found && claimed == value {
+				return err
+			}
+		}
 		destinations, err := t.destinations(address, value)
 		if err != nil {
 			return err
@@ -431,6 +456,7 @@ func (t *Tables) isStraight(address string, to account.Destination) (bool, error
 	if err != nil {
 		return false, nil
 	}
+	t.meet(delivery)
 	if delivery == address {
 		return true, nil
 	}
@@ -446,6 +472,9 @@ func (t *Tables) isStraight(address string, to account.Destination) (bool, error
 
 // ours tells whether an address may be one of the maps'.
 func (t *Tables) ours(address string) bool {
+	if !t.inhabited[domainOf(address)] && !t.ownDomain(address) {
+		return false
+	}
 	_, found, err := t.entry(address)
 	if found || err != nil {
 		return true
