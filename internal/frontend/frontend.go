@@ -12,10 +12,12 @@ package frontend
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postern/internal/account"
@@ -38,6 +40,10 @@ type Frontend struct {
 	TLS            *tls.Config // nil: no certificate, so no TLS
 	AllowPlaintext bool        // passwords without TLS
 
+	// ClientName tells whose certificate a client has shown, or "" if nobody's.
+	// Nil: certificates do not count.
+	ClientName func(*x509.Certificate) string
+
 	// Capabilities returns what all stores have, or a list that the
 	// administrator has fixed.
 	Capabilities func() imap.Capabilities
@@ -47,6 +53,8 @@ type Frontend struct {
 	DrainTime    time.Duration // for sessions with a store, once Serve's context has ended
 
 	Log *slog.Logger
+
+	challenge atomic.Value // []byte, the last that a store answered a token with
 }
 
 var errShutdown = errors.New("shutdown")

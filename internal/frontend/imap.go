@@ -1,7 +1,7 @@
 package frontend
 
 import (
-	"bytes"
+	"encoding/base64"
 	"errors"
 	"slices"
 
@@ -29,19 +29,19 @@ var imapCommands = map[string]struct {
 	run  func(*imapSession) bool
 	when when
 }{
-	"CAPABILITY":   {(*imapSession).capability, always},
-	"NOOP":         {(*imapSession).noop, always},
-	"LOGOUT":       {(*imapSession).logout, always},
-	"ID":           {(*imapSession).identify, always},
+	"CAPABILITY":   {(*imapSession).capability, anyTime},
+	"NOOP":         {(*imapSession).noop, anyTime},
+	"LOGOUT":       {(*imapSession).logout, anyTime},
+	"ID":           {(*imapSession).identify, anyTime},
 	"STARTTLS":     {(*imapSession).starttls, inClear},
-	"LOGIN":        {(*imapSession).loginCommand, always}, // privacy: where the arguments are read
-	"AUTHENTICATE": {(*imapSession).authenticate, always},
+	"LOGIN":        {(*imapSession).loginCommand, anyTime}, // under TLS, or where a password may be sent in clear
+	"AUTHENTICATE": {(*imapSession).authenticate, anyTime}, // the same, by mechanism
 }
 
 type when uint8
 
 const (
-	always  when = iota
+	anyTime when = iota
 	inClear      // BAD under TLS
 )
 
@@ -113,10 +113,11 @@ func (p *imapSession) capabilities() imap.Capabilities {
 	if p.canStartTLS() {
 		add("STARTTLS")
 	}
-	if p.private() {
-		add("AUTH=PLAIN")
-	} else {
+	if !p.private() {
 		add("LOGINDISABLED")
+	}
+	for _, name := range p.offered() {
+		add("AUTH=" + name)
 	}
 	add(shared...)
 	return list
@@ -187,7 +188,7 @@ func (p *imapSession) ok(text string) { p.write("%s OK %s\r\n", p.tag, text) }
 
 func (p *imapSession) no(f *failure) { p.write("%s NO [%s] %s\r\n", p.tag, f.code, f.text) }
 
-var needsPrivacy = &failure{"PRIVACYREQUIRED", "TLS is required to log in"}
+var needsPrivacy = &failure{code: "PRIVACYREQUIRED", text: "TLS is required to log in"}
 
 func (p *imapSession) capability() bool {
 	if !p.r.CRLF() {
@@ -247,6 +248,10 @@ func (p *imapSession) loginCommand() bool {
 	if !p.r.SP() || !p.r.Astring(&user, maxUser) || !p.r.SP() || !p.r.Astring(&password, maxPassword) || !p.r.CRLF() {
 		return false
 	}
+	if !p.private() {
+		p.no(needsPrivacy)
+		return true
+	}
 	p.attempt(credentials{user: string(user), password: password})
 	return true
 }
@@ -263,52 +268,47 @@ func (p *imapSession) authenticate() bool {
 	if !ok || p.r.TrySP() && !p.r.Base64(&message) || message == nil && !p.r.CRLF() {
 		return false
 	}
+	m, works := p.mechanismNamed(mechanism)
 	switch {
-	case mechanism != "PLAIN":
+	case !works:
 		p.write("%s NO Mechanism is not supported\r\n", p.tag)
 		return true
-	case !p.private():
+	case m.secret && !p.private():
 		p.no(needsPrivacy)
 		return true
 	}
-	if message == nil {
-		p.write("+ \r\n")
-		if !p.r.Response(&message) {
-			return false
-		}
+	c, err := m.read(p.session, message, p.ask)
+	defer c.wipe()
+	switch {
+	case err == errMessage:
+		p.write("%s BAD Invalid authentication message\r\n", p.tag)
+		p.fault()
+	case err != nil:
+		return false
+	default:
+		p.attempt(c)
 	}
-	c, ok := parsePlain(message)
-	if !ok {
-		return p.wrongMessage()
-	}
-	p.attempt(c)
 	return true
 }
 
-// wrongMessage answers a SASL message that decodes to no sense.
-func (p *imapSession) wrongMessage() bool {
-	p.write("%s BAD Invalid authentication message\r\n", p.tag)
-	p.fault()
-	return true
-}
-
-// parsePlain takes the message of PLAIN apart, RFC 4616 2. The password is a
-// part of the message itself, and is wiped with it.
-func parsePlain(message []byte) (credentials, bool) {
-	parts := bytes.SplitN(message, []byte{0}, 4)
-	if len(parts) != 3 || len(parts[1]) == 0 || len(parts[2]) == 0 {
-		return credentials{}, false
+// ask sends a challenge. Without one the line is "+ " all the same.
+func (p *imapSession) ask(challenge string) (answer []byte, err error) {
+	p.write("+ %s\r\n", base64.StdEncoding.EncodeToString([]byte(challenge)))
+	if !p.r.Response(&answer) {
+		return nil, p.r.Err()
 	}
-	return credentials{behalf: string(parts[0]), user: string(parts[1]), password: parts[2]}, true
+	return answer, nil
 }
 
 // attempt logs in and tells the client how it went.
 func (p *imapSession) attempt(c credentials) {
-	if !p.private() {
-		p.no(needsPrivacy)
-		return
-	}
 	f := p.login(c)
+	if f != nil && f.challenge != nil && p.ended == "" {
+		if _, err := p.ask(string(f.challenge)); err != nil && err != imap.ErrCancelled {
+			p.refuse()
+			return
+		}
+	}
 	switch {
 	case p.ended != "":
 	case f != nil:

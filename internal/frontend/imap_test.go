@@ -15,7 +15,7 @@ import (
 	"postern/internal/store"
 )
 
-const greeting = "* OK [CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN] Ready\r\n"
+const greeting = "* OK [CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN AUTH=LOGIN] Ready\r\n"
 
 const failed = "NO [AUTHENTICATIONFAILED] Authentication failed\r\n"
 const down = "NO [UNAVAILABLE] Temporarily unavailable, try again later\r\n"
@@ -313,7 +313,7 @@ func TestRule2_7_ID(t *testing.T) {
 func TestRule3_Commands(t *testing.T) {
 	s := newSite(t, nil)
 	s.talk(t, []exchange{
-		{"a CAPABILITY\r\n", "* CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN\r\na OK Done\r\n"},
+		{"a CAPABILITY\r\n", "* CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN AUTH=LOGIN\r\na OK Done\r\n"},
 		{"a SELECT INBOX\r\n", "a BAD Log in first\r\n"},
 		{"a ENABLE UTF8=ACCEPT\r\n", "a BAD Log in first\r\n"},
 		{"a IDLE\r\n", "a BAD Log in first\r\n"},
@@ -416,7 +416,7 @@ func TestRule5_1_STARTTLS(t *testing.T) {
 	c.want("a OK Begin TLS\r\n")
 	c.startTLS(clientTLS())
 	c.send("b CAPABILITY\r\nc STARTTLS\r\n")
-	c.want("* CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN\r\nb OK Done\r\nc BAD TLS is on already\r\n")
+	c.want("* CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN AUTH=LOGIN\r\nb OK Done\r\nc BAD TLS is on already\r\n")
 
 	implicit := newSite(t, func(s *site) { s.TLS = serverTLS(); s.addr = "imaps" })
 	c = implicit.connect()
@@ -525,7 +525,7 @@ func TestRule6_2_CapabilitiesAreWhatStoresShare(t *testing.T) {
 	s := newSite(t, func(s *site) {
 		s.Capabilities = all("IMAP4rev1 IMAP4rev2 LITERAL+ LITERAL- IDLE UIDPLUS AUTH=GSSAPI STARTTLS LOGINDISABLED LOGIN-REFERRALS UNAUTHENTICATE X-NETSCAPE SASL-IR idle")
 	})
-	const list = "IMAP4rev1 IMAP4rev2 SASL-IR ID AUTH=PLAIN LITERAL+ IDLE UIDPLUS"
+	const list = "IMAP4rev1 IMAP4rev2 SASL-IR ID AUTH=PLAIN AUTH=LOGIN LITERAL+ IDLE UIDPLUS"
 	c := s.connect()
 	c.want("* OK [CAPABILITY " + list + "] Ready\r\n")
 	c.send("a CAPABILITY\r\n")
@@ -609,7 +609,7 @@ func TestRule7_5_HalfClosedClients(t *testing.T) {
 	c = newSite(t, nil).client()
 	c.send("a NOOP\r\nb LOGIN x y\r\nc CAPABILITY\r\n")
 	c.conn.(*net.TCPConn).CloseWrite()
-	c.wantEnd("a OK Done\r\nb " + failed + "* CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN\r\nc OK Done\r\n")
+	c.wantEnd("a OK Done\r\nb " + failed + "* CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN AUTH=LOGIN\r\nc OK Done\r\n")
 }
 
 func TestRule8_1_Greetings(t *testing.T) {

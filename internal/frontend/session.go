@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -206,21 +207,17 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// credentials are what a client has to show.
-type credentials struct {
-	user     string // who proves who he is
-	behalf   string // whose mailbox he wants, if not his own
-	password []byte
-}
-
 // A failure is what a client may know of a login that did not succeed: a
 // response code of RFC 5530, and a sentence. The cause is the log's.
-type failure struct{ code, text string }
+type failure struct {
+	code, text string
+	challenge  []byte // comes before it, where the client showed a token
+}
 
 var (
-	denied       = &failure{"AUTHENTICATIONFAILED", "Authentication failed"}
-	unauthorized = &failure{"AUTHORIZATIONFAILED", "Authorization failed"}
-	unavailable  = &failure{"UNAVAILABLE", "Temporarily unavailable, try again later"}
+	denied       = &failure{code: "AUTHENTICATIONFAILED", text: "Authentication failed"}
+	unauthorized = &failure{code: "AUTHORIZATIONFAILED", text: "Authorization failed"}
+	unavailable  = &failure{code: "UNAVAILABLE", text: "Temporarily unavailable, try again later"}
 )
 
 var errGone = errors.New("client gone")
@@ -228,7 +225,7 @@ var errGone = errors.New("client gone")
 // login opens the user's mailbox. With nil the session is over once the
 // client has been told: what follows is the store's.
 func (s *session) login(c credentials) *failure {
-	defer clear(c.password)
+	defer c.wipe()
 	start := time.Now()
 	ctx, release := context.WithDeadlineCause(s.ctx, s.deadline, os.ErrDeadlineExceeded)
 	defer release()
@@ -246,7 +243,38 @@ func (s *session) login(c credentials) *failure {
 		s.lost(context.Cause(ctx))
 	}
 	s.opened = opened
+	if failure == denied && c.token != "" {
+		failure = s.deniedToken(cause)
+	}
 	return failure
+}
+
+// deniedToken gives a refused token the challenge that comes before the NO in
+// both of the bearer mechanisms: the store's, which tells the client where to
+// get a new token. Users that no store was asked about get the last one that
+// any store gave, so that they cannot be told from the others.
+func (s *session) deniedToken(cause error) *failure {
+	if refusal, ok := errors.AsType[*store.Refusal](cause); ok && json.Valid(refusal.Challenge) {
+		s.challenge.Store(refusal.Challenge)
+	}
+	challenge, ok := s.challenge.Load().([]byte)
+	if !ok {
+		challenge = []byte(`{"status":"invalid_token"}`)
+	}
+	return &failure{code: denied.code, text: denied.text, challenge: challenge}
+}
+
+// certified returns whom TLS has shown the client to be, if that is to count.
+func (s *session) certified() string {
+	secure, ok := s.conn.(*tls.Conn)
+	if !ok || s.ClientName == nil {
+		return ""
+	}
+	chains := secure.ConnectionState().VerifiedChains
+	if len(chains) == 0 {
+		return ""
+	}
+	return s.ClientName(chains[0][0])
 }
 
 // failed tells the log why a login failed, and takes the time that every
@@ -312,8 +340,15 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 	if err != nil {
 		return nil, unavailable, err
 	}
-	login := store.Login{User: where.Mailbox, Password: c.password}
-	if c.behalf != "" {
+	login := store.Login{User: where.Mailbox, Password: c.password, Mechanism: c.token, Message: c.message}
+	switch {
+	case c.certified && c.behalf != "":
+		return nil, unauthorized, errors.New("the certificate is another's")
+	case c.certified && target.Admin == "":
+		return nil, unavailable, errors.New("no admin in postern.conf to log in with for a certificate")
+	case c.certified:
+		login = store.Login{User: target.Admin, Behalf: where.Mailbox, Password: target.AdminPassword}
+	case c.behalf != "":
 		login.User, login.Behalf = c.user, where.Mailbox
 	}
 	opened, err := target.Open(ctx, s.protocol.store(), login)
@@ -333,7 +368,7 @@ func passOn(r *store.Refusal) *failure {
 	code, _, _ := strings.Cut(strings.ToUpper(r.Code), " ")
 	switch code {
 	case "EXPIRED", "CONTACTADMIN", "LIMIT", "UNAVAILABLE", "INUSE", "NOPERM", "ALERT":
-		return &failure{code, printable(r.Text)}
+		return &failure{code: code, text: printable(r.Text)}
 	case "AUTHORIZATIONFAILED":
 		return unauthorized
 	case "REFERRAL", "PRIVACYREQUIRED", "ENCRYPTIONREQUIRED", "SERVERBUG", "CLIENTBUG", "CORRUPTION":

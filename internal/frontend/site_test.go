@@ -285,7 +285,7 @@ func (f *fakeStore) play(conn net.Conn, script string) {
 	conn.SetDeadline(time.Now().Add(patience))
 	in := bufio.NewReader(conn)
 	for line := range strings.SplitSeq(strings.TrimSpace(script), "\n") {
-		line = strings.TrimSpace(line)
+		line = strings.TrimLeft(line, " \t")
 		text := strings.NewReplacer(`\r`, "\r", `\n`, "\n", `\0`, "\x00").Replace(line[min(3, len(line)):])
 		switch {
 		case strings.HasPrefix(line, "S: "):

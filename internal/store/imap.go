@@ -54,16 +54,18 @@ func (imapStore) login(d *dialogue, login Login) error {
 	caps := d.caps
 	d.known = false // a login changes the list
 	var r imap.Response
+	var challenge []byte
 	var err error
 	switch {
+	case login.Mechanism != "":
+		if !caps.Has("AUTH=" + login.Mechanism) {
+			return fmt.Errorf("the store does not offer AUTH=%s", login.Mechanism)
+		}
+		r, challenge, err = d.authenticate(login.Mechanism, encode(login.Message), caps.Has("SASL-IR"))
 	case caps.Has("AUTH=PLAIN"):
 		message := login.plain()
 		defer clear(message)
-		if caps.Has("SASL-IR") {
-			r, err = d.command([]byte("AUTHENTICATE PLAIN "), message)
-		} else if r, err = d.begin([]byte("AUTHENTICATE PLAIN\r\n")); err == nil && r.Tag == "+" {
-			r, err = d.finish(message)
-		}
+		r, _, err = d.authenticate("PLAIN", message, caps.Has("SASL-IR"))
 	case login.Behalf != "":
 		return &Refusal{Code: "AUTHORIZATIONFAILED", Text: "the store has no AUTH=PLAIN"}
 	case caps.Has("LOGINDISABLED"):
@@ -75,12 +77,42 @@ func (imapStore) login(d *dialogue, login Login) error {
 	case err != nil:
 		return err
 	case r.Name == "NO":
-		return &Refusal{Code: r.Code, Text: r.Text}
+		return &Refusal{Code: r.Code, Text: r.Text, Challenge: challenge}
 	case r.Name != "OK":
 		return fmt.Errorf("%s %.200q", r.Name, r.Text)
 	}
 	d.note(r)
 	return nil
+}
+
+// authenticate sends one message. A store that answers a token with a
+// challenge has refused it already, and only wants to be told to go on: with
+// %x01 in OAUTHBEARER (RFC 7628 3.2.3), with nothing in XOAUTH2.
+func (d *dialogue) authenticate(mechanism string, message []byte, initial bool) (r imap.Response, challenge []byte, err error) {
+	if initial {
+		r, err = d.begin([]byte("AUTHENTICATE "+mechanism+" "), message, []byte("\r\n"))
+	} else if r, err = d.begin([]byte("AUTHENTICATE " + mechanism + "\r\n")); err == nil && r.Tag == "+" {
+		if err = d.send(bytes.Join([][]byte{message, []byte("\r\n")}, nil)); err == nil {
+			r, err = d.answer(true)
+		}
+	}
+	if err != nil || r.Tag != "+" {
+		return r, nil, err
+	}
+	if mechanism == "PLAIN" {
+		return r, nil, errors.New("a challenge to PLAIN")
+	}
+	if challenge, err = base64.StdEncoding.DecodeString(r.Text); err != nil {
+		return r, nil, fmt.Errorf("the challenge: %w", err)
+	}
+	answer := ""
+	if mechanism == "OAUTHBEARER" {
+		answer = "AQ=="
+	}
+	if r, err = d.finish([]byte(answer)); err == nil && r.Name == "OK" {
+		err = errors.New("OK behind a challenge that says no")
+	}
+	return r, challenge, err
 }
 
 // plain is the message of SASL PLAIN in base64, RFC 4616 2.
@@ -92,6 +124,10 @@ func (l Login) plain() []byte {
 	message = append(message, 0)
 	message = append(message, l.Password...)
 	defer clear(message)
+	return encode(message)
+}
+
+func encode(message []byte) []byte {
 	encoded := make([]byte, base64.StdEncoding.EncodedLen(len(message)))
 	base64.StdEncoding.Encode(encoded, message)
 	return encoded
@@ -174,8 +210,8 @@ func (d *dialogue) command(parts ...[]byte) (imap.Response, error) {
 
 // begin sends the first part of a command, and returns the continuation or
 // the tagged answer.
-func (d *dialogue) begin(text []byte) (imap.Response, error) {
-	if err := d.write(text); err != nil {
+func (d *dialogue) begin(parts ...[]byte) (imap.Response, error) {
+	if err := d.write(parts...); err != nil {
 		return imap.Response{}, err
 	}
 	return d.answer(true)

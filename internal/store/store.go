@@ -47,13 +47,22 @@ type Store struct {
 	Security       Security
 	TLS            *tls.Config   // with the name or the pin to verify
 	ConnectTimeout time.Duration // for all the addresses of the host
+
+	// Admin may open every mailbox there, in the name of a user who has shown
+	// who he is by other means than a password.
+	Admin         string
+	AdminPassword []byte
 }
 
-// A Login is what opens a mailbox.
+// A Login is what opens a mailbox: a password, or a message of a SASL mechanism
+// that the store is to judge as it is.
 type Login struct {
 	User     string // the mailbox's name, or the administrator's who opens it
 	Behalf   string // the mailbox that User opens, if it is not his own: SASL's authzid
 	Password []byte
+
+	Mechanism string // OAUTHBEARER, XOAUTH2
+	Message   []byte
 }
 
 // A Session is a login that the store accepted.
@@ -68,6 +77,10 @@ type Session struct {
 type Refusal struct {
 	Code string // response code of RFC 5530, if there was one
 	Text string
+
+	// Challenge is what the store had to say of a token, before it refused
+	// it: JSON, RFC 7628 3.2.2.
+	Challenge []byte
 }
 
 func (r *Refusal) Error() string { return fmt.Sprintf("refused: [%s] %q", r.Code, r.Text) }

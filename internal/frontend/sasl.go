@@ -1,0 +1,178 @@
+package frontend
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"strings"
+
+	"postern/internal/account"
+)
+
+// credentials are what a client has to show.
+type credentials struct {
+	user     string // who proves who he is
+	behalf   string // whose mailbox he wants, if not his own
+	password []byte
+
+	token   string // the mechanism of a message that only the store can judge
+	message []byte
+
+	certified bool // by TLS: there is no password
+}
+
+func (c credentials) wipe() {
+	clear(c.password)
+	clear(c.message)
+}
+
+// A mechanism of SASL reads a client's credentials. None is here whose messages
+// are bound to the server that they are made for (CRAM-MD5, SCRAM): they could
+// not be said again to a store.
+type mechanism struct {
+	name   string
+	secret bool                // needs a connection that nobody reads along
+	works  func(*session) bool // for every user, whatever his store
+	read   func(s *session, initial []byte, ask asker) (credentials, error)
+}
+
+// An asker sends a challenge to the client and returns its answer.
+type asker func(challenge string) ([]byte, error)
+
+var mechanisms = []mechanism{
+	{"PLAIN", true, always, readPlain},
+	{"LOGIN", true, always, readLogin},
+	{"XOAUTH2", true, judgedByStores("XOAUTH2"), readXOAUTH2},
+	{"OAUTHBEARER", true, judgedByStores("OAUTHBEARER"), readOAUTHBEARER},
+	{"EXTERNAL", false, func(s *session) bool { return s.certified() != "" }, readExternal},
+}
+
+func always(*session) bool { return true }
+
+func judgedByStores(name string) func(*session) bool {
+	return func(s *session) bool { return s.Capabilities().Has("AUTH=" + name) }
+}
+
+// mechanismNamed finds a mechanism that works in this session.
+func (s *session) mechanismNamed(name string) (mechanism, bool) {
+	at := slices.IndexFunc(mechanisms, func(m mechanism) bool { return m.name == name })
+	if at < 0 || !mechanisms[at].works(s) {
+		return mechanism{}, false
+	}
+	return mechanisms[at], true
+}
+
+// offered lists the mechanisms that may be started now.
+func (s *session) offered() []string {
+	var names []string
+	for _, m := range mechanisms {
+		if m.works(s) && (s.private() || !m.secret) {
+			names = append(names, m.name)
+		}
+	}
+	return names
+}
+
+// errMessage is the fault of a message that decodes to no sense.
+var errMessage = errors.New("invalid authentication message")
+
+// message is the first one of a mechanism where the client speaks first.
+func message(initial []byte, ask asker) ([]byte, error) {
+	if initial != nil {
+		return initial, nil
+	}
+	return ask("")
+}
+
+// readPlain is RFC 4616 2. A third NUL is an error, not an end.
+func readPlain(_ *session, initial []byte, ask asker) (credentials, error) {
+	text, err := message(initial, ask)
+	if err != nil {
+		return credentials{}, err
+	}
+	parts := bytes.SplitN(text, []byte{0}, 4)
+	if len(parts) != 3 || len(parts[1]) == 0 || len(parts[2]) == 0 {
+		clear(text)
+		return credentials{}, errMessage
+	}
+	return credentials{behalf: string(parts[0]), user: string(parts[1]), password: parts[2]}, nil
+}
+
+// readLogin is draft-murchison-sasl-login: what Outlook spoke before it could
+// do better.
+func readLogin(_ *session, initial []byte, ask asker) (credentials, error) {
+	user, err := initial, error(nil)
+	if user == nil {
+		user, err = ask("Username:")
+	}
+	if err != nil {
+		return credentials{}, err
+	}
+	password, err := ask("Password:")
+	if err != nil {
+		return credentials{}, err
+	}
+	if len(user) == 0 || len(password) == 0 || bytes.IndexByte(user, 0) >= 0 || bytes.IndexByte(password, 0) >= 0 {
+		return credentials{}, errMessage
+	}
+	return credentials{user: string(user), password: password}, nil
+}
+
+// readXOAUTH2 finds the user in `user=joe^Aauth=Bearer token^A^A`. The message
+// is the store's to judge, so it stays as it is.
+func readXOAUTH2(_ *session, initial []byte, ask asker) (credentials, error) {
+	text, err := message(initial, ask)
+	if err != nil {
+		return credentials{}, err
+	}
+	fields := strings.Split(string(text), "\x01")
+	user, ok := strings.CutPrefix(fields[0], "user=")
+	if !ok || user == "" || len(fields) != 4 || !strings.HasPrefix(fields[1], "auth=Bearer ") || fields[2] != "" || fields[3] != "" {
+		return credentials{}, errMessage
+	}
+	return credentials{user: user, token: "XOAUTH2", message: text}, nil
+}
+
+// readOAUTHBEARER finds the user in the GS2 header of RFC 7628 3.1, which
+// without him is no use to a front end: `n,a=joe,^Aauth=Bearer token^A^A`.
+func readOAUTHBEARER(_ *session, initial []byte, ask asker) (credentials, error) {
+	text, err := message(initial, ask)
+	if err != nil {
+		return credentials{}, err
+	}
+	header, pairs, _ := strings.Cut(string(text), "\x01")
+	fields := strings.Split(header, ",")
+	if len(fields) != 3 || fields[0] != "n" && fields[0] != "y" || fields[2] != "" ||
+		!strings.Contains("\x01"+pairs, "\x01auth=") || !strings.HasSuffix(pairs, "\x01\x01") {
+		return credentials{}, errMessage
+	}
+	user, ok := strings.CutPrefix(fields[1], "a=")
+	user, valid := saslName(user)
+	if !ok || !valid || user == "" {
+		return credentials{}, errMessage
+	}
+	return credentials{user: user, token: "OAUTHBEARER", message: text}, nil
+}
+
+// saslName undoes the encoding of a name in a GS2 header, RFC 5801 4.
+func saslName(text string) (string, bool) {
+	name := strings.NewReplacer("=2C", ",", "=3D", "=").Replace(text)
+	return name, strings.Count(text, "=") == strings.Count(text, "=2C")+strings.Count(text, "=3D")
+}
+
+// readExternal is RFC 4422 A: TLS has said who the client is. He may say whose
+// mailbox he wants, and that has to be his own.
+func readExternal(s *session, initial []byte, ask asker) (credentials, error) {
+	behalf, err := message(initial, ask)
+	if err != nil {
+		return credentials{}, err
+	}
+	if bytes.IndexByte(behalf, 0) >= 0 {
+		return credentials{}, errMessage
+	}
+	c := credentials{user: s.certified(), certified: true}
+	if len(behalf) > 0 && account.Fold(string(behalf)) != account.Fold(c.user) {
+		c.behalf = string(behalf)
+	}
+	return c, nil
+}

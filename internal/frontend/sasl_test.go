@@ -1,0 +1,245 @@
+package frontend
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"postern/internal/account"
+	"postern/internal/store"
+)
+
+func b64(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
+
+func TestRule4_6_MechanismLOGIN(t *testing.T) {
+	f := newFakeStore(t, loginScript(accepted+"echo"))
+	s := newSite(t, func(s *site) { s.people["joe"] = f.value() })
+	for _, start := range []string{
+		"a AUTHENTICATE LOGIN\r\n" + b64("joe") + "\r\n",
+		"a AUTHENTICATE LOGIN " + b64("joe") + "\r\n",
+	} {
+		c := s.client()
+		c.send(start + b64("secret") + "\r\nz NOOP\r\n")
+		if !strings.Contains(start, "LOGIN "+b64("joe")) {
+			c.want("+ VXNlcm5hbWU6\r\n")
+		}
+		c.want("+ UGFzc3dvcmQ6\r\na OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\nz NOOP\r\n")
+	}
+	s.talk(t, []exchange{
+		{"a AUTHENTICATE LOGIN\r\n*\r\n", "+ VXNlcm5hbWU6\r\na BAD Authentication cancelled\r\n"},
+		{"a AUTHENTICATE LOGIN\r\n" + b64("joe") + "\r\n*\r\n", "+ VXNlcm5hbWU6\r\n+ UGFzc3dvcmQ6\r\na BAD Authentication cancelled\r\n"},
+		{"a AUTHENTICATE LOGIN\r\n\r\n\r\n", "+ VXNlcm5hbWU6\r\n+ UGFzc3dvcmQ6\r\na BAD Invalid authentication message\r\n"},
+		{"a AUTHENTICATE LOGIN\r\n" + b64("j\x00oe") + "\r\n" + b64("x") + "\r\n", "+ VXNlcm5hbWU6\r\n+ UGFzc3dvcmQ6\r\na BAD Invalid authentication message\r\n"},
+	})
+}
+
+func TestRule4_7_Tokens(t *testing.T) {
+	const bearer = "n,a=joe,\x01host=mail\x01auth=Bearer t0ken\x01\x01"
+	const xoauth2 = "user=joe\x01auth=Bearer t0ken\x01\x01"
+	offers := func(s *site) { s.Capabilities = all("AUTH=XOAUTH2 AUTH=OAUTHBEARER") }
+	for _, test := range []struct{ mechanism, message, answer string }{
+		{"OAUTHBEARER", bearer, "AQ=="},
+		{"XOAUTH2", xoauth2, ""},
+	} {
+		caps := "S: * OK [CAPABILITY IMAP4rev1 AUTH=" + test.mechanism + " SASL-IR] ready\n"
+		takes := newFakeStore(t, caps+"C: P1 AUTHENTICATE "+test.mechanism+" "+b64(test.message)+"\n"+accepted+"hang")
+		old := newFakeStore(t, strings.Replace(caps, " SASL-IR", "", 1)+"C: P1 AUTHENTICATE "+test.mechanism+"\nS- + \\r\\n\nC: "+b64(test.message)+"\n"+accepted+"hang")
+		refuses := newFakeStore(t, caps+"C: P1 AUTHENTICATE "+test.mechanism+" "+b64(test.message)+"\n"+
+			"S: + "+b64(`{"status":"401"}`)+"\nC: "+test.answer+"\nS: P1 NO [AUTHENTICATIONFAILED] x")
+		lacks := newFakeStore(t, "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready\nhang")
+		for _, f := range []*fakeStore{takes, old} {
+			c := newSite(t, func(s *site) { offers(s); s.people["joe"] = f.value() }).client()
+			c.send("a AUTHENTICATE " + test.mechanism + "\r\n" + b64(test.message) + "\r\n")
+			c.want("+ \r\na OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+		}
+		// The store's challenge is passed back; and whom no store knows is
+		// refused in the same way.
+		s := newSite(t, func(s *site) { offers(s); s.people["joe"] = refuses.value() })
+		for _, message := range []string{test.message, strings.Replace(test.message, "joe", "jim", 1)} {
+			c := s.client()
+			c.send("a AUTHENTICATE " + test.mechanism + " " + b64(message) + "\r\n")
+			c.want("+ " + b64(`{"status":"401"}`) + "\r\n")
+			c.send(test.answer + "\r\nb NOOP\r\n")
+			c.want("a " + failed + "b OK Done\r\n")
+		}
+		c := newSite(t, func(s *site) { offers(s); s.people["joe"] = lacks.value() }).client()
+		c.send("a AUTHENTICATE " + test.mechanism + " " + b64(test.message) + "\r\n")
+		c.want("a " + down)
+	}
+	s := newSite(t, offers)
+	if line := s.connect().line(); !strings.Contains(line, "AUTH=XOAUTH2 AUTH=OAUTHBEARER") {
+		t.Error(line)
+	}
+	for _, message := range []string{"", "n,,\x01auth=Bearer x\x01\x01", "n,a=,\x01auth=x\x01\x01", "p=tls-unique,a=joe,\x01auth=x\x01\x01",
+		"n,a=j=oe,\x01auth=x\x01\x01", "n,a=joe,\x01host=x\x01\x01", "n,a=joe,\x01auth=x", "n,a=joe\x01auth=x\x01\x01"} {
+		s.talk(t, []exchange{{"a AUTHENTICATE OAUTHBEARER\r\n" + b64(message) + "\r\n", "+ \r\na BAD Invalid authentication message\r\n"}})
+	}
+	for _, message := range []string{"", "user=joe", "user=\x01auth=Bearer x\x01\x01", "user=joe\x01auth=Basic x\x01\x01", "user=joe\x01auth=Bearer x\x01"} {
+		s.talk(t, []exchange{{"a AUTHENTICATE XOAUTH2\r\n" + b64(message) + "\r\n", "+ \r\na BAD Invalid authentication message\r\n"}})
+	}
+	// Not offered by all: not known.
+	newSite(t, nil).talk(t, []exchange{{"a AUTHENTICATE XOAUTH2\r\n", "a NO Mechanism is not supported\r\n"}})
+}
+
+func TestRule4_8_External(t *testing.T) {
+	// am9l is joe, whose mailbox the administrator opens.
+	f := newFakeStore(t, "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] x\nC: P1 AUTHENTICATE PLAIN "+b64("joe\x00front\x00key")+"\n"+accepted+"hang")
+	withCerts := func(s *site) {
+		s.people["joe"] = f.value()
+		s.TLS = serverTLS()
+		s.TLS.ClientAuth = tls.VerifyClientCertIfGiven
+		s.TLS.ClientCAs = clientTLS().RootCAs
+		s.ClientName = func(cert *x509.Certificate) string { return "Joe" }
+		s.Stores = func(where account.Location) (*store.Store, error) {
+			target := clearStore(where)
+			target.Admin, target.AdminPassword = "front", []byte("key")
+			return target, nil
+		}
+		s.addr = "imaps"
+	}
+	s := newSite(t, withCerts)
+	secure := func(s *site, cert bool) *client {
+		c := s.connect()
+		config := clientTLS()
+		if cert {
+			config.Certificates = []tls.Certificate{certificate()}
+		}
+		c.startTLS(config)
+		if line := c.line(); strings.Contains(line, "AUTH=EXTERNAL") != (cert && s.ClientName != nil) {
+			t.Errorf("certificate %v: %s", cert, line)
+		}
+		return c
+	}
+	for _, message := range []string{"=", b64("joe")} {
+		c := secure(s, true)
+		c.send("a AUTHENTICATE EXTERNAL " + message + "\r\n")
+		c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	}
+	c := secure(s, true)
+	c.send("a AUTHENTICATE EXTERNAL\r\n" + b64("jim") + "\r\n")
+	c.want("+ \r\na NO [AUTHENTICATIONFAILED] Authentication failed\r\n") // nobody of that name
+	c = secure(s, false)
+	c.send("a AUTHENTICATE EXTERNAL\r\n")
+	c.want("a NO Mechanism is not supported\r\n")
+	s = newSite(t, func(s *site) { withCerts(s); s.ClientName = nil })
+	c = secure(s, true)
+	c.send("a AUTHENTICATE EXTERNAL =\r\n")
+	c.want("a NO Mechanism is not supported\r\n")
+	s = newSite(t, func(s *site) { withCerts(s); s.people["jim"] = s.people["joe"] })
+	c = secure(s, true)
+	c.send("a AUTHENTICATE EXTERNAL " + b64("jim") + "\r\n")
+	c.want("a NO [AUTHORIZATIONFAILED] Authorization failed\r\n")
+}
+
+// secureStore is reached by TLS, and verified.
+func secureStore(how store.Security, name string) func(account.Location) (*store.Store, error) {
+	return func(where account.Location) (*store.Store, error) {
+		target := clearStore(where)
+		target.Security = how
+		target.TLS = clientTLS()
+		target.TLS.ServerName = name
+		return target, nil
+	}
+}
+
+func TestRule8_2_TLSToTheStore(t *testing.T) {
+	const plain = "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] ready\n"
+	const startTLS = "S: * OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] ready\nC: P1 STARTTLS\n"
+	const login = "C: P3 AUTHENTICATE PLAIN AGpvZQBzZWNyZXQ=\nS: P3 OK [CAPABILITY IMAP4rev1 IDLE] in\necho"
+	const again = "C: P2 CAPABILITY\nS: * CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR\nS: P2 OK\n"
+	for _, test := range []struct {
+		what   string
+		how    store.Security
+		name   string
+		script string
+		want   string
+	}{
+		{"implicit", store.Implicit, "localhost", "TLS\n" + loginScript(accepted+"echo"), "OK"},
+		{"by address", store.Implicit, "127.0.0.1", "TLS\n" + loginScript(accepted+"echo"), "OK"},
+		{"STARTTLS", store.StartTLS, "localhost", startTLS + "S: P1 OK go\nTLS\n" + again + login, "OK"},
+		{"another's certificate", store.Implicit, "imap1.example.org", "TLS\nhang", down},
+		{"another's after STARTTLS", store.StartTLS, "imap1.example.org", startTLS + "S: P1 OK go\nTLS\nhang", down},
+		{"no TLS there", store.Implicit, "localhost", "S: * OK hello\nhang", down},
+		{"STARTTLS refused", store.StartTLS, "localhost", startTLS + "S: P1 NO not today\nhang", down},
+		{"STARTTLS unknown", store.StartTLS, "localhost", plain + "C: P1 STARTTLS\nS: P1 BAD what\nhang", down},
+		{"dies then", store.StartTLS, "localhost", startTLS, down},
+		{"8.3 more behind the answer", store.StartTLS, "localhost",
+			startTLS + `S- P1 OK go\r\n* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\nP2 OK\r\n` + "\nhang", down},
+		{"8.3 lists from before count no more", store.StartTLS, "localhost",
+			startTLS + "S: P1 OK go\nTLS\nC: P2 CAPABILITY\nS: * CAPABILITY IMAP4rev1 LOGINDISABLED\nS: P2 OK\nhang", down},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			f := newFakeStore(t, test.script)
+			s := newSite(t, func(s *site) {
+				s.people["joe"] = f.value()
+				s.Stores = secureStore(test.how, test.name)
+			})
+			c := s.client()
+			c.t = t
+			c.send("a LOGIN joe secret\r\nb NOOP\r\n")
+			if test.want == "OK" {
+				c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\nb NOOP\r\n")
+				return
+			}
+			c.want("a " + test.want + "b OK Done\r\n")
+			f.ended()
+		})
+	}
+}
+
+func TestRule8_4_FormsOfLogin(t *testing.T) {
+	for _, test := range []struct{ what, user, password, script string }{
+		{"PLAIN with a round trip", "joe", "secret",
+			"S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] x\nC: P1 AUTHENTICATE PLAIN\nS- + \\r\\n\nC: AGpvZQBzZWNyZXQ=\n" + accepted},
+		{"capabilities asked for", "joe", "secret",
+			"S: * OK hello\nC: P1 CAPABILITY\nS: * CAPABILITY IMAP4rev1\nS: P1 OK\nC: P2 LOGIN \"joe\" \"secret\"\nS: P2 OK [CAPABILITY IMAP4rev1 IDLE] in\n"},
+		{"quoted", "joe", `s"e\c{3} ret`,
+			"S: * OK [CAPABILITY IMAP4rev1] x\nC: P1 LOGIN \"joe\" \"s\\\"e\\\\c{3} ret\"\n" + accepted},
+		{"a literal where the store asks", "joe", "s\xc3\xa9cret",
+			"S: * OK [CAPABILITY IMAP4rev1] x\nC: P1 LOGIN \"joe\" {7}\nS: + go\nC: s\xc3\xa9cret\n" + accepted},
+		{"two of them", "j\xc3\xb6", "s\xff",
+			"S: * OK [CAPABILITY IMAP4rev1] x\nC: P1 LOGIN {3}\nS: + go\nC: j\xc3\xb6 {2}\nS: + go\nC: s\xff\n" + accepted},
+		{"a literal unasked", "joe", "s\xc3\xa9cret",
+			"S: * OK [CAPABILITY IMAP4rev1 LITERAL+] x\nC: P1 LOGIN \"joe\" {7+}\nC: s\xc3\xa9cret\n" + accepted},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			f := newFakeStore(t, test.script+"hang")
+			c := newSite(t, func(s *site) { s.people[account.Fold(test.user)] = f.value() }).client()
+			c.t = t
+			c.send(fmt.Sprintf("a LOGIN {%d+}\r\n%s {%d+}\r\n%s\r\n", len(test.user), test.user, len(test.password), test.password))
+			c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+		})
+	}
+	for _, script := range []string{
+		"S: * OK [CAPABILITY IMAP4rev1 LOGINDISABLED] x\nhang",
+		"S: * OK [CAPABILITY IMAP4rev1] x\nC: P1 LOGIN \"joe\" {7}\nS: P1 BAD no literals\nhang",
+		"S: * OK [CAPABILITY IMAP4rev1] x\nC: P1 LOGIN \"joe\" {7}\nhang-up",
+		"S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] x\nC: P1 AUTHENTICATE PLAIN\nS: P1 BAD no\nhang",
+		"S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] x\nC: P1 AUTHENTICATE PLAIN AGpvZQBzw6ljcmV0\nS: + more\nhang",
+		"S: * OK hello\nC: P1 CAPABILITY\nS: P1 OK no list\nhang",
+		"S: * OK hello\nC: P1 CAPABILITY\nS: P1 BAD what\nhang",
+	} {
+		f := newFakeStore(t, strings.TrimSuffix(script, "hang-up"))
+		c := newSite(t, func(s *site) { s.people["joe"] = f.value() }).client()
+		c.send("a LOGIN joe {7+}\r\ns\xc3\xa9cret\r\nb NOOP\r\n")
+		c.want("a " + down + "b OK Done\r\n")
+		f.ended()
+	}
+}
+
+func TestBlackHole(t *testing.T) {
+	// A listener that accepts nothing: its queue is full after a few.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := newSite(t, func(s *site) { s.people["joe"] = l.Addr().String(); s.LoginTime = patience / 50 })
+	c := s.client()
+	c.send("a LOGIN joe x\r\n")
+	c.wantEnd("* BYE Login took too long\r\n")
+}
