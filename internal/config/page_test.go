@@ -1,0 +1,60 @@
+package config
+
+import (
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What can be set is what the manual page tells of, section by section.
+func TestEverySettingIsInTheManual(t *testing.T) {
+	text, err := os.ReadFile("../../man/postern.conf.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := strings.Split(string(text), "\n.Ss [")
+	section := func(name string) string {
+		for _, s := range sections[1:] {
+			if strings.HasPrefix(s, name) {
+				s, _, _ := strings.Cut(s, "\n.Sh ")
+				return s
+			}
+		}
+		return ""
+	}
+	top, _, _ := strings.Cut(sections[0], "\n.Sh FILES")
+	documented := func(text, key string) bool {
+		for line := range strings.Lines(text) {
+			if strings.HasPrefix(line, ".It Cm ") && slices.Contains(strings.Fields(line), key) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
+		name := key(field)
+		switch {
+		case name == "-" && field.Name != "Store": // Stores has what Store has, Allow is Store's
+		case field.Type.Kind() != reflect.Struct:
+			if !documented(top, name) {
+				t.Errorf("%s is missing", name)
+			}
+		default:
+			name = strings.ToLower(field.Name)
+			for _, setting := range reflect.VisibleFields(field.Type) {
+				if !documented(section(name), key(setting)) {
+					t.Errorf("[%s] %s is missing", name, key(setting))
+				}
+			}
+		}
+	}
+}
+
+func key(field reflect.StructField) string {
+	if tag := field.Tag.Get("toml"); tag != "" {
+		return tag
+	}
+	return strings.ToLower(field.Name)
+}
