@@ -1,0 +1,551 @@
+// Package registry keeps what is known of a directory that is followed: each
+// entry's account under the entry's UUID, and the cookie that says up to where
+// the directory has been heard. It lasts from one run to the next, so that a
+// restart need not read everything again.
+//
+// On disk it is a journal that only grows: what an account was is followed by
+// what it is now. Whoever opens it reads it through; what a crash left half
+// written at its end is cut off, and as the cookie is written behind what it
+// covers, the server says that part again. In memory there are only numbers,
+// some hundred bytes for an account.
+package registry
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"hash/maphash"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/google/renameio/v2"
+
+	"postern/internal/account"
+	"postern/internal/sysexits"
+)
+
+// An ID is an entryUUID, RFC 4530.
+type ID [16]byte
+
+// A Key is a login name or an address.
+type Key struct {
+	Address bool
+	Name    string
+}
+
+// Keys lists what an account claims.
+func Keys(a account.Account) []Key {
+	var keys []Key
+	if a.Location.Store != "" {
+		for _, login := range a.Logins {
+			keys = append(keys, Key{false, login})
+		}
+	}
+	for _, list := range [][]string{a.Addresses, a.Derived} {
+		for _, address := range list {
+			keys = append(keys, Key{true, address})
+		}
+	}
+	return keys
+}
+
+// A Registry is open in one program at a time.
+type Registry struct {
+	path   string
+	file   *os.File
+	size   int64  // of the file, with what is yet to be written
+	tail   []byte // what is yet to be written
+	live   int64  // bytes of the accounts that still hold
+	cookie string
+	source string // the server, base and filter that the cookie belongs to
+
+	seed    maphash.Seed
+	numbers map[ID]uint32
+	places  []place             // by number
+	holders map[uint64]uint32   // by hash of a key: who claims it
+	more    map[uint64][]uint32 // the others who claim it
+}
+
+// A place is where an account stands in the file; length 0 is an account that
+// is gone.
+type place struct {
+	at     int64
+	length uint32
+	seen   bool
+}
+
+const magic = "postern registry 1\n"
+
+// Kinds of records.
+const (
+	recordAccount = 'a'
+	recordGone    = 'd'
+	recordCookie  = 'c'
+)
+
+// compactSize is what a journal may have of useless records in any case.
+const compactSize = 1 << 20
+
+// maxRecord bounds a record that is believed: an account with 100,000
+// addresses.
+const maxRecord = 32 << 20
+
+// Open reads a registry, or makes a new one.
+func Open(path string) (*Registry, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, sysexits.CantCreate.Wrap(err)
+	}
+	r := &Registry{
+		path: path, file: file, seed: maphash.MakeSeed(),
+		numbers: map[ID]uint32{}, holders: map[uint64]uint32{}, more: map[uint64][]uint32{},
+	}
+	if err := r.load(); err != nil {
+		file.Close()
+		return nil, sysexits.CantCreate.Errorf("%s: %w", path, err)
+	}
+	if r.size > compactSize && r.live < r.size/2 {
+		if err := r.compact(); err != nil {
+			r.Close()
+			return nil, sysexits.CantCreate.Errorf("%s: %w", path, err)
+		}
+	}
+	return r, nil
+}
+
+// load reads the journal and cuts off what is not whole.
+func (r *Registry) load() error {
+	in := bufio.NewReaderSize(r.file, 1<<20)
+	head := make([]byte, len(magic))
+	if _, err := io.ReadFull(in, head); err != nil || string(head) != magic {
+		// Nothing, or nothing of ours: begin anew.
+		return r.begin()
+	}
+	r.size = int64(len(magic))
+	for {
+		record, length, err := readRecord(in)
+		if err != nil {
+			break
+		}
+		if err := r.take(record, r.size, length); err != nil {
+			break
+		}
+		r.size += int64(length)
+	}
+	if err := r.file.Truncate(r.size); err != nil {
+		return err
+	}
+	_, err := r.file.Seek(r.size, io.SeekStart)
+	return err
+}
+
+func (r *Registry) begin() error {
+	if err := r.file.Truncate(0); err != nil {
+		return err
+	}
+	n, err := r.file.WriteAt([]byte(magic), 0)
+	if err != nil {
+		return err
+	}
+	r.size = int64(n)
+	_, err = r.file.Seek(r.size, io.SeekStart)
+	return err
+}
+
+// Forget empties the registry.
+func (r *Registry) Forget() error {
+	clear(r.numbers)
+	clear(r.holders)
+	clear(r.more)
+	r.places, r.tail, r.live, r.cookie, r.source = nil, nil, 0, "", ""
+	return r.begin()
+}
+
+var errDamaged = errors.New("damaged")
+
+// readRecord reads a record: its length, its checksum, itself.
+func readRecord(in *bufio.Reader) (record []byte, length int, err error) {
+	var head [8]byte
+	if _, err := io.ReadFull(in, head[:]); err != nil {
+		return nil, 0, err
+	}
+	n := binary.LittleEndian.Uint32(head[:])
+	if n == 0 || n > maxRecord {
+		return nil, 0, errDamaged
+	}
+	record = make([]byte, n)
+	if _, err := io.ReadFull(in, record); err != nil {
+		return nil, 0, err
+	}
+	if crc32.ChecksumIEEE(record) != binary.LittleEndian.Uint32(head[4:]) {
+		return nil, 0, errDamaged
+	}
+	return record, len(head) + len(record), nil
+}
+
+// take enters what a record at a place says.
+func (r *Registry) take(record []byte, at int64, length int) error {
+	kind, body := record[0], record[1:]
+	if kind == recordCookie {
+		d := decoder{body}
+		r.source, r.cookie = d.text(), d.text()
+		return nil
+	}
+	if len(body) < len(ID{}) {
+		return errDamaged
+	}
+	id := ID(body[:len(ID{})])
+	switch kind {
+	case recordGone:
+		return r.drop(id)
+	case recordAccount:
+		a, err := decode(body[len(ID{}):])
+		if err != nil {
+			return err
+		}
+		if err := r.drop(id); err != nil {
+			return err
+		}
+		number, known := r.numbers[id]
+		if !known {
+			number = uint32(len(r.places))
+			r.numbers[id] = number
+			r.places = append(r.places, place{})
+		}
+		r.places[number] = place{at, uint32(length), true}
+		r.live += int64(length)
+		for _, key := range Keys(a) {
+			r.hold(key, number)
+		}
+	}
+	return nil
+}
+
+// drop forgets what an account claims.
+func (r *Registry) drop(id ID) error {
+	number, known := r.numbers[id]
+	if !known || r.places[number].length == 0 {
+		return nil
+	}
+	a, err := r.read(r.places[number])
+	if err != nil {
+		return err
+	}
+	for _, key := range Keys(a) {
+		r.release(key, number)
+	}
+	r.live -= int64(r.places[number].length)
+	r.places[number] = place{}
+	return nil
+}
+
+func (r *Registry) hash(key Key) uint64 {
+	var h maphash.Hash
+	h.SetSeed(r.seed)
+	if key.Address {
+		h.WriteByte('a')
+	}
+	h.WriteByte(' ')
+	h.WriteString(key.Name)
+	return h.Sum64()
+}
+
+func (r *Registry) hold(key Key, number uint32) {
+	h := r.hash(key)
+	if first, taken := r.holders[h]; taken && first != number {
+		if !slices.Contains(r.more[h], number) {
+			r.more[h] = append(r.more[h], number)
+		}
+		return
+	}
+	r.holders[h] = number
+}
+
+func (r *Registry) release(key Key, number uint32) {
+	h := r.hash(key)
+	others := slices.DeleteFunc(r.more[h], func(n uint32) bool { return n == number })
+	if first, taken := r.holders[h]; taken && first == number {
+		delete(r.holders, h)
+		if len(others) > 0 {
+			r.holders[h], others = others[0], others[1:]
+		}
+	}
+	if len(others) == 0 {
+		delete(r.more, h)
+	} else {
+		r.more[h] = others
+	}
+}
+
+// read reads an account back.
+func (r *Registry) read(p place) (account.Account, error) {
+	record := make([]byte, p.length)
+	if written := r.size - int64(len(r.tail)); p.at >= written {
+		copy(record, r.tail[p.at-written:])
+	} else if _, err := r.file.ReadAt(record, p.at); err != nil {
+		return account.Account{}, sysexits.CantCreate.Errorf("%s: %w", r.path, err)
+	}
+	const head = 8 + 1 + len(ID{})
+	return decode(record[head:])
+}
+
+// Len is how many accounts there are.
+func (r *Registry) Len() int {
+	n := 0
+	for _, p := range r.places {
+		if p.length > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// Get returns the account of an entry.
+func (r *Registry) Get(id ID) (a account.Account, found bool, err error) {
+	number, known := r.numbers[id]
+	if !known || r.places[number].length == 0 {
+		return a, false, nil
+	}
+	a, err = r.read(r.places[number])
+	return a, err == nil, err
+}
+
+// Put enters an entry's account.
+func (r *Registry) Put(id ID, a account.Account) error {
+	return r.append(recordAccount, id[:], encode(a))
+}
+
+// Delete forgets an entry.
+func (r *Registry) Delete(id ID) error { return r.append(recordGone, id[:], nil) }
+
+// flushSize is how much is written at once.
+const flushSize = 1 << 20
+
+func (r *Registry) append(kind byte, id, body []byte) error {
+	record := slices.Concat([]byte{kind}, id, body)
+	head := binary.LittleEndian.AppendUint32(nil, uint32(len(record)))
+	head = binary.LittleEndian.AppendUint32(head, crc32.ChecksumIEEE(record))
+	at := r.size
+	r.tail = append(append(r.tail, head...), record...)
+	r.size += int64(len(head) + len(record))
+	if err := r.take(record, at, len(head)+len(record)); err != nil {
+		return err
+	}
+	if len(r.tail) > flushSize {
+		return r.flush()
+	}
+	return nil
+}
+
+func (r *Registry) flush() error {
+	n, err := r.file.Write(r.tail)
+	r.tail = r.tail[n:]
+	if err != nil {
+		return sysexits.CantCreate.Errorf("%s: %w", r.path, err)
+	}
+	r.tail = r.tail[:0:0]
+	return nil
+}
+
+// Cookie returns up to where a source has been heard; none if what is known
+// comes from another source.
+func (r *Registry) Cookie(source string) string {
+	if r.source != source {
+		return ""
+	}
+	return r.cookie
+}
+
+// SetCookie notes up to where a source has been heard, and makes all that came
+// before it last.
+func (r *Registry) SetCookie(source, cookie string) error {
+	if source == r.source && cookie == r.cookie && len(r.tail) == 0 {
+		return nil
+	}
+	if err := r.append(recordCookie, nil, appendText(appendText(nil, source), cookie)); err != nil {
+		return err
+	}
+	if err := r.flush(); err != nil {
+		return err
+	}
+	return sysexits.CantCreate.Wrap(r.file.Sync())
+}
+
+// Unmark begins a refresh: nobody has been mentioned yet.
+func (r *Registry) Unmark() {
+	for i := range r.places {
+		r.places[i].seen = false
+	}
+}
+
+// Mark notes that an entry is still there.
+func (r *Registry) Mark(id ID) {
+	if number, known := r.numbers[id]; known {
+		r.places[number].seen = true
+	}
+}
+
+// Unmarked lists the entries that nobody has mentioned since Unmark.
+func (r *Registry) Unmarked() []ID {
+	var gone []ID
+	for id, number := range r.numbers {
+		if p := r.places[number]; p.length > 0 && !p.seen {
+			gone = append(gone, id)
+		}
+	}
+	return gone
+}
+
+// Claimants lists the accounts that claim a key.
+func (r *Registry) Claimants(key Key) ([]account.Account, error) {
+	h := r.hash(key)
+	first, taken := r.holders[h]
+	if !taken {
+		return nil, nil
+	}
+	var all []account.Account
+	for _, number := range append([]uint32{first}, r.more[h]...) {
+		a, err := r.read(r.places[number])
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(Keys(a), key) { // and not just another of that hash
+			all = append(all, a)
+		}
+	}
+	return all, nil
+}
+
+// All lists every account.
+func (r *Registry) All(yield func(account.Account) error) error {
+	return r.each(func(_ ID, a account.Account) error { return yield(a) })
+}
+
+// each reads the journal and hands out what still holds.
+func (r *Registry) each(yield func(id ID, a account.Account) error) error {
+	if err := r.flush(); err != nil {
+		return err
+	}
+	at := int64(len(magic))
+	in := bufio.NewReaderSize(io.NewSectionReader(r.file, at, r.size-at), 1<<20)
+	for at < r.size {
+		record, length, err := readRecord(in)
+		if err != nil {
+			return sysexits.CantCreate.Errorf("%s: %w", r.path, err)
+		}
+		if record[0] == recordAccount {
+			id := ID(record[1:])
+			if number := r.numbers[id]; r.places[number].at == at {
+				a, err := decode(record[1+len(id):])
+				if err != nil {
+					return err
+				}
+				if err := yield(id, a); err != nil {
+					return err
+				}
+			}
+		}
+		at += int64(length)
+	}
+	return nil
+}
+
+// compact writes a journal of what still holds.
+func (r *Registry) compact() error {
+	file, err := renameio.NewPendingFile(r.path, renameio.WithTempDir(filepath.Dir(r.path)), renameio.WithPermissions(0o600))
+	if err != nil {
+		return err
+	}
+	defer file.Cleanup()
+	next := &Registry{path: r.path, file: file.File, seed: r.seed, numbers: map[ID]uint32{}, holders: map[uint64]uint32{}, more: map[uint64][]uint32{}}
+	if err := next.begin(); err != nil {
+		return err
+	}
+	if err := r.each(next.Put); err != nil {
+		return err
+	}
+	if err := next.SetCookie(r.source, r.cookie); err != nil {
+		return err
+	}
+	if err := file.CloseAtomicallyReplace(); err != nil {
+		return err
+	}
+	r.file.Close()
+	again, err := Open(r.path)
+	if err != nil {
+		return err
+	}
+	*r = *again
+	return nil
+}
+
+// Close writes what is left.
+func (r *Registry) Close() error {
+	return errors.Join(r.flush(), r.file.Close())
+}
+
+func appendText(b []byte, text string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
+}
+
+// encode writes an account.
+func encode(a account.Account) []byte {
+	b := appendText(nil, a.Source)
+	b = appendText(b, a.Location.Mailbox)
+	b = appendText(b, a.Location.Store)
+	b = binary.AppendUvarint(b, uint64(a.Location.Port))
+	b = append(b, byte(a.Location.Flags))
+	for _, list := range [][]string{a.Logins, a.Addresses, a.Derived, a.Forward} {
+		b = binary.AppendUvarint(b, uint64(len(list)))
+		for _, text := range list {
+			b = appendText(b, text)
+		}
+	}
+	return b
+}
+
+// decode reads it back.
+func decode(b []byte) (account.Account, error) {
+	d := decoder{b}
+	a := account.Account{Source: d.text()}
+	a.Location.Mailbox, a.Location.Store = d.text(), d.text()
+	a.Location.Port = int(d.number())
+	a.Location.Flags = account.Flags(d.number())
+	for _, list := range []*[]string{&a.Logins, &a.Addresses, &a.Derived, &a.Forward} {
+		for n := d.number(); n > 0 && d.b != nil; n-- {
+			*list = append(*list, d.text())
+		}
+	}
+	if d.b == nil {
+		return a, fmt.Errorf("an account: %w", errDamaged)
+	}
+	return a, nil
+}
+
+// A decoder reads numbers and texts until one is missing: then b is nil.
+type decoder struct{ b []byte }
+
+func (d *decoder) number() uint64 {
+	n, width := binary.Uvarint(d.b)
+	if width <= 0 {
+		d.b = nil
+		return 0
+	}
+	d.b = d.b[width:]
+	return n
+}
+
+func (d *decoder) text() string {
+	n := d.number()
+	if d.b == nil || n > uint64(len(d.b)) {
+		d.b = nil
+		return ""
+	}
+	text := string(d.b[:n])
+	d.b = d.b[n:]
+	return text
+}

@@ -1,0 +1,191 @@
+package registry
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"postern/internal/account"
+)
+
+func user(login, store string, addresses ...string) account.Account {
+	return account.Account{
+		Source: "uid=" + login, Logins: []string{login},
+		Location: account.Location{Mailbox: login, Store: store, Flags: account.Hold}, Addresses: addresses,
+	}
+}
+
+func open(t *testing.T, path string) *Registry {
+	t.Helper()
+	r, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func claimants(t *testing.T, r *Registry, address bool, name string) string {
+	t.Helper()
+	all, err := r.Claimants(Key{address, name})
+	must(t, err)
+	var names []string
+	for _, a := range all {
+		names = append(names, a.Source)
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+func TestWhatIsKnownLasts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r")
+	r := open(t, path)
+	a := user("a", "imap1", "x@e")
+	a.Derived, a.Forward, a.Location.Port = []string{"d@e"}, []string{"f@y", "g@y"}, 143
+	must(t, r.Put(ID{1}, a))
+	must(t, r.Put(ID{2}, user("b", "imap1", "x@e")))
+	must(t, r.Put(ID{3}, user("c", "imap1", "c@e")))
+	must(t, r.Put(ID{3}, user("c", "imap2", "other@e")))
+	must(t, r.Put(ID{4}, user("d", "imap1")))
+	must(t, r.Delete(ID{4}))
+	for range 2 { // before it is written, and after
+		if got, found, err := r.Get(ID{1}); !found || err != nil || !reflect.DeepEqual(got, a) {
+			t.Errorf("got %+v %v %v", got, found, err)
+		}
+		if got := claimants(t, r, true, "x@e"); got != "uid=a uid=b" {
+			t.Errorf("x@e: %s", got)
+		}
+		for name, want := range map[string]string{"c@e": "", "other@e": "uid=c", "d@e": "uid=a", "a": ""} {
+			if got := claimants(t, r, true, name); got != want {
+				t.Errorf("%s: got %q, want %q", name, got, want)
+			}
+		}
+		if got := claimants(t, r, false, "a"); got != "uid=a" {
+			t.Errorf("a: %s", got)
+		}
+		if _, found, _ := r.Get(ID{4}); found || r.Len() != 3 {
+			t.Errorf("d is still there, or %d are not 3", r.Len())
+		}
+		must(t, r.SetCookie("server", "csn=1"))
+		must(t, r.Close())
+		r = open(t, path)
+		if r.Cookie("server") != "csn=1" || r.Cookie("another") != "" {
+			t.Errorf("cookies %q and %q", r.Cookie("server"), r.Cookie("another"))
+		}
+	}
+	must(t, r.Delete(ID{1}))
+	if got := claimants(t, r, true, "x@e"); got != "uid=b" {
+		t.Errorf("x@e: %s", got)
+	}
+}
+
+func TestRefresh(t *testing.T) {
+	r := open(t, filepath.Join(t.TempDir(), "r"))
+	for i := range byte(5) {
+		must(t, r.Put(ID{i}, user(fmt.Sprint(i), "imap1")))
+	}
+	must(t, r.Delete(ID{4}))
+	r.Unmark()
+	r.Mark(ID{0})
+	must(t, r.Put(ID{1}, user("1", "imap2")))
+	must(t, r.Put(ID{9}, user("9", "imap2")))
+	gone := r.Unmarked()
+	slices.SortFunc(gone, func(a, b ID) int { return int(a[0]) - int(b[0]) })
+	if want := []ID{{2}, {3}}; !slices.Equal(gone, want) {
+		t.Errorf("got %v, want %v", gone, want)
+	}
+}
+
+// Wherever a crash cuts the journal, what was whole is there, and a cookie
+// never claims more than is there.
+func TestCutAnywhere(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "r")
+	r := open(t, path)
+	for i := range byte(5) {
+		must(t, r.Put(ID{i}, user(fmt.Sprint(i), "imap1", fmt.Sprint(i, "@e"))))
+		must(t, r.SetCookie("s", fmt.Sprint(i+1)))
+	}
+	must(t, r.Close())
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	for n := range whole {
+		cut := filepath.Join(dir, "cut")
+		must(t, os.WriteFile(cut, whole[:n], 0o600))
+		r, err := Open(cut)
+		must(t, err)
+		if cookie := r.Cookie("s"); cookie != "" && cookie > fmt.Sprint(r.Len()) {
+			t.Errorf("cut at %d: cookie %s, %d accounts", n, cookie, r.Len())
+		}
+		must(t, r.Put(ID{7}, user("7", "imap1")))
+		must(t, r.SetCookie("s", "9"))
+		must(t, r.Close())
+		again := open(t, cut)
+		if _, found, _ := again.Get(ID{7}); !found || again.Cookie("s") != "9" {
+			t.Errorf("cut at %d: what was written then is lost", n)
+		}
+	}
+}
+
+func TestUselessRecordsGo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r")
+	r := open(t, path)
+	long := strings.Repeat("x", 200)
+	for i := range 20_000 {
+		must(t, r.Put(ID{byte(i)}, user(fmt.Sprint(i), long)))
+	}
+	must(t, r.SetCookie("s", "c"))
+	must(t, r.Close())
+	r = open(t, path)
+	if info, _ := os.Stat(path); info.Size() > 256*400 {
+		t.Errorf("%d bytes for 256 accounts", info.Size())
+	}
+	n := 0
+	must(t, r.All(func(account.Account) error { n++; return nil }))
+	if n != 256 || r.Len() != 256 || r.Cookie("s") != "c" || claimants(t, r, false, "19999") != "uid=19999" {
+		t.Errorf("%d accounts, %d, cookie %q", n, r.Len(), r.Cookie("s"))
+	}
+	must(t, r.Forget())
+	if r.Len() != 0 || r.Cookie("s") != "" {
+		t.Error("not forgotten")
+	}
+}
+
+// A registry of any bytes opens, and works.
+func FuzzOpen(f *testing.F) {
+	path := filepath.Join(f.TempDir(), "r")
+	r, err := Open(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	r.Put(ID{1}, user("a", "imap1", "a@e"))
+	r.Delete(ID{2})
+	r.SetCookie("s", "c")
+	r.Close()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add([]byte("postern registry 1\n\x01\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		path := filepath.Join(t.TempDir(), "r")
+		must(t, os.WriteFile(path, text, 0o600))
+		r, err := Open(path)
+		must(t, err)
+		must(t, r.Put(ID{3}, user("c", "imap1")))
+		must(t, r.All(func(account.Account) error { return nil }))
+		must(t, r.Close())
+	})
+}
