@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -16,6 +18,7 @@ import (
 	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/mapfile"
+	"postern/internal/sysexits"
 	"postern/internal/transport"
 )
 
@@ -221,6 +224,34 @@ func (t *tables) close() {
 	for _, m := range []*mapfile.Map{t.alias, t.transport} {
 		if m != nil {
 			m.Close()
+		}
+	}
+}
+
+// eachLine calls yield for each line of a file. It flushes the output before it
+// waits for input, so that another program can ask one name after the other.
+func eachLine(in io.Reader, out *output, yield func(line string) error) error {
+	lines := bufio.NewReaderSize(in, 1<<16)
+	for {
+		if lines.Buffered() == 0 {
+			if err := out.Flush(); err != nil {
+				return sysexits.CantCreate.Wrap(err)
+			}
+		}
+		line, err := lines.ReadString('\n')
+		if n := len(line); n > 0 && line[n-1] == '\n' {
+			line = line[:n-1]
+		} else if n == 0 && err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return sysexits.NoInput.Errorf("standard input: %w", err)
+		}
+		if n := len(line); n > 0 && line[n-1] == '\r' {
+			line = line[:n-1]
+		}
+		if err := yield(line); err != nil {
+			return err
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"postern/internal/account"
 	"postern/internal/config"
@@ -15,9 +16,12 @@ import (
 // A finder looks names up in login.cdb and, where that does not know them, in
 // address.cdb.
 type finder struct {
-	conf    *config.Config
-	login   *mapfile.Map
-	address *mapfile.Map // opened when first needed
+	conf  *config.Config
+	login *mapfile.Map
+
+	once       sync.Once    // address.cdb is opened when first needed
+	address    *mapfile.Map // by several at once, maybe
+	addressErr error
 }
 
 func newFinder(conf *config.Config) (*finder, error) {
@@ -75,13 +79,18 @@ func (f *finder) find(name string) (answer, error) {
 	return a, f.findAddress(&a)
 }
 
+// addresses returns address.cdb.
+func (f *finder) addresses() (*mapfile.Map, error) {
+	f.once.Do(func() {
+		f.address, f.addressErr = mapfile.Open(filepath.Join(f.conf.Maps, mapfile.Address), f.conf.Foreign)
+	})
+	return f.address, f.addressErr
+}
+
 func (f *finder) findAddress(a *answer) error {
-	if f.address == nil {
-		var err error
-		f.address, err = mapfile.Open(filepath.Join(f.conf.Maps, mapfile.Address), f.conf.Foreign)
-		if err != nil {
-			return err
-		}
+	addresses, err := f.addresses()
+	if err != nil {
+		return err
 	}
 	for _, key := range transport.Keys(a.Name, f.conf.Route.Delimiter) {
 		if key[0] == '@' {
@@ -92,7 +101,7 @@ func (f *finder) findAddress(a *answer) error {
 				return err
 			}
 		}
-		value, found, err := f.address.Get(key)
+		value, found, err := addresses.Get(key)
 		if err != nil {
 			return err
 		}

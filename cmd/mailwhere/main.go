@@ -5,7 +5,6 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
-	"io"
 	"os"
 
 	"github.com/urfave/cli/v2"
@@ -15,7 +14,12 @@ import (
 	"postern/internal/sysexits"
 )
 
-func main() { os.Exit(command.Run(app(), os.Args)) }
+func main() {
+	if status, answered := quick(os.Args); answered {
+		os.Exit(status)
+	}
+	os.Exit(command.Run(app(), os.Args))
+}
 
 const description = `Examples:
 
@@ -113,53 +117,23 @@ func where(conf *config.Config, names []string, out *output) error {
 	unknown := false
 	several := len(names) > 1 || names[0] == "-"
 	for _, name := range names {
+		var found bool
 		if name == "-" {
-			err = eachLine(os.Stdin, out, func(name string) error {
-				found, err := f.print(name, true, out)
-				unknown = unknown || !found
-				return err
-			})
+			var unknown bool
+			unknown, err = f.stream(os.Stdin, out)
+			found = !unknown
 		} else {
-			var found bool
 			found, err = f.print(name, several, out)
-			unknown = unknown || !found
 		}
 		if err != nil {
 			return err
 		}
+		unknown = unknown || !found
 	}
 	if unknown {
 		return command.Quiet(1)
 	}
 	return nil
-}
-
-// eachLine calls yield for each line of a file. It flushes the output before it
-// waits for input, so that another program can ask one name after the other.
-func eachLine(in io.Reader, out *output, yield func(line string) error) error {
-	lines := bufio.NewReaderSize(in, 1<<16)
-	for {
-		if lines.Buffered() == 0 {
-			if err := out.Flush(); err != nil {
-				return sysexits.CantCreate.Wrap(err)
-			}
-		}
-		line, err := lines.ReadString('\n')
-		if n := len(line); n > 0 && line[n-1] == '\n' {
-			line = line[:n-1]
-		} else if n == 0 && err != nil {
-			if err == io.EOF {
-				return nil
-			}
-			return sysexits.NoInput.Errorf("standard input: %w", err)
-		}
-		if n := len(line); n > 0 && line[n-1] == '\r' {
-			line = line[:n-1]
-		}
-		if err := yield(line); err != nil {
-			return err
-		}
-	}
 }
 
 // print answers one name. Alone, an unknown name prints nothing, so that

@@ -2,12 +2,10 @@ package main
 
 import (
 	"cmp"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"postern/internal/account"
-	"postern/internal/mapfile"
 )
 
 // nearest finds names that somebody who mistyped may have meant: at most two
@@ -35,13 +33,10 @@ func (f *finder) nearest(name string) ([]string, error) {
 	}
 	source := f.login
 	if strings.Contains(name, "@") {
-		if f.address == nil {
-			var err error
-			if f.address, err = mapfile.Open(filepath.Join(f.conf.Maps, mapfile.Address), f.conf.Foreign); err != nil {
-				return nil, err
-			}
+		var err error
+		if source, err = f.addresses(); err != nil {
+			return nil, err
 		}
-		source = f.address
 	}
 	if err := source.Records(look); err != nil {
 		return nil, err

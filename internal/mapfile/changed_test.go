@@ -55,3 +55,18 @@ func TestPublishChanged(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+func TestLookups(t *testing.T) {
+	m := openMap(t, published(t, numbered(100)), false)
+	err := m.Lookups(func(get func(key []byte) ([]byte, error)) error {
+		for key, want := range map[string]string{"user7": "imap0.example.org", "user99": "imap1.example.org", "nobody": "", storyKey: ""} {
+			if got, err := get([]byte(key)); err != nil || string(got) != want {
+				t.Errorf("%s: got %q %v, want %q", key, got, err, want)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -189,16 +189,42 @@ func (m *Map) get(key string) (value string, found bool, err error) {
 		if err != nil || v == nil {
 			return err
 		}
-		if m.foreign {
-			v = bytes.TrimSuffix(v, []byte{0})
-		}
-		if len(v) == 0 || bytes.IndexByte(v, 0) >= 0 || !utf8.Valid(v) {
-			return m.damaged("the value of %q is not text", key)
-		}
-		value, found = string(v), true
-		return nil
+		v, err = m.text([]byte(key), v)
+		value, found = string(v), err == nil
+		return err
 	})
 	return value, found, err
+}
+
+// Lookups is Get for many keys, at less cost for each. What get returns is the
+// file itself and is gone when look returns.
+func (m *Map) Lookups(look func(get func(key []byte) (value []byte, err error)) error) error {
+	return m.guard(func() error {
+		return look(func(key []byte) ([]byte, error) {
+			if string(key) == storyKey {
+				return nil, nil
+			}
+			_, value, err := m.lookup(key)
+			if value == nil && err == nil && m.foreign {
+				_, value, err = m.lookup(append(key[:len(key):len(key)], 0))
+			}
+			if value == nil || err != nil {
+				return nil, err
+			}
+			return m.text(key, value)
+		})
+	})
+}
+
+// text checks a value.
+func (m *Map) text(key, value []byte) ([]byte, error) {
+	if m.foreign {
+		value = bytes.TrimSuffix(value, []byte{0})
+	}
+	if len(value) == 0 || bytes.IndexByte(value, 0) >= 0 || !utf8.Valid(value) {
+		return nil, m.damaged("the value of %q is not text", key)
+	}
+	return value, nil
 }
 
 // guard turns the memory fault of a file that was cut short under our eyes

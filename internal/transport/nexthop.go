@@ -3,7 +3,6 @@ package transport
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,11 +19,9 @@ import (
 // tries in order, follow with commas between them.
 type Template string
 
-var variable = regexp.MustCompile(`\{[^{}]*\}?`)
-
 // Names tells whether the template depends on the store at all: one that does
 // not sends the mail of all stores to one of them.
-func (t Template) Names() bool { return variable.MatchString(string(t)) }
+func (t Template) Names() bool { return strings.Contains(string(t), "{") }
 
 // UsesLabel tells whether the template needs labels that differ.
 func (t Template) UsesLabel() bool { return strings.Contains(string(t), "{label}") }
@@ -34,21 +31,13 @@ func (t Template) Nexthop(store, address string) (string, error) {
 	if t == "" {
 		return "", fmt.Errorf("empty transport template")
 	}
-	unknown := ""
-	result := variable.ReplaceAllStringFunc(string(t), func(name string) string {
-		switch name {
-		case "{store}":
-			return bracketed(store, string(t))
-		case "{address}":
-			return bracketed(address, string(t))
-		case "{label}":
-			return Label(store)
-		}
-		unknown = name
-		return ""
-	})
-	if unknown != "" {
-		return "", fmt.Errorf("transport template %q: %s is not {store}, {address} or {label}", t, unknown)
+	result := strings.NewReplacer(
+		"{store}", bracketed(store, string(t)),
+		"{address}", bracketed(address, string(t)),
+		"{label}", Label(store),
+	).Replace(string(t))
+	if at := strings.IndexAny(result, "{}"); at >= 0 {
+		return "", fmt.Errorf("transport template %q: %q is not {store}, {address} or {label}", t, result[at:])
 	}
 	if err := CheckResult(result); err != nil {
 		return "", fmt.Errorf("transport template %q: %w", t, err)
@@ -74,7 +63,11 @@ func Label(store string) string {
 	return label
 }
 
-var serviceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+// isServiceName tells whether a word can name a service, in master.cf(5) or
+// services(5).
+func isServiceName(word string) bool {
+	return strings.Trim(strings.ToLower(word), "abcdefghijklmnopqrstuvwxyz0123456789._-") == "" && word != "" && word[0] != '-' && word[0] != '.'
+}
 
 // CheckResult tells whether Postfix understands a transport(5) result. Postfix
 // itself says nothing when a table is made; it defers the mail later.
@@ -83,7 +76,7 @@ func CheckResult(result string) error {
 	switch {
 	case !found:
 		return fmt.Errorf("%q is not transport:nexthop", result)
-	case !serviceName.MatchString(service):
+	case !isServiceName(service):
 		return fmt.Errorf("%q is not the name of a transport in master.cf", service)
 	case strings.ContainsFunc(rest, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return fmt.Errorf("%q has a control character", result)
@@ -148,7 +141,7 @@ func checkHop(hop string, lmtp bool) error {
 		}
 		return nil
 	}
-	if number, err := strconv.Atoi(port[1:]); port[0] != ':' || err == nil && (number < 1 || number > 65535) || err != nil && !serviceName.MatchString(port[1:]) {
+	if number, err := strconv.Atoi(port[1:]); port[0] != ':' || err == nil && (number < 1 || number > 65535) || err != nil && !isServiceName(port[1:]) {
 		return fmt.Errorf("%q is not a port", port)
 	}
 	return nil

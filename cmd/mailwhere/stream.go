@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"runtime"
+
+	"postern/internal/account"
+	"postern/internal/sysexits"
+)
+
+// chunkSize is how much of the names is read at once, octets: some thousand
+// names, enough to keep the processors busy with little talk between them.
+const chunkSize = 1 << 16
+
+// A chunk is a piece of the names, whole lines, and the answers to them.
+type chunk struct {
+	names   []byte
+	answers bytes.Buffer
+	unknown bool
+	err     error
+	done    chan struct{}
+}
+
+// stream answers the names of a file, a line each, in order. Names that arrived
+// are answered before it waits for more, so that another program can ask one
+// after the other. It tells whether one was unknown.
+func (f *finder) stream(in io.Reader, out *output) (unknown bool, err error) {
+	workers := runtime.GOMAXPROCS(0)
+	order := make(chan *chunk, 2*workers) // bounds what is held in memory
+	work := make(chan *chunk, 2*workers)
+	stop := make(chan struct{})
+	defer close(stop)
+	for range workers {
+		go func() {
+			for c := range work {
+				f.answer(c, out)
+				close(c.done)
+			}
+		}()
+	}
+	go func() {
+		defer close(work)
+		defer close(order)
+		readChunks(in, func(c *chunk) bool {
+			c.done = make(chan struct{})
+			select {
+			case order <- c:
+				work <- c
+				return true
+			case <-stop:
+				return false
+			}
+		})
+	}()
+	for c := range order {
+		<-c.done
+		out.Write(c.answers.Bytes())
+		if err := errors.Join(c.err, out.Flush()); err != nil {
+			return unknown, err
+		}
+		unknown = unknown || c.unknown
+	}
+	return unknown, nil
+}
+
+// readChunks cuts a file into chunks. Its error comes as the last one's.
+func readChunks(in io.Reader, yield func(*chunk) bool) {
+	var rest []byte
+	for {
+		block := make([]byte, len(rest)+chunkSize)
+		copy(block, rest)
+		n, err := in.Read(block[len(rest):])
+		block = block[:len(rest)+n]
+		end := bytes.LastIndexByte(block, '\n') + 1
+		if err != nil {
+			end = len(block)
+		}
+		c := &chunk{names: block[:end]}
+		if rest = block[end:]; err != nil && err != io.EOF {
+			c.err = sysexits.NoInput.Errorf("standard input: %w", err)
+		}
+		if end > 0 || c.err != nil {
+			if !yield(c) {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// answer answers the names of a chunk.
+func (f *finder) answer(c *chunk, how *output) {
+	if c.err != nil {
+		return
+	}
+	out := &output{Writer: bufio.NewWriterSize(&c.answers, 1<<14), long: how.long, json: how.json}
+	stores := map[string]bool{} // values that are a store and nothing else
+	c.err = f.login.Lookups(func(get func(key []byte) ([]byte, error)) error {
+		for name := range bytes.Lines(c.names) {
+			name = bytes.TrimSuffix(bytes.TrimSuffix(name, []byte{'\n'}), []byte{'\r'})
+			if !out.json && !out.long && isPlain(name) {
+				value, err := get(name)
+				if err != nil {
+					return err
+				}
+				if value != nil && f.isStore(value, stores) {
+					out.Write(name)
+					out.WriteByte('\t')
+					out.Write(value)
+					out.WriteByte('\n')
+					continue
+				}
+			}
+			found, err := f.print(string(name), true, out)
+			if err != nil {
+				return err
+			}
+			c.unknown = c.unknown || !found
+		}
+		return out.Flush()
+	})
+}
+
+// isPlain tells whether a name is its own key, and can be printed as it is.
+func isPlain(name []byte) bool {
+	for _, c := range name {
+		if c <= ' ' || c >= 0x7f || 'A' <= c && c <= 'Z' || c == '\\' {
+			return false
+		}
+	}
+	return len(name) > 0
+}
+
+// isStore tells whether a value names just a store. There are few of those, so
+// they are remembered.
+func (f *finder) isStore(value []byte, stores map[string]bool) bool {
+	plain, seen := stores[string(value)]
+	if !seen {
+		at, err := account.ParseLocation("x", string(value))
+		plain = err == nil && at == account.Location{Mailbox: "x", Store: string(value)}
+		if len(stores) < 1000 {
+			stores[string(value)] = plain
+		}
+	}
+	return plain
+}
