@@ -2,6 +2,8 @@
 # make install    them and their pages below PREFIX (DESTDIR for packagers)
 # make test       every test; as root on Debian with the real servers, too
 # make check      gofmt, go vet, staticcheck, shellcheck, mandoc -Tlint
+# make bench      side by side with other mail proxies and tools: bin/bench.md;
+#                 half an hour as root on Debian, bench-quick two minutes
 # make demo       the whole idea on this terminal: no root, no packages
 # make cluster    slapd, two Cyrus, a Dovecot, Postfix on loopback, to play with
 PREFIX  ?= /usr/local
@@ -41,7 +43,10 @@ packages:
 	$(GO) run ./tools/cluster install
 
 bench:
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+	$(GO) run ./tools/bench
+
+bench-quick:
+	$(GO) run ./tools/bench --quick
 
 fuzz:
 	@for package in $$($(GO) list ./...); do \
@@ -61,4 +66,4 @@ cluster-stop:
 clean:
 	rm -rf bin
 
-.PHONY: all install test check packages bench fuzz demo cluster cluster-stop clean
+.PHONY: all install test check packages bench bench-quick fuzz demo cluster cluster-stop clean

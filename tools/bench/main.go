@@ -1,0 +1,189 @@
+// Command bench measures postern's tools side by side with those that do the
+// same work, on this machine, in one run: each round has each peer in turn (A
+// B C D, A B C D), and what is told is the median of the rounds, as a ratio to
+// the best peer. Absolute figures belong to a machine and a day; ratios of one
+// run keep.
+//
+// It needs root on Debian, installs the peers' packages (and starts none of
+// their services), and writes one page of Markdown with a plot beside it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"postern/internal/cluster"
+)
+
+// packages are the peers', beside those that a test site has.
+var packages = []string{"nginx", "libnginx-mod-mail", "perdition", "gcc", "libc6-dev"}
+
+func main() {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	app := &cli.App{
+		Name:            "bench",
+		Usage:           "measure postern side by side with its peers",
+		HideHelpCommand: true,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "quick", Usage: "less of everything, in under two minutes"},
+			&cli.IntFlag{Name: "rounds", Value: 5, Usage: "`N` samples of each figure"},
+			&cli.DurationFlag{Name: "span", Value: 2 * time.Second, Usage: "`TIME` that a sample takes"},
+			&cli.StringSliceFlag{Name: "only", Usage: "do just the `WORK`: " + strings.Join(workNames(), ", ")},
+			&cli.IntFlag{Name: "people", Value: 1000000, Usage: "`N` accounts in the directory"},
+			&cli.DurationFlag{Name: "soak", Value: 10 * time.Minute, Usage: "`TIME` that sessions are held while others come and go"},
+			&cli.StringFlag{Name: "out", Value: "bin/bench.md", Usage: "write the page to `FILE`, and its plot beside it"},
+		},
+		Action: measureAll,
+		Commands: []*cli.Command{
+			{Name: "store", Hidden: true, Action: func(c *cli.Context) error {
+				return serveStore(newSite(c.Args().First(), ""))
+			}},
+		},
+	}
+	if err := app.RunContext(ctx, os.Args); err != nil {
+		say("%v", err)
+		os.Exit(1)
+	}
+}
+
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }
+
+// A bench is one run.
+type bench struct {
+	*site
+	ctx        context.Context
+	quick      bool
+	rounds     int
+	span       time.Duration
+	settle     time.Duration // that sessions are idle before they are measured
+	idleRounds int
+	soak       time.Duration
+	people     int
+	tables     []*table
+}
+
+// works are the kinds of work, in the order of the page.
+var works = []struct {
+	name string
+	do   func(*bench) error
+}{
+	{"logins", (*bench).logins},
+	{"roundtrips", (*bench).roundTrips},
+	{"streams", (*bench).streams},
+	{"idle", (*bench).idle},
+}
+
+func workNames() []string {
+	var names []string
+	for _, work := range works {
+		names = append(names, work.name)
+	}
+	return names
+}
+
+func measureAll(c *cli.Context) (err error) {
+	b := &bench{
+		ctx: c.Context, quick: c.Bool("quick"), rounds: c.Int("rounds"), span: c.Duration("span"),
+		settle: 10 * time.Second, idleRounds: 3, soak: c.Duration("soak"), people: c.Int("people"),
+	}
+	if b.quick {
+		b.rounds, b.span, b.soak, b.people = 3, 400*time.Millisecond, 5*time.Second, 20000
+		b.settle, b.idleRounds = 7*time.Second, 1
+	}
+	chosen := c.StringSlice("only")
+	for _, name := range chosen {
+		if !slices.Contains(workNames(), name) {
+			return fmt.Errorf("--only %s: must be one of %s", name, strings.Join(workNames(), ", "))
+		}
+	}
+	if err := cluster.Install(b.ctx, say, packages...); err != nil {
+		return err
+	}
+	bin, err := filepath.Abs("bin")
+	if err != nil {
+		return err
+	}
+	if out, err := exec.CommandContext(b.ctx, "make", "all").CombinedOutput(); err != nil {
+		return fmt.Errorf("make all: %w: %s", err, out)
+	}
+	dir, err := os.MkdirTemp("", "postern-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := os.Chmod(dir, 0o755); err != nil { // nginx and perdition read it as nobody
+		return err
+	}
+	b.site = newSite(dir, bin)
+	if err := b.prepare(b.ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+
+	for _, work := range works {
+		if len(chosen) > 0 && !slices.Contains(chosen, work.name) {
+			continue
+		}
+		say("%s", work.name)
+		if err := work.do(b); err != nil {
+			return fmt.Errorf("%s: %w", work.name, err)
+		}
+	}
+	return b.write(c.String("out"))
+}
+
+func (b *bench) table(title, text string) *table {
+	t := &table{Title: title, Text: text}
+	b.tables = append(b.tables, t)
+	return t
+}
+
+// startAll starts all peers; the store is the last of them.
+func (b *bench) startAll(cpu ...int) ([]*proxy, error) {
+	var proxies []*proxy
+	for _, p := range append(slices.Clone(b.peers), b.direct) {
+		run, err := b.start(p, cpu...)
+		if err != nil {
+			b.stopAll(proxies)
+			return nil, err
+		}
+		proxies = append(proxies, run)
+	}
+	return proxies, nil
+}
+
+func (b *bench) stopAll(proxies []*proxy) {
+	for _, p := range proxies {
+		if err := p.stop(); err != nil {
+			say("%v", err)
+		}
+	}
+}
+
+// interleave measures each proxy once a round, each round beginning with
+// another of them.
+func (b *bench) interleave(proxies []*proxy, measure func(*proxy) error) error {
+	for round := range b.rounds {
+		for i := range proxies {
+			if err := b.ctx.Err(); err != nil {
+				return err
+			}
+			if err := measure(proxies[(round+i)%len(proxies)]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

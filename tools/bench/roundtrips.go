@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// roundTrips measures commands of sessions that are logged in.
+func (b *bench) roundTrips() error {
+	t := b.table("Round trips", `NOOP and its answer, again and again, in sessions that stay. All share all CPUs.`)
+	proxies, err := b.startAll()
+	if err != nil {
+		return err
+	}
+	defer b.stopAll(proxies)
+	many := []int{1, 32, 256}
+	if b.quick {
+		many = many[:2]
+	}
+	for _, kind := range []security{plain, secure} {
+		for _, clients := range many {
+			half := t.row(fmt.Sprintf("round trip, p50, %s, %d at once", kind, clients), "µs", false, goal{1, others})
+			tail := t.row(fmt.Sprintf("round trip, p99, %s, %d at once", kind, clients), "µs", false, goal{1, others})
+			sessions := map[*proxy][]*client{}
+			for _, p := range proxies {
+				if sessions[p], err = connect(clients, p.at, kind); err != nil {
+					return fmt.Errorf("%s: %w", p.name, err)
+				}
+				defer hangUp(sessions[p])
+			}
+			err := b.interleave(proxies, func(p *proxy) error {
+				took, err := drive(clients, b.span/2, func(i int) (time.Duration, error) {
+					start := time.Now()
+					_, err := sessions[p][i].command("NOOP")
+					return time.Since(start), err
+				})
+				if err != nil {
+					return fmt.Errorf("%s: %w", p.name, err)
+				}
+				half.add(p.name, 1000*percentile(took, 50))
+				tail.add(p.name, 1000*percentile(took, 99))
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
