@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"runtime/debug"
 	"sync/atomic"
 	"unicode/utf8"
@@ -68,28 +67,34 @@ func Open(path string, foreign bool) (*Map, error) {
 
 // open maps a file into memory and checks its header.
 func open(path string) (*Map, error) {
-	f, err := os.Open(path)
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return nil, sysexits.NoPerm.Wrap(err)
-	case err != nil:
+	// Not os.Open: that sets up the poller, at ten system calls, for a file
+	// that nobody will wait for. A FIFO in its place must not be waited for.
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	for err == unix.EINTR {
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	}
+	if err != nil {
+		err := &fs.PathError{Op: "open", Path: path, Err: err}
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, sysexits.NoPerm.Wrap(err)
+		}
 		return nil, sysexits.NoInput.Wrap(err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, sysexits.NoInput.Wrap(err)
+	defer unix.Close(fd)
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return nil, sysexits.NoInput.Errorf("%s: %w", path, err)
 	}
 	m := &Map{path: path}
-	switch size := info.Size(); {
-	case !info.Mode().IsRegular():
+	switch size := stat.Size; {
+	case stat.Mode&unix.S_IFMT != unix.S_IFREG:
 		return nil, m.damaged("not a regular file")
 	case size < headerSize:
 		return nil, m.damaged("%d octets are too few for a CDB", size)
 	case size >= 1<<32:
 		return nil, m.damaged("%d octets are too many for a CDB", size)
 	}
-	m.data, err = unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	m.data, err = unix.Mmap(fd, 0, int(stat.Size), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return nil, sysexits.NoInput.Errorf("%s: mmap: %w", path, err)
 	}
