@@ -5,9 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"postern/internal/config"
 	"postern/internal/slapd"
 )
 
@@ -45,4 +48,51 @@ func BenchmarkLDIF(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(*size)*float64(b.N)/b.Elapsed().Seconds(), "entries/s")
+}
+
+// What an administrator's eye compares: ldapsearch that prints the same search
+// to nowhere, and the whole build, taking turns.
+func BenchmarkLDAP(b *testing.B) {
+	text, err := os.ReadFile(ldifFile(b, *size))
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := slapd.Start(b, slapd.Settings{LDIF: string(text)})
+	dir := b.TempDir()
+	search := func(b *testing.B, options ...string) {
+		args := append([]string{"-x", "-LLL", "-H", server.URL(), "-b", slapd.Base}, options...)
+		args = append(args, config.Default().Directory.Filter, "uid", "mailHost", "mailLocalAddress", "mail", "mailRoutingAddress")
+		if out, err := exec.Command("ldapsearch", args...).Output(); err != nil || len(out) < *size {
+			b.Fatal(err)
+		}
+	}
+	build := func(b *testing.B, file string) {
+		if status, stderr := tool(b, "--config", file, "--url", server.URL(), "--base", slapd.Base, "--maps", dir); status != 0 {
+			b.Fatal(stderr)
+		}
+	}
+	whole, paged := configFile(b, "[directory]\npage-size = 0\n"), configFile(b, "[directory]\npage-size = 1000\n")
+	search(b) // slapd's caches
+	for _, way := range []struct {
+		name         string
+		theirs, ours func(b *testing.B)
+	}{
+		{"unpaged", func(b *testing.B) { search(b) }, func(b *testing.B) { build(b, whole) }},
+		{"paged", func(b *testing.B) { search(b, "-E", "pr=1000/noprompt") }, func(b *testing.B) { build(b, paged) }},
+	} {
+		b.Run(way.name, func(b *testing.B) {
+			var theirs, ours time.Duration
+			for b.Loop() {
+				start := time.Now()
+				way.theirs(b)
+				between := time.Now()
+				way.ours(b)
+				theirs += between.Sub(start)
+				ours += time.Since(between)
+			}
+			b.ReportMetric(theirs.Seconds()/float64(b.N), "ldapsearch-s")
+			b.ReportMetric(ours.Seconds()/float64(b.N), "ldap2cdb-s")
+			b.ReportMetric(ours.Seconds()/theirs.Seconds(), "ratio")
+		})
+	}
 }

@@ -105,7 +105,7 @@ func TestLDAP(t *testing.T) {
 	}
 }
 
-func configFile(t *testing.T, text string) string {
+func configFile(t testing.TB, text string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "postern.conf")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

@@ -25,6 +25,7 @@ type tap struct {
 	buf        []byte // what has been read
 	start, end int    // the part of buf that is yet to be looked at
 	pass       []byte // part of buf that go-ldap is due
+	gather     bool   // entries come in small pieces: let some more come
 	done       bool   // a SearchResultDone has gone by
 	err        error  // why Read gave up
 }
@@ -34,6 +35,13 @@ func newTap(conn net.Conn, silence time.Duration) *tap {
 	t.silence.Store(int64(silence))
 	return t
 }
+
+// A reader that wakes for each entry costs slapd twice the processor time, and
+// itself, too. Where an answer comes in small pieces, wait so long for more.
+const (
+	gatherSize = 64 << 10
+	gatherTime = time.Millisecond
+)
 
 // Read gives go-ldap whole messages.
 func (t *tap) Read(p []byte) (int, error) {
@@ -74,7 +82,7 @@ func (t *tap) advance() error {
 	case kind == tagSearchEntry && t.entry != nil:
 		return t.entry(op)
 	case kind == tagSearchDone:
-		t.done = true
+		t.done, t.gather = true, false
 	}
 	t.pass = message
 	return nil
@@ -96,7 +104,11 @@ func (t *tap) fill(message int) error {
 	if err := t.Conn.SetReadDeadline(deadline); err != nil {
 		return err
 	}
+	if t.gather {
+		time.Sleep(gatherTime)
+	}
 	n, err := t.Conn.Read(t.buf[t.end:])
+	t.gather = t.entry != nil && n > 0 && n < gatherSize
 	t.end += n
 	if n > 0 {
 		return nil
