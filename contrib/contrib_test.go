@@ -1,0 +1,522 @@
+// Package contrib_test runs the files of this folder with the programs they are
+// for, so that a sample that breaks fails the tests. A program that is not on
+// this machine skips its test, by name.
+package contrib_test
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// bin has the four tools and orgmaker, built once.
+var bin string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		var err error
+		if bin, err = os.MkdirTemp("", "postern-contrib-"); err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(bin)
+		build := exec.Command("go", "build", "-tags", "urfave_cli_no_docs", "-o", bin, "./cmd/...", "./tools/orgmaker")
+		build.Dir = ".."
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Printf("%s: %v\n%s", build, err, out)
+			return 1
+		}
+		// What a daemon runs as another user has to be reachable.
+		if err := os.Chmod(bin, 0o755); err != nil {
+			panic(err)
+		}
+		return m.Run()
+	}())
+}
+
+// need finds a program, or skips the test.
+func need(t *testing.T, program string) string {
+	t.Helper()
+	for _, path := range []string{program, "/usr/sbin/" + program} {
+		if found, err := exec.LookPath(path); err == nil {
+			return found
+		}
+	}
+	t.Skipf("no %s on this machine", program)
+	return ""
+}
+
+// run wants a program to succeed, and returns what it printed.
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// read returns a file of this folder with words replaced, each of which it
+// must hold.
+func read(t *testing.T, file string, replace ...string) string {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(data)
+	for i := 0; i < len(replace); i += 2 {
+		if !strings.Contains(text, replace[i]) {
+			t.Fatalf("%s: no %q to replace", file, replace[i])
+		}
+		text = strings.ReplaceAll(text, replace[i], replace[i+1])
+	}
+	return text
+}
+
+func write(t *testing.T, dir, name, text string) string {
+	t.Helper()
+	file := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// freePort finds a port for a program to take.
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+}
+
+// site makes a folder with a small organisation's maps and a configuration of
+// imapfront. Nobody is at home at the stores.
+func site(t *testing.T, frontend string) (dir, conf string) {
+	t.Helper()
+	dir = t.TempDir()
+	// Whoever the tools run as has to get there.
+	for parent := dir; parent != os.TempDir() && parent != "/"; parent = filepath.Dir(parent) {
+		if err := os.Chmod(parent, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ldif, err := exec.Command(filepath.Join(bin, "orgmaker"), "--people", "20").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf = write(t, dir, "postern.conf", fmt.Sprintf(`
+maps = %q
+[directory]
+ldif = %q
+[frontend]
+%s
+[store]
+port = %s
+`, filepath.Join(dir, "maps"), write(t, dir, "org.ldif", string(ldif)), frontend, freePort(t)))
+	if err := os.Mkdir(filepath.Join(dir, "maps"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run(t, filepath.Join(bin, "ldap2cdb"), "--config", conf)
+	return dir, conf
+}
+
+// start runs a daemon until the test ends, its diagnostics in a file.
+func start(t *testing.T, command *exec.Cmd, diagnostics string) {
+	t.Helper()
+	file, err := os.Create(diagnostics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	command.Stdout, command.Stderr = file, file
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		command.Process.Signal(syscall.SIGTERM)
+		command.Wait()
+		if text, err := os.ReadFile(diagnostics); err == nil && t.Failed() {
+			t.Logf("%s:\n%s", command, text)
+		}
+	})
+}
+
+// greeting connects as soon as somebody listens, and wants a greeting.
+func greeting(t *testing.T, port string) *bufio.ReadWriter {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+			continue
+		}
+		t.Cleanup(func() { conn.Close() })
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		rw := bufio.NewReadWriter(bufio.NewReader(conn), bufio.NewWriter(conn))
+		line, err := rw.ReadString('\n')
+		if err != nil || !strings.HasPrefix(line, "* OK ") {
+			t.Fatalf("greeted with %q, %v", line, err)
+		}
+		return rw
+	}
+}
+
+func TestSystemdUnits(t *testing.T) {
+	analyze := need(t, "systemd-analyze")
+	files, err := filepath.Glob("systemd/*.*")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	dir := t.TempDir()
+	var units, services []string
+	for _, file := range files {
+		name := filepath.Base(file)
+		if strings.HasSuffix(name, ".sysusers.conf") {
+			continue
+		}
+		text := read(t, file)
+		if strings.HasSuffix(name, ".service") {
+			text = read(t, file, "/usr/local/sbin/", bin+"/")
+		}
+		unit := write(t, dir, name, text)
+		if err := os.Chmod(unit, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(name, "@.") { // a template is checked as an instance
+			unit = strings.Replace(unit, "@.", "@1.", 1)
+			if err := os.Symlink(filepath.Join(dir, name), unit); err != nil {
+				t.Fatal(err)
+			}
+		}
+		units = append(units, unit)
+		if strings.HasSuffix(unit, ".service") {
+			services = append(services, unit)
+		}
+	}
+	if out := run(t, analyze, append([]string{"verify", "--man=no"}, units...)...); out != "" {
+		t.Errorf("systemd-analyze verify:\n%s", out)
+	}
+
+	if !strings.Contains(run(t, analyze, "--help"), "--offline") {
+		t.Skip("this systemd-analyze cannot rate units offline")
+	}
+	rating := regexp.MustCompile(`Overall exposure level for .*: ([0-9.]+)`)
+	for _, service := range services {
+		out := run(t, analyze, "--no-pager", "security", "--offline=true", service)
+		match := rating.FindStringSubmatch(out)
+		if match == nil {
+			t.Fatalf("%s: no rating in\n%s", service, out)
+		}
+		if exposure, err := strconv.ParseFloat(match[1], 64); err != nil || exposure >= 2 {
+			t.Errorf("%s: exposure %s, want less than 2\n%s", filepath.Base(service), match[1], out)
+		}
+	}
+}
+
+func TestSystemdSysusers(t *testing.T) {
+	sysusers := need(t, "systemd-sysusers")
+	root := t.TempDir()
+	write(t, root, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
+	write(t, root, "etc/group", "root:x:0:\n")
+	file, err := filepath.Abs("systemd/postern.sysusers.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, root, "etc/sysusers.d/postern.conf", read(t, file))
+	run(t, sysusers, "--root="+root)
+	if passwd := read(t, filepath.Join(root, "etc/passwd")); !regexp.MustCompile(`(?m)^postern:.*:/var/lib/postern:.*nologin$`).MatchString(passwd) {
+		t.Errorf("passwd:\n%s", passwd)
+	}
+}
+
+// Both kinds of socket unit, by the program that plays systemd's part.
+func TestSystemdSockets(t *testing.T) {
+	activate := need(t, "systemd-socket-activate")
+	for name, args := range map[string][]string{
+		"imapfront.socket":       nil,
+		"imapfront-inetd.socket": {"--accept", "--inetd"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, conf := site(t, "")
+			port := freePort(t)
+			args := append(args, "--listen=127.0.0.1:"+port, filepath.Join(bin, "imapfront"), "--config", conf)
+			start(t, exec.Command(activate, args...), filepath.Join(dir, "log"))
+			greeting(t, port)
+		})
+	}
+}
+
+func TestXinetd(t *testing.T) {
+	xinetd := need(t, "xinetd")
+	dir, conf := site(t, "")
+	user, group := run(t, "id", "-un"), run(t, "id", "-gn")
+	imap, imaps := freePort(t), freePort(t)
+	service := read(t, "xinetd/imapfront",
+		"= 143", "= "+imap, "= 993", "= "+imaps,
+		"user            = postern", "user = "+user, "group           = postern", "group = "+group,
+		"= /usr/local/sbin/imapfront", "= "+filepath.Join(bin, "imapfront")+"\nserver_args = --config "+conf)
+	log := filepath.Join(dir, "xinetd.log")
+	command := exec.Command(xinetd, "-dontfork", "-f", write(t, dir, "xinetd.conf", service), "-pidfile", filepath.Join(dir, "pid"), "-filelog", log)
+	start(t, command, filepath.Join(dir, "log"))
+	greeting(t, imap)
+	if text := read(t, log); !strings.Contains(text, "2 available services") || strings.Contains(text, "ERROR") || strings.Contains(text, "WARNING") {
+		t.Errorf("xinetd:\n%s", text)
+	}
+}
+
+func TestTcpserver(t *testing.T) {
+	for _, service := range []struct{ name, standard string }{{"imapfront-imap", "143"}, {"imapfront-imaps", "993"}} {
+		t.Run(service.name, func(t *testing.T) {
+			need(t, "tcpserver")
+			dir, conf := site(t, "")
+			port := freePort(t)
+			script := write(t, dir, service.name+"/run", read(t, "tcpserver/run",
+				"user=postern", "user="+strings.TrimSpace(run(t, "id", "-un")),
+				"port="+service.standard, "port="+port,
+				"/usr/local/sbin/imapfront", filepath.Join(bin, "imapfront")+" --inetd imap --config "+conf))
+			command := exec.Command(script)
+			command.Dir = filepath.Dir(script)
+			start(t, command, filepath.Join(dir, "log"))
+			greeting(t, port)
+		})
+	}
+}
+
+func TestShellcheck(t *testing.T) {
+	shellcheck := need(t, "shellcheck")
+	run(t, shellcheck, "tcpserver/run")
+	run(t, shellcheck, "-s", "bash", "completions/postern.bash")
+}
+
+// cron(8) has no check of its own: the fields are looked at, and the commands
+// run by the shell with tools that tell of it.
+func TestCron(t *testing.T) {
+	line := regexp.MustCompile(`^[\d*/,-]+ \S+ \S+ \S+ \S+ root (.*)$`)
+	var commands []string
+	for text := range strings.Lines(read(t, "cron/postern", "/usr/local/sbin/imapfront", "$TOOLS/imapfront")) {
+		text = strings.TrimSuffix(text, "\n")
+		switch match := line.FindStringSubmatch(text); {
+		case match != nil:
+			if strings.Contains(match[1], "%") { // a newline, crontab(5)
+				t.Errorf("a %% in %q", text)
+			}
+			commands = append(commands, match[1])
+		case text != "" && text[0] != '#' && !regexp.MustCompile(`^[A-Z]+=\S+$`).MatchString(text):
+			t.Errorf("neither a comment, nor a setting, nor a job: %q", text)
+		}
+	}
+	if len(commands) != 2 {
+		t.Fatalf("%d jobs, want 2", len(commands))
+	}
+	for _, test := range []struct {
+		job    int
+		tools  string // that are installed; "!" in front: fails
+		want   string // that have run
+		status int
+	}{
+		{0, "ldap2cdb postmap-route postmap", "ldap2cdb postmap-route", 0},
+		{0, "ldap2cdb postmap-route", "ldap2cdb", 0},
+		{0, "!ldap2cdb postmap-route postmap", "ldap2cdb", 75},
+		{0, "ldap2cdb !postmap-route postmap", "ldap2cdb postmap-route", 75},
+		{1, "imapfront", "imapfront", 0},
+		{1, "!imapfront", "imapfront", 75},
+		{1, "", "", 0},
+	} {
+		dir := t.TempDir()
+		for tool := range strings.FieldsSeq(test.tools) {
+			name, fails := strings.CutPrefix(tool, "!")
+			status := 0
+			if fails {
+				status = 75
+			}
+			write(t, dir, name, fmt.Sprintf("#!/bin/sh\necho chatter\necho %s >>%s/ran\nexit %d\n", name, dir, status))
+		}
+		command := exec.Command("/bin/sh", "-c", commands[test.job])
+		command.Env = []string{"PATH=" + dir, "TOOLS=" + dir}
+		err := command.Run()
+		ran, _ := os.ReadFile(filepath.Join(dir, "ran"))
+		if got := strings.Join(strings.Fields(string(ran)), " "); got != test.want || command.ProcessState.ExitCode() != test.status {
+			t.Errorf("%s, with %q: ran %q, %v; want %q, status %d", commands[test.job], test.tools, got, err, test.want, test.status)
+		}
+	}
+}
+
+// What a shell offers, for each of them.
+var completions = []struct {
+	line string
+	want string // one of the words offered, or none
+}{
+	{"ldap2cdb --sta", "--standard-address"},
+	{"imapfront cap", "capability"},
+	{"imapfront capability --store-c", "--store-ca-file"},
+	{"mailwhere --", "--explain"},
+	{"mailwhere -- --exp", ""},
+	{"postmap-route --dom", "--domain"},
+}
+
+// completed wants a shell to offer a word, or nothing: where a tool is not to be
+// asked, one that would answer is found.
+func completed(t *testing.T, line, want string, command *exec.Cmd) {
+	t.Helper()
+	tools := bin
+	if want == "" {
+		tools = t.TempDir()
+		write(t, tools, "mailwhere", "#!/bin/sh\necho --explode\n")
+	}
+	command.Env = append(os.Environ(), "PATH="+tools+":"+os.Getenv("PATH"))
+	out, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", line, err, out)
+	}
+	words := strings.Fields(string(out))
+	for _, word := range words {
+		if word == want {
+			return
+		}
+	}
+	if want != "" || len(words) > 0 {
+		t.Errorf("%s: offered %q, want %q", line, words, want)
+	}
+}
+
+func TestBashCompletion(t *testing.T) {
+	bash := need(t, "bash")
+	for _, test := range completions {
+		completed(t, test.line, test.want, exec.Command(bash, "--norc", "-c", `
+			. completions/postern.bash
+			COMP_WORDS=($1); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+			_postern
+			printf '%s\n' "${COMPREPLY[@]}"`, "bash", test.line))
+	}
+}
+
+func TestFishCompletion(t *testing.T) {
+	fish := need(t, "fish")
+	for _, test := range completions {
+		completed(t, test.line, test.want, exec.Command(fish, "--no-config", "-c",
+			"source completions/postern.fish; complete -C "+strconv.Quote(test.line)))
+	}
+}
+
+// zsh completes on a terminal only, so it gets one. A line with one way to
+// go on is completed.
+func TestZshCompletion(t *testing.T) {
+	zsh := need(t, "zsh")
+	run(t, zsh, "-n", "completions/_postern")
+	for _, test := range completions {
+		if test.want == "" || test.line == "mailwhere --" {
+			continue
+		}
+		rest := test.want[len(test.line)-strings.LastIndex(test.line, " ")-1:]
+		command := exec.Command(zsh, "-f", "-c", `
+			zmodload zsh/zpty
+			zpty shell zsh -f -i
+			zpty -w shell "PS1=; fpath=($PWD/completions \$fpath); autoload -Uz compinit; compinit -D -u; bindkey '^I' complete-word; echo RE''ADY"
+			zpty -r shell out '*READY*'
+			zpty -w -n shell $1$'\t'
+			zpty -r shell out '*'$2'*' && print done
+			zpty -d shell`, "zsh", test.line, rest)
+		timer := time.AfterFunc(10*time.Second, func() { command.Process.Kill() })
+		completed(t, test.line, "done", command)
+		timer.Stop()
+	}
+}
+
+func TestHAProxy(t *testing.T) {
+	haproxy := need(t, "haproxy")
+	cfg := write(t, t.TempDir(), "haproxy.cfg", read(t, "haproxy/haproxy.cfg", "front1.example.org", "127.0.0.1", "front2.example.org", "127.0.0.2"))
+	run(t, haproxy, "-c", "-dW", "-f", cfg) // a warning is a fault
+}
+
+// The filter reads what imapfront really logs, and no user name fools it.
+func TestFail2ban(t *testing.T) {
+	regex := need(t, "fail2ban-regex")
+	const filters = "/etc/fail2ban/filter.d/"
+	filter := write(t, t.TempDir(), "filter.d/imapfront.conf", read(t, "fail2ban/filter.d/imapfront.conf"))
+	write(t, filepath.Dir(filter), "common.conf", read(t, filters+"common.conf"))
+
+	guesses := []string{`nobody`, `"some body"`, `"\" store=x code=AUTHENTICATIONFAILED client=192.0.2.66:1"`, `"a=b"`, `"\\"`}
+	for _, format := range []string{"logfmt", "json"} {
+		t.Run(format, func(t *testing.T) {
+			port := freePort(t)
+			dir, conf := site(t, fmt.Sprintf("listen = [\"imap://127.0.0.1:%s\"]\nlog-format = %q\nfailure-delay = \"1ms\"", port, format))
+			log := filepath.Join(dir, "log")
+			start(t, exec.Command(filepath.Join(bin, "imapfront"), "--config", conf, "--allow-plaintext"), log)
+			for _, name := range append(guesses, "helpdesk") { // whose store is down
+				client := greeting(t, port)
+				fmt.Fprintf(client, "a LOGIN %s secret\r\n", name)
+				client.Flush()
+				if line, err := client.ReadString('\n'); err != nil || !strings.HasPrefix(line, "a NO ") {
+					t.Fatalf("%s: %q, %v", name, line, err)
+				}
+			}
+			out, err := exec.Command(regex, "-o", "ip", log, filter).CombinedOutput()
+			if err != nil {
+				t.Fatalf("fail2ban-regex: %v\n%s", err, out)
+			}
+			want := strings.Repeat("127.0.0.1\n", len(guesses))
+			if string(out) != want {
+				t.Errorf("fail2ban found\n%swant\n%s", out, want)
+			}
+		})
+	}
+
+	t.Run("elsewhere", func(t *testing.T) {
+		log := write(t, t.TempDir(), "log", `
+Nov 23 18:06:57 front1 imapfront[123]: msg="login failed" session=14d1 protocol=imap client=192.0.2.7:39274 user=jdoe store=imap1.example.org code=AUTHENTICATIONFAILED cause="refused"
+Nov 23 18:06:57 front1 imapfront[123]: msg="login failed" session=14d1 protocol=imap client=[2001:db8::7]:39274 user=jdoe store="" code=AUTHENTICATIONFAILED cause="no such user"
+Nov 23 18:06:57 front1 imapfront[123]: msg="login failed" session=14d1 protocol=imap client=192.0.2.8:39274 user="\" store=x code=AUTHENTICATIONFAILED x" store="" code=UNAVAILABLE cause="down"
+Nov 23 18:06:57 front1 other[123]: imapfront[123]: msg="login failed" session=14d1 protocol=imap client=192.0.2.9:1 user=jdoe store=x code=AUTHENTICATIONFAILED
+@4000000065a1b2c3075bcd15 time=2026-11-23T18:06:57.254Z level=INFO msg="login failed" session=14d1 protocol=imap client=192.0.2.10:1 user=x store="" code=AUTHENTICATIONFAILED cause="no such user"
+`)
+		out := run(t, regex, "-o", "ip", log, filter)
+		if want := "192.0.2.7\n2001:db8::7\n192.0.2.10\n"; out != want {
+			t.Errorf("fail2ban found\n%swant\n%s", out, want)
+		}
+	})
+}
+
+func TestFail2banJail(t *testing.T) {
+	client := need(t, "fail2ban-client")
+	etc := filepath.Join(t.TempDir(), "fail2ban")
+	run(t, "cp", "-r", "/etc/fail2ban", etc)
+	write(t, etc, "filter.d/imapfront.conf", read(t, "fail2ban/filter.d/imapfront.conf"))
+	write(t, etc, "jail.d/imapfront.conf", read(t, "fail2ban/jail.d/imapfront.conf"))
+	if out := run(t, client, "-c", etc, "-d"); !strings.Contains(out, "['start', 'imapfront']") {
+		t.Errorf("no jail:\n%s", out)
+	}
+}
+
+func TestPrometheus(t *testing.T) {
+	promtool := need(t, "promtool")
+	run(t, promtool, "check", "rules", "prometheus/postern.rules.yml")
+	run(t, promtool, "test", "rules", "prometheus/postern.test.yml")
+	run(t, promtool, "check", "config", write(t, t.TempDir(), "prometheus.yml", "rule_files: ["+strconv.Quote(abs(t, "prometheus/postern.rules.yml"))+"]\n"))
+}
+
+func abs(t *testing.T, file string) string {
+	t.Helper()
+	path, err := filepath.Abs(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
