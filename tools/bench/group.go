@@ -91,22 +91,27 @@ func (g *group) processes() []int {
 func (g *group) memory() (float64, error) {
 	total := 0.0
 	for _, pid := range g.processes() {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		kB, err := memoryOf(pid)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 			continue // ended meanwhile
 		}
 		if err != nil {
 			return 0, err
 		}
-		for line := range strings.Lines(string(text)) {
-			if value, found := strings.CutPrefix(line, "Pss:"); found {
-				var kB float64
-				fmt.Sscanf(value, "%g kB", &kB)
-				total += kB
-			}
-		}
+		total += kB
 	}
 	return total, nil
+}
+
+// memoryOf is a process's proportional set size, in kB.
+func memoryOf(pid int) (kB float64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), "\nPss:")
+	_, err = fmt.Sscanf(rest, "%g kB", &kB)
+	return kB, err
 }
 
 // pin keeps a process, with all its threads, on one of the machine's CPUs;

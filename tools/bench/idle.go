@@ -12,7 +12,7 @@ import (
 func (b *bench) idle() error {
 	t := b.table("Idle sessions", fmt.Sprintf(`Memory (proportional set size of all processes of a proxy, what it had before the
 first session taken off) with sessions that are logged in and silent for %v. Each proxy is started freshly for each
-figure: one that has worked before hides its memory.`, b.settle))
+figure: one that has worked before hides its memory.`, b.settle), nginx, dovecot, perdition)
 	for _, kind := range []security{plain, secure} {
 		for _, clients := range []int{1000, b.mostSessions()} {
 			if b.quick && clients > 1000 {

@@ -43,6 +43,7 @@ func main() {
 			&cli.StringSliceFlag{Name: "only", Usage: "do just the `WORK`: " + strings.Join(workNames(), ", ")},
 			&cli.IntFlag{Name: "people", Value: 1000000, Usage: "`N` accounts in the directory"},
 			&cli.DurationFlag{Name: "soak", Value: 10 * time.Minute, Usage: "`TIME` that sessions are held while others come and go"},
+			&cli.StringFlag{Name: "bin", Usage: "measure the tools in `DIR` as they are there, instead of making them"},
 			&cli.StringFlag{Name: "out", Value: "bin/bench.md", Usage: "write the page to `FILE`, and its plot beside it"},
 		},
 		Action: measureAll,
@@ -83,6 +84,7 @@ var works = []struct {
 	{"roundtrips", (*bench).roundTrips},
 	{"streams", (*bench).streams},
 	{"idle", (*bench).idle},
+	{"started", (*bench).started},
 }
 
 func workNames() []string {
@@ -111,12 +113,9 @@ func measureAll(c *cli.Context) (err error) {
 	if err := cluster.Install(b.ctx, say, packages...); err != nil {
 		return err
 	}
-	bin, err := filepath.Abs("bin")
+	bin, err := tools(b.ctx, c.String("bin"))
 	if err != nil {
 		return err
-	}
-	if out, err := exec.CommandContext(b.ctx, "make", "all").CombinedOutput(); err != nil {
-		return fmt.Errorf("make all: %w: %s", err, out)
 	}
 	dir, err := os.MkdirTemp("", "postern-bench-")
 	if err != nil {
@@ -144,8 +143,20 @@ func measureAll(c *cli.Context) (err error) {
 	return b.write(c.String("out"))
 }
 
-func (b *bench) table(title, text string) *table {
-	t := &table{Title: title, Text: text}
+// tools returns the folder of our tools, and makes them unless one is given.
+func tools(ctx context.Context, dir string) (string, error) {
+	if dir != "" {
+		return filepath.Abs(dir)
+	}
+	if out, err := exec.CommandContext(ctx, "make", "all").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("make all: %w: %s", err, out)
+	}
+	return filepath.Abs("bin")
+}
+
+// table begins one, with a column for each of the peers, us first.
+func (b *bench) table(title, text string, peers ...string) *table {
+	t := &table{Title: title, Text: text, Peers: append([]string{us}, peers...)}
 	b.tables = append(b.tables, t)
 	return t
 }

@@ -28,7 +28,7 @@ func (b *bench) write(path string) error {
 		"CPUs":    b.cpus,
 		"Date":    time.Now().UTC().Format("2006-01-02"),
 		"Tables":  b.tables,
-		"Peers":   []string{us, nginx, dovecot, perdition, direct},
+		"Legend":  []string{us, nginx, dovecot, perdition, direct},
 	}
 	for file, text := range map[string]string{path: pageText, plot: plotText} {
 		if err := render(file, text, values); err != nil {
@@ -59,11 +59,13 @@ func render(path, text string, values any) error {
 
 // cell is one peer's ratio, with the spread of its samples.
 func cell(r *row, peer string) string {
-	ratio := r.ratio(peer)
-	if math.IsNaN(ratio) {
+	text := figure(r.ratio(peer))
+	switch _, base := r.base(); {
+	case math.IsNaN(r.median(peer)):
 		return "–"
+	case math.IsNaN(base): // nobody to be compared to
+		text = figure(r.median(peer)) + " " + r.unit
 	}
-	text := figure(ratio)
 	if spread := r.spread(peer); spread >= 0.005 {
 		text += fmt.Sprintf(" ±%.0f %%", 100*spread)
 	}

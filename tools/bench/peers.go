@@ -35,6 +35,8 @@ type peer struct {
 	// program.
 	commands func(s *site, p *peer) ([][]string, error)
 	most     int // sessions that it can be asked to hold on a machine of this size
+
+	greetsOnly bool // and knows no login
 }
 
 // The names of the peers; us is the one that has to meet the goals, and
@@ -199,6 +201,9 @@ func (s *site) start(p *peer, cpu ...int) (*proxy, error) {
 		}
 	}
 	for _, kind := range []security{plain, secure} {
+		if p.greetsOnly && kind != plain {
+			continue
+		}
 		if err := run.greets(kind); err != nil {
 			out, _ := os.ReadFile(filepath.Join(s.dir, p.name+".out"))
 			return nil, errors.Join(fmt.Errorf("%s: does not serve: %w: %s", p.name, err, out[max(0, len(out)-1000):]), run.stop())
@@ -209,14 +214,27 @@ func (s *site) start(p *peer, cpu ...int) (*proxy, error) {
 
 func (p *proxy) greets(kind security) error {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		c, err := login(p.at, kind, handshake(kind), user(0))
-		if err == nil {
-			return c.logout()
-		}
-		if time.Now().After(deadline) {
+		err := p.visit(kind, handshake(kind))
+		if err == nil || time.Now().After(deadline) {
 			return err
 		}
 	}
+}
+
+// visit is a session of nothing but a login, where there is one.
+func (p *proxy) visit(kind security, config tlsConfig) error {
+	if p.greetsOnly {
+		c, err := open(p.at, kind, config)
+		if err == nil {
+			c.conn.Close()
+		}
+		return err
+	}
+	c, err := login(p.at, kind, config, user(0))
+	if err != nil {
+		return err
+	}
+	return c.logout()
 }
 
 func (p *proxy) stop() error {

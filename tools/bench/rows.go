@@ -30,6 +30,7 @@ var others = []string{nginx, dovecot, perdition}
 type table struct {
 	Title string
 	Text  string // what is done, and how; Markdown
+	Peers []string
 	Rows  []*row
 }
 

@@ -12,7 +12,8 @@ import (
 
 // streams measures octets that the store sends as fast as it can.
 func (b *bench) streams() error {
-	t := b.table("Bytes", `The store sends as fast as it is taken from it, over one session or 32. All share all CPUs.`)
+	t := b.table("Bytes", `The store sends as fast as it is taken from it, over one session or 32. All share all CPUs.`,
+		nginx, dovecot, perdition, direct)
 	proxies, err := b.startAll()
 	if err != nil {
 		return err
