@@ -102,7 +102,7 @@ func TestCapabilityPublishesWhatAllStoresShare(t *testing.T) {
 	if !strings.Contains(out.String(), "127.0.0.1          + QUOTA\n") || !strings.Contains(out.String(), "imap1.example.org  + IDLE\n") {
 		t.Errorf("report:\n%s", out.String())
 	}
-	if caps := shared(conf)(); !caps.Has("MOVE") || caps.Has("IDLE") {
+	if caps := sharedByStores(conf)(); !caps.Has("MOVE") || caps.Has("IDLE") {
 		t.Errorf("a front end reads %v", caps)
 	}
 

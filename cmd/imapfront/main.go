@@ -3,7 +3,9 @@
 package main
 
 import (
+	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -44,6 +46,10 @@ connection that it is given; with --listen it serves by itself:
 		&cli.BoolFlag{Name: "allow-plaintext", Usage: "take passwords without TLS"},
 		&cli.DurationFlag{Name: "login-timeout", Usage: "`TIME` a client has from the greeting to its login"},
 		&cli.StringFlag{Name: "log-format", Usage: "`FORMAT` of the log: logfmt or json"},
+		&cli.StringFlag{Name: "user", Usage: "become `USER` once ports and keys are open"},
+		&cli.StringFlag{Name: "metrics", Usage: "serve metrics and health over HTTP on `HOST:PORT`"},
+		&cli.StringFlag{Name: "capabilities", Usage: "what all stores share, as `WORDS`, instead of store.cdb"},
+		&cli.BoolFlag{Name: "check", Usage: "say what is wrong with the settings, and exit"},
 		&cli.BoolFlag{Name: "syslog", Usage: "log to syslog, not to standard error"},
 	)
 	app.Action = func(c *cli.Context) error {
@@ -54,9 +60,43 @@ connection that it is given; with --listen it serves by itself:
 		if err != nil {
 			return err
 		}
+		if c.Bool("check") {
+			return check(conf)
+		}
 		return serve(c.Context, c, conf)
 	}
+	control := &cli.StringFlag{Name: "control", Usage: "unix `SOCKET` of imapfront sessions"}
+	app.Flags = append(app.Flags, control)
 	app.Commands = []*cli.Command{{
+		Name:  "sessions",
+		Usage: "list the sessions of a running imapfront, or end them",
+		Flags: []cli.Flag{app.Flags[0], control,
+			&cli.StringFlag{Name: "user", Usage: "only those of the login name `USER`"},
+			&cli.StringFlag{Name: "store", Usage: "only those at `STORE`"},
+			&cli.StringFlag{Name: "address", Usage: "only those from `ADDRESS`"},
+			&cli.StringFlag{Name: "session", Usage: "only the one of `ID`"},
+			&cli.BoolFlag{Name: "end", Usage: "end them, and print how many"},
+			&cli.BoolFlag{Name: "json", Usage: "one JSON object a line"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := command.NoOperands(c); err != nil {
+				return err
+			}
+			inherit(c)
+			conf, err := command.Config(c)
+			if err != nil {
+				return err
+			}
+			set(c, "control", &conf.Frontend.Control, c.String)
+			values := url.Values{}
+			for _, name := range []string{"user", "store", "address", "session"} {
+				if c.IsSet(name) {
+					values.Set(name, c.String(name))
+				}
+			}
+			return sessions(c.Context, conf, c.App.Writer, values, c.Bool("end"), c.Bool("json"))
+		},
+	}, {
 		Name:  "capability",
 		Usage: "ask all stores what they can do, and publish what they share as store.cdb",
 		Flags: append([]cli.Flag{app.Flags[0], app.Flags[1]}, stores...),
@@ -112,6 +152,12 @@ func configured(c *cli.Context) (*config.Config, error) {
 	set(c, "connect-timeout", &f.ConnectTimeout, duration(c))
 	set(c, "log-format", &f.LogFormat, c.String)
 	set(c, "syslog", &f.Syslog, c.Bool)
+	set(c, "user", &f.User, c.String)
+	set(c, "metrics", &f.Metrics, c.String)
+	set(c, "control", &f.Control, c.String)
+	if c.IsSet("capabilities") {
+		f.Capabilities = strings.Fields(c.String("capabilities"))
+	}
 	over := func(s *config.Store) {
 		set(c, "store-port", &s.Port, c.Int)
 		set(c, "store-tls", &s.TLS, c.String)

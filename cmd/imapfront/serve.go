@@ -2,42 +2,139 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
 
 	"postern/internal/config"
 	"postern/internal/frontend"
 	"postern/internal/listener"
+	"postern/internal/penalty"
 	"postern/internal/sysexits"
 )
 
 // serve holds sessions for whoever connects.
 func serve(ctx context.Context, c *cli.Context, conf *config.Config) error {
-	front, err := newFrontend(conf)
-	if err != nil {
-		return err
+	forgetSecrets()
+	shared := frontend.NewShared()
+	if file := conf.Frontend.FailureFile; file != "" {
+		table, err := penalty.Open(file)
+		if err != nil {
+			return sysexits.CantCreate.Errorf("failure-file: %w", err)
+		}
+		shared.Failures = table
 	}
 	listeners, err := connections(c, conf)
 	if err != nil {
 		return err
 	}
+	one := listeners[0].Single()
+	first, err := newFrontend(conf, shared, one)
+	if err != nil {
+		return err
+	}
 	for _, l := range listeners {
-		if _, implicit := listener.Ports[l.Scheme]; implicit && l.Scheme == "imaps" && front.TLS == nil {
+		if l.Implicit() && first.TLS == nil {
 			return sysexits.Config.Errorf("%s needs a certificate: set cert and key in [frontend], or --cert and --key", l.Scheme)
 		}
-		if !l.Single() {
-			front.Log.Info("listening", "protocol", l.Scheme, "address", l.Addr().String())
+		l.Proxied = conf.Frontend.ProxyNetworks
+	}
+	service := &service{shared: shared, files: keyFiles(conf)}
+	service.current.Store(first)
+	if !one {
+		if err := service.open(conf); err != nil {
+			return err
 		}
+		defer service.close()
 	}
-	var all sync.WaitGroup
-	defer all.Wait()
+	if err := confine(conf, c.String("config")); err != nil {
+		return err
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var background, sessions sync.WaitGroup
+	background.Go(func() { shared.Recheck(ctx, first.Users) })
+	if !one {
+		for _, l := range listeners {
+			first.Log.Info("listening", "protocol", l.Scheme, "address", l.Addr().String())
+		}
+		background.Go(func() { service.reload(ctx, func() (*frontend.Frontend, error) { return reread(c, shared) }) })
+		daemon.SdNotify(false, daemon.SdNotifyReady)
+		context.AfterFunc(ctx, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
+	}
 	for _, l := range listeners {
-		all.Go(func() { front.Serve(ctx, l) })
+		sessions.Go(func() { frontend.Serve(ctx, l, service.current.Load) })
 	}
+	sessions.Wait()
+	cancel()
+	background.Wait()
 	return nil
+}
+
+// A service is what serves many sessions, beyond the sessions.
+type service struct {
+	shared  *frontend.Shared
+	current atomic.Pointer[frontend.Frontend] // settings of the next session
+	files   []string                          // of keys, as they were named at the start
+	closers []func() error
+}
+
+func (s *service) close() {
+	for _, closer := range s.closers {
+		closer()
+	}
+}
+
+// reread makes settings anew from the files and flags of the start.
+func reread(c *cli.Context, shared *frontend.Shared) (*frontend.Frontend, error) {
+	conf, err := configured(c)
+	if err != nil {
+		return nil, err
+	}
+	return newFrontend(conf, shared, false)
+}
+
+// certificateCheck is how often files of certificates and tickets are looked
+// at: what replaces them once in months need not know that we run.
+const certificateCheck = time.Minute
+
+// reload takes new settings on SIGHUP, and whenever a file with keys was
+// replaced. Settings that are wrong change nothing.
+func (s *service) reload(ctx context.Context, read func() (*frontend.Frontend, error)) {
+	hangUp := make(chan os.Signal, 1)
+	signal.Notify(hangUp, syscall.SIGHUP)
+	defer signal.Stop(hangUp)
+	tick := time.NewTicker(certificateCheck)
+	defer tick.Stop()
+	for seen := stamp(s.files); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangUp:
+		case <-tick.C:
+			if stamp(s.files) == seen {
+				continue
+			}
+		}
+		seen = stamp(s.files)
+		log := s.current.Load().Log
+		next, err := read()
+		if err != nil {
+			log.Error("settings are not changed", "cause", err)
+			continue
+		}
+		s.current.Store(next)
+		log.Info("settings are read again")
+	}
 }
 
 // connections finds out where clients come from: a flag says so, or whoever
@@ -71,7 +168,19 @@ func connections(c *cli.Context, conf *config.Config) ([]*listener.Listener, err
 	return all, nil
 }
 
-func newFrontend(conf *config.Config) (*frontend.Frontend, error) {
+// stamp changes when one of the files does.
+func stamp(files []string) string {
+	var all strings.Builder
+	for _, file := range files {
+		if info, err := os.Stat(file); err == nil {
+			fmt.Fprintln(&all, file, info.ModTime(), info.Size())
+		}
+	}
+	return all.String()
+}
+
+// newFrontend reads all that settings name.
+func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*frontend.Frontend, error) {
 	f := conf.Frontend
 	stores, err := newStores(conf)
 	if err != nil {
@@ -82,30 +191,25 @@ func newFrontend(conf *config.Config) (*frontend.Frontend, error) {
 		return nil, err
 	}
 	front := &frontend.Frontend{
+		Shared:         shared,
 		Users:          newUsers(conf),
 		Stores:         stores.at,
 		AllowPlaintext: f.AllowPlaintext,
-		Capabilities:   shared(conf),
+		Capabilities:   sharedByStores(conf),
 		LoginTime:      time.Duration(f.LoginTimeout),
 		FailureDelay:   time.Duration(f.FailureDelay),
 		DrainTime:      time.Duration(f.DrainTime),
+		MaxSessions:    f.MaxSessions,
+		MaxPerAddress:  f.MaxPerAddress,
+		MaxPerUser:     f.MaxPerUser,
+		Exempt:         f.ExemptNetworks,
+		Trusted:        f.TrustedNetworks,
+		Strict:         f.Strict,
 		Log:            log,
 	}
-	if f.Cert != "" || f.Key != "" {
-		front.TLS, err = serverTLS(f)
+	front.TLS, err = serverTLS(f, one)
+	if f.ClientCAFile != "" {
+		front.ClientName = clientName(f)
 	}
 	return front, err
-}
-
-func serverTLS(f config.Frontend) (*tls.Config, error) {
-	if f.Key == "" {
-		f.Key = f.Cert // one file with both
-	}
-	pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
-	if err != nil {
-		return nil, sysexits.Config.Errorf("certificate %s, key %s: %w", f.Cert, f.Key, err)
-	}
-	// A client that names other protocols by ALPN and not this one is
-	// refused: it was led here from another port (RFC 7301 3.2).
-	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"imap"}}, nil
 }

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"postern/internal/account"
@@ -17,33 +22,59 @@ import (
 
 // stores knows how each store is reached.
 type stores struct {
-	conf *config.Config
-	cas  map[string]*x509.CertPool // by file
+	conf      *config.Config
+	cas       map[string]*x509.CertPool      // by file
+	certs     map[[2]string]*tls.Certificate // by files of the chain and the key
+	passwords map[string][]byte              // by file
 }
 
 // newStores reads the CA files, so that a missing one is an error at the start
 // and not at somebody's login.
 func newStores(conf *config.Config) (*stores, error) {
-	s := &stores{conf, map[string]*x509.CertPool{"": nil}} // nil: the system's
-	files := []string{conf.Store.CAFile}
-	for _, store := range conf.Stores {
-		files = append(files, store.CAFile)
+	s := &stores{
+		conf:      conf,
+		cas:       map[string]*x509.CertPool{"": nil}, // nil: the system's
+		certs:     map[[2]string]*tls.Certificate{},
+		passwords: map[string][]byte{},
 	}
-	for _, file := range files {
-		if _, known := s.cas[file]; known {
-			continue
+	if err := s.read(conf.Store); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	for name, store := range conf.Stores {
+		if err := s.read(store); err != nil {
+			return nil, fmt.Errorf("store %s: %w", name, err)
 		}
-		pem, err := os.ReadFile(file)
-		if err != nil {
-			return nil, sysexits.NoInput.Errorf("store's CA: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, sysexits.Config.Errorf("store's CA: %s: no certificate in it", file)
-		}
-		s.cas[file] = pool
 	}
 	return s, nil
+}
+
+// read reads the files that a store's settings name.
+func (s *stores) read(how config.Store) error {
+	if _, known := s.cas[how.CAFile]; !known {
+		pool, err := readCAs(how.CAFile)
+		if err != nil {
+			return err
+		}
+		s.cas[how.CAFile] = pool
+	}
+	if how.Cert != "" {
+		pair, err := readCertificate(how.Cert, how.Key)
+		if err != nil {
+			return err
+		}
+		s.certs[[2]string{how.Cert, how.Key}] = &pair
+	}
+	if file := how.AdminPasswordFile; file != "" && s.passwords[file] == nil {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return sysexits.NoInput.Errorf("admin-password-file: %w", err)
+		}
+		if text = bytes.TrimRight(text, "\r\n"); len(text) == 0 {
+			return sysexits.Config.Errorf("admin-password-file: %s is empty", file)
+		}
+		s.passwords[file] = text
+	}
+	return nil
 }
 
 // at returns the store of a location. The map picks among the stores that the
@@ -61,13 +92,42 @@ func (s *stores) at(where account.Location) (*store.Store, error) {
 		Name:           where.Store,
 		Address:        net.JoinHostPort(how.Address, strconv.Itoa(port)),
 		ConnectTimeout: time.Duration(s.conf.Frontend.ConnectTimeout),
+		Trusted:        how.Trusted,
+		Admin:          how.Admin,
+		AdminPassword:  s.passwords[how.AdminPasswordFile],
+	}
+	switch how.ProxyProtocol {
+	case "v1":
+		target.Proxy = 1
+	case "v2":
+		target.Proxy = 2
 	}
 	if how.TLS != config.TLSNone {
 		target.Security = store.StartTLS
 		if how.TLS == config.TLSImplicit {
 			target.Security = store.Implicit
 		}
-		target.TLS = &tls.Config{ServerName: where.Store, RootCAs: s.cas[how.CAFile], MinVersion: tls.VersionTLS12}
+		target.TLS = s.tls(where.Store, how)
 	}
 	return target, nil
+}
+
+// tls says whom a store's certificate has to be for, and by whom.
+func (s *stores) tls(name string, how config.Store) *tls.Config {
+	settings := &tls.Config{ServerName: cmp.Or(how.TLSName, name), RootCAs: s.cas[how.CAFile], MinVersion: tls.VersionTLS12}
+	if own := s.certs[[2]string{how.Cert, how.Key}]; own != nil {
+		settings.Certificates = []tls.Certificate{*own}
+	}
+	if how.Pin != "" {
+		// The key itself is known: neither name nor authority adds to that.
+		settings.InsecureSkipVerify = true
+		settings.VerifyConnection = func(state tls.ConnectionState) error {
+			sum := sha256.Sum256(state.PeerCertificates[0].RawSubjectPublicKeyInfo)
+			if !strings.EqualFold(hex.EncodeToString(sum[:]), how.Pin) {
+				return fmt.Errorf("the store's key is %x, not the pinned one", sum)
+			}
+			return nil
+		}
+	}
+	return settings
 }

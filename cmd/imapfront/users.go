@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"postern/internal/account"
 	"postern/internal/config"
@@ -34,10 +35,16 @@ func (u users) Locate(login string) (account.Location, bool, error) {
 	return where, true, nil
 }
 
-// shared returns what all stores have, as store.cdb says it at the moment.
+// built tells when the map in use was made.
+func (u users) built() time.Time {
+	u.logins.Refresh()
+	return u.logins.Story().Built
+}
+
+// sharedByStores returns what all stores have, as store.cdb says it at the moment.
 // Without it nothing is known to be shared, which is no error: less is
 // promised before the login.
-func shared(conf *config.Config) func() imap.Capabilities {
+func sharedByStores(conf *config.Config) func() imap.Capabilities {
 	if fixed := conf.Frontend.Capabilities; len(fixed) > 0 {
 		return func() imap.Capabilities { return fixed }
 	}

@@ -5,9 +5,12 @@ package config
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path"
 	"slices"
@@ -81,10 +84,28 @@ type Limits struct {
 
 // Frontend is the client's side of imapfront.
 type Frontend struct {
-	Listen         []string // imap://host:port, imaps://host:port
-	Cert, Key      string   // PEM files
-	AllowPlaintext bool     `toml:"allow-plaintext"` // passwords without TLS
-	Capabilities   []string // fixed list instead of what store.cdb says
+	Listen         []string      // imap://host:port, imaps://host:port
+	Cert, Key      string        // PEM files
+	Certificates   []Certificate `toml:"certificate"` // more of them, chosen by the name that a client asks for
+	MinTLS         string        `toml:"min-tls"`     // 1.2, 1.3
+	Tickets        string        // file of keys for TLS session tickets, shared by machines
+	ClientCAFile   string        `toml:"client-ca-file"`  // who signs the certificates of clients that log in by one
+	ClientName     string        `toml:"client-name"`     // email, common-name: what of it is the login name
+	AllowPlaintext bool          `toml:"allow-plaintext"` // passwords without TLS
+	Capabilities   []string      // fixed list instead of what store.cdb says
+	Strict         bool          // end a login at a store that lacks what its client was told
+
+	ProxyNetworks   []netip.Prefix `toml:"proxy-networks"`   // who has to send a PROXY header
+	TrustedNetworks []netip.Prefix `toml:"trusted-networks"` // whose ID may name the client
+	ExemptNetworks  []netip.Prefix `toml:"exempt-networks"`  // whom the next three do not limit
+	MaxSessions     int            `toml:"max-sessions"`     // in all; 0: no limit, here as below
+	MaxPerAddress   int            `toml:"max-per-address"`
+	MaxPerUser      int            `toml:"max-per-user"`
+	FailureFile     string         `toml:"failure-file"` // where failures are counted, shared by processes
+
+	User           string   // to become, once ports and keys are open
+	Control        string   // unix socket for imapfront sessions
+	Metrics        string   // host:port of metrics and health, over HTTP
 	LoginTimeout   Duration `toml:"login-timeout"`   // from greeting to login
 	ConnectTimeout Duration `toml:"connect-timeout"` // to reach a store
 	FailureDelay   Duration `toml:"failure-delay"`   // before a login is refused
@@ -92,6 +113,9 @@ type Frontend struct {
 	LogFormat      string   `toml:"log-format"`      // logfmt, json
 	Syslog         bool     // instead of standard error
 }
+
+// A Certificate is a chain and its key, PEM files.
+type Certificate struct{ Cert, Key string }
 
 // Route is what postmap-route makes of the maps.
 type Route struct {
@@ -113,6 +137,13 @@ type Store struct {
 	CAFile    string `toml:"ca-file"` // empty: the system's
 	Transport string // Postfix's transport:nexthop for this store
 	Trusted   bool   // it may be told the client's address
+
+	ProxyProtocol     string `toml:"proxy-protocol"` // v1, v2: the client's address before everything else
+	TLSName           string `toml:"tls-name"`       // in its certificate, if not the store's name
+	Pin               string // SHA-256 of its public key, in hex, instead of an authority
+	Cert, Key         string // PEM files, for a store that asks for a certificate
+	Admin             string // who may open all mailboxes there, for logins by certificate
+	AdminPasswordFile string `toml:"admin-password-file"`
 }
 
 // TLS modes of a store.
@@ -149,6 +180,12 @@ func Default() *Config {
 			FailureDelay:   Duration(500 * time.Millisecond),
 			DrainTime:      Duration(5 * time.Second),
 			LogFormat:      "logfmt",
+			MinTLS:         "1.2",
+			ClientName:     "email",
+			MaxSessions:    20000,
+			MaxPerAddress:  500,
+			MaxPerUser:     100,
+			ExemptNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 		},
 		Route: Route{
 			Transport: "lmtp:inet:[{store}]:2003",
@@ -241,6 +278,16 @@ func (c *Config) decodeStores(meta toml.MetaData, tables map[string]toml.Primiti
 			into = &c.Store.Transport
 		case "trusted":
 			into = &c.Store.Trusted
+		case "proxy-protocol":
+			into = &c.Store.ProxyProtocol
+		case "cert":
+			into = &c.Store.Cert
+		case "key":
+			into = &c.Store.Key
+		case "admin":
+			into = &c.Store.Admin
+		case "admin-password-file":
+			into = &c.Store.AdminPasswordFile
 		default:
 			if meta.Type("store", name) != "Hash" {
 				return unknownKey{"store", name}
@@ -309,6 +356,12 @@ func (c *Config) Check() error {
 	if format := c.Frontend.LogFormat; format != "logfmt" && format != "json" {
 		return fmt.Errorf("frontend.log-format = %q: must be logfmt or json", format)
 	}
+	if version := c.Frontend.MinTLS; version != "1.2" && version != "1.3" {
+		return fmt.Errorf("frontend.min-tls = %q: must be 1.2 or 1.3", version)
+	}
+	if name := c.Frontend.ClientName; name != "email" && name != "common-name" {
+		return fmt.Errorf("frontend.client-name = %q: must be email or common-name", name)
+	}
 	for _, pattern := range c.Allow {
 		if _, err := path.Match(pattern, ""); err != nil {
 			return fmt.Errorf("store.allow: pattern %q: %w", pattern, err)
@@ -333,6 +386,15 @@ func (s Store) check() error {
 	}
 	if s.Port < 0 || s.Port > 65535 {
 		return fmt.Errorf("port = %d: must be 1 to 65535", s.Port)
+	}
+	if s.ProxyProtocol != "" && s.ProxyProtocol != "v1" && s.ProxyProtocol != "v2" {
+		return fmt.Errorf("proxy-protocol = %q: must be v1 or v2", s.ProxyProtocol)
+	}
+	if pin, err := hex.DecodeString(s.Pin); err != nil || s.Pin != "" && len(pin) != sha256.Size {
+		return fmt.Errorf("pin = %q: must be a SHA-256 in hex", s.Pin)
+	}
+	if (s.Admin == "") != (s.AdminPasswordFile == "") {
+		return errors.New("admin and admin-password-file: neither is of use without the other")
 	}
 	return nil
 }

@@ -81,6 +81,13 @@ func TestRefused(t *testing.T) {
 		{"[store]\nallow = [\"[\"]", `pattern "["`},
 		{"[limits]\nmax-shrink = \"5\"", `:2: "5" is not a percentage`},
 		{"[frontend]\nlogin-timeout = \"-5s\"", `:2: "-5s" is not a positive duration`},
+		{"[frontend]\nmin-tls = \"1.0\"", `frontend.min-tls = "1.0"`},
+		{"[frontend]\nclient-name = \"dn\"", `frontend.client-name = "dn"`},
+		{"[frontend]\nproxy-networks = [\"10.0.0.1\"]", `no '/'`},
+		{"[store]\nproxy-protocol = \"v3\"", `proxy-protocol = "v3"`},
+		{"[store.\"a.b\"]\npin = \"abcd\"", `store."a.b": pin = "abcd"`},
+		{"[store]\nadmin = \"x\"", `admin and admin-password-file`},
+		{"[store]\npin = \"x\"", `:2: unknown key store.pin`},
 		{"[route]\ndomains = [\"example.org\"]", `:2: unknown key route.domains`},
 	} {
 		_, err := load(t, test.text)

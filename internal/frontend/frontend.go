@@ -16,8 +16,8 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"postern/internal/account"
@@ -32,8 +32,11 @@ type Users interface {
 	Locate(login string) (where account.Location, found bool, err error)
 }
 
-// A Frontend is what all sessions have in common.
+// A Frontend is the settings of sessions. It does not change; with other
+// settings, later sessions have another one.
 type Frontend struct {
+	*Shared
+
 	Users  Users
 	Stores func(account.Location) (*store.Store, error) // an error: no such store is allowed
 
@@ -52,9 +55,15 @@ type Frontend struct {
 	FailureDelay time.Duration // after which a login is refused, whatever the reason
 	DrainTime    time.Duration // for sessions with a store, once Serve's context has ended
 
-	Log *slog.Logger
+	// Limits of sessions, 0 for none. Those of an address and of a user, and
+	// delays for failures elsewhere, spare exempt networks.
+	MaxSessions, MaxPerAddress, MaxPerUser int
+	Exempt                                 []netip.Prefix
 
-	challenge atomic.Value // []byte, the last that a store answered a token with
+	Trusted []netip.Prefix // clients that may name theirs, by ID
+	Strict  bool           // refuse a login at a store that lacks what was promised
+
+	Log *slog.Logger
 }
 
 var errShutdown = errors.New("shutdown")
@@ -70,20 +79,22 @@ const (
 )
 
 // Serve runs sessions as connections come, until there are no more: a
-// listener of inetd's kind has one. When ctx ends, sessions before their login
-// are sent home, and the others have DrainTime to come to their end.
-func (f *Frontend) Serve(ctx context.Context, l *listener.Listener) {
+// listener of inetd's kind has one. Each is started with the settings that are
+// current then. When ctx ends, sessions before their login are sent home, and
+// the others have DrainTime to come to their end.
+func Serve(ctx context.Context, l *listener.Listener, current func() *Frontend) {
 	relays, endRelays := context.WithCancelCause(context.Background())
 	defer endRelays(nil)
 	var sessions sync.WaitGroup
 	defer sessions.Wait()
 	stop := context.AfterFunc(ctx, func() {
 		l.Close()
-		time.AfterFunc(f.DrainTime, func() { endRelays(errShutdown) })
+		time.AfterFunc(current().DrainTime, func() { endRelays(errShutdown) })
 	})
 	defer stop()
 	for {
 		conn, err := l.Accept()
+		f := current()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return

@@ -221,9 +221,11 @@ func (p *imapSession) identify() bool {
 	if !p.r.SP() {
 		return false
 	}
-	if _, ok := p.r.ID(); !ok || !p.r.CRLF() {
+	fields, ok := p.r.ID()
+	if !ok || !p.r.CRLF() {
 		return false
 	}
+	p.introduced(fields)
 	p.write("* ID (\"name\" \"postern\")\r\n%s OK Done\r\n", p.tag)
 	return true
 }

@@ -5,13 +5,15 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,12 +40,18 @@ type protocol interface {
 type session struct {
 	*Frontend
 	ctx      context.Context
+	end      context.CancelCauseFunc // of the relay
 	id       string
+	name     string   // of the protocol
 	raw      net.Conn // as it was accepted
 	conn     net.Conn // the same, or TLS over it
 	in       *input
 	protocol protocol
 	log      *slog.Logger
+
+	client, local netip.AddrPort
+	peer          netip.Addr // the client, or a front end that speaks for it
+	hops          int        // front ends that the login may still pass
 
 	secure   bool // nobody on the way reads along
 	tls      string
@@ -56,28 +64,52 @@ type session struct {
 	opened *store.Session
 	user   string // as typed; known once a login was tried
 	where  account.Location
+	info   Info // guarded by Shared's lock
 }
 
+// maxHops is what Dovecot allows in x-proxy-ttl.
+const maxHops = 5
+
 func (f *Frontend) session(ctx, relays context.Context, conn listener.Conn, scheme string) {
-	s := &session{Frontend: f, ctx: ctx, id: newID(), raw: conn.Conn, conn: conn.Conn, secure: conn.Secure, deadline: time.Now().Add(f.LoginTime)}
-	s.in = &input{conn: s.conn}
+	relays, end := context.WithCancelCause(relays)
+	defer end(nil)
+	s := &session{
+		Frontend: f, ctx: ctx, end: end, id: newID(), raw: conn.Conn, conn: conn.Conn,
+		secure: conn.Secure, hops: maxHops, deadline: time.Now().Add(f.LoginTime),
+	}
 	name, implicit := strings.CutSuffix(scheme, "s")
-	s.log = f.Log.With("session", s.id, "protocol", name, "client", conn.Client)
-	s.protocol = newIMAP(s)
+	s.name = name
+	s.in = &input{conn: s.conn}
+	s.protocol = protocols[name](s)
 	defer s.close()
+	err := conn.Introduce()
+	s.client, s.local, s.peer = conn.Client, conn.Local, conn.Client.Addr()
+	s.log = f.Log.With("session", s.id, "protocol", name, "client", address(s.client))
+	if err != nil {
+		s.log.Warn("no login", "reason", err.Error())
+		return
+	}
+	s.Metrics.connection(name)
 	stop := context.AfterFunc(ctx, s.wake)
 	defer stop()
 	s.arm()
-
-	if implicit && !s.secure && !s.startTLS() {
-		return
-	}
-	for s.protocol.greet(); s.opened == nil && s.ended == ""; {
-		if s.commands++; s.commands > maxCommands {
-			s.dismiss("too many commands", "", "Too many commands")
+	switch err := s.admit(); {
+	case err == nil:
+		defer s.leave()
+		if implicit && !s.secure && !s.startTLS() {
 			break
 		}
-		s.protocol.command()
+		for s.protocol.greet(); s.opened == nil && s.ended == ""; {
+			if s.commands++; s.commands > maxCommands {
+				s.dismiss("too many commands", "", "Too many commands")
+				break
+			}
+			s.protocol.command()
+		}
+	case implicit && !s.secure:
+		s.ended = err.Error() // a handshake would cost more than the word is worth
+	default:
+		s.dismiss(err.Error(), "LIMIT", "Too many connections")
 	}
 	if s.opened == nil {
 		s.log.Info("no login", "reason", s.ended, "commands", s.commands, "failures", s.failures, "tls", s.tls)
@@ -85,6 +117,17 @@ func (f *Frontend) session(ctx, relays context.Context, conn listener.Conn, sche
 	}
 	stop()
 	s.relay(relays)
+}
+
+// protocols are those that a session can speak, by their schemes.
+var protocols = map[string]func(*session) protocol{"imap": newIMAP}
+
+// address is for people: nothing where there is none, as under a pipe.
+func address(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 // newID makes a name for the session, which the store's log gets to know too.
@@ -158,6 +201,30 @@ func (s *session) close() {
 	s.conn.Close()
 }
 
+// introduced takes the client's address, and how often the login may still be
+// passed on, from a front end before us, by the fields that Dovecot has for it.
+// Anybody else could choose his address so.
+func (s *session) introduced(fields map[string]string) {
+	if !slices.ContainsFunc(s.Trusted, func(n netip.Prefix) bool { return n.Contains(s.peer) }) {
+		return
+	}
+	addr := func(ip, port string, into *netip.AddrPort) {
+		if known, err := netip.ParseAddrPort(net.JoinHostPort(fields[ip], fields[port])); err == nil {
+			*into = netip.AddrPortFrom(known.Addr().Unmap().WithZone(""), known.Port())
+		}
+	}
+	client := s.client
+	addr("x-originating-ip", "x-originating-port", &client)
+	addr("x-connected-ip", "x-connected-port", &s.local)
+	if client != s.client {
+		s.moveTo(client)
+		s.log = s.log.With("origin", address(client))
+	}
+	if hops, err := strconv.Atoi(fields["x-proxy-ttl"]); err == nil && hops > 0 {
+		s.hops = min(hops, maxHops)
+	}
+}
+
 // private tells whether a password may be sent.
 func (s *session) private() bool { return s.secure || s.AllowPlaintext }
 
@@ -182,6 +249,7 @@ func (s *session) startTLS() bool {
 	s.arm()
 	s.conn, s.in = conn, &input{conn: conn}
 	s.secure, s.tls = true, tls.VersionName(conn.ConnectionState().Version)
+	s.Metrics.handshake(s.tls)
 	return true
 }
 
@@ -207,229 +275,6 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// A failure is what a client may know of a login that did not succeed: a
-// response code of RFC 5530, and a sentence. The cause is the log's.
-type failure struct {
-	code, text string
-	challenge  []byte // comes before it, where the client showed a token
-}
-
-var (
-	denied       = &failure{code: "AUTHENTICATIONFAILED", text: "Authentication failed"}
-	unauthorized = &failure{code: "AUTHORIZATIONFAILED", text: "Authorization failed"}
-	unavailable  = &failure{code: "UNAVAILABLE", text: "Temporarily unavailable, try again later"}
-)
-
-var errGone = errors.New("client gone")
-
-// login opens the user's mailbox. With nil the session is over once the
-// client has been told: what follows is the store's.
-func (s *session) login(c credentials) *failure {
-	defer c.wipe()
-	start := time.Now()
-	ctx, release := context.WithDeadlineCause(s.ctx, s.deadline, os.ErrDeadlineExceeded)
-	defer release()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stop := s.watch(cancel)
-
-	s.user = c.user
-	opened, failure, cause := s.open(ctx, c)
-	if failure != nil {
-		s.failed(ctx, c, start, failure, cause)
-	}
-	stop()
-	if ctx.Err() != nil && failure != nil {
-		s.lost(context.Cause(ctx))
-	}
-	s.opened = opened
-	if failure == denied && c.token != "" {
-		failure = s.deniedToken(cause)
-	}
-	return failure
-}
-
-// deniedToken gives a refused token the challenge that comes before the NO in
-// both of the bearer mechanisms: the store's, which tells the client where to
-// get a new token. Users that no store was asked about get the last one that
-// any store gave, so that they cannot be told from the others.
-func (s *session) deniedToken(cause error) *failure {
-	if refusal, ok := errors.AsType[*store.Refusal](cause); ok && json.Valid(refusal.Challenge) {
-		s.challenge.Store(refusal.Challenge)
-	}
-	challenge, ok := s.challenge.Load().([]byte)
-	if !ok {
-		challenge = []byte(`{"status":"invalid_token"}`)
-	}
-	return &failure{code: denied.code, text: denied.text, challenge: challenge}
-}
-
-// certified returns whom TLS has shown the client to be, if that is to count.
-func (s *session) certified() string {
-	secure, ok := s.conn.(*tls.Conn)
-	if !ok || s.ClientName == nil {
-		return ""
-	}
-	chains := secure.ConnectionState().VerifiedChains
-	if len(chains) == 0 {
-		return ""
-	}
-	return s.ClientName(chains[0][0])
-}
-
-// failed tells the log why a login failed, and takes the time that every
-// failure takes which could be a guess at a password: the same for a user who
-// does not exist as for one who does, and more with each of the session's.
-func (s *session) failed(ctx context.Context, c credentials, start time.Time, failure *failure, cause error) {
-	if ctx.Err() != nil {
-		s.log.Info("login abandoned", "user", brief(c.user), "store", s.where.Store, "cause", context.Cause(ctx))
-		return
-	}
-	level := slog.LevelWarn
-	if failure == denied {
-		level = slog.LevelInfo
-	}
-	s.log.Log(ctx, level, "login failed", "user", brief(c.user), "store", s.where.Store, "code", failure.code, "cause", cause, "tls", s.tls)
-	if failure == unavailable && !errors.Is(cause, errHold) {
-		return
-	}
-	delay := min(s.FailureDelay<<s.failures, max(maxDelay, s.FailureDelay))
-	s.failures++
-	select {
-	case <-time.After(delay - time.Since(start)):
-	case <-ctx.Done():
-	}
-}
-
-// afterFailure ends a session with too many failed logins. It comes after
-// the answer to the last.
-func (s *session) afterFailure() {
-	if s.failures >= maxFailures && s.ended == "" {
-		s.dismiss("too many failed logins", "", "Too many failed logins")
-	}
-}
-
-var (
-	errUnknown  = errors.New("no such user")
-	errDisabled = errors.New("user is disabled")
-	errHold     = errors.New("user is on hold")
-)
-
-// open looks the user up and logs him in at his store.
-func (s *session) open(ctx context.Context, c credentials) (*store.Session, *failure, error) {
-	owner := c.user
-	if account.Fold(c.behalf) == account.Fold(c.user) {
-		c.behalf = ""
-	}
-	if c.behalf != "" {
-		owner = c.behalf
-	}
-	where, found, err := s.Users.Locate(owner)
-	s.where = where
-	switch {
-	case err != nil:
-		return nil, unavailable, err
-	case !found:
-		return nil, denied, errUnknown
-	case where.Flags&account.Disabled != 0:
-		return nil, denied, errDisabled
-	case where.Flags&account.Hold != 0:
-		return nil, unavailable, errHold
-	}
-	target, err := s.Stores(where)
-	if err != nil {
-		return nil, unavailable, err
-	}
-	login := store.Login{User: where.Mailbox, Password: c.password, Mechanism: c.token, Message: c.message}
-	switch {
-	case c.certified && c.behalf != "":
-		return nil, unauthorized, errors.New("the certificate is another's")
-	case c.certified && target.Admin == "":
-		return nil, unavailable, errors.New("no admin in postern.conf to log in with for a certificate")
-	case c.certified:
-		login = store.Login{User: target.Admin, Behalf: where.Mailbox, Password: target.AdminPassword}
-	case c.behalf != "":
-		login.User, login.Behalf = c.user, where.Mailbox
-	}
-	opened, err := target.Open(ctx, s.protocol.store(), login)
-	if refusal, ok := errors.AsType[*store.Refusal](err); ok {
-		return nil, passOn(refusal), refusal
-	}
-	if err != nil {
-		return nil, unavailable, err
-	}
-	return opened, nil, nil
-}
-
-// passOn says what a client may hear of a store's refusal. A failure of the
-// store must not look like a wrong password, for clients forget it then; a
-// referral (RFC 2221) would lead them past the front end.
-func passOn(r *store.Refusal) *failure {
-	code, _, _ := strings.Cut(strings.ToUpper(r.Code), " ")
-	switch code {
-	case "EXPIRED", "CONTACTADMIN", "LIMIT", "UNAVAILABLE", "INUSE", "NOPERM", "ALERT":
-		return &failure{code: code, text: printable(r.Text)}
-	case "AUTHORIZATIONFAILED":
-		return unauthorized
-	case "REFERRAL", "PRIVACYREQUIRED", "ENCRYPTIONREQUIRED", "SERVERBUG", "CLIENTBUG", "CORRUPTION":
-		return unavailable
-	}
-	return denied
-}
-
-// printable is a store's text as a client gets it: one line of ASCII.
-func printable(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, text)
-	if text == "" {
-		return "Refused by the store"
-	}
-	return text[:min(len(text), 200)]
-}
-
-// brief is a client's text as the log gets it; the handler quotes it.
-func brief(text string) string { return text[:min(len(text), 200)] }
-
-// graceAfterEnd is how long a store may still take when the client has ended
-// its half of the connection and nothing of it is left to be answered: it may
-// be gone, or wait for this one answer.
-const graceAfterEnd = time.Second
-
-// watch reads ahead while a store is asked, to learn whether the client is
-// still there. It returns a function that ends it, after which the session's
-// input can be read again.
-func (s *session) watch(gone context.CancelCauseFunc) (stop func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for s.in.err == nil {
-			err := s.in.fill()
-			switch {
-			case err == nil:
-			case errors.Is(err, io.ErrShortBuffer), errors.Is(err, os.ErrDeadlineExceeded):
-				return
-			case errors.Is(err, io.EOF):
-				s.in.err = err
-				if !s.in.waiting() {
-					time.AfterFunc(graceAfterEnd, func() { gone(errGone) })
-				}
-			default:
-				s.in.err = err
-				gone(errGone)
-			}
-		}
-	}()
-	return func() {
-		s.raw.SetReadDeadline(time.Unix(1, 0))
-		<-done
-		s.arm()
-	}
-}
-
 // relay hands the session over to the store, and tells the log of its start
 // and its end.
 func (s *session) relay(ctx context.Context) {
@@ -440,13 +285,10 @@ func (s *session) relay(ctx context.Context) {
 		return
 	}
 	start := time.Now()
-	if caps := s.opened.Capabilities; caps != nil {
-		if lacking := s.Capabilities().BeforeLogin().Without(caps); len(lacking) > 0 {
-			log.Warn("store lacks what was promised", "capabilities", lacking.String())
-		}
-	}
+	s.Metrics.login(s.name, s.where.Store, "ok")
 	log.Info("login", "mailbox", s.where.Mailbox, "tls", s.tls, "store_tls", s.opened.TLS)
 	account := relay.Run(ctx, relay.Side{Conn: s.conn, Ahead: s.in.take()}, relay.Side{Conn: s.opened.Conn, Ahead: s.opened.Behind})
+	s.Metrics.passed(account.FromClient, account.FromStore)
 	log.Info("logout", "reason", account.Reason, "from_client", account.FromClient, "from_store", account.FromStore,
 		"seconds", time.Since(start).Round(time.Millisecond).Seconds())
 }

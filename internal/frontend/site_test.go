@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -53,12 +54,13 @@ func (p people) Locate(login string) (account.Location, bool, error) {
 // A site is a front end on a port of its own.
 type site struct {
 	*Frontend
-	t      testing.TB
-	addr   string
-	people people
-	log    *logBook
-	stop   context.CancelFunc
-	done   chan struct{}
+	t       testing.TB
+	addr    string
+	people  people
+	proxied []netip.Prefix
+	log     *logBook
+	stop    context.CancelFunc
+	done    chan struct{}
 }
 
 // logBook is a log that tests can read while it is written.
@@ -85,6 +87,7 @@ func newSite(t testing.TB, change func(*site)) *site {
 	t.Helper()
 	s := &site{t: t, people: people{}, log: &logBook{}, done: make(chan struct{})}
 	s.Frontend = &Frontend{
+		Shared:         NewShared(),
 		Users:          s.people,
 		Stores:         func(where account.Location) (*store.Store, error) { return clearStore(where), nil },
 		AllowPlaintext: true,
@@ -105,12 +108,13 @@ func newSite(t testing.TB, change func(*site)) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.Proxied = s.proxied
 	s.addr = l.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	go func() {
 		defer close(s.done)
-		s.Serve(ctx, l)
+		Serve(ctx, l, func() *Frontend { return s.Frontend })
 	}()
 	t.Cleanup(func() {
 		stop()
@@ -244,6 +248,7 @@ type fakeStore struct {
 	t     testing.TB
 	l     net.Listener
 	marks chan struct{} // one for each time that a script came to "mark"
+	ids   chan string   // what came where the script has "ID"
 	conns chan struct{} // one for each connection that was closed by the other side or ended
 	mu    sync.Mutex
 	heard strings.Builder // behind the script
@@ -256,7 +261,7 @@ func newFakeStore(t testing.TB, script string) *fakeStore {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fakeStore{t: t, l: l, marks: make(chan struct{}, 100), conns: make(chan struct{}, 100)}
+	f := &fakeStore{t: t, l: l, marks: make(chan struct{}, 100), ids: make(chan string, 100), conns: make(chan struct{}, 100)}
 	var all sync.WaitGroup
 	all.Go(func() {
 		for {
@@ -319,6 +324,9 @@ func (f *fakeStore) play(conn net.Conn, script string) {
 			f.mu.Unlock()
 		case line == "echo":
 			io.Copy(conn, in)
+		case line == "ID":
+			got, _ := in.ReadString('\n')
+			f.ids <- got
 		case line == "mark":
 			f.marks <- struct{}{}
 		case line == "reset":
@@ -330,6 +338,10 @@ func (f *fakeStore) play(conn net.Conn, script string) {
 }
 
 func (f *fakeStore) value() string { return f.l.Addr().String() }
+
+func (f *fakeStore) id() string { return <-f.ids }
+
+func portOf(addr net.Addr) int { return addr.(*net.TCPAddr).Port }
 
 func (f *fakeStore) connections() int {
 	f.mu.Lock()

@@ -2,6 +2,7 @@ package listener
 
 import (
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -104,24 +105,22 @@ func fromSocket(scheme string, fd int) (*Listener, error) {
 	if err != nil {
 		return nil, sysexits.Software.Errorf("socket %d: %w", fd, err)
 	}
-	client := ""
-	if conn.RemoteAddr() != nil {
-		client = conn.RemoteAddr().String()
-	}
-	return one(schemeOf(scheme, conn.LocalAddr()), Conn{Conn: conn, Client: client}), nil
+	known := Conn{Conn: conn, Client: addrPort(conn.RemoteAddr()), Local: addrPort(conn.LocalAddr())}
+	return one(schemeOf(scheme, conn.LocalAddr()), known), nil
 }
 
 // fromUCSPI takes over descriptors 0 and 1, which may be one socket or two
 // pipes, with the addresses that the environment tells.
 func fromUCSPI(scheme, proto string) (*Listener, error) {
-	var conn net.Conn
+	var known Conn
 	if isSocket(0) && same(0, 1) {
 		l, err := fromSocket(scheme, 0)
 		if err != nil || !l.single {
 			return l, err
 		}
-		accepted, _ := l.Accept()
-		conn = accepted.Conn
+		if known, err = l.Accept(); err != nil {
+			return nil, err
+		}
 	} else {
 		in, err := takeOver(0)
 		if err != nil {
@@ -131,31 +130,31 @@ func fromUCSPI(scheme, proto string) (*Listener, error) {
 		if err != nil {
 			return nil, err
 		}
-		conn = &pair{in: in, out: out}
+		known.Conn = &pair{in: in, out: out}
 	}
-	get := func(name string) string {
-		// sslserver has SSLREMOTEIP beside TCPREMOTEIP; some fill only
-		// the name of their own protocol.
-		for _, prefix := range []string{"TCP", proto} {
-			if value := os.Getenv(prefix + name); value != "" {
-				return value
-			}
+	if client, ok := ucspiAddress(proto, "REMOTE"); ok {
+		known.Client = client
+	}
+	if local, ok := ucspiAddress(proto, "LOCAL"); ok {
+		known.Local = local
+	}
+	known.Secure = proto == "SSL"
+	return one(schemeOf(scheme, net.TCPAddrFromAddrPort(known.Local)), known), nil
+}
+
+// ucspiAddress reads an address from the environment, as UCSPI-TCP names it,
+// TCPREMOTEIP and TCPREMOTEPORT, or by the name of another protocol.
+func ucspiAddress(proto, side string) (netip.AddrPort, bool) {
+	if proto == "" {
+		return netip.AddrPort{}, false
+	}
+	for _, prefix := range []string{"TCP", proto} {
+		text := net.JoinHostPort(os.Getenv(prefix+side+"IP"), os.Getenv(prefix+side+"PORT"))
+		if addr, err := netip.ParseAddrPort(text); err == nil {
+			return netip.AddrPortFrom(addr.Addr().Unmap().WithZone(""), addr.Port()), true
 		}
-		return ""
 	}
-	client := ""
-	if ip := get("REMOTEIP"); ip != "" && proto != "" {
-		client = net.JoinHostPort(ip, get("REMOTEPORT"))
-	} else if conn.RemoteAddr() != nil {
-		client = conn.RemoteAddr().String()
-	}
-	if port, err := strconv.Atoi(get("LOCALPORT")); err == nil && scheme == "" {
-		scheme = schemeOf("", &net.TCPAddr{Port: port})
-	}
-	if scheme == "" {
-		scheme = schemeOf("", conn.LocalAddr())
-	}
-	return one(scheme, Conn{Conn: conn, Client: client, Secure: proto == "SSL"}), nil
+	return netip.AddrPort{}, false
 }
 
 // schemeOf tells a protocol by its registered port.

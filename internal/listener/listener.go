@@ -7,7 +7,10 @@ package listener
 
 import (
 	"net"
+	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
 
 	"postern/internal/sysexits"
 )
@@ -20,15 +23,22 @@ var Ports = map[string]string{"imap": "143", "imaps": "993"}
 type Listener struct {
 	Scheme string // a key of Ports
 
+	// Proxied are the networks of load balancers, which begin each
+	// connection with a PROXY header.
+	Proxied []netip.Prefix
+
 	net.Listener
 	single bool
 }
 
-// A Conn is a connection, and what is known of it beyond its octets.
+// A Conn is a connection, and what is known of it beyond its octets. Addresses
+// are the zero value where there are none.
 type Conn struct {
 	net.Conn
-	Client string // the client's address, for people
-	Secure bool   // whoever started us has taken TLS off already
+	Client, Local netip.AddrPort
+	Secure        bool // whoever started us has taken TLS off already
+
+	proxied bool
 }
 
 // Accept waits for the next connection.
@@ -37,33 +47,65 @@ func (l *Listener) Accept() (Conn, error) {
 	if err != nil {
 		return Conn{}, err
 	}
+	accepted := Conn{Conn: conn, Client: addrPort(conn.RemoteAddr()), Local: addrPort(conn.LocalAddr())}
 	if known, ok := conn.(*only); ok {
-		return known.Conn, nil
+		accepted = known.Conn
 	}
-	return Conn{Conn: conn, Client: conn.RemoteAddr().String()}, nil
+	accepted.proxied = slices.ContainsFunc(l.Proxied, func(network netip.Prefix) bool {
+		return network.Contains(accepted.Client.Addr())
+	})
+	return accepted, nil
+}
+
+// addrPort returns an address of TCP. IPv4 is IPv4, however it came.
+func addrPort(addr net.Addr) netip.AddrPort {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	known := tcp.AddrPort()
+	return netip.AddrPortFrom(known.Addr().Unmap().WithZone(""), known.Port())
 }
 
 // Single tells that the program was started for one connection.
 func (l *Listener) Single() bool { return l.single }
 
+// Implicit tells that TLS is to begin with the first octet.
+func (l *Listener) Implicit() bool { return strings.HasSuffix(l.Scheme, "s") }
+
+// Check tells whether a URL says where to listen, and with TLS from the first
+// octet.
+func Check(text string) (implicit bool, err error) {
+	scheme, _, err := parse(text)
+	return strings.HasSuffix(scheme, "s"), err
+}
+
 // Open listens as a URL says: imap://host:port, imaps://host.
 func Open(text string) (*Listener, error) {
+	scheme, addr, err := parse(text)
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, sysexits.Unavailable.Errorf("listen %s: %w", text, err)
+	}
+	return &Listener{Scheme: scheme, Listener: l}, nil
+}
+
+func parse(text string) (scheme, addr string, err error) {
 	u, err := url.Parse(text)
 	if err != nil {
-		return nil, sysexits.Usage.Errorf("listen %q: %w", text, err)
+		return "", "", sysexits.Usage.Errorf("listen %q: %w", text, err)
 	}
 	port, known := Ports[u.Scheme]
-	if !known || u.Host == "" && u.Opaque != "" || u.Path != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, sysexits.Usage.Errorf("listen %q: must be as imap://host:port or imaps://host:port", text)
+	if !known || u.Opaque != "" || u.Path != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "", "", sysexits.Usage.Errorf("listen %q: must be as imap://host:port or imaps://host:port", text)
 	}
 	if u.Port() != "" {
 		port = u.Port()
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(u.Hostname(), port))
-	if err != nil {
-		return nil, sysexits.Unavailable.Errorf("listen %s: %w", text, err)
-	}
-	return &Listener{Scheme: u.Scheme, Listener: l}, nil
+	return u.Scheme, net.JoinHostPort(u.Hostname(), port), nil
 }
 
 // one is the listener of a single connection.

@@ -47,6 +47,23 @@ func (imapStore) capabilities(d *dialogue) error {
 	return err
 }
 
+// tell says where the login comes from in the fields of ID that Dovecot takes
+// from login_trusted_networks.
+func (imapStore) tell(d *dialogue, o Origin) error {
+	if !d.caps.Has("ID") {
+		return nil
+	}
+	fields := fmt.Sprintf(`"x-session-id" "%s" "x-proxy-ttl" "%d"`, o.Session, o.Hops)
+	if o.Client.IsValid() {
+		fields += fmt.Sprintf(` "x-originating-ip" "%v" "x-originating-port" "%d"`, o.Client.Addr(), o.Client.Port())
+	}
+	if o.Local.IsValid() {
+		fields += fmt.Sprintf(` "x-connected-ip" "%v" "x-connected-port" "%d"`, o.Local.Addr(), o.Local.Port())
+	}
+	_, err := d.command([]byte("ID (" + fields + ")"))
+	return err
+}
+
 // login takes the surest form that the store offers now. Base64 cannot be
 // misread, so PLAIN comes first. LOGIN comes last, and never where it is
 // disabled (RFC 9051 6.2.3).

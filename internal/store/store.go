@@ -17,8 +17,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
+
+	proxyproto "github.com/pires/go-proxyproto"
 
 	"postern/internal/imap"
 )
@@ -52,6 +55,9 @@ type Store struct {
 	// who he is by other means than a password.
 	Admin         string
 	AdminPassword []byte
+
+	Trusted bool // it is told the login's origin, by a command of its protocol
+	Proxy   byte // version of the PROXY header that it expects, or 0
 }
 
 // A Login is what opens a mailbox: a password, or a message of a SASL mechanism
@@ -63,6 +69,16 @@ type Login struct {
 
 	Mechanism string // OAUTHBEARER, XOAUTH2
 	Message   []byte
+
+	Origin Origin
+}
+
+// An Origin is where a login comes from, as a store is told that trusts us with
+// it.
+type Origin struct {
+	Client, Local netip.AddrPort // of the client's connection
+	Session       string
+	Hops          int // that it may still go, lest it goes in circles
 }
 
 // A Session is a login that the store accepted.
@@ -92,6 +108,7 @@ type Protocol interface {
 	capabilities(*dialogue) error       // asks what the store can do now
 	login(*dialogue, Login) error       // returns a *Refusal where it was one
 	loggedIn(*dialogue, *Session) error // completes the session
+	tell(*dialogue, Origin) error       // says where the login comes from, if the store wants to know
 }
 
 // dialogue is a connection before its login is over.
@@ -114,7 +131,7 @@ func (s *Store) Open(ctx context.Context, p Protocol, login Login) (*Session, er
 	if strings.ContainsAny(login.User+login.Behalf, "\x00\r\n") || bytes.ContainsAny(login.Password, "\x00\r\n") {
 		return nil, &Refusal{Text: "NUL, CR or LF in a name or password"}
 	}
-	d, err := s.reach(ctx, p)
+	d, err := s.reach(ctx, p, login.Origin)
 	if err != nil {
 		return nil, err
 	}
@@ -123,8 +140,14 @@ func (s *Store) Open(ctx context.Context, p Protocol, login Login) (*Session, er
 	if secure, ok := d.conn.(*tls.Conn); ok {
 		session.TLS = tls.VersionName(secure.ConnectionState().Version)
 	}
+	if s.Trusted {
+		d.step(greetingTime)
+		err = p.tell(d, login.Origin)
+	}
 	d.step(loginTime)
-	if err = p.login(d, login); err != nil {
+	if err != nil {
+		err = fmt.Errorf("telling the origin: %w", err)
+	} else if err = p.login(d, login); err != nil {
 		err = fmt.Errorf("login: %w", err)
 	} else if err = p.loggedIn(d, session); err != nil {
 		err = fmt.Errorf("after login: %w", err)
@@ -145,7 +168,7 @@ func (s *Store) Open(ctx context.Context, p Protocol, login Login) (*Session, er
 // Probe returns what the store says it can do before a login, once the
 // connection is as secure as it will be.
 func (s *Store) Probe(ctx context.Context, p Protocol) (imap.Capabilities, error) {
-	d, err := s.reach(ctx, p)
+	d, err := s.reach(ctx, p, Origin{})
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +178,7 @@ func (s *Store) Probe(ctx context.Context, p Protocol) (imap.Capabilities, error
 
 // reach brings a connection to where a login can be tried: greeted, secured,
 // with capabilities known. It tries all the addresses of the host.
-func (s *Store) reach(ctx context.Context, p Protocol) (*dialogue, error) {
+func (s *Store) reach(ctx context.Context, p Protocol, origin Origin) (*dialogue, error) {
 	dialer := net.Dialer{Timeout: s.ConnectTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", s.Address)
 	if err != nil {
@@ -163,7 +186,13 @@ func (s *Store) reach(ctx context.Context, p Protocol) (*dialogue, error) {
 	}
 	d := &dialogue{conn: conn, hangUp: func() { conn.Close() }, in: bufio.NewReader(conn)}
 	stop := context.AfterFunc(ctx, d.hangUp)
-	if err = s.prepare(d, p); !stop() {
+	if s.Proxy != 0 {
+		err = d.send(origin.header(s.Proxy))
+	}
+	if err == nil {
+		err = s.prepare(d, p)
+	}
+	if !stop() {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
@@ -171,6 +200,20 @@ func (s *Store) reach(ctx context.Context, p Protocol) (*dialogue, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// header is the PROXY header for an origin. Without one, as in a probe, it says
+// that the connection is our own.
+func (o Origin) header(version byte) []byte {
+	var client, local net.Addr
+	if o.Client.IsValid() && o.Local.IsValid() {
+		client, local = net.TCPAddrFromAddrPort(o.Client), net.TCPAddrFromAddrPort(o.Local)
+	}
+	header, err := proxyproto.HeaderProxyFromAddrs(version, client, local).Format()
+	if err != nil {
+		return []byte("PROXY UNKNOWN\r\n")
+	}
+	return header
 }
 
 func (s *Store) prepare(d *dialogue, p Protocol) error {

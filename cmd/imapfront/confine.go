@@ -1,0 +1,87 @@
+package main
+
+import (
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	"golang.org/x/sys/unix"
+
+	"postern/internal/config"
+	"postern/internal/sysexits"
+)
+
+// forgetSecrets keeps this process's memory to itself: no core file, no
+// debugger.
+func forgetSecrets() {
+	unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+}
+
+// confine gives away what is not needed once ports and keys are open: root, if
+// the configuration names another user, new privileges, and all files but
+// those that are read again.
+func confine(conf *config.Config, configFile string) error {
+	if name := conf.Frontend.User; name != "" && os.Geteuid() == 0 {
+		if err := become(name); err != nil {
+			return sysexits.NoPerm.Errorf("becoming %s: %w", name, err)
+		}
+		forgetSecrets() // a change of user has made the memory readable again
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return sysexits.NoPerm.Errorf("no new privileges: %w", err)
+	}
+	readable := []string{configFile, conf.Store.CAFile, conf.Store.Cert, conf.Store.Key, conf.Store.AdminPasswordFile}
+	for _, store := range conf.Stores {
+		readable = append(readable, store.CAFile, store.Cert, store.Key, store.AdminPasswordFile)
+	}
+	readable = append(readable, keyFiles(conf)...)
+	var folders []string
+	for _, file := range readable {
+		// The folder, for the file is replaced: a rule is for what has
+		// the name now.
+		if file != "" {
+			folders = append(folders, filepath.Dir(file))
+		}
+	}
+	folders = append(folders, conf.Maps, "/etc/ssl", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates")
+	rules := []landlock.Rule{
+		landlock.RODirs(folders...).IgnoreIfMissing(),
+		landlock.ROFiles("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/localtime").IgnoreIfMissing(),
+		landlock.RWFiles("/dev/null", "/dev/log").IgnoreIfMissing(),
+	}
+	if socket := conf.Frontend.Control; socket != "" {
+		rules = append(rules, landlock.RWDirs(filepath.Dir(socket)).IgnoreIfMissing())
+	}
+	// Kernels without Landlock have the other fences.
+	if err := landlock.V5.BestEffort().RestrictPaths(rules...); err != nil {
+		return sysexits.NoPerm.Errorf("landlock: %w", err)
+	}
+	return nil
+}
+
+// become changes to an unprivileged user, for good.
+func become(name string) error {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return err
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		return err
+	}
+	gid, err := strconv.Atoi(u.Gid)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Setgroups([]int{gid}); err != nil {
+		return err
+	}
+	if err := syscall.Setgid(gid); err != nil {
+		return err
+	}
+	return syscall.Setuid(uid)
+}

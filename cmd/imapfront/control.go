@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"postern/internal/config"
+	"postern/internal/frontend"
+	"postern/internal/sysexits"
+)
+
+// open opens the socket of `imapfront sessions`, and the port of metrics and
+// health.
+func (s *service) open(conf *config.Config) error {
+	if path := conf.Frontend.Control; path != "" {
+		if err := removeSocket(path); err != nil {
+			return err
+		}
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			return sysexits.CantCreate.Errorf("control: %w", err)
+		}
+		if err := os.Chmod(path, 0o600); err != nil {
+			return sysexits.CantCreate.Errorf("control: %w", err)
+		}
+		mux := http.NewServeMux()
+		mux.HandleFunc("GET /sessions", s.list)
+		mux.HandleFunc("DELETE /sessions", s.endSessions)
+		s.serveHTTP(l, mux)
+	}
+	if addr := conf.Frontend.Metrics; addr != "" {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return sysexits.Unavailable.Errorf("metrics: %w", err)
+		}
+		s.shared.Metrics.Gauge("imapfront_sessions", func() float64 { return float64(len(s.shared.Sessions())) })
+		s.shared.Metrics.Gauge("imapfront_map_age_seconds", func() float64 {
+			built := newUsers(conf).built()
+			if built.IsZero() {
+				return -1
+			}
+			return time.Since(built).Seconds()
+		})
+		mux := http.NewServeMux()
+		mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { s.shared.Metrics.Write(w) })
+		mux.HandleFunc("GET /health", s.health)
+		s.serveHTTP(l, mux)
+	}
+	return nil
+}
+
+// removeSocket removes what a front end that was killed has left, and nothing
+// else.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return sysexits.CantCreate.Errorf("control: %w", err)
+	case info.Mode().Type() != fs.ModeSocket:
+		return sysexits.CantCreate.Errorf("control: %s is there and is no socket", path)
+	}
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		return sysexits.TempFail.Errorf("control: another imapfront answers on %s", path)
+	}
+	return sysexits.CantCreate.Wrap(os.Remove(path))
+}
+
+func (s *service) serveHTTP(l net.Listener, handler http.Handler) {
+	server := &http.Server{Handler: handler, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
+	s.closers = append(s.closers, server.Close)
+	go server.Serve(l)
+}
+
+// health answers 200 while a login could succeed: while there is a map.
+func (s *service) health(w http.ResponseWriter, _ *http.Request) {
+	if _, _, err := s.current.Load().Users.Locate("health"); err != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, err)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+func (s *service) list(w http.ResponseWriter, r *http.Request) {
+	match := selected(r.URL.Query())
+	encoder := json.NewEncoder(w)
+	for _, info := range s.shared.Sessions() {
+		if match(info) {
+			encoder.Encode(info)
+		}
+	}
+}
+
+func (s *service) endSessions(w http.ResponseWriter, r *http.Request) {
+	fmt.Fprintln(w, s.shared.End("ended by administrator", selected(r.URL.Query())))
+}
+
+// selected tells which sessions are meant: those that all values fit.
+func selected(values url.Values) func(frontend.Info) bool {
+	return func(info frontend.Info) bool {
+		for name, have := range map[string]string{
+			"user": info.User, "store": info.Store, "session": info.Session, "address": info.Client.Addr().String(),
+		} {
+			if want := values.Get(name); want != "" && want != have {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// sessions asks a running front end for its sessions, or ends them.
+func sessions(ctx context.Context, conf *config.Config, out io.Writer, values url.Values, end, asJSON bool) error {
+	path := conf.Frontend.Control
+	if path == "" {
+		return sysexits.Config.Errorf("no control socket: set control in [frontend]")
+	}
+	if end && len(values) == 0 {
+		return sysexits.Usage.Errorf("--end: name a user, store, address or session")
+	}
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
+	defer client.CloseIdleConnections()
+	method := http.MethodGet
+	if end {
+		method = http.MethodDelete
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://imapfront/sessions?"+values.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return sysexits.NoPerm.Wrap(err)
+	case err != nil:
+		return sysexits.Unavailable.Errorf("%s: %w: is imapfront running?", path, err)
+	}
+	defer response.Body.Close()
+	if end || asJSON {
+		_, err := io.Copy(out, response.Body)
+		return err
+	}
+	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	defer table.Flush()
+	for decoder := json.NewDecoder(response.Body); ; {
+		var info frontend.Info
+		if err := decoder.Decode(&info); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		fmt.Fprintf(table, "%s\t%s\t%q\t%s\t%v\t%v\n", info.Session, info.Protocol, info.User, info.Store,
+			info.Client, time.Since(info.Since).Round(time.Second))
+	}
+}

@@ -1,0 +1,598 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/internal/config"
+)
+
+const patience = 15 * time.Second
+
+// The test binary is the tool as well, so that its processes can be watched
+// from outside.
+func TestMain(m *testing.M) {
+	if os.Getenv("BE_IMAPFRONT") != "" {
+		os.Unsetenv("BE_IMAPFRONT")
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+func tool(args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "BE_IMAPFRONT=1")
+	return cmd
+}
+
+// output is a log that can be read while it is written.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// A server is a running imapfront.
+type server struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	log   *output
+	addrs []string // in the order of the listeners
+}
+
+func start(t *testing.T, args ...string) *server {
+	t.Helper()
+	s := &server{t: t, cmd: tool(args...), log: &output{}}
+	s.cmd.Stderr = s.log
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.cmd.Process.Kill(); s.cmd.Wait() })
+	listeners := strings.Count(strings.Join(args, " "), "--listen")
+	s.eventually(func() bool { return strings.Count(s.log.String(), "msg=listening") == listeners })
+	for _, match := range regexp.MustCompile(`address=(\S+)`).FindAllStringSubmatch(s.log.String(), -1) {
+		s.addrs = append(s.addrs, match[1])
+	}
+	return s
+}
+
+func (s *server) eventually(is func() bool) {
+	s.t.Helper()
+	for end := time.Now().Add(patience); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("it never comes; log:\n%s", s.log)
+		}
+	}
+}
+
+type conn struct {
+	t *testing.T
+	net.Conn
+	in *bufio.Reader
+}
+
+func dial(t *testing.T, addr string, settings *tls.Config) *conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err == nil && settings != nil {
+		c = tls.Client(c, settings)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	return &conn{t, c, bufio.NewReader(c)}
+}
+
+func (c *conn) say(line string) { fmt.Fprintf(c, "%s\r\n", line) }
+
+func (c *conn) want(prefix string) string {
+	c.t.Helper()
+	line, err := c.in.ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, prefix) {
+		c.t.Fatalf("got %q (%v), want %q", line, err, prefix)
+	}
+	return line
+}
+
+func (c *conn) wantEnd() {
+	c.t.Helper()
+	if rest, err := io.ReadAll(c.in); len(rest) > 0 || os.IsTimeout(err) {
+		c.t.Fatalf("got %q (%v) for the end", rest, err)
+	}
+}
+
+// takingStore takes every login and then echoes.
+func takingStore(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				fmt.Fprintf(c, "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] x\r\n")
+				in := bufio.NewReader(c)
+				if _, err := in.ReadString('\n'); err == nil {
+					fmt.Fprintf(c, "P1 OK [CAPABILITY IMAP4rev1] in\r\n")
+					io.Copy(c, in)
+				}
+			}()
+		}
+	}()
+	return l
+}
+
+// makeCert writes a certificate for a name into a file, with its key.
+func makeCert(t *testing.T, file, name string) *tls.Config {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})...)
+	if err := os.WriteFile(file+".new", text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(leaf)
+	return &tls.Config{RootCAs: pool, ServerName: name}
+}
+
+// siteDir is a folder with maps and a configuration.
+func siteDir(t *testing.T, text string, logins ...string) (dir string, conf *config.Config) {
+	t.Helper()
+	conf = clearConfig(t)
+	dir = conf.Maps
+	os.Chmod(dir, 0o755)
+	publishLogins(t, conf, logins...)
+	text = strings.ReplaceAll("maps = \"DIR\"\n"+text, "DIR", dir)
+	if err := os.WriteFile(filepath.Join(dir, "postern.conf"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir, conf
+}
+
+func TestServing(t *testing.T) {
+	st := takingStore(t)
+	dir, conf := siteDir(t, `
+[frontend]
+control = "DIR/control"
+drain-time = "100ms"
+[[frontend.certificate]]
+cert = "DIR/two.pem"
+[store]
+tls = "none"
+`, "joe "+st.Addr().String(), "jim "+st.Addr().String())
+	one := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
+	two := makeCert(t, filepath.Join(dir, "two.pem"), "two.example.org")
+	file := filepath.Join(dir, "postern.conf")
+	metrics := freePort(t)
+	s := start(t, "--config", file, "--cert", filepath.Join(dir, "one.pem"), "--metrics", metrics, "--allow-plaintext",
+		"--listen", "imap://127.0.0.1:0", "--listen", "imaps://127.0.0.1:0")
+
+	// Certificates by name, and new ones by SIGHUP.
+	for _, settings := range []*tls.Config{one, two} {
+		dial(t, s.addrs[1], settings).want("* OK ")
+	}
+	one = makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
+	s.cmd.Process.Signal(syscall.SIGHUP)
+	s.eventually(func() bool { return strings.Contains(s.log.String(), "settings are read again") })
+	dial(t, s.addrs[1], one).want("* OK ")
+	// Wrong settings change nothing.
+	good, _ := os.ReadFile(file)
+	os.WriteFile(file, []byte("keeep = 1\n"), 0o644)
+	s.cmd.Process.Signal(syscall.SIGHUP)
+	s.eventually(func() bool { return strings.Contains(s.log.String(), "settings are not changed") })
+	os.WriteFile(file, good, 0o644)
+	dial(t, s.addrs[1], one).want("* OK ")
+
+	// Sessions are listed, ended, and end when the map says so.
+	login := func(user string) *conn {
+		c := dial(t, s.addrs[0], nil)
+		c.want("* OK ")
+		c.say("a LOGIN " + user + " secret")
+		c.want("a OK [CAPABILITY IMAP4rev1] ")
+		return c
+	}
+	joe, jim, jim2 := login("joe"), login("jim"), login("jim")
+	list := run(t, 0, "--config", file, "sessions")
+	if strings.Count(list, "\n") != 3 || strings.Count(list, `"jim"`) != 2 {
+		t.Errorf("sessions:\n%s", list)
+	}
+	if got := run(t, 0, "sessions", "--config", file, "--end", "--user", "joe"); got != "1\n" {
+		t.Errorf("ended %q", got)
+	}
+	joe.wantEnd()
+	run(t, 64, "sessions", "--config", file, "--end")
+	if got := run(t, 0, "sessions", "--config", file, "--json", "--store", "127.0.0.1"); !strings.Contains(got, `"user":"jim"`) {
+		t.Errorf("got %s", got)
+	}
+	publishLogins(t, conf, "joe "+st.Addr().String(), "jim "+st.Addr().String()+" hold")
+	jim.wantEnd()
+	jim2.wantEnd()
+	if !strings.Contains(s.log.String(), `reason="user is on hold"`) {
+		t.Errorf("log:\n%s", s.log)
+	}
+
+	for path, want := range map[string]string{"/metrics": `imapfront_logins_total{protocol="imap",store="127.0.0.1",result="ok"} 3`, "/health": "ok"} {
+		response, err := http.Get("http://" + metrics + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(response.Body)
+		response.Body.Close()
+		if response.StatusCode != 200 || !strings.Contains(string(body), want) {
+			t.Errorf("%s: %d %s", path, response.StatusCode, body)
+		}
+	}
+
+	// The end.
+	waiting, inside := dial(t, s.addrs[0], nil), login("joe")
+	waiting.want("* OK ")
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	waiting.want("* BYE [UNAVAILABLE] Shutting down")
+	inside.wantEnd()
+	waiting.Close()
+	if err := s.cmd.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, s.log)
+	}
+	run(t, 69, "sessions", "--config", file)
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// run runs the tool to its end and returns its standard output.
+func run(t *testing.T, status int, args ...string) string {
+	t.Helper()
+	cmd := tool(args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Run()
+	if got := cmd.ProcessState.ExitCode(); got != status {
+		t.Errorf("%q: exit status %d, want %d\n%s%s", args, got, status, &out, &errs)
+	}
+	return out.String()
+}
+
+// socket is a connection over loopback, the near end as a file for a child.
+func socket(t *testing.T) (child *os.File, c *conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c = dial(t, l.Addr().String(), nil)
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	child, err = accepted.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return child, c
+}
+
+func TestRule12_Inetd(t *testing.T) {
+	st := takingStore(t)
+	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\nlisten = [\"imap://127.0.0.1:1\"]\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	for _, test := range []struct {
+		name string
+		with func(cmd *exec.Cmd, child *os.File)
+	}{
+		{"the socket is everything", func(cmd *exec.Cmd, child *os.File) { cmd.Stdin, cmd.Stdout, cmd.Stderr = child, child, child }},
+		{"the socket is standard input", func(cmd *exec.Cmd, child *os.File) { cmd.Stdin = child }},
+		{"tcpserver", func(cmd *exec.Cmd, child *os.File) {
+			cmd.Stdin, cmd.Stdout = child, child
+			cmd.Env = append(cmd.Env, "PROTO=TCP", "TCPREMOTEIP=192.0.2.7", "TCPREMOTEPORT=99", "TCPLOCALIP=192.0.2.1", "TCPLOCALPORT=143")
+		}},
+		{"systemd, standard input", func(cmd *exec.Cmd, child *os.File) { cmd.Stdin, cmd.Stdout = child, child }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			child, c := socket(t)
+			cmd := tool("--config", filepath.Join(dir, "postern.conf"))
+			test.with(cmd, child)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			child.Close()
+			c.t = t
+			c.want("* OK [CAPABILITY IMAP4rev1 ")
+			c.say("a LOGIN nobody x")
+			c.want("a NO ")
+			c.say("b LOGIN joe x")
+			c.want("b OK ")
+			c.say("c any\x00thing")
+			c.want("c any\x00thing\r\n")
+			c.Conn.(*net.TCPConn).CloseWrite()
+			c.wantEnd() // no log line has come
+			if err := cmd.Wait(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	// Settings that are wrong are the administrator's to see, not the
+	// client's.
+	child, c := socket(t)
+	cmd := tool("--config", filepath.Join(dir, "missing.conf"))
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = child, child, child
+	err := cmd.Run()
+	child.Close()
+	c.wantEnd()
+	if cmd.ProcessState.ExitCode() != 66 {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRule12_Systemd(t *testing.T) {
+	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
+	cert := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
+	// systemd sets LISTEN_PID between fork and exec; so does this shell.
+	shell := func(args string, env ...string) *exec.Cmd {
+		cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0" --config "$1" `+args, os.Args[0], filepath.Join(dir, "postern.conf"))
+		cmd.Env = append(append(os.Environ(), "BE_IMAPFRONT=1"), env...)
+		return cmd
+	}
+	child, c := socket(t)
+	cmd := shell("", "LISTEN_FDS=1", "LISTEN_FDNAMES=connection", "REMOTE_ADDR=127.0.0.1")
+	cmd.ExtraFiles = []*os.File{child}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	child.Close()
+	c.want("* OK ")
+	c.say("a LOGOUT")
+	c.want("* BYE ")
+	c.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+
+	var files []*os.File
+	var addrs []string
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := l.(*net.TCPListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs = append(addrs, l.Addr().String())
+		files = append(files, file)
+		l.Close()
+	}
+	cmd = shell("--cert "+filepath.Join(dir, "one.pem"), "LISTEN_FDS=2", "LISTEN_FDNAMES=imap:imaps")
+	cmd.ExtraFiles = files
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dial(t, addrs[0], nil).want("* OK ")
+	dial(t, addrs[1], cert).want("* OK ")
+	cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTicketsAreSharedByProcesses(t *testing.T) {
+	dir, _ := siteDir(t, "[frontend]\ntickets = \"DIR/tickets\"\ncert = \"DIR/one.pem\"\n", "joe imap1.example.org")
+	settings := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
+	settings.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	keys := strings.Repeat("0123456789abcdef", 4) + "\n" + strings.Repeat("f", 64) + "\n"
+	os.WriteFile(filepath.Join(dir, "tickets"), []byte(keys), 0o600)
+	for i := range 2 {
+		child, c := socket(t)
+		cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imaps")
+		cmd.Stdin, cmd.Stdout = child, child
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		child.Close()
+		secure := tls.Client(c.Conn, settings)
+		in := bufio.NewReader(secure)
+		if line, err := in.ReadString('\n'); !strings.HasPrefix(line, "* OK ") {
+			t.Fatal(line, err)
+		}
+		if resumed := secure.ConnectionState().DidResume; resumed != (i > 0) {
+			t.Errorf("connection %d: resumed %v", i, resumed)
+		}
+		fmt.Fprintf(secure, "a LOGOUT\r\n")
+		io.ReadAll(in)
+		secure.Close()
+		cmd.Wait()
+	}
+	os.WriteFile(filepath.Join(dir, "tickets"), []byte("short\n"), 0o600)
+	run(t, 78, "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0")
+}
+
+func TestPrivilegesAreGivenUp(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	st := takingStore(t)
+	dir, _ := siteDir(t, "[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	os.Chmod(filepath.Dir(dir), 0o755)
+	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--allow-plaintext", "--user", "nobody", "--listen", "imap://127.0.0.1:0")
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`(?m)^Uid:\s65534\s65534\s65534\s65534$`, `(?m)^Groups:\s65534 $`, `(?m)^NoNewPrivs:\s1$`, `(?m)^CapEff:\s0+$`} {
+		if !regexp.MustCompile(want).Match(status) {
+			t.Errorf("no %s in\n%s", want, status)
+		}
+	}
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", s.cmd.Process.Pid))
+	if err != nil || !regexp.MustCompile(`(?m)^Max core file size +0 +0 `).Match(limits) {
+		t.Errorf("limits: %s %v", limits, err)
+	}
+	c := dial(t, s.addrs[0], nil)
+	c.want("* OK ")
+	c.say("a LOGIN joe x")
+	c.want("a OK ")
+}
+
+// The password is nowhere that somebody could look, once the login is over.
+func TestRule12_PasswordsAreNowhere(t *testing.T) {
+	st := takingStore(t)
+	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0")
+	password := "pw" + rand.Text()
+	c := dial(t, s.addrs[0], nil)
+	c.want("* OK ")
+	c.say("a LOGIN joe " + password)
+	c.want("a OK ")
+	for _, name := range []string{"cmdline", "environ"} {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", s.cmd.Process.Pid, name))
+		if err != nil || bytes.Contains(text, []byte(password)) {
+			t.Errorf("%s: %q %v", name, text, err)
+		}
+	}
+	if strings.Contains(s.log.String(), password) {
+		t.Errorf("log:\n%s", s.log)
+	}
+	if os.Geteuid() == 0 {
+		if n := inMemory(t, s.cmd.Process.Pid, password); n > 0 {
+			t.Errorf("%d copies in memory during the session", n)
+		}
+	}
+}
+
+// inMemory counts a text in all writable memory of a process.
+func inMemory(t *testing.T, pid int, text string) (count int) {
+	t.Helper()
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	for line := range strings.Lines(string(maps)) {
+		var from, to int64
+		var mode string
+		fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode)
+		if !strings.HasPrefix(mode, "rw") || to-from > 256<<20 {
+			continue
+		}
+		memory := make([]byte, to-from)
+		n, _ := mem.ReadAt(memory, from)
+		count += bytes.Count(memory[:n], []byte(text))
+	}
+	return count
+}
+
+func TestCheckSaysAllThatIsWrong(t *testing.T) {
+	dir, _ := siteDir(t, "[frontend]\nlisten = [\"imaps://[::]:993\", \"smtp://x\"]\nuser = \"no-such-user\"\n[store]\nca-file = \"DIR/missing.pem\"\n", "joe imap1.example.org")
+	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--check")
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	cmd.Run()
+	if cmd.ProcessState.ExitCode() != 78 || strings.Count(errs.String(), "\n") != 5 {
+		t.Errorf("exit status %d\n%s", cmd.ProcessState.ExitCode(), &errs)
+	}
+	for _, want := range []string{"needs a certificate", "smtp://x", "no-such-user", "missing.pem", "nobody can log in"} {
+		if !strings.Contains(errs.String(), want) {
+			t.Errorf("nothing of %q in\n%s", want, &errs)
+		}
+	}
+	dir, _ = siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
+	if out := run(t, 0, "--config", filepath.Join(dir, "postern.conf"), "--check"); out != "imapfront: the settings are good\n" {
+		t.Errorf("got %q", out)
+	}
+}
+
+func TestRemoveSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control")
+	os.WriteFile(path, nil, 0o600)
+	if err := removeSocket(path); err == nil {
+		t.Error("removed a file")
+	}
+	os.Remove(path)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := removeSocket(path); err == nil {
+		t.Error("removed a socket in use")
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	if err := removeSocket(path); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+
+	"postern/internal/config"
+	"postern/internal/sysexits"
+)
+
+// suites are those of TLS 1.2 in Mozilla's intermediate profile. Those of TLS
+// 1.3 are all good, and not a matter of choice.
+var suites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// serverTLS is how clients are spoken to; nil without a certificate. Of several
+// certificates the first that fits is taken: the name a client asks for only
+// picks among those, and opens no file. one tells that the process serves a
+// single connection.
+func serverTLS(f config.Frontend, one bool) (*tls.Config, error) {
+	settings := &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites}
+	if f.MinTLS == "1.3" {
+		settings.MinVersion = tls.VersionTLS13
+	}
+	pairs := f.Certificates
+	if f.Cert != "" || f.Key != "" {
+		pairs = append([]config.Certificate{{Cert: f.Cert, Key: f.Key}}, pairs...)
+	}
+	if len(pairs) == 0 {
+		return nil, nil
+	}
+	for _, files := range pairs {
+		pair, err := readCertificate(files.Cert, files.Key)
+		if err != nil {
+			return nil, err
+		}
+		settings.Certificates = append(settings.Certificates, pair)
+	}
+	if f.ClientCAFile != "" {
+		pool, err := readCAs(f.ClientCAFile)
+		if err != nil {
+			return nil, err
+		}
+		settings.ClientCAs, settings.ClientAuth = pool, tls.VerifyClientCertIfGiven
+	}
+	return settings, tickets(settings, f.Tickets, one)
+}
+
+// tickets lets clients resume TLS at any process and any machine that reads
+// the same file: a key on each line, 32 octets in hex, the newest first. A
+// process for one connection that has no such file gives out no tickets, for
+// nobody could ever read them.
+func tickets(settings *tls.Config, file string, one bool) error {
+	text, err := os.ReadFile(file)
+	if file == "" || errors.Is(err, fs.ErrNotExist) {
+		settings.SessionTicketsDisabled = one
+		return nil
+	}
+	if err != nil {
+		return sysexits.NoInput.Errorf("tickets: %w", err)
+	}
+	defer clear(text)
+	var keys [][32]byte
+	for line := range bytes.FieldsSeq(text) {
+		var key [32]byte
+		if n, err := hex.Decode(key[:], line[:min(len(line), 64)]); err != nil || n != len(key) || len(line) != 64 {
+			return sysexits.Config.Errorf("tickets: %s: line %d is not a key of 64 hex digits", file, len(keys)+1)
+		}
+		keys = append(keys, key)
+	}
+	if len(keys) == 0 {
+		return sysexits.Config.Errorf("tickets: %s: no key in it", file)
+	}
+	settings.SetSessionTicketKeys(keys)
+	return nil
+}
+
+// readCertificate reads a chain and its key, which may be in one file.
+func readCertificate(cert, key string) (tls.Certificate, error) {
+	if key == "" {
+		key = cert
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return pair, sysexits.Config.Errorf("certificate %s, key %s: %w", cert, key, err)
+	}
+	return pair, nil
+}
+
+func readCAs(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, sysexits.NoInput.Errorf("ca-file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, sysexits.Config.Errorf("ca-file: %s: no certificate in it", file)
+	}
+	return pool, nil
+}
+
+// clientName tells the login name from a client's certificate: its first mail
+// address, or its common name. Without one it is nobody's.
+func clientName(f config.Frontend) func(*x509.Certificate) string {
+	if f.ClientName == "common-name" {
+		return func(cert *x509.Certificate) string { return cert.Subject.CommonName }
+	}
+	return func(cert *x509.Certificate) string {
+		if len(cert.EmailAddresses) == 0 {
+			return ""
+		}
+		return cert.EmailAddresses[0]
+	}
+}
+
+// keyFiles are the files that somebody else replaces in his own time.
+func keyFiles(conf *config.Config) []string {
+	f := conf.Frontend
+	files := []string{f.Cert, f.Key, f.Tickets, f.ClientCAFile}
+	for _, pair := range f.Certificates {
+		files = append(files, pair.Cert, pair.Key)
+	}
+	return files
+}

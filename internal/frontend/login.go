@@ -1,0 +1,305 @@
+package frontend
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"postern/internal/account"
+	"postern/internal/store"
+)
+
+// A failure is what a client may know of a login that did not succeed: a
+// response code of RFC 5530, and a sentence. The cause is the log's.
+type failure struct {
+	code, text string
+	challenge  []byte // comes before it, where the client showed a token
+}
+
+var (
+	denied       = &failure{code: "AUTHENTICATIONFAILED", text: "Authentication failed"}
+	unauthorized = &failure{code: "AUTHORIZATIONFAILED", text: "Authorization failed"}
+	unavailable  = &failure{code: "UNAVAILABLE", text: "Temporarily unavailable, try again later"}
+)
+
+var errGone = errors.New("client gone")
+
+// login opens the user's mailbox. With nil the session is over once the
+// client has been told: what follows is the store's.
+func (s *session) login(c credentials) *failure {
+	defer c.wipe()
+	ctx, release := context.WithDeadlineCause(s.ctx, s.deadline, os.ErrDeadlineExceeded)
+	defer release()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := s.watch(cancel)
+
+	s.user, s.where = c.user, account.Location{}
+	wait(ctx, s.penalty())
+	start := time.Now()
+	opened, failure, cause := s.open(ctx, c)
+	if failure != nil {
+		s.failed(ctx, start, failure, cause)
+	}
+	stop()
+	if ctx.Err() != nil && failure != nil {
+		s.lost(context.Cause(ctx))
+	}
+	if failure == nil {
+		s.Failures.Forgive("user " + account.Fold(s.user))
+	}
+	s.opened = opened
+	if failure == denied && c.token != "" {
+		failure = s.deniedToken(cause)
+	}
+	return failure
+}
+
+// Delays that other sessions' failures cost, at most. That of a user is
+// smaller, for it is not he who failed.
+const (
+	maxAddressDelay = 15 * time.Second
+	maxUserDelay    = 4 * time.Second
+)
+
+// penalty is what the next login has to wait for the failures before it.
+func (s *session) penalty() time.Duration {
+	if s.exempt() {
+		return 0
+	}
+	return max(s.Failures.Delay(network(s.client.Addr()).String(), maxAddressDelay),
+		s.Failures.Delay("user "+account.Fold(s.user), maxUserDelay))
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// deniedToken gives a refused token the challenge that comes before the NO in
+// both of the bearer mechanisms: the store's, which tells the client where to
+// get a new token. Users that no store was asked about get the last one that
+// any store gave, so that they cannot be told from the others.
+func (s *session) deniedToken(cause error) *failure {
+	if refusal, ok := errors.AsType[*store.Refusal](cause); ok && json.Valid(refusal.Challenge) {
+		s.challenge.Store(refusal.Challenge)
+	}
+	challenge, ok := s.challenge.Load().([]byte)
+	if !ok {
+		challenge = []byte(`{"status":"invalid_token"}`)
+	}
+	return &failure{code: denied.code, text: denied.text, challenge: challenge}
+}
+
+// certified returns whom TLS has shown the client to be, if that is to count.
+func (s *session) certified() string {
+	secure, ok := s.conn.(*tls.Conn)
+	if !ok || s.ClientName == nil {
+		return ""
+	}
+	chains := secure.ConnectionState().VerifiedChains
+	if len(chains) == 0 {
+		return ""
+	}
+	return s.ClientName(chains[0][0])
+}
+
+// failed tells the log why a login failed, and takes the time that every
+// failure takes which could be a guess at a password: the same for a user who
+// does not exist as for one who does, and more with each of the session's.
+func (s *session) failed(ctx context.Context, start time.Time, failure *failure, cause error) {
+	if ctx.Err() != nil {
+		s.Metrics.login(s.name, s.where.Store, "abandoned")
+		s.log.Info("login abandoned", "user", brief(s.user), "store", s.where.Store, "cause", context.Cause(ctx))
+		return
+	}
+	level := slog.LevelWarn
+	if failure == denied {
+		level = slog.LevelInfo
+	}
+	s.Metrics.login(s.name, s.where.Store, failure.code)
+	s.log.Log(ctx, level, "login failed", "user", brief(s.user), "store", s.where.Store, "code", failure.code, "cause", cause, "tls", s.tls)
+	if failure == unavailable && !errors.Is(cause, errHold) {
+		return // no secret in that, and no guess to be slowed down
+	}
+	if _, refused := errors.AsType[*store.Refusal](cause); refused {
+		s.slowest.note(time.Since(start))
+	}
+	if failure == denied && !s.exempt() {
+		s.Failures.Failed(network(s.client.Addr()).String())
+		s.Failures.Failed("user " + account.Fold(s.user))
+	}
+	delay := max(s.FailureDelay, min(s.FailureDelay<<s.failures, maxDelay), s.slowest.get())
+	s.failures++
+	wait(ctx, delay-time.Since(start))
+}
+
+// afterFailure ends a session with too many failed logins. It comes after
+// the answer to the last.
+func (s *session) afterFailure() {
+	if s.failures >= maxFailures && s.ended == "" {
+		s.dismiss("too many failed logins", "", "Too many failed logins")
+	}
+}
+
+var (
+	errUnknown  = errors.New("no such user")
+	errDisabled = errors.New("user is disabled")
+	errHold     = errors.New("user is on hold")
+)
+
+// open looks the user up and logs him in at his store.
+func (s *session) open(ctx context.Context, c credentials) (*store.Session, *failure, error) {
+	owner := c.user
+	if account.Fold(c.behalf) == account.Fold(c.user) {
+		c.behalf = ""
+	}
+	if c.behalf != "" {
+		owner = c.behalf
+	}
+	where, found, err := s.Users.Locate(owner)
+	s.where = where
+	switch {
+	case err != nil:
+		return nil, unavailable, err
+	case !found:
+		return nil, denied, errUnknown
+	case where.Flags&account.Disabled != 0:
+		return nil, denied, errDisabled
+	case where.Flags&account.Hold != 0:
+		return nil, unavailable, errHold
+	}
+	target, err := s.Stores(where)
+	if err != nil {
+		return nil, unavailable, err
+	}
+	login := store.Login{User: where.Mailbox, Password: c.password, Mechanism: c.token, Message: c.message}
+	switch {
+	case c.certified && c.behalf != "":
+		return nil, unauthorized, errors.New("the certificate is another's")
+	case c.certified && target.Admin == "":
+		return nil, unavailable, errors.New("no admin in postern.conf to log in with for a certificate")
+	case c.certified:
+		login = store.Login{User: target.Admin, Behalf: where.Mailbox, Password: target.AdminPassword}
+	case c.behalf != "":
+		login.User, login.Behalf = c.user, where.Mailbox
+	}
+	login.Origin = store.Origin{Client: s.client, Local: s.local, Session: s.id, Hops: s.hops - 1}
+	if login.Origin.Hops == 0 {
+		return nil, unavailable, errors.New("the login has come through too many front ends: is a store of ours one of them?")
+	}
+	start := time.Now()
+	opened, err := target.Open(ctx, s.protocol.store(), login)
+	s.Metrics.asked(where.Store, time.Since(start))
+	if refusal, ok := errors.AsType[*store.Refusal](err); ok {
+		return nil, passOn(refusal), refusal
+	}
+	if err != nil {
+		return nil, unavailable, err
+	}
+	if failure, err := s.accept(opened, owner); err != nil {
+		opened.Conn.Close()
+		return nil, failure, err
+	}
+	return opened, nil, nil
+}
+
+// accept looks at a login that the store has taken: whether the user may have
+// one more session, and whether the store has what its client was promised.
+func (s *session) accept(opened *store.Session, owner string) (*failure, error) {
+	if caps := opened.Capabilities; caps != nil {
+		if lacking := s.Capabilities().BeforeLogin().Without(caps); len(lacking) > 0 {
+			s.Metrics.mismatch(s.where.Store)
+			s.log.Warn("store lacks what was promised", "user", brief(s.user), "store", s.where.Store, "capabilities", lacking.String())
+			if s.Strict {
+				return unavailable, errors.New("the store lacks what was promised")
+			}
+		}
+	}
+	if err := s.enter(owner); err != nil {
+		return tooMany, err
+	}
+	return nil, nil
+}
+
+var tooMany = &failure{code: "LIMIT", text: "Too many sessions"}
+
+// passOn says what a client may hear of a store's refusal. A failure of the
+// store must not look like a wrong password, for clients forget it then; a
+// referral (RFC 2221) would lead them past the front end.
+func passOn(r *store.Refusal) *failure {
+	code, _, _ := strings.Cut(strings.ToUpper(r.Code), " ")
+	switch code {
+	case "EXPIRED", "CONTACTADMIN", "LIMIT", "UNAVAILABLE", "INUSE", "NOPERM", "ALERT":
+		return &failure{code: code, text: printable(r.Text)}
+	case "AUTHORIZATIONFAILED":
+		return unauthorized
+	case "REFERRAL", "PRIVACYREQUIRED", "ENCRYPTIONREQUIRED", "SERVERBUG", "CLIENTBUG", "CORRUPTION":
+		return unavailable
+	}
+	return denied
+}
+
+// printable is a store's text as a client gets it: one line of ASCII.
+func printable(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, text)
+	if text == "" {
+		return "Refused by the store"
+	}
+	return text[:min(len(text), 200)]
+}
+
+// brief is a client's text as the log gets it; the handler quotes it.
+func brief(text string) string { return text[:min(len(text), 200)] }
+
+// graceAfterEnd is how long a store may still take when the client has ended
+// its half of the connection and nothing of it is left to be answered: it may
+// be gone, or wait for this one answer.
+const graceAfterEnd = time.Second
+
+// watch reads ahead while a store is asked, to learn whether the client is
+// still there. It returns a function that ends it, after which the session's
+// input can be read again.
+func (s *session) watch(gone context.CancelCauseFunc) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for s.in.err == nil {
+			err := s.in.fill()
+			switch {
+			case err == nil:
+			case errors.Is(err, io.ErrShortBuffer), errors.Is(err, os.ErrDeadlineExceeded):
+				return
+			case errors.Is(err, io.EOF):
+				s.in.err = err
+				if !s.in.waiting() {
+					time.AfterFunc(graceAfterEnd, func() { gone(errGone) })
+				}
+			default:
+				s.in.err = err
+				gone(errGone)
+			}
+		}
+	}()
+	return func() {
+		s.raw.SetReadDeadline(time.Unix(1, 0))
+		<-done
+		s.arm()
+	}
+}

@@ -1,0 +1,303 @@
+package frontend
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postern/internal/account"
+	"postern/internal/store"
+)
+
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+
+// storeWith is a store in clear with more settings.
+func storeWith(change func(*store.Store)) func(account.Location) (*store.Store, error) {
+	return func(where account.Location) (*store.Store, error) {
+		target := clearStore(where)
+		change(target)
+		return target, nil
+	}
+}
+
+func TestRule8_6_PROXYHeaderFromABalancer(t *testing.T) {
+	f := newFakeStore(t, "C: PROXY TCP4 192.0.2.7 192.0.2.1 4711 143\n"+
+		"S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] ready\nC: P1 AUTHENTICATE PLAIN AGpvZQBzZWNyZXQ=\n"+accepted+"hang")
+	s := newSite(t, func(s *site) {
+		s.people["joe"] = f.value()
+		s.proxied = loopback
+		s.Stores = storeWith(func(target *store.Store) { target.Proxy = 1 })
+	})
+	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0f\xc0\x00\x02\x07\xc0\x00\x02\x01\x12\x67\x00\x8f\x04\x00\x00" // with an empty TLV
+	for _, header := range []string{"PROXY TCP4 192.0.2.7 192.0.2.1 4711 143\r\n", v2} {
+		c := s.connect()
+		c.send(header + "a LOGIN joe secret\r\n")
+		c.want(greeting + "a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+		if !strings.Contains(s.log.String(), "client=192.0.2.7:4711") {
+			t.Errorf("log:\n%s", s.log)
+		}
+	}
+	for _, header := range []string{
+		"a LOGIN joe secret\r\n", "PROXY TCP4 192.0.2.7\r\n", "PROXY TCP4 a b c d\r\n",
+		"PROXY TCP4 " + strings.Repeat("1", 200) + "\r\n", v2[:12] + "\x21\x11\xff\xff" + strings.Repeat("x", 70000),
+	} {
+		c := s.connect()
+		c.conn.Write([]byte(header))
+		c.wantEnd("")
+	}
+	// A balancer's own check is no client.
+	c := s.connect()
+	c.send("PROXY UNKNOWN\r\na NOOP\r\n")
+	c.want(greeting + "a OK Done\r\n")
+	// From elsewhere it is a command like any other.
+	c = newSite(t, nil).connect()
+	c.send("PROXY TCP4 192.0.2.7 192.0.2.1 4711 143\r\n")
+	c.want(greeting + "PROXY BAD Unknown command\r\n")
+}
+
+func TestRule8_6_OriginByID(t *testing.T) {
+	const trusting = "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR ID] ready\nID\n"
+	f := newFakeStore(t, trusting+"S: * ID NIL\nS: P1 OK\nC: P2 AUTHENTICATE PLAIN AGpvZQBzZWNyZXQ=\nS: P2 OK [CAPABILITY IMAP4rev1 IDLE] in\nhang")
+	trusted := storeWith(func(target *store.Store) { target.Trusted = true })
+	s := newSite(t, func(s *site) { s.people["joe"] = f.value(); s.Stores = trusted })
+	c := s.client()
+	c.send(`i ID ("x-originating-ip" "192.0.2.66" "x-originating-port" "66" "x-proxy-ttl" "1" "x-user" "root")` + "\r\na LOGIN joe secret\r\n")
+	c.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\na OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	id := f.id()
+	if !strings.Contains(id, fmt.Sprintf(`"x-originating-ip" "127.0.0.1" "x-originating-port" "%d"`, portOf(c.conn.LocalAddr()))) ||
+		!strings.Contains(id, fmt.Sprintf(`"x-connected-ip" "127.0.0.1" "x-connected-port" "%d"`, portOf(c.conn.RemoteAddr()))) ||
+		!strings.Contains(id, `"x-proxy-ttl" "4"`) || strings.Contains(id, "root") {
+		t.Errorf("got %s", id)
+	}
+	session, _, _ := strings.Cut(id[strings.Index(id, `"x-session-id" "`)+16:], `"`)
+	if !strings.Contains(s.log.String(), "session="+session) {
+		t.Errorf("session %s is not in the log:\n%s", session, s.log)
+	}
+
+	// From a front end that is trusted, it counts.
+	s = newSite(t, func(s *site) { s.people["joe"] = f.value(); s.Stores = trusted; s.Trusted = loopback })
+	c = s.client()
+	c.send(`i ID ("x-originating-ip" "192.0.2.66" "x-originating-port" "66" "x-proxy-ttl" "3")` + "\r\na LOGIN joe secret\r\n")
+	c.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\na OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	if id := f.id(); !strings.Contains(id, `"x-originating-ip" "192.0.2.66" "x-originating-port" "66"`) || !strings.Contains(id, `"x-proxy-ttl" "2"`) {
+		t.Errorf("got %s", id)
+	}
+	c = s.client()
+	c.send(`i ID ("x-proxy-ttl" "1")` + "\r\na LOGIN joe secret\r\n")
+	c.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\na " + down)
+
+	// A store without ID, or one that is not trusted, hears nothing of it.
+	quiet := newFakeStore(t, loginScript(accepted+"hang"))
+	c = newSite(t, func(s *site) { s.people["joe"] = quiet.value(); s.Stores = trusted }).client()
+	c.send("a LOGIN joe secret\r\n")
+	c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	untold := newFakeStore(t, strings.Replace(loginScript(accepted+"hang"), "SASL-IR", "SASL-IR ID", 1))
+	c = newSite(t, func(s *site) { s.people["joe"] = untold.value() }).client()
+	c.send("a LOGIN joe secret\r\n")
+	c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+}
+
+func TestRule9_AStoreThatRefusesSlowlySlowsAllRefusals(t *testing.T) {
+	s := newSite(t, nil)
+	s.slowest.note(80 * time.Millisecond)
+	s.slowest.note(time.Millisecond)
+	c := s.client()
+	start := time.Now()
+	c.send("a LOGIN nobody x\r\n")
+	c.want("a " + failed)
+	if took := time.Since(start); took < 80*time.Millisecond {
+		t.Errorf("refused after %v", took)
+	}
+}
+
+func TestRule11_Sessions(t *testing.T) {
+	f := newFakeStore(t, loginScript(accepted+"hang"))
+	s := newSite(t, func(s *site) { s.MaxPerAddress = 2 })
+	first := s.client()
+	s.client()
+	c := s.connect()
+	c.wantEnd("* BYE [LIMIT] Too many connections\r\n")
+	first.send("a LOGOUT\r\n")
+	first.wantEnd("* BYE Logging out\r\na OK Done\r\n")
+	first.conn.Close()
+	s.eventually(func() bool { s.Shared.mu.Lock(); defer s.Shared.mu.Unlock(); return len(s.Shared.sessions) == 1 })
+	s.client()
+
+	newSite(t, func(s *site) { s.MaxPerAddress = 1; s.Exempt = loopback }).several(3)
+	all := newSite(t, func(s *site) { s.MaxSessions = 1; s.Exempt = loopback })
+	all.client()
+	c = all.connect()
+	c.wantEnd("* BYE [LIMIT] Too many connections\r\n")
+
+	s = newSite(t, func(s *site) { s.MaxPerUser = 1; s.people["joe"] = f.value() })
+	c = s.client()
+	c.send("a LOGIN joe secret\r\n")
+	c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	c = s.client()
+	c.send("a LOGIN joe secret\r\n")
+	c.want("a NO [LIMIT] Too many sessions\r\n")
+	f.ended()
+}
+
+func (s *site) several(n int) {
+	s.t.Helper()
+	for range n {
+		s.client()
+	}
+}
+
+// eventually waits for a state that others bring about.
+func (s *site) eventually(is func() bool) {
+	s.t.Helper()
+	for end := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatal("it never comes")
+		}
+	}
+}
+
+func TestRule11_FailuresElsewhereDelay(t *testing.T) {
+	s := newSite(t, nil)
+	for range 4 {
+		c := s.client()
+		c.send("a LOGIN nobody x\r\n")
+		c.want("a " + failed)
+	}
+	for _, name := range []string{"127.0.0.1/32", "user nobody"} {
+		if s.Failures.Delay(name, time.Minute) != time.Second {
+			t.Errorf("%s: %v", name, s.Failures.Delay(name, time.Minute))
+		}
+	}
+	c := s.client()
+	start := time.Now()
+	c.send("a LOGIN nobody x\r\n")
+	c.want("a " + failed)
+	if took := time.Since(start); took < time.Second {
+		t.Errorf("took %v", took)
+	}
+	exempt := newSite(t, func(s *site) { s.Exempt = loopback })
+	for range 6 {
+		c := exempt.client()
+		c.send("a LOGIN nobody x\r\n")
+		c.want("a " + failed)
+	}
+	if delay := exempt.Failures.Delay("127.0.0.1/32", time.Minute); delay != 0 {
+		t.Errorf("exempt: %v", delay)
+	}
+}
+
+// movingPeople is a map that changes.
+type movingPeople struct {
+	mu sync.Mutex
+	people
+}
+
+func (m *movingPeople) Locate(login string) (account.Location, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.people.Locate(login)
+}
+
+func (m *movingPeople) set(login, value string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.people[login] = value; value == "" {
+		delete(m.people, login)
+	}
+}
+
+func TestSessionsEndWhenTheMapSaysSo(t *testing.T) {
+	for value, reason := range map[string]string{
+		"":                     "user is gone",
+		"joe@imap2.example":    "user has moved",
+		"other@STORE":          "user has moved",
+		"STORE disabled":       "user was disabled",
+		"STORE hold":           "user is on hold",
+		"STORE something-else": "user is on hold",
+	} {
+		f := newFakeStore(t, loginScript(accepted+`S- * half a line`+"\nhang"))
+		people := &movingPeople{people: people{"joe": f.value()}}
+		s := newSite(t, func(s *site) { s.Users = people })
+		c := s.client()
+		c.send("a LOGIN Joe secret\r\n")
+		c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n* half a line")
+		s.recheck(people)
+		people.set("joe", "!") // cannot tell
+		s.recheck(people)
+		if len(s.Sessions()) != 1 {
+			t.Fatalf("sessions: %+v", s.Sessions())
+		}
+		people.set("joe", strings.Replace(value, "STORE", f.value(), 1))
+		s.recheck(people)
+		c.wantEnd("") // and not an octet more
+		f.ended()
+		s.eventually(func() bool { return strings.Contains(s.log.String(), fmt.Sprintf("reason=%q", reason)) })
+	}
+}
+
+func TestSessionsAreListedAndEnded(t *testing.T) {
+	f := newFakeStore(t, loginScript(accepted+"hang"))
+	s := newSite(t, func(s *site) { s.people["joe"] = f.value() })
+	c := s.client()
+	if len(s.Sessions()) != 0 {
+		t.Errorf("before the login: %+v", s.Sessions())
+	}
+	c.send("a LOGIN JOE secret\r\n")
+	c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	all := s.Sessions()
+	if len(all) != 1 || all[0].User != "JOE" || all[0].Mailbox != "joe" || all[0].Store != "127.0.0.1" || all[0].Client.String() != c.conn.LocalAddr().String() {
+		t.Errorf("got %+v", all)
+	}
+	if n := s.End("drained", func(i Info) bool { return i.Store == "elsewhere" }); n != 0 {
+		t.Errorf("%d ended", n)
+	}
+	if n := s.End("drained", func(i Info) bool { return i.Store == "127.0.0.1" }); n != 1 {
+		t.Errorf("%d ended", n)
+	}
+	c.wantEnd("")
+	s.eventually(func() bool { return len(s.Sessions()) == 0 && strings.Contains(s.log.String(), "reason=drained") })
+	var metrics strings.Builder
+	s.Metrics.Write(&metrics)
+	for _, want := range []string{
+		`imapfront_logins_total{protocol="imap",store="127.0.0.1",result="ok"} 1`,
+		`imapfront_connections_total{protocol="imap"} 1`,
+		`imapfront_store_login_seconds_count{store="127.0.0.1"} 1`,
+	} {
+		if !strings.Contains(metrics.String(), want) {
+			t.Errorf("no %s in\n%s", want, metrics.String())
+		}
+	}
+}
+
+func TestStrictRefusesABrokenPromise(t *testing.T) {
+	f := newFakeStore(t, loginScript(accepted+"hang"))
+	c := newSite(t, func(s *site) {
+		s.people["joe"] = f.value()
+		s.Capabilities = all("MOVE")
+		s.Strict = true
+	}).client()
+	c.send("a LOGIN joe secret\r\n")
+	c.want("a " + down)
+	f.ended()
+}
+
+func TestPasswordsAreNotLogged(t *testing.T) {
+	f := newFakeStore(t, loginScript("S: P1 NO the password secret is wrong"))
+	s := newSite(t, func(s *site) { s.people["joe"] = f.value() })
+	c := s.client()
+	c.send("a LOGIN joe secret\r\nb LOGIN {7}\r\n")
+	c.want("a " + failed + "+ Go on\r\n")
+	c.send("forg\ned {5+}\r\npass!\r\n")
+	c.want("b " + failed)
+	c.conn.Close()
+	s.stop()
+	<-s.done
+	for _, secret := range []string{"c2VjcmV0", "pass!", "\nforg", "forg\n"} {
+		if strings.Contains(s.log.String(), secret) {
+			t.Errorf("%q is in the log:\n%s", secret, s.log)
+		}
+	}
+}

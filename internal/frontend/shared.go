@@ -1,0 +1,234 @@
+package frontend
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"postern/internal/account"
+	"postern/internal/penalty"
+)
+
+// Shared is what all sessions have in common, whatever settings each of them
+// was started with.
+type Shared struct {
+	Failures *penalty.Table
+	Metrics  *Metrics
+
+	challenge atomic.Value // []byte, the last that a store answered a token with
+	slowest   slowest
+
+	mu         sync.Mutex
+	sessions   map[*session]struct{}
+	perAddress map[netip.Prefix]int
+	perUser    map[string]int
+}
+
+// NewShared returns what sessions share, with nothing known yet.
+func NewShared() *Shared {
+	return &Shared{
+		Failures:   penalty.New(),
+		Metrics:    newMetrics(),
+		sessions:   map[*session]struct{}{},
+		perAddress: map[netip.Prefix]int{},
+		perUser:    map[string]int{},
+	}
+}
+
+// network is what counts as one address: of IPv6, what one customer has.
+func network(addr netip.Addr) netip.Prefix {
+	bits := 32
+	if addr.Is6() {
+		bits = 64
+	}
+	prefix, _ := addr.Prefix(bits)
+	return prefix
+}
+
+var errLimit = errors.New("too many sessions")
+
+// admit counts a session in, unless there are too many.
+func (s *session) admit() error {
+	s.Shared.mu.Lock()
+	defer s.Shared.mu.Unlock()
+	from := network(s.client.Addr())
+	if s.MaxSessions > 0 && len(s.Shared.sessions) >= s.MaxSessions {
+		return fmt.Errorf("%w: %d in all", errLimit, len(s.Shared.sessions))
+	}
+	if n := s.perAddress[from]; s.MaxPerAddress > 0 && n >= s.MaxPerAddress && !s.exempt() {
+		return fmt.Errorf("%w: %d from %v", errLimit, n, from)
+	}
+	s.Shared.sessions[s] = struct{}{}
+	s.perAddress[from]++
+	return nil
+}
+
+// moveTo counts a session as one of another address.
+func (s *session) moveTo(client netip.AddrPort) {
+	s.Shared.mu.Lock()
+	defer s.Shared.mu.Unlock()
+	countDown(s.perAddress, network(s.client.Addr()))
+	s.client = client
+	s.perAddress[network(client.Addr())]++
+}
+
+// leave counts a session out.
+func (s *session) leave() {
+	s.Shared.mu.Lock()
+	defer s.Shared.mu.Unlock()
+	if _, in := s.Shared.sessions[s]; !in {
+		return
+	}
+	delete(s.Shared.sessions, s)
+	countDown(s.perAddress, network(s.client.Addr()))
+	if s.info.Since != (time.Time{}) {
+		countDown(s.perUser, s.info.owner)
+	}
+}
+
+func countDown[K comparable](counts map[K]int, key K) {
+	if counts[key]--; counts[key] <= 0 {
+		delete(counts, key)
+	}
+}
+
+// enter notes that a session has a store now, unless its user has too many.
+func (s *session) enter(owner string) error {
+	s.Shared.mu.Lock()
+	defer s.Shared.mu.Unlock()
+	owner = account.Fold(owner)
+	if n := s.perUser[owner]; s.MaxPerUser > 0 && n >= s.MaxPerUser && !s.exempt() {
+		return fmt.Errorf("%w: %d of this user", errLimit, n)
+	}
+	s.perUser[owner]++
+	s.info = Info{
+		Session: s.id, Protocol: s.name, Client: s.client, User: s.user,
+		Store: s.where.Store, Mailbox: s.where.Mailbox, TLS: s.tls, Since: time.Now(),
+		owner: owner, where: s.where,
+	}
+	return nil
+}
+
+func (s *session) exempt() bool {
+	return slices.ContainsFunc(s.Exempt, func(n netip.Prefix) bool { return n.Contains(s.client.Addr()) })
+}
+
+// Info is a session with a store, as it is shown to administrators.
+type Info struct {
+	Session  string         `json:"session"`
+	Protocol string         `json:"protocol"`
+	Client   netip.AddrPort `json:"client"`
+	User     string         `json:"user"`
+	Store    string         `json:"store"`
+	Mailbox  string         `json:"mailbox"`
+	TLS      string         `json:"tls,omitempty"`
+	Since    time.Time      `json:"since"`
+
+	owner string // key of the mailbox's owner in the map
+	where account.Location
+}
+
+// Sessions lists the sessions that have a store, the oldest first.
+func (h *Shared) Sessions() []Info {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []Info
+	for s := range maps.Keys(h.sessions) {
+		if !s.info.Since.IsZero() {
+			all = append(all, s.info)
+		}
+	}
+	slices.SortFunc(all, func(a, b Info) int {
+		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Session, b.Session))
+	})
+	return all
+}
+
+// End ends the sessions that match, and tells how many. Nothing is added to
+// what passes: whether a line could be said now only the two ends know.
+func (h *Shared) End(reason string, match func(Info) bool) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	count := 0
+	for s := range h.sessions {
+		if !s.info.Since.IsZero() && match(s.info) {
+			s.end(errors.New(reason))
+			count++
+		}
+	}
+	return count
+}
+
+// recheckTime is how soon a session learns that its user has moved.
+const recheckTime = 2 * time.Second
+
+// Recheck ends sessions whose user's mailbox has moved, or is disabled or on
+// hold, or who is gone from the map, until ctx ends.
+func (h *Shared) Recheck(ctx context.Context, users Users) {
+	tick := time.NewTicker(recheckTime)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			h.recheck(users)
+		}
+	}
+}
+
+func (h *Shared) recheck(users Users) {
+	for _, info := range h.Sessions() {
+		now, found, err := users.Locate(info.owner)
+		reason := ""
+		switch {
+		case err != nil: // cannot tell is no reason
+		case !found:
+			reason = "user is gone"
+		case now.Flags&account.Disabled != 0:
+			reason = "user was disabled"
+		case now.Flags&account.Hold != 0:
+			reason = "user is on hold"
+		case now != info.where:
+			reason = "user has moved"
+		}
+		if reason != "" {
+			h.End(reason, func(other Info) bool { return other.Session == info.Session })
+		}
+	}
+}
+
+// slowest is how long a store took for a refusal of late, at most. Stores hold
+// refusals back, Dovecot for two seconds: a user whom no store was asked about
+// has to wait as long, or he could be told from the others.
+type slowest struct {
+	mu   sync.Mutex
+	took time.Duration
+	when time.Time
+}
+
+const (
+	slowestMemory = time.Hour
+	slowestLimit  = 10 * time.Second // a store may be slower for other reasons
+)
+
+func (s *slowest) note(took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if took = min(took, slowestLimit); took >= s.took || time.Since(s.when) > slowestMemory {
+		s.took, s.when = took, time.Now()
+	}
+}
+
+func (s *slowest) get() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.took
+}

@@ -1,0 +1,78 @@
+package listener
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	proxyproto "github.com/pires/go-proxyproto"
+)
+
+const (
+	proxyTime   = 5 * time.Second // for a header that comes with the connection
+	proxyV1Max  = 107             // octets of a line, by the protocol's text
+	proxyV2Head = 16              // octets before the addresses
+	proxyV2Max  = 2048            // octets of addresses and TLVs
+)
+
+var proxyV2Signature = []byte("\r\n\r\n\x00\r\nQUIT\n")
+
+// Introduce reads the PROXY header that is due from a load balancer, and puts
+// the addresses in it in the place of the balancer's own. Not an octet behind
+// it is read. Without a header the connection is of no use: the balancer
+// itself is no client.
+func (c *Conn) Introduce() error {
+	if !c.proxied {
+		return nil
+	}
+	c.SetReadDeadline(time.Now().Add(proxyTime))
+	defer c.SetReadDeadline(time.Time{})
+	raw, err := readHeader(c.Conn)
+	if err != nil {
+		return fmt.Errorf("PROXY header: %w", err)
+	}
+	header, err := proxyproto.Read(bufio.NewReaderSize(bytes.NewReader(raw), len(raw)))
+	if err != nil {
+		return fmt.Errorf("PROXY header: %w", err)
+	}
+	if header.Command.IsProxy() {
+		c.Client, c.Local = addrPort(header.SourceAddr), addrPort(header.DestinationAddr)
+	}
+	return nil // else LOCAL: a health check of the balancer's own
+}
+
+func readHeader(r io.Reader) ([]byte, error) {
+	raw := make([]byte, proxyV2Head, proxyV2Head+proxyV2Max)
+	if _, err := io.ReadFull(r, raw[:8]); err != nil {
+		return nil, err
+	}
+	if bytes.HasPrefix(proxyV2Signature, raw[:8]) {
+		if _, err := io.ReadFull(r, raw[8:]); err != nil {
+			return nil, err
+		}
+		length := int(binary.BigEndian.Uint16(raw[14:]))
+		if length > proxyV2Max {
+			return nil, fmt.Errorf("%d octets are too long", length)
+		}
+		raw = raw[:proxyV2Head+length]
+		_, err := io.ReadFull(r, raw[proxyV2Head:])
+		return raw, err
+	}
+	if !bytes.HasPrefix(raw, []byte("PROXY ")) {
+		return nil, errors.New("missing")
+	}
+	for raw = raw[:8]; !bytes.HasSuffix(raw, []byte("\r\n")); {
+		if len(raw) == proxyV1Max {
+			return nil, errors.New("too long")
+		}
+		raw = append(raw, 0)
+		if _, err := io.ReadFull(r, raw[len(raw)-1:]); err != nil {
+			return nil, err
+		}
+	}
+	return raw, nil
+}

@@ -1,0 +1,127 @@
+// Package penalty remembers who has failed to log in, so that the next try can
+// be made to wait: a guess at a password costs the more time the more guesses
+// there were. It is a table of fixed size, in memory or in a file that many
+// processes have mapped: under inetd each session is a process of its own, and
+// none would learn of the others' failures otherwise.
+//
+// Names are kept as hashes, and of those only a part; when the table is full the
+// oldest failure of a few is forgotten. So it can err, by a delay that somebody
+// has not earned or one that he is spared, and that is all it can do.
+package penalty
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	cells = 1 << 14 // 128 KiB
+	ways  = 4       // cells that a name may be in
+
+	free     = 3                // failures without a delay: everybody mistypes
+	memory   = 15 * time.Minute // after the last failure
+	maxCount = 255
+)
+
+// A Table counts failures. Its methods may be called from many goroutines, and
+// on the same file from many processes.
+type Table struct {
+	cells []atomic.Uint64
+	now   func() time.Time
+}
+
+// New returns an empty table in memory.
+func New() *Table { return &Table{make([]atomic.Uint64, cells), time.Now} }
+
+// Open maps a table that other processes share. It is made if it is missing.
+func Open(file string) (*Table, error) {
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	const size = cells * 8
+	if info, err := f.Stat(); err != nil || info.Size() != size && info.Size() != 0 {
+		return nil, fmt.Errorf("%s: not a table of failures", file)
+	}
+	if err := f.Truncate(size); err != nil {
+		return nil, err
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return &Table{unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(&mem[0])), cells), time.Now}, nil
+}
+
+// A cell is a part of the name's hash (24 bits), how often it failed (8), and
+// when it did last, in seconds (32).
+type cell struct {
+	name  uint32
+	count uint32
+	last  int64
+}
+
+func unpack(v uint64) cell {
+	return cell{uint32(v >> 40), uint32(v>>32) & 0xff, int64(uint32(v))}
+}
+
+func (c cell) pack() uint64 {
+	return uint64(c.name)<<40 | uint64(c.count)<<32 | uint64(uint32(c.last))
+}
+
+// find returns the cell that has a name, or the one that it should take.
+func (t *Table) find(name string) (at *atomic.Uint64, old uint64, c cell, found bool) {
+	sum := sha256.Sum256([]byte(name))
+	hash := binary.BigEndian.Uint64(sum[:])
+	part := uint32(hash>>40) | 1 // never 0, which is an empty cell
+	now := t.now().Unix()
+	for i := range ways {
+		candidate := &t.cells[(hash+uint64(i))%cells]
+		v := candidate.Load()
+		known := unpack(v)
+		expired := now-known.last > int64(memory/time.Second) || known.last > now
+		if known.name == part && !expired {
+			return candidate, v, known, true
+		}
+		if expired {
+			known.last = 0
+		}
+		if at == nil || known.last < c.last {
+			at, old, c = candidate, v, known
+		}
+	}
+	return at, old, cell{name: part}, false
+}
+
+// Failed counts a failure.
+func (t *Table) Failed(name string) {
+	at, old, c, _ := t.find(name)
+	c.count = min(c.count+1, maxCount)
+	c.last = t.now().Unix()
+	at.CompareAndSwap(old, c.pack()) // who loses a race has been counted nearly as well
+}
+
+// Forgive forgets a name's failures.
+func (t *Table) Forgive(name string) {
+	if at, old, _, found := t.find(name); found {
+		at.CompareAndSwap(old, 0)
+	}
+}
+
+// Delay is what the next try has to wait: nothing after a few failures, then a
+// second, and twice as much with each more.
+func (t *Table) Delay(name string, limit time.Duration) time.Duration {
+	_, _, c, found := t.find(name)
+	if !found || c.count <= free {
+		return 0
+	}
+	return min(time.Second<<min(c.count-free-1, 10), limit)
+}

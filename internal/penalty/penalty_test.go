@@ -1,0 +1,83 @@
+package penalty
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func TestDelaysGrowAndEnd(t *testing.T) {
+	table := New()
+	now := time.Unix(1e9, 0)
+	table.now = func() time.Time { return now }
+	for i, want := range []time.Duration{0, 0, 0, 0, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second, 15 * time.Second} {
+		if got := table.Delay("joe", 15*time.Second); got != want {
+			t.Errorf("after %d failures: %v, want %v", i, got, want)
+		}
+		if got := table.Delay("jim", time.Hour); got != 0 {
+			t.Errorf("jim waits %v", got)
+		}
+		table.Failed("joe")
+	}
+	for range 1000 {
+		table.Failed("joe")
+	}
+	if got := table.Delay("joe", time.Minute); got != time.Minute {
+		t.Errorf("after 1000: %v", got)
+	}
+	now = now.Add(memory + time.Second)
+	if got := table.Delay("joe", time.Minute); got != 0 {
+		t.Errorf("a quarter of an hour later: %v", got)
+	}
+	for range 9 {
+		table.Failed("joe")
+	}
+	table.Forgive("joe")
+	if got := table.Delay("joe", time.Minute); got != 0 {
+		t.Errorf("forgiven: %v", got)
+	}
+}
+
+func TestAFullTableForgetsTheOldest(t *testing.T) {
+	table := New()
+	now := time.Unix(1e9, 0)
+	table.now = func() time.Time { return now }
+	for i := range 10 * cells {
+		table.Failed(fmt.Sprint("user", i))
+		now = now.Add(time.Millisecond)
+	}
+	for range free + 1 {
+		table.Failed("last")
+	}
+	if table.Delay("last", time.Minute) == 0 {
+		t.Error("the last failure is forgotten")
+	}
+}
+
+func TestProcessesShareAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "failures")
+	one, err := Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range free + 1 {
+		one.Failed("joe")
+	}
+	if two.Delay("joe", time.Minute) == 0 {
+		t.Error("the other process knows nothing of it")
+	}
+	os.WriteFile(file+".other", []byte("something else"), 0o600)
+	if _, err := Open(file + ".other"); err == nil {
+		t.Error("took another's file")
+	}
+	os.Symlink(file, file+".link")
+	if _, err := Open(file + ".link"); err == nil {
+		t.Error("followed a link")
+	}
+}
