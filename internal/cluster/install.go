@@ -25,7 +25,11 @@ var packages = []string{
 
 // workshop are the packages that tests and checks use beside a site: ways to be
 // started, clients, and checkers of pages and scripts.
-var workshop = []string{"ucspi-tcp", "xinetd", "isync", "curl", "mutt", "openssl", "mandoc", "shellcheck"}
+var workshop = []string{
+	"ucspi-tcp", "xinetd", "isync", "curl", "mutt", "openssl", "mandoc", "shellcheck",
+	// what contrib is for
+	"bsdutils", "fail2ban", "fish", "haproxy", "prometheus", "systemd", "zsh",
+}
 
 // Cyrus and Dovecot cannot both be installed: their packages conflict. So
 // Dovecot's are unpacked into a folder. The programs have two paths compiled in,
