@@ -28,7 +28,7 @@ var packages = []string{
 var workshop = []string{
 	"ucspi-tcp", "xinetd", "isync", "curl", "mutt", "openssl", "mandoc", "shellcheck",
 	// what contrib is for
-	"bsdutils", "fail2ban", "fish", "haproxy", "prometheus", "systemd", "zsh",
+	"fail2ban", "fish", "haproxy", "prometheus", "systemd", "zsh",
 }
 
 // Cyrus and Dovecot cannot both be installed: their packages conflict. So

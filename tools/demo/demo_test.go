@@ -71,7 +71,7 @@ func TestTour(t *testing.T) {
 		`tls = "starttls"(?s:.*)tls = "tls"`,
 		`org\.ldif: 20\d\d entries read`,
 		`\$ mailwhere --config postern\.conf \w+\n     imap1\.example\.org\n`,
-		`nobody\t\n`,
+		`     nobody\t\n`,
 		`recipient  nobody@example\.org: not found`,
 		`\(imap1\.example\.org saw the login\)(?s:.*)\(imap2\.example\.org saw the login\)`,
 		`moved login \w+: imap1\.example\.org -> imap2\.example\.org`,

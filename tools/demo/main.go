@@ -115,6 +115,7 @@ func directory(s *site) error {
 	if s.people, err = choosePeople(s.everybody); err != nil {
 		return err
 	}
+	s.tell.say("This is %s; LDIF has what is more than ASCII in base64:", s.people[0].name)
 	_, err = s.run("sed -n '/^dn: uid=%s,/,/^$/p' org.ldif", s.people[0].uid)
 	return err
 }

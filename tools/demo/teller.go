@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -28,7 +29,7 @@ const (
 )
 
 func (t *teller) line(sgr, text string) {
-	if t.colours && text != "" {
+	if t.colours && sgr != "" && text != "" {
 		text = "\x1b[" + sgr + "m" + text + "\x1b[0m"
 	}
 	fmt.Fprintln(t.out, text)
@@ -46,12 +47,19 @@ func (t *teller) step(number int, title string) {
 	t.line(bold, fmt.Sprintf("%d. %s", number, title))
 }
 
-// say tells a paragraph, written with whatever indentation the source has.
+// say tells a paragraph, wherever its lines end in the source.
 func (t *teller) say(format string, args ...any) {
+	const width = 76
 	t.line("", "")
-	for line := range strings.SplitSeq(strings.TrimSpace(fmt.Sprintf(format, args...)), "\n") {
-		fmt.Fprintln(t.out, "   "+strings.TrimSpace(line))
+	line := "  "
+	for word := range strings.FieldsSeq(fmt.Sprintf(format, args...)) {
+		if utf8.RuneCountInString(line+" "+word) > width {
+			t.line("", line)
+			line = "  "
+		}
+		line += " " + word
 	}
+	t.line("", line)
 }
 
 // command shows what can be typed.
@@ -62,7 +70,7 @@ func (t *teller) command(format string, args ...any) {
 // Write shows what a command answered, whole lines.
 func (t *teller) Write(text []byte) (int, error) {
 	for line := range strings.Lines(string(text)) {
-		t.line(faint, "     "+strings.TrimSuffix(line, "\n"))
+		t.line(faint, strings.TrimRight("     "+line, " \n"))
 	}
 	return len(text), nil
 }
