@@ -55,9 +55,12 @@ type Site struct {
 	Domains   []string          // the first completes a mailbox name without one
 	Aliases   map[string]string // a domain, and the one that it mirrors
 	Delimiter string            // recipient_delimiter
-	// Unknown is for addresses of the domains that stand in no table. smtpd
-	// refuses them by the recipient table; what still gets further is a user
-	// so new that only some of Postfix's processes have seen the tables.
+	// Unknown is for addresses of the domains that stand in no table: those of
+	// an older system, which answers for users who are not here yet. With
+	// retry: smtpd would defer strangers' guesses instead of refusing them;
+	// and without a route that waits, a user so new that only some of
+	// Postfix's processes know him would bounce. main.cf's relay_transport
+	// is the place for that.
 	Unknown string
 	Lenient bool // defer what leads nowhere, instead of refusing all
 	Nexthop func(store string) (string, error)
@@ -74,7 +77,7 @@ type Tables struct {
 	clashes   map[string]string        // those that two mailboxes have, and why
 	special   map[string]route         // addresses that need more than a look at their destinations
 	catchAll  map[string]bool          // domains with an @domain address
-	renamed   map[string]string        // addresses that address.cdb quotes without need, and its key
+	renamed   map[string]string        // addresses that address.cdb spells in another way, and its key
 	inhabited map[string]bool          // domains that address.cdb has addresses in
 	foreign   map[string]int           // those that are not the site's, and how many addresses are there
 	domains   []string
@@ -214,26 +217,38 @@ func (t *Tables) readKeys() error {
 			last = domain
 			t.inhabited[domain] = true
 		}
-		switch key[0] {
-		case '@':
-			t.catchAll[key[1:]] = true
-		case '"':
-			address := queryForm(key)
-			if address == key {
-				return nil
-			}
-			// Two spellings of one address: the one that needs no
-			// rewriting was meant so.
-			_, found, err := t.mailings.Get(address)
-			if err != nil || found {
-				return err
-			}
-			if _, twice := t.renamed[address]; !twice {
-				t.renamed[address] = key
-			}
+		if key[0] == '@' {
+			t.catchAll[account.Fold(key[1:])] = true
+		}
+		address := t.asked(key)
+		if address == key {
+			return nil
+		}
+		// Two spellings of one address: the one that needs no rewriting was
+		// meant so.
+		_, found, err := t.mailings.Get(address)
+		if err != nil || found {
+			return err
+		}
+		if _, twice := t.renamed[address]; !twice {
+			t.renamed[address] = key
 		}
 		return nil
 	})
+}
+
+// asked returns the form under which Postfix asks for a key of address.cdb.
+func (t *Tables) asked(key string) string {
+	if t.isPlainAddress(key) {
+		return key
+	}
+	return queryForm(key)
+}
+
+// address is asked, and false if another key stands for the same address.
+func (t *Tables) address(key string) (string, bool) {
+	address := t.asked(key)
+	return address, address == key || t.renamed[address] == key
 }
 
 // sharedDelivery tells whether two mailboxes among the destinations have one
@@ -254,16 +269,6 @@ func (t *Tables) sharedDelivery(destinations []account.Destination) bool {
 		seen[delivery] = true
 	}
 	return false
-}
-
-// address returns the form under which Postfix asks for a key of address.cdb,
-// false if another key stands for the same address.
-func (t *Tables) address(key string) (string, bool) {
-	if key[0] != '"' {
-		return key, true
-	}
-	address := queryForm(key)
-	return address, address == key || t.renamed[address] == key
 }
 
 // get looks an address up in address.cdb.

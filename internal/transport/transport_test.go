@@ -144,6 +144,7 @@ func TestWhereMailGoes(t *testing.T) {
 		`"j doe"@example.org jdoe@imap1.example.org`,
 		"élodie@example.org jdoe@imap1.example.org",
 		`"needless"@example.org jdoe@imap1.example.org`,
+		"Capital@Example.org jdoe@imap1.example.org",
 		"self@example.org jdoe@imap1.example.org <self@example.org>",
 	}
 	p, tables := mustPlan(t, testSite(), logins, addresses)
@@ -180,6 +181,7 @@ func TestWhereMailGoes(t *testing.T) {
 		// Quotes only where Postfix has them; letters beyond ASCII.
 		{`"j doe"@example.org`, []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
 		{"needless@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
+		{"capital@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
 		{"élodie@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
 		// Nobody's, and somebody else's domain.
 		{"nobody@example.org", []string{"retry:4.1.1"}},

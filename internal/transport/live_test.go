@@ -1,0 +1,364 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/textproto"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"postern/internal/mapfile"
+)
+
+// sink is a store: an LMTP server that notes who got what.
+type sink struct {
+	mu   *sync.Mutex
+	got  map[string][]string // message, to "store recipient"
+	name string
+}
+
+func (s *sink) NewSession(*smtp.Conn) (smtp.Session, error) { return &delivery{sink: s}, nil }
+
+type delivery struct {
+	*sink
+	to []string
+}
+
+func (d *delivery) Mail(string, *smtp.MailOptions) error               { return nil }
+func (d *delivery) Rcpt(to string, _ *smtp.RcptOptions) error          { d.to = append(d.to, to); return nil }
+func (d *delivery) Reset()                                             { d.to = nil }
+func (d *delivery) Logout() error                                      { return nil }
+func (d *delivery) LMTPData(r io.Reader, c smtp.StatusCollector) error { return d.Data(r) }
+
+func (d *delivery) Data(r io.Reader) error {
+	text, err := io.ReadAll(r)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, body, _ := strings.Cut(string(text), "\r\n\r\n")
+	for _, to := range d.to {
+		message := strings.TrimSpace(body)
+		d.got[message] = append(d.got[message], d.name+" "+to)
+	}
+	return err
+}
+
+// mx is a Postfix of our own, which reads tables that we made.
+type mx struct {
+	dir, addr string
+	stores    map[string]string // LMTP address by store
+	mu        sync.Mutex
+	got       map[string][]string
+}
+
+// startMX starts Postfix and its stores. It needs root, because master(8) does.
+func startMX(t *testing.T, stores ...string) *mx {
+	t.Helper()
+	const master = "/usr/lib/postfix/sbin/master"
+	owner, err := user.Lookup("postfix")
+	if os.Getuid() != 0 || err != nil {
+		t.Skip("needs root and Postfix")
+	}
+	for _, needed := range []string{master, "/usr/lib/postfix/postfix-cdb.so"} {
+		if _, err := os.Stat(needed); err != nil {
+			t.Skipf("needs %s (Debian: postfix, postfix-cdb)", needed)
+		}
+	}
+	dir, err := os.MkdirTemp("", "postern-mx-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	m := &mx{dir: dir, stores: map[string]string{}, got: map[string][]string{}}
+	for _, store := range stores {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := smtp.NewServer(&sink{&m.mu, m.got, store})
+		server.LMTP, server.EnableSMTPUTF8, server.Domain = true, true, store
+		go server.Serve(listener)
+		t.Cleanup(func() { server.Close() })
+		m.stores[store] = listener.Addr().String()
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.addr = free.Addr().String()
+	free.Close()
+
+	uid, _ := strconv.Atoi(owner.Uid)
+	group, err := user.LookupGroup("postdrop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	drop, _ := strconv.Atoi(group.Gid)
+	makeDir := func(name string, mode os.FileMode, uid, gid int) {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(path, mode), os.Chmod(path, mode), os.Chown(path, uid, gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	makeDir("", 0o755, 0, 0)
+	makeDir("conf", 0o755, 0, 0)
+	makeDir("tables", 0o755, 0, 0)
+	makeDir("queue", 0o755, 0, 0)
+	makeDir("queue/pid", 0o755, 0, 0)
+	makeDir("queue/maildrop", 0o730, uid, drop)
+	makeDir("queue/public", 0o710, uid, drop)
+	makeDir("data", 0o700, uid, 0)
+	for _, name := range []string{"active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"} {
+		makeDir("queue/"+name, 0o700, uid, 0)
+	}
+	m.write(t, "conf/main.cf", `
+compatibility_level = 3.6
+queue_directory = `+dir+`/queue
+data_directory = `+dir+`/data
+maillog_file_prefixes = `+dir+`
+maillog_file = `+dir+`/log
+mail_owner = postfix
+myhostname = mx.example.org
+mydestination =
+mynetworks =
+inet_protocols = ipv4
+smtpd_relay_restrictions = reject_unauth_destination
+lmtp_host_lookup = native
+smtputf8_enable = yes
+recipient_delimiter = +
+relay_domains = cdb:`+dir+`/tables/domain
+relay_recipient_maps = cdb:`+dir+`/tables/recipient
+transport_maps = cdb:`+dir+`/tables/transport
+virtual_alias_maps = cdb:`+dir+`/tables/alias
+default_transport = retry:4.4.4 not from this site
+`)
+	m.write(t, "conf/master.cf", m.addr+` inet n - n - - smtpd
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+proxymap unix - - n - - proxymap
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+showq unix n - n - - showq
+flush unix n - n 1000? 0 flush
+lmtp unix - - n - - lmtp
+smtp unix - - n - - smtp
+relay unix - - n - - smtp
+postlog unix-dgram n - n - 1 postlogd
+`)
+	m.write(t, "conf/dynamicmaps.cf", "cdb\tpostfix-cdb.so\tdict_cdb_open\tmkmap_cdb_open\n")
+	cmd := exec.Command(master, "-c", filepath.Join(dir, "conf"), "-d")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(os.Interrupt)
+		cmd.Process.Kill()
+		cmd.Wait()
+		if t.Failed() {
+			log, _ := os.ReadFile(filepath.Join(dir, "log"))
+			t.Logf("%s", log)
+		}
+	})
+	return m
+}
+
+func (m *mx) write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(m.dir, name), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// publish makes the tables.
+func (m *mx) publish(t *testing.T, site Site, logins, addresses book) {
+	t.Helper()
+	site.Nexthop = func(store string) (string, error) {
+		host, port, err := net.SplitHostPort(m.stores[store])
+		return "lmtp:inet:[" + host + "]:" + port, err
+	}
+	tables, err := Plan(site, logins, addresses)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := mapfile.Lock(filepath.Join(m.dir, "tables"), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Unlock()
+	var drafts []mapfile.Draft
+	for _, table := range tables.List() {
+		drafts = append(drafts, mapfile.Draft{Name: table.Name + ".cdb", Records: table.Records})
+	}
+	if err := w.Publish(1, drafts...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// send gives Postfix a message, and returns what it said to RCPT.
+func (m *mx) send(t *testing.T, to, message string) string {
+	t.Helper()
+	var conn *textproto.Conn
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		netConn, err := net.Dial("tcp", m.addr)
+		if err == nil {
+			netConn.SetDeadline(time.Now().Add(30 * time.Second))
+			conn = textproto.NewConn(netConn)
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	defer conn.Close()
+	read := func(expect int) string {
+		code, text, err := conn.ReadResponse(expect)
+		if err != nil && expect != 0 {
+			t.Fatalf("%s: %v", to, err)
+		}
+		return fmt.Sprintf("%d %s", code, text)
+	}
+	say := func(line string) { conn.PrintfLine("%s", line) }
+	read(220)
+	say("EHLO client.example.org")
+	read(250)
+	say("MAIL FROM:<sender@elsewhere.example> SMTPUTF8")
+	read(250)
+	say("RCPT TO:<" + to + ">")
+	answer := read(0)
+	if strings.HasPrefix(answer, "250 ") {
+		say("DATA")
+		read(354)
+		say("Subject: test\r\n\r\n" + message + "\r\n.")
+		read(250)
+	}
+	say("QUIT")
+	return answer
+}
+
+// ends waits until a message is where it belongs.
+func (m *mx) ends(t *testing.T, message string, want []string) {
+	t.Helper()
+	slices.Sort(want)
+	var got []string
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		m.mu.Lock()
+		got = slices.Clone(m.got[message])
+		m.mu.Unlock()
+		slices.Sort(got)
+		if len(got) >= len(want) {
+			break
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%s: is at %q, want %q", message, got, want)
+	}
+}
+
+// queued waits until the queue tells of a recipient with a reason.
+func (m *mx) queued(t *testing.T, recipient, reason string) {
+	t.Helper()
+	var out []byte
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		out, _ = exec.Command("postqueue", "-c", filepath.Join(m.dir, "conf"), "-j").Output()
+		for line := range strings.Lines(string(out)) {
+			if strings.Contains(line, `"address": "`+recipient+`", "delay_reason": "`) && strings.Contains(line, reason) {
+				return
+			}
+		}
+	}
+	t.Errorf("%s: not in the queue with %q: %s", recipient, reason, out)
+}
+
+// Postfix itself does with our tables what the package says it does.
+func TestPostfixReadsTheTables(t *testing.T) {
+	m := startMX(t, "imap1", "imap2")
+	site := testSite()
+	site.Domains = []string{"example.org", "all.example"}
+	site.Unknown = ""
+	site.Aliases = map[string]string{"mirror.example": "example.org"}
+	logins := book{"jdoe imap1", "mroe imap2", "gone imap1 disabled", "moving imap1 hold", "info imap1", "late imap2", `corp\x imap2`,
+		"a imap1", "b imap2", "rest imap2"}
+	addresses := book{
+		"jdoe@example.org jdoe@imap1", "john.doe@example.org jdoe@imap1", `"j doe"@example.org jdoe@imap1`,
+		"élodie@example.org jdoe@imap1", "straße@example.org mroe@imap2",
+		"mroe@example.org mroe@imap2", "list@example.org jdoe@imap1 mroe@imap2 <late@example.org>",
+		"gone@example.org gone@imap1", "was.gone@example.org gone@imap1", "mixed@example.org gone@imap1 jdoe@imap1",
+		"moving@example.org moving@imap1", "move.me@example.org moving@imap1",
+		"information@example.org info@imap1", "info@example.org mroe@imap2",
+		"a@example.org a@imap1 <b@example.org>", "b@example.org b@imap2 <a@example.org>",
+		"@all.example rest@imap2", "named@all.example jdoe@imap1",
+	}
+	m.publish(t, site, logins, addresses)
+	for n, test := range []struct {
+		to, answer string
+		ends       []string
+	}{
+		{"jdoe@example.org", "250 ", []string{"imap1 jdoe@example.org"}},
+		{"JDoe@EXAMPLE.org", "250 ", []string{"imap1 JDoe@EXAMPLE.org"}},
+		{"john.doe@example.org", "250 ", []string{"imap1 jdoe@example.org"}},
+		{"john.doe+x@example.org", "250 ", []string{"imap1 jdoe+x@example.org"}},
+		{`"j doe"@example.org`, "250 ", []string{"imap1 jdoe@example.org"}},
+		{`"mroe"@example.org`, "250 ", []string{"imap2 mroe@example.org"}},
+		{"ÉLODIE@example.org", "250 ", []string{"imap1 jdoe@example.org"}},
+		{"STRASSE@example.org", "250 ", []string{"imap2 mroe@example.org"}},
+		{"straße@example.org", "250 ", []string{"imap2 mroe@example.org"}},
+		{"late@example.org", "250 ", []string{"imap2 late@example.org"}},
+		{`"corp\\x"@example.org`, "250 ", []string{`imap2 corp\x@example.org`}},
+		{"list@example.org", "250 ", []string{"imap1 jdoe@example.org", "imap2 mroe@example.org", "imap2 late@example.org"}},
+		{"nobody@example.org", "550 5.1.1 ", nil},
+		{"jdoe@elsewhere.example", "554 5.7.1 ", nil},
+		// Disabled mailboxes are refused before their mail is taken.
+		{"gone@example.org", "550 5.2.1 ", nil},
+		{"gone+x@example.org", "550 5.2.1 ", nil},
+		{"was.gone@example.org", "550 5.2.1 ", nil},
+		{"gone@mirror.example", "550 5.2.1 ", nil},
+		{"mixed@example.org", "250 ", []string{"imap1 jdoe@example.org"}},
+		// The address of one, the mailbox of another.
+		{"info@example.org", "250 ", []string{"imap2 mroe@example.org"}},
+		// A loop with mailboxes, a mirrored domain, a catch-all.
+		{"a@example.org", "250 ", []string{"imap1 a@example.org", "imap2 b@example.org"}},
+		{"john.doe@mirror.example", "250 ", []string{"imap1 jdoe@example.org"}},
+		{"nobody@mirror.example", "550 5.1.1 ", nil},
+		{"anybody@all.example", "250 ", []string{"imap2 rest@example.org"}},
+		{"named@all.example", "250 ", []string{"imap1 jdoe@example.org"}},
+	} {
+		message := fmt.Sprintf("message %d to %s", n, test.to)
+		if answer := m.send(t, test.to, message); !strings.HasPrefix(answer, test.answer) {
+			t.Errorf("%s: %s, want %s", test.to, answer, test.answer)
+		} else if test.ends != nil {
+			m.ends(t, message, test.ends)
+		}
+	}
+	// A mailbox on hold, and an address in doubt: senders are told to come back.
+	for to, want := range map[string]string{"moving@example.org": "450 4.2.1 ", "information@example.org": "450 4.3.5 "} {
+		if answer := m.send(t, to, "never"); !strings.HasPrefix(answer, want) {
+			t.Errorf("%s: %s, want %s", to, answer, want)
+		}
+	}
+	// What comes by an alias is taken, and kept under the delivery address.
+	m.send(t, "move.me@example.org", "by an alias")
+	m.queued(t, "moving@example.org", "Mailbox is being moved")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.got["never"])+len(m.got["by an alias"]) > 0 {
+		t.Errorf("delivered in spite of it: %q", m.got)
+	}
+}
