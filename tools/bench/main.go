@@ -85,6 +85,8 @@ var works = []struct {
 	{"streams", (*bench).streams},
 	{"idle", (*bench).idle},
 	{"started", (*bench).started},
+	{"maps", (*bench).maps},
+	{"endurance", (*bench).endurance},
 }
 
 func workNames() []string {
@@ -101,7 +103,7 @@ func measureAll(c *cli.Context) (err error) {
 		settle: 10 * time.Second, idleRounds: 3, soak: c.Duration("soak"), people: c.Int("people"),
 	}
 	if b.quick {
-		b.rounds, b.span, b.soak, b.people = 3, 400*time.Millisecond, 5*time.Second, 20000
+		b.rounds, b.span, b.soak, b.people = 3, 400*time.Millisecond, 5*time.Second, 100000
 		b.settle, b.idleRounds = 7*time.Second, 1
 	}
 	chosen := c.StringSlice("only")

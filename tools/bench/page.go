@@ -64,7 +64,7 @@ func cell(r *row, peer string) string {
 	case math.IsNaN(r.median(peer)):
 		return "–"
 	case math.IsNaN(base): // nobody to be compared to
-		text = figure(r.median(peer)) + " " + r.unit
+		text = strings.TrimSpace(figure(r.median(peer)) + " " + r.unit)
 	}
 	if spread := r.spread(peer); spread >= 0.005 {
 		text += fmt.Sprintf(" ±%.0f %%", 100*spread)

@@ -42,7 +42,7 @@ type peer struct {
 // The names of the peers; us is the one that has to meet the goals, and
 // direct is the store without any proxy.
 const (
-	us        = "imapfront"
+	us        = "postern"
 	nginx     = "nginx"
 	dovecot   = "Dovecot"
 	perdition = "perdition"

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 )
 
 // A row is one line of a table: what each peer took for the same work, once a
@@ -20,8 +21,11 @@ type row struct {
 // A goal is what our samples have to be, compared to the best of some peers.
 type goal struct {
 	factor float64
-	of     []string // peers; none: the factor is the figure itself
+	of     []string // peers; without any the factor is the figure itself
 }
+
+// none is the factor of what must not happen at all: less than one.
+const none = 0.5
 
 // others are all peers that we are compared to where a goal names none.
 var others = []string{nginx, dovecot, perdition}
@@ -106,8 +110,10 @@ func (r *row) goalText() string {
 	switch {
 	case r.goal.factor == 0:
 		return ""
+	case r.goal.factor == none:
+		return "none"
 	case len(r.goal.of) == 0:
-		return fmt.Sprintf("%s %s %s", word, figure(r.goal.factor), r.unit)
+		return strings.TrimSpace(fmt.Sprintf("%s %s %s", word, figure(r.goal.factor), r.unit))
 	}
 	return fmt.Sprintf("%s %.2f", word, r.goal.factor)
 }
