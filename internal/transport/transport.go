@@ -55,12 +55,10 @@ type Site struct {
 	Domains   []string          // the first completes a mailbox name without one
 	Aliases   map[string]string // a domain, and the one that it mirrors
 	Delimiter string            // recipient_delimiter
-	// Unknown is for addresses of the domains that stand in no table: those of
-	// an older system, which answers for users who are not here yet. With
-	// retry: smtpd would defer strangers' guesses instead of refusing them;
-	// and without a route that waits, a user so new that only some of
-	// Postfix's processes know him would bounce. main.cf's relay_transport
-	// is the place for that.
+	// Unknown is for addresses of the domains that stand in no table: users so
+	// new that only some of Postfix's processes know them, which must wait,
+	// or those of an older system. Not retry: or error:, for then smtpd
+	// answers by it before it looks who exists.
 	Unknown string
 	Lenient bool // defer what leads nowhere, instead of refusing all
 	Nexthop func(store string) (string, error)
