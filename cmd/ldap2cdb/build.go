@@ -227,16 +227,21 @@ func (b *build) publish(writer *mapfile.Writer, all *roster.Roster, report *rost
 	if b.dryRun {
 		return nil
 	}
-	host, _ := os.Hostname() // only to tell maps apart
-	story := mapfile.Story{
-		Builder: "ldap2cdb " + command.Version, Host: host, Source: report.Source, Built: report.Started,
-		Accounts: report.Accounts, Conflicts: report.Conflicts.Count,
-	}
+	story := b.story(report)
 	err := writer.Publish(b.conf.Keep,
 		mapfile.Draft{Name: mapfile.Login, Story: story, Records: all.Logins},
 		mapfile.Draft{Name: mapfile.Address, Story: story, Records: all.Addresses})
 	report.Published = err == nil
 	return err
+}
+
+// story is what the maps tell of themselves.
+func (b *build) story(r *roster.Report) mapfile.Story {
+	host, _ := os.Hostname() // only to tell maps apart
+	return mapfile.Story{
+		Builder: "ldap2cdb " + command.Version, Host: host, Source: r.Source, Built: r.Started,
+		Accounts: r.Accounts, Conflicts: r.Conflicts.Count,
+	}
 }
 
 // tell hands out the report: as JSON where it was asked for, and as text if

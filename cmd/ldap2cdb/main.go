@@ -34,6 +34,7 @@ func app() *cli.App {
 		&cli.StringFlag{Name: "standard-address", Usage: "give everybody an address by `TEMPLATE`, as in {givenName:1}{sn}@example.org"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "print what would change, and change nothing"},
 		&cli.BoolFlag{Name: "force", Usage: "publish even what looks doubtful"},
+		&cli.BoolFlag{Name: "watch", Usage: "keep running, and follow the directory as it changes"},
 		&cli.StringFlag{Name: "report", Usage: "write the report as JSON to `FILE`"},
 	)
 	app.Action = run
@@ -53,6 +54,9 @@ func run(c *cli.Context) error {
 		return err
 	}
 	b.dryRun, b.force, b.reportFile = c.Bool("dry-run"), c.Bool("force"), c.String("report")
+	if c.Bool("watch") {
+		return b.watch(c.Context, c.App.ErrWriter)
+	}
 	return b.run(c.Context)
 }
 

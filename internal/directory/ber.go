@@ -11,14 +11,16 @@ import (
 
 // Tags of RFC 4511.
 const (
-	tagInteger     = 0x02
-	tagOctetString = 0x04
-	tagEnumerated  = 0x0a
-	tagSequence    = 0x30
-	tagSet         = 0x31
-	tagSearchEntry = 0x64 // [APPLICATION 4]
-	tagSearchDone  = 0x65 // [APPLICATION 5]
-	tagControls    = 0xa0 // [0] of an LDAPMessage
+	tagBoolean      = 0x01
+	tagInteger      = 0x02
+	tagOctetString  = 0x04
+	tagEnumerated   = 0x0a
+	tagSequence     = 0x30
+	tagSet          = 0x31
+	tagSearchEntry  = 0x64 // [APPLICATION 4]
+	tagSearchDone   = 0x65 // [APPLICATION 5]
+	tagIntermediate = 0x79 // [APPLICATION 25]
+	tagControls     = 0xa0 // [0] of an LDAPMessage
 )
 
 // maxMessage bounds one answer: an entry with a picture or two.

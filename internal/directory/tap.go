@@ -20,6 +20,8 @@ type tap struct {
 	// entry gets each SearchResultEntry, with the controls behind it. Nil
 	// leaves them to go-ldap.
 	entry func(op []byte) error
+	// info gets each IntermediateResponse in the same way.
+	info func(op []byte) error
 
 	reading    sync.Mutex
 	buf        []byte // what has been read
@@ -81,6 +83,8 @@ func (t *tap) advance() error {
 	switch {
 	case kind == tagSearchEntry && t.entry != nil:
 		return t.entry(op)
+	case kind == tagIntermediate && t.info != nil:
+		return t.info(op)
 	case kind == tagSearchDone:
 		t.done, t.gather = true, false
 	}

@@ -104,6 +104,21 @@ type Conflict struct {
 	Claimants []Named `json:"claimants"`      // entry, and where it wants the key to lead
 }
 
+// String is the conflict as a line.
+func (c Conflict) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "conflict: %s %s: ", c.Map, c.Key)
+	if c.Kept == "" {
+		b.WriteString("left out")
+	} else {
+		fmt.Fprintf(&b, "stays %s", c.Kept)
+	}
+	for _, claimant := range c.Claimants {
+		fmt.Fprintf(&b, "; %s wants %s", claimant.Entry, claimant.Detail)
+	}
+	return b.String()
+}
+
 // mostClaimants bounds what one key is worth in a report.
 const mostClaimants = 20
 
@@ -191,16 +206,7 @@ func (r *Report) Text(out io.Writer) error {
 			fmt.Fprintf(w, "conflict: and %d more\n", r.Conflicts.Count-few)
 			break
 		}
-		fmt.Fprintf(w, "conflict: %s %s: ", c.Map, c.Key)
-		if c.Kept == "" {
-			fmt.Fprint(w, "left out")
-		} else {
-			fmt.Fprintf(w, "stays %s", c.Kept)
-		}
-		for _, claimant := range c.Claimants {
-			fmt.Fprintf(w, "; %s wants %s", claimant.Entry, claimant.Detail)
-		}
-		fmt.Fprintln(w)
+		fmt.Fprintln(w, c)
 	}
 	for _, doubt := range r.Doubts {
 		fmt.Fprintf(w, "doubt: %s\n", doubt)

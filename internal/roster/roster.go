@@ -82,33 +82,40 @@ func (r *Roster) Remember(logins, addresses Records) error {
 }
 
 // Add enters an account's claims. It may be called by several goroutines.
-func (r *Roster) Add(a account.Account) error {
+func (r *Roster) Add(a account.Account) error { return r.AddSome(a, nil) }
+
+// AddSome is Add for those of the account's keys that are wanted, all if
+// wanted is nil: to decide again about a few keys, only who claims them counts.
+func (r *Roster) AddSome(a account.Account, wanted func(address bool, key string) bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.report.Entries++
 	r.report.Accounts++
-	if a.Location.Store != "" {
-		for _, login := range a.Logins {
-			if err := r.maps[0].claims.add(login, claimed, a.Location.Value(login), a.Source); err != nil {
+	claim := func(b *book, keys []string, kind kind, value func(key string) string) error {
+		for _, key := range keys {
+			if wanted != nil && !wanted(b == r.maps[1], key) {
+				continue
+			}
+			if err := b.claims.add(key, kind, value(key), a.Source); err != nil {
 				return err
 			}
+		}
+		return nil
+	}
+	if a.Location.Store != "" {
+		if err := claim(r.maps[0], a.Logins, claimed, a.Location.Value); err != nil {
+			return err
 		}
 	}
 	if len(a.Addresses)+len(a.Derived) == 0 {
 		return nil
 	}
-	value := destinations(a)
-	for _, address := range a.Addresses {
-		if err := r.maps[1].claims.add(address, claimed, value, a.Source); err != nil {
-			return err
-		}
+	to := destinations(a)
+	value := func(string) string { return to }
+	if err := claim(r.maps[1], a.Addresses, claimed, value); err != nil {
+		return err
 	}
-	for _, address := range a.Derived {
-		if err := r.maps[1].claims.add(address, derived, value, a.Source); err != nil {
-			return err
-		}
-	}
-	return nil
+	return claim(r.maps[1], a.Derived, derived, value)
 }
 
 func destinations(a account.Account) string {

@@ -1,0 +1,505 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"postern/internal/account"
+	"postern/internal/directory"
+	"postern/internal/mapfile"
+	"postern/internal/registry"
+	"postern/internal/roster"
+	"postern/internal/sysexits"
+)
+
+// A watch follows the directory. What it hears goes into the registry at once,
+// and from there into the maps, once a second at most.
+type watch struct {
+	*build
+	log   io.Writer
+	ldap  *directory.LDAP
+	known *registry.Registry
+
+	mu       sync.Mutex // over all below, and the registry
+	source   string     // the server that is followed now
+	cookie   string     // up to where it has been heard
+	complete bool       // the refresh is over: what is known is what is there
+	whole    bool       // the maps need more than a few changes
+	touched  map[registry.Key]bool
+	recent   []loss // for the limit on shrinking
+	printed  pairDigest
+	wake     chan struct{}
+}
+
+// pairDigest tells the maps that we have published from anybody else's.
+type pairDigest struct{ login, address string }
+
+// A loss is how many keys a publication took away.
+type loss struct {
+	when time.Time
+	keys int
+}
+
+// Times of a watch.
+const (
+	publishEvery = time.Second            // at most one publication in so long
+	gatherFor    = 20 * time.Millisecond  // changes seldom come alone
+	firstRetry   = 500 * time.Millisecond // after a lost connection, then longer
+	lastRetry    = 2 * time.Minute
+	doubtRetry   = 10 * time.Minute // after maps that were refused
+	lossWindow   = time.Hour        // over which max-shrink is reckoned
+)
+
+// mostTouched is how many keys are decided about one by one; beyond, going
+// through all is faster.
+const mostTouched = 20_000
+
+func (b *build) watch(ctx context.Context, log io.Writer) error {
+	if b.conf.Directory.LDIF != "" || b.dryRun {
+		return sysexits.Usage.Errorf("--watch follows an LDAP server, and publishes")
+	}
+	server, err := directory.NewLDAP(b.conf.Directory)
+	if err != nil {
+		return err
+	}
+	lock, err := mapfile.Lock(b.conf.Maps, "ldap2cdb-watch")
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	known, err := registry.Open(filepath.Join(b.conf.Maps, ".ldap2cdb.registry"))
+	if err != nil {
+		return err
+	}
+	w := &watch{build: b, log: log, ldap: server, known: known, whole: true, touched: map[registry.Key]bool{}, wake: make(chan struct{}, 1)}
+	defer w.known.Close()
+	return w.run(ctx)
+}
+
+// run follows one server after the other until it is told to stop.
+func (w *watch) run(ctx context.Context) error {
+	pause := firstRetry
+	for {
+		begun := time.Now()
+		err := w.follow(ctx)
+		if ctx.Err() != nil {
+			daemon.SdNotify(false, daemon.SdNotifyStopping)
+			return nil
+		}
+		switch {
+		case errors.Is(err, directory.ErrRefresh):
+			w.forgetCookie()
+		case errors.Is(err, directory.ErrNoSync), sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm:
+			return err
+		case errors.Is(err, errDoubtful):
+			// The directory may show again what it hides now, and
+			// would not tell us: nothing about it has changed.
+			w.forgetCookie()
+			pause = doubtRetry
+		case time.Since(begun) > lastRetry:
+			pause = firstRetry
+		}
+		// Front ends that lost the same server shall not come back in step.
+		wait := pause/2 + rand.N(pause)
+		w.say("%v; maps not changed, next try in %s", err, wait.Round(time.Second/10))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		pause = min(2*pause, lastRetry)
+	}
+}
+
+func (w *watch) forgetCookie() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.known.SetCookie(w.source, "")
+}
+
+// follow follows one server and publishes beside it.
+func (w *watch) follow(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	w.mu.Lock()
+	w.complete, w.cookie = false, ""
+	w.mu.Unlock()
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		if err := w.publishAlong(ctx); err != nil {
+			stop(err)
+		}
+	}()
+	err := w.ldap.Follow(ctx, w.rules.Wanted(), w)
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	stop(nil)
+	<-published
+	return err
+}
+
+// say writes a line of the log.
+func (w *watch) say(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	fmt.Fprintf(w.log, "ldap2cdb: %s\n", strings.ReplaceAll(text, "\n", " "))
+	daemon.SdNotify(false, "STATUS="+text)
+}
+
+// What the directory says, directory.Changes.
+
+func (w *watch) Begin(source string) (cookie string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.source = source
+	w.known.Unmark()
+	if w.force {
+		w.force = false // for the first time only
+		return "", nil
+	}
+	return w.known.Cookie(source), nil
+}
+
+func (w *watch) Entry(id [16]byte, e *directory.Entry) error {
+	outcome := w.rules.Judge(e)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := outcome.Account
+	if fault := outcome.Skip; fault != nil || outcome.Nobody {
+		now = account.Account{Source: now.Source}
+		if fault != nil && w.complete {
+			w.say("skipped: %s: %v", now.Source, fault)
+		}
+	}
+	before, found, err := w.known.Get(id)
+	if err != nil {
+		return err
+	}
+	if found && reflect.DeepEqual(before, now) {
+		w.known.Mark(id)
+		return nil
+	}
+	w.touch(before, now)
+	return w.known.Put(id, now)
+}
+
+func (w *watch) Present(id [16]byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.known.Mark(id)
+}
+
+func (w *watch) Gone(id [16]byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gone(id)
+}
+
+func (w *watch) gone(id [16]byte) error {
+	before, found, err := w.known.Get(id)
+	if err != nil || !found {
+		return err
+	}
+	w.touch(before)
+	return w.known.Delete(id)
+}
+
+func (w *watch) Mentioned() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range w.known.Unmarked() {
+		if err := w.gone(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *watch) Cookie(cookie string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cookie = cookie
+	w.rouse()
+}
+
+func (w *watch) Refreshed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.complete = true
+	w.rouse()
+}
+
+// touch notes the keys of accounts that have changed.
+func (w *watch) touch(accounts ...account.Account) {
+	if !w.whole {
+		for _, a := range accounts {
+			for _, key := range registry.Keys(a) {
+				w.touched[key] = true
+			}
+		}
+		if len(w.touched) > mostTouched {
+			w.whole = true
+		}
+	}
+	w.rouse()
+}
+
+func (w *watch) rouse() {
+	select {
+	case w.wake <- struct{}{}:
+	default: // it is awake
+	}
+}
+
+// publishAlong publishes whenever there is something new, and tells systemd's
+// watchdog that we are well.
+func (w *watch) publishAlong(ctx context.Context) error {
+	alive := make(<-chan time.Time)
+	if interval, err := daemon.SdWatchdogEnabled(false); err == nil && interval > 0 {
+		ticker := time.NewTicker(interval / 2)
+		defer ticker.Stop()
+		alive = ticker.C
+	}
+	var last time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-alive:
+			w.mu.Lock() // hangs where we hang
+			w.mu.Unlock()
+			daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+			continue
+		case <-w.wake:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(max(gatherFor, publishEvery-time.Since(last))):
+		}
+		last = time.Now()
+		if err := w.publishNow(); err != nil {
+			if sysexits.Of(err) != sysexits.TempFail {
+				return err
+			}
+			w.rouse() // somebody else is at work on the maps: again, soon
+		}
+	}
+}
+
+// publishNow brings the maps up to date.
+func (w *watch) publishNow() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.complete {
+		return nil
+	}
+	if w.whole || len(w.touched) > 0 {
+		writer, err := mapfile.Lock(w.conf.Maps, "ldap2cdb")
+		if err != nil {
+			return err
+		}
+		defer writer.Unlock()
+		last, err := w.lastMaps()
+		if err != nil {
+			return err
+		}
+		defer last.close()
+		if last.login == nil || last.address == nil || w.printed != digestsOf(last) {
+			w.whole = true // never published, or by somebody else
+		}
+		started := time.Now()
+		var report *roster.Report
+		if w.whole {
+			report, err = w.publishWhole(writer, last, started)
+		} else {
+			report, err = w.publishTouched(writer, last, started)
+		}
+		if err != nil {
+			return err
+		}
+		w.whole = false
+		clear(w.touched)
+		w.announce(report, started)
+	}
+	return w.known.SetCookie(w.source, w.cookie)
+}
+
+func digestsOf(p pair) pairDigest {
+	return pairDigest{p.login.Story().Digest, p.address.Story().Digest}
+}
+
+// announce says what was published, and that we are ready.
+func (w *watch) announce(r *roster.Report, started time.Time) {
+	changed := func(t roster.Tally) string {
+		return fmt.Sprintf("%d names, %d added, %d removed, %d moved, %d changed", t.Records, t.Added, t.Removed, t.Moved, t.Changed)
+	}
+	for _, c := range r.Conflicts.Named[:min(len(r.Conflicts.Named), 5)] {
+		w.say("%s", c)
+	}
+	w.say("published in %.2f s: login %s; address %s", time.Since(started).Seconds(), changed(r.Logins), changed(r.Addresses))
+	daemon.SdNotify(false, daemon.SdNotifyReady)
+}
+
+var errDoubtful = errors.New("doubtful")
+
+// publishWhole decides about every key.
+func (w *watch) publishWhole(writer *mapfile.Writer, last pair, started time.Time) (*roster.Report, error) {
+	all := roster.New(w.conf.Maps)
+	defer all.Close()
+	remembered := make(chan error, 1)
+	go func() { remembered <- all.Remember(records(last.login), records(last.address)) }()
+	err := w.known.All(func(a account.Account) error {
+		if len(registry.Keys(a)) == 0 {
+			return nil // an entry that makes no account
+		}
+		return all.Add(a)
+	})
+	if err := errors.Join(err, <-remembered); err != nil {
+		return nil, err
+	}
+	report, err := all.Settle(nil)
+	if err != nil {
+		return nil, err
+	}
+	report.Source, report.Started = w.name(), started
+	report.Judge(w.conf.Limits.MinAccounts, float64(w.conf.Limits.MaxShrink))
+	if err := w.refused(report.Doubts); err != nil {
+		return nil, err
+	}
+	story := w.story(report)
+	_, err = writer.PublishChanged(w.conf.Keep,
+		mapfile.Draft{Name: mapfile.Login, Story: story, Records: all.Logins},
+		mapfile.Draft{Name: mapfile.Address, Story: story, Records: all.Addresses})
+	return report, w.remember(err)
+}
+
+func (w *watch) refused(doubts []string) error {
+	if len(doubts) == 0 {
+		return nil
+	}
+	return sysexits.DataErr.Errorf("%w: %s; if it is meant so, run ldap2cdb --force once", errDoubtful, strings.Join(doubts, "; "))
+}
+
+// remember notes which maps are ours.
+func (w *watch) remember(err error) error {
+	if err != nil {
+		return err
+	}
+	now, err := w.lastMaps()
+	if err != nil {
+		return err
+	}
+	defer now.close()
+	w.printed = digestsOf(now)
+	return nil
+}
+
+// publishTouched decides again about the keys that were touched, and writes
+// the maps with that much changed.
+func (w *watch) publishTouched(writer *mapfile.Writer, last pair, started time.Time) (*roster.Report, error) {
+	few := roster.New(w.conf.Maps)
+	defer few.Close()
+	wanted := func(address bool, key string) bool { return w.touched[registry.Key{Address: address, Name: key}] }
+	entered := map[string]bool{}
+	for key := range w.touched {
+		claimants, err := w.known.Claimants(key)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range claimants {
+			if entered[a.Source] {
+				continue
+			}
+			entered[a.Source] = true
+			if err := few.AddSome(a, wanted); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := few.Remember(w.touchedIn(last.login, false), w.touchedIn(last.address, true)); err != nil {
+		return nil, err
+	}
+	var changes [2][]roster.Change
+	report, err := few.Settle(func(c roster.Change) error {
+		i := 0
+		if c.Map == "address" {
+			i = 1
+		}
+		changes[i] = append(changes[i], c)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	before := last.login.Story()
+	report.Source, report.Started, report.Accounts = w.name(), started, w.known.Len()
+	report.Logins.Records = before.Records + report.Logins.Added - report.Logins.Removed
+	report.Addresses.Records = last.address.Story().Records + report.Addresses.Added - report.Addresses.Removed
+	if err := w.refused(w.doubts(report, before.Records, started)); err != nil {
+		return nil, err
+	}
+	story := w.story(report)
+	story.Conflicts += before.Conflicts // until the next time all are decided
+	var drafts []mapfile.Draft
+	if len(changes[0]) > 0 {
+		drafts = append(drafts, mapfile.Draft{Name: mapfile.Login, Story: story, Records: roster.Amended(last.login.Records, changes[0])})
+	}
+	if len(changes[1]) > 0 {
+		drafts = append(drafts, mapfile.Draft{Name: mapfile.Address, Story: story, Records: roster.Amended(last.address.Records, changes[1])})
+	}
+	if len(drafts) == 0 {
+		return report, nil
+	}
+	return report, w.remember(writer.Publish(w.conf.Keep, drafts...))
+}
+
+// touchedIn lists what a map says of the touched keys.
+func (w *watch) touchedIn(m *mapfile.Map, address bool) roster.Records {
+	return func(yield func(key, value string) error) error {
+		for key := range w.touched {
+			if key.Address != address {
+				continue
+			}
+			value, found, err := m.Get(key.Name)
+			if err == nil && found {
+				err = yield(key.Name, value)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// doubts is max-shrink over the last hour: a directory that empties itself does
+// so one change at a time.
+func (w *watch) doubts(r *roster.Report, logins int, now time.Time) []string {
+	for len(w.recent) > 0 && now.Sub(w.recent[0].when) > lossWindow {
+		w.recent = w.recent[1:]
+	}
+	lost := r.Logins.Removed
+	for _, l := range w.recent {
+		lost += l.keys
+	}
+	window := roster.Report{Accounts: r.Accounts, Logins: roster.Tally{Before: logins + lost - r.Logins.Removed, Removed: lost}}
+	window.Judge(w.conf.Limits.MinAccounts, float64(w.conf.Limits.MaxShrink))
+	if len(window.Doubts) == 0 && r.Logins.Removed > 0 {
+		w.recent = append(w.recent, loss{now, r.Logins.Removed})
+	}
+	return window.Doubts
+}
+
+func (w *watch) name() string { return strings.Join(w.conf.Directory.URLs, " ") }

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postern/internal/mapfile"
+	"postern/internal/slapd"
+)
+
+// A logbook is standard error while a watch runs.
+type logbook struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logbook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logbook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// follow runs `ldap2cdb --watch` until the test, or the returned function,
+// ends it.
+func follow(t testing.TB, log *logbook, args ...string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() {
+		a := app()
+		a.ErrWriter = log
+		done <- a.RunContext(ctx, append([]string{"ldap2cdb", "--watch"}, args...))
+	}()
+	once := sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("the watch ended in %v", err)
+		}
+	})
+	t.Cleanup(once)
+	return once
+}
+
+// eventually waits for a login name to live where it should; "" is nowhere.
+func eventually(t testing.TB, dir, login, want string, log *logbook) time.Duration {
+	t.Helper()
+	start := time.Now()
+	live := mapfile.Follow(filepath.Join(dir, mapfile.Login), false)
+	defer live.Close()
+	var got string
+	for time.Since(start) < 20*time.Second {
+		if got, _, _ = live.Get(login); got == want {
+			return time.Since(start)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	t.Fatalf("%s lives on %q, want %q\n%s", login, got, want, log)
+	return 0
+}
+
+func eventuallySays(t testing.TB, log *logbook, want string) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		if strings.Contains(log.String(), want) {
+			return
+		}
+	}
+	t.Fatalf("nothing says %q:\n%s", want, log)
+}
+
+func change(uid, lines string) string {
+	return fmt.Sprintf("dn: uid=%s,ou=people,%s\nchangetype: modify\n%s\n", uid, slapd.Base, lines)
+}
+
+func TestWatch(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(100), Sync: true})
+	dir := t.TempDir()
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
+	log := &logbook{}
+	stop := follow(t, log, args...)
+	eventually(t, dir, "u7", "imap2.example.org", log)
+
+	// Moved, added, gone, renamed, given another address.
+	server.Modify(change("u7", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	eventually(t, dir, "u7", "imap1.example.org", log)
+	server.Modify(strings.Replace(slapd.Person("new", "N", "New", "imap1.example.org", "new@example.org"), "objectClass", "changetype: add\nobjectClass", 1))
+	eventually(t, dir, "new", "imap1.example.org", log)
+	server.Modify("dn: uid=u8,ou=people,dc=example,dc=org\nchangetype: delete\n")
+	eventually(t, dir, "u8", "", log)
+	server.Modify("dn: uid=u9,ou=people,dc=example,dc=org\nchangetype: modrdn\nnewrdn: uid=nine\ndeleteoldrdn: 1\n")
+	eventually(t, dir, "nine", "imap2.example.org", log)
+	eventually(t, dir, "u9", "", log)
+
+	// A conflict, and its end: the address was u1's and stays his.
+	server.Modify(change("u2", "add: mailLocalAddress\nmailLocalAddress: u1@example.org\n"))
+	eventuallySays(t, log, "conflict: address u1@example.org: stays u1@imap2.example.org; uid=u1,")
+	server.Modify(change("u1", "delete: mailLocalAddress\nmailLocalAddress: u1@example.org\n-\nadd: mailLocalAddress\nmailLocalAddress: one@example.org\n"))
+	server.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	eventually(t, dir, "u1", "imap1.example.org", log)
+	addresses := recordsOf(t, dir, mapfile.Address)
+	if addresses["u1@example.org"] != "u2@imap1.example.org" || addresses["one@example.org"] != "u1@imap1.example.org" {
+		t.Errorf("u1@: %q, one@: %q", addresses["u1@example.org"], addresses["one@example.org"])
+	}
+
+	// Whatever happened one by one, building it all anew comes to the same.
+	same := func() {
+		t.Helper()
+		other := t.TempDir()
+		if status, stderr := tool(t, "--url", server.URL(), "--base", slapd.Base, "--maps", other); status != 0 {
+			t.Fatal(stderr)
+		}
+		for _, name := range []string{mapfile.Login, mapfile.Address} {
+			if got, want := fmt.Sprint(recordsOf(t, dir, name)), fmt.Sprint(recordsOf(t, other, name)); got != want {
+				t.Errorf("%s differs from a map made at once:\n got %s\nwant %s", name, got, want)
+			}
+		}
+	}
+	same()
+
+	// What happens while nobody watches is heard afterwards, deletions too,
+	// and not everything is read again.
+	stop()
+	server.Modify(change("u10", "replace: mailHost\nmailHost: imap2.example.org\n"))
+	server.Modify("dn: uid=u11,ou=people,dc=example,dc=org\nchangetype: delete\n")
+	stop = follow(t, log, args...)
+	eventually(t, dir, "u10", "imap2.example.org", log)
+	eventually(t, dir, "u11", "", log)
+	same()
+
+	// The server goes away and comes back.
+	server.Kill()
+	eventuallySays(t, log, "maps not changed, next try in")
+	server.Run()
+	server.Modify(change("u12", "replace: mailHost\nmailHost: imap2.example.org\n"))
+	eventually(t, dir, "u12", "imap2.example.org", log)
+	same()
+	stop()
+	if _, err := os.Stat(filepath.Join(dir, ".ldap2cdb.registry")); err != nil {
+		t.Error(err)
+	}
+}

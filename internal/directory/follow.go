@@ -1,0 +1,299 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"postern/internal/sysexits"
+)
+
+// Changes hears of everything that happens in a directory that is followed.
+type Changes interface {
+	// Begin is told which server, base and filter is followed now, and
+	// answers up to where it has heard that source: "" is from the start.
+	Begin(source string) (cookie string, err error)
+	// Entry is there, and this is how it is now.
+	Entry(id [16]byte, e *Entry) error
+	// Present is an entry that is as it was.
+	Present(id [16]byte)
+	// Gone is an entry that is there no more.
+	Gone(id [16]byte) error
+	// Mentioned says that whoever was not mentioned since Begin is gone.
+	Mentioned() error
+	// Cookie is up to where we have heard the source.
+	Cookie(cookie string)
+	// Refreshed says that from now on everything is heard as it happens.
+	Refreshed()
+}
+
+// ErrNoSync is a server that cannot be followed.
+var ErrNoSync = errors.New("the server does not speak RFC 4533 (OpenLDAP needs its syncprov overlay)")
+
+// ErrRefresh is a server that cannot go on where we stopped: it must be read
+// from the start.
+var ErrRefresh = errors.New("the server cannot go on from where we stopped")
+
+// Follow reads what has changed since the last time, then hears of changes as
+// they happen, RFC 4533 refreshAndPersist. It returns when that ends, always
+// with an error.
+func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) error {
+	if len(d.conf.Base) != 1 {
+		return sysexits.Config.Errorf("%d bases: only one can be followed", len(d.conf.Base))
+	}
+	s, err := d.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	source := strings.Join(append([]string{s.server, d.conf.Base[0], d.conf.Filter}, want.names...), " ")
+	cookie, err := changes.Begin(source)
+	if err != nil {
+		return err
+	}
+	f := &following{want: want, changes: changes, anew: cookie == "", tap: s.tap}
+	s.tap.entry, s.tap.info = f.entry, f.info
+	request := ldap.NewSearchRequest(d.conf.Base[0], ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
+		0, 0, false, d.conf.Filter, want.names, nil)
+	response := s.conn.Syncrepl(ctx, request, 0, ldap.SyncRequestModeRefreshAndPersist, []byte(cookie), false)
+	var referral string
+	for response.Next() {
+		if to := response.Referral(); to != "" {
+			referral = to
+		}
+	}
+	err = response.Err()
+	switch {
+	case ctx.Err() != nil:
+		return sysexits.TempFail.Wrap(ctx.Err())
+	case s.tap.err != nil:
+		return sysexits.Unavailable.Errorf("%s: %w", s.server, s.tap.err)
+	case ldap.IsErrorWithCode(err, ldap.LDAPResultUnavailableCriticalExtension):
+		return sysexits.Unavailable.Errorf("%s: %w", s.server, ErrNoSync)
+	case ldap.IsErrorWithCode(err, ldap.LDAPResultSyncRefreshRequired):
+		return sysexits.Unavailable.Errorf("%s: %w", s.server, ErrRefresh)
+	case err != nil && refusal(err):
+		return sysexits.NoPerm.Errorf("%s: %w", s.server, plainError(err))
+	case err != nil:
+		return sysexits.Unavailable.Errorf("%s: %w", s.server, plainError(err))
+	case referral != "":
+		return sysexits.Unavailable.Errorf("%s: a reference to %s, whose entries are missing", s.server, referral)
+	case s.tap.done && !f.refreshed:
+		return sysexits.Unavailable.Errorf("%s: %w", s.server, ErrNoSync)
+	}
+	return sysexits.Unavailable.Errorf("%s: the connection was lost", s.server)
+}
+
+// following reads what RFC 4533 puts beside entries, and between them.
+type following struct {
+	want      *Selection
+	changes   Changes
+	tap       *tap
+	anew      bool // there was no cookie: what is not mentioned is gone
+	refreshed bool
+	current   Entry
+}
+
+// Entry states, RFC 4533 section 2.2.
+const (
+	statePresent = 0
+	stateAdd     = 1
+	stateModify  = 2
+	stateDelete  = 3
+)
+
+const (
+	oidSyncState = "1.3.6.1.4.1.4203.1.9.1.2"
+	oidSyncInfo  = "1.3.6.1.4.1.4203.1.9.1.4"
+)
+
+func (f *following) entry(op []byte) error {
+	controls, err := parseEntry(op, f.want, &f.current)
+	if err != nil {
+		return err
+	}
+	state, id, cookie, err := parseSyncState(controls)
+	if err != nil {
+		return err
+	}
+	switch state {
+	case statePresent:
+		f.changes.Present(id)
+	case stateAdd, stateModify:
+		err = f.changes.Entry(id, &f.current)
+	case stateDelete:
+		err = f.changes.Gone(id)
+	default:
+		err = fmt.Errorf("the unknown sync state %d", state)
+	}
+	if err == nil && cookie != "" {
+		f.changes.Cookie(cookie)
+	}
+	return err
+}
+
+// parseSyncState finds the Sync State control, RFC 4533 section 2.2, among an
+// entry's.
+//
+//	syncStateValue ::= SEQUENCE {
+//	     state ENUMERATED { present (0), add (1), modify (2), delete (3) },
+//	     entryUUID syncUUID,
+//	     cookie syncCookie OPTIONAL }
+func parseSyncState(controls []byte) (state byte, id [16]byte, cookie string, err error) {
+	if len(controls) == 0 {
+		return 0, id, "", ErrNoSync
+	}
+	list, _, err := next(controls, tagControls)
+	for err == nil && len(list) > 0 {
+		var control, oid, value, uuid, number []byte
+		if control, list, err = next(list, tagSequence); err != nil {
+			break
+		}
+		if oid, control, err = next(control, tagOctetString); err != nil || string(oid) != oidSyncState {
+			continue
+		}
+		if len(control) > 0 && control[0] == tagBoolean { // criticality
+			if _, control, err = next(control, tagBoolean); err != nil {
+				break
+			}
+		}
+		if value, _, err = next(control, tagOctetString); err != nil {
+			break
+		}
+		if value, _, err = next(value, tagSequence); err != nil {
+			break
+		}
+		if number, value, err = next(value, tagEnumerated); err != nil {
+			break
+		}
+		if uuid, value, err = next(value, tagOctetString); err != nil {
+			break
+		}
+		if len(number) != 1 || len(uuid) != len(id) {
+			return 0, id, "", errors.New("a malformed sync state")
+		}
+		if len(value) > 0 {
+			var text []byte
+			if text, _, err = next(value, tagOctetString); err != nil {
+				break
+			}
+			cookie = string(text)
+		}
+		return number[0], [16]byte(uuid), cookie, nil
+	}
+	if err == nil {
+		err = ErrNoSync
+	}
+	return 0, id, "", err
+}
+
+// Choices of a Sync Info message, RFC 4533 section 2.5, and the parts of the
+// intermediate response that it comes in.
+const (
+	tagNewCookie      = 0x80
+	tagRefreshDelete  = 0xa1
+	tagRefreshPresent = 0xa2
+	tagSyncIDSet      = 0xa3
+	tagResponseName   = 0x80
+	tagResponseValue  = 0x81
+)
+
+// info reads an intermediate response.
+//
+//	syncInfoValue ::= CHOICE {
+//	     newcookie      [0] syncCookie,
+//	     refreshDelete  [1] SEQUENCE { cookie OPTIONAL, refreshDone BOOLEAN DEFAULT TRUE },
+//	     refreshPresent [2] SEQUENCE { cookie OPTIONAL, refreshDone BOOLEAN DEFAULT TRUE },
+//	     syncIdSet      [3] SEQUENCE { cookie OPTIONAL, refreshDeletes BOOLEAN DEFAULT FALSE,
+//	                                   syncUUIDs SET OF syncUUID } }
+func (f *following) info(op []byte) error {
+	body, _, err := next(op, tagIntermediate)
+	if err != nil {
+		return err
+	}
+	name, body, err := next(body, tagResponseName)
+	if err != nil || string(name) != oidSyncInfo {
+		return err // something that does not concern us
+	}
+	value, _, err := next(body, tagResponseValue)
+	if err != nil {
+		return err
+	}
+	if len(value) == 0 {
+		return errShort
+	}
+	choice := value[0]
+	content, _, err := next(value, choice)
+	if err != nil {
+		return err
+	}
+	if choice == tagNewCookie {
+		f.changes.Cookie(string(content))
+		return nil
+	}
+	cookie, flag, ids, err := parseSyncParts(content, choice != tagSyncIDSet)
+	if err != nil {
+		return err
+	}
+	switch choice {
+	case tagSyncIDSet:
+		for len(ids) > 0 && err == nil {
+			var uuid []byte
+			if uuid, ids, err = next(ids, tagOctetString); err != nil {
+				return err
+			}
+			if len(uuid) != 16 {
+				return errors.New("a malformed sync info")
+			}
+			if flag { // these are gone
+				err = f.changes.Gone([16]byte(uuid))
+			} else {
+				f.changes.Present([16]byte(uuid))
+			}
+		}
+	case tagRefreshPresent, tagRefreshDelete:
+		// After a present phase, or from the start, whoever was not
+		// mentioned is gone; after a delete phase all deletions were.
+		if choice == tagRefreshPresent || f.anew && flag {
+			err = f.changes.Mentioned()
+		}
+		f.anew = f.anew && choice != tagRefreshPresent
+	default:
+		return fmt.Errorf("an unknown sync info %#02x", choice)
+	}
+	if err != nil {
+		return err
+	}
+	if cookie != "" {
+		f.changes.Cookie(cookie)
+	}
+	if choice != tagSyncIDSet && flag && !f.refreshed {
+		f.refreshed = true
+		f.tap.silence.Store(0) // nothing may happen for days
+		f.changes.Refreshed()
+	}
+	return nil
+}
+
+// parseSyncParts reads the parts that the last three choices share: a cookie,
+// a flag with its default, and in a syncIdSet the UUIDs.
+func parseSyncParts(content []byte, flag bool) (cookie string, is bool, ids []byte, err error) {
+	is = flag
+	for len(content) > 0 && err == nil {
+		var part []byte
+		switch tag := content[0]; tag {
+		case tagOctetString:
+			part, content, err = next(content, tag)
+			cookie = string(part)
+		case tagBoolean:
+			part, content, err = next(content, tag)
+			is = len(part) == 1 && part[0] != 0
+		default:
+			ids, content, err = next(content, tagSet)
+		}
+	}
+	return cookie, is, ids, err
+}
