@@ -50,13 +50,13 @@ func tapped(stream io.Reader) (entries []string, rest []byte, err error) {
 	want := newSelection([]string{"uid", "mail"})
 	var e Entry
 	tap := newTap(streamConn{stream}, 0)
-	tap.entry = func(op []byte) error {
+	tap.ears.Store(&ears{entry: func(op []byte) error {
 		if _, err := parseEntry(op, want, &e); err != nil {
 			return err
 		}
 		entries = append(entries, fmt.Sprintf("%s %s", e.DN, e.values))
 		return nil
-	}
+	}})
 	rest, err = io.ReadAll(tap)
 	return entries, rest, err
 }

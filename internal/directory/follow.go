@@ -55,7 +55,7 @@ func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) err
 		return err
 	}
 	f := &following{want: want, changes: changes, anew: cookie == "", tap: s.tap}
-	s.tap.entry, s.tap.info = f.entry, f.info
+	s.tap.ears.Store(&ears{f.entry, f.info})
 	request := ldap.NewSearchRequest(d.conf.Base[0], ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
 		0, 0, false, d.conf.Filter, want.names, nil)
 	response := s.conn.Syncrepl(ctx, request, 0, ldap.SyncRequestModeRefreshAndPersist, []byte(cookie), false)
@@ -69,8 +69,8 @@ func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) err
 	switch {
 	case ctx.Err() != nil:
 		return sysexits.TempFail.Wrap(ctx.Err())
-	case s.tap.err != nil:
-		return sysexits.Unavailable.Errorf("%s: %w", s.server, s.tap.err)
+	case s.tap.err() != nil:
+		return sysexits.Unavailable.Errorf("%s: %w", s.server, s.tap.err())
 	case ldap.IsErrorWithCode(err, ldap.LDAPResultUnavailableCriticalExtension):
 		return sysexits.Unavailable.Errorf("%s: %w", s.server, ErrNoSync)
 	case ldap.IsErrorWithCode(err, ldap.LDAPResultSyncRefreshRequired):
@@ -81,7 +81,7 @@ func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) err
 		return sysexits.Unavailable.Errorf("%s: %w", s.server, plainError(err))
 	case referral != "":
 		return sysexits.Unavailable.Errorf("%s: a reference to %s, whose entries are missing", s.server, referral)
-	case s.tap.done && !f.refreshed:
+	case s.tap.done.Load() && !f.refreshed:
 		return sysexits.Unavailable.Errorf("%s: %w", s.server, ErrNoSync)
 	}
 	return sysexits.Unavailable.Errorf("%s: the connection was lost", s.server)

@@ -34,14 +34,14 @@ func (d *LDAP) search(ctx context.Context, s *session, base string, want *Select
 		read    int
 		refused error // by take: not the server's fault
 	)
-	s.tap.entry = func(op []byte) error {
+	s.tap.ears.Store(&ears{entry: func(op []byte) error {
 		if _, err := parseEntry(op, want, &entry); err != nil {
 			return err
 		}
 		read++
 		refused = take(&entry)
 		return refused
-	}
+	}})
 	var page *ldap.ControlPaging
 	var controls []ldap.Control
 	if d.conf.PageSize > 0 {
@@ -49,7 +49,7 @@ func (d *LDAP) search(ctx context.Context, s *session, base string, want *Select
 		controls = []ldap.Control{page}
 	}
 	for {
-		s.tap.done = false
+		s.tap.done.Store(false)
 		request := ldap.NewSearchRequest(base, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
 			0, 0, false, d.conf.Filter, want.names, controls)
 		response := s.conn.SearchAsync(ctx, request, 0)
@@ -65,15 +65,15 @@ func (d *LDAP) search(ctx context.Context, s *session, base string, want *Select
 			return sysexits.TempFail.Wrap(ctx.Err())
 		case refused != nil:
 			return refused
-		case s.tap.err != nil:
-			return sysexits.Unavailable.Errorf("%w after %d entries", s.tap.err, read)
+		case s.tap.err() != nil && !s.tap.done.Load():
+			return sysexits.Unavailable.Errorf("%w after %d entries", s.tap.err(), read)
 		case err != nil && refusal(err):
 			return sysexits.NoPerm.Wrap(plainError(err))
 		case err != nil:
 			return sysexits.Unavailable.Errorf("%w, after %d entries", plainError(err), read)
 		case referral != "":
 			return sysexits.Unavailable.Errorf("a reference to %s, whose entries are missing", referral)
-		case !s.tap.done:
+		case !s.tap.done.Load():
 			// go-ldap takes a connection closed at a bad moment for
 			// the end of the search.
 			return sysexits.Unavailable.Wrap(errors.New("the connection was lost"))

@@ -17,19 +17,29 @@ type tap struct {
 	net.Conn
 	silence atomic.Int64 // how long the server may say nothing, a Duration; 0: for ever
 
-	// entry gets each SearchResultEntry, with the controls behind it. Nil
-	// leaves them to go-ldap.
-	entry func(op []byte) error
-	// info gets each IntermediateResponse in the same way.
-	info func(op []byte) error
+	ears atomic.Pointer[ears]
 
 	reading    sync.Mutex
-	buf        []byte // what has been read
-	start, end int    // the part of buf that is yet to be looked at
-	pass       []byte // part of buf that go-ldap is due
-	gather     bool   // entries come in small pieces: let some more come
-	done       bool   // a SearchResultDone has gone by
-	err        error  // why Read gave up
+	buf        []byte      // what has been read
+	start, end int         // the part of buf that is yet to be looked at
+	pass       []byte      // part of buf that go-ldap is due
+	gather     bool        // entries come in small pieces: let some more come
+	done       atomic.Bool // a SearchResultDone has gone by
+	failure    atomic.Pointer[error]
+}
+
+// ears are who hears what go-ldap does not.
+type ears struct {
+	entry func(op []byte) error // each SearchResultEntry, with the controls behind it
+	info  func(op []byte) error // each IntermediateResponse; nil leaves them to go-ldap
+}
+
+// err is why Read gave up.
+func (t *tap) err() error {
+	if err := t.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 func newTap(conn net.Conn, silence time.Duration) *tap {
@@ -50,11 +60,14 @@ func (t *tap) Read(p []byte) (int, error) {
 	t.reading.Lock()
 	defer t.reading.Unlock()
 	for len(t.pass) == 0 {
-		if t.err == nil {
-			t.err = t.advance()
+		err := t.err()
+		if err == nil {
+			if err = t.advance(); err != nil {
+				t.failure.Store(&err)
+			}
 		}
-		if t.err != nil {
-			return 0, t.err
+		if err != nil {
+			return 0, err
 		}
 	}
 	n := copy(p, t.pass)
@@ -80,13 +93,15 @@ func (t *tap) advance() error {
 	if err != nil {
 		return fmt.Errorf("the server sent no LDAP: %w", err)
 	}
+	ears := t.ears.Load()
 	switch {
-	case kind == tagSearchEntry && t.entry != nil:
-		return t.entry(op)
-	case kind == tagIntermediate && t.info != nil:
-		return t.info(op)
+	case ears != nil && kind == tagSearchEntry:
+		return ears.entry(op)
+	case ears != nil && kind == tagIntermediate && ears.info != nil:
+		return ears.info(op)
 	case kind == tagSearchDone:
-		t.done, t.gather = true, false
+		t.done.Store(true)
+		t.gather = false
 	}
 	t.pass = message
 	return nil
@@ -112,7 +127,7 @@ func (t *tap) fill(message int) error {
 		time.Sleep(gatherTime)
 	}
 	n, err := t.Conn.Read(t.buf[t.end:])
-	t.gather = t.entry != nil && n > 0 && n < gatherSize
+	t.gather = t.ears.Load() != nil && n > 0 && n < gatherSize
 	t.end += n
 	if n > 0 {
 		return nil
