@@ -321,6 +321,61 @@ func (c *Cluster) startStore(ctx context.Context, s *Store) error {
 	return nil
 }
 
+// runStore starts the server of a store that is prepared.
+func (c *Cluster) runStore(ctx context.Context, s *Store) error {
+	cmd := c.cyrusMaster(s)
+	if s.Kind == Dovecot {
+		cmd = c.dovecotMaster(s)
+	}
+	p, err := c.spawner.start(s.short(), cmd)
+	if err != nil {
+		return err
+	}
+	for addr, greeting := range map[string]string{s.IMAP: "* OK", s.LMTP: "220"} {
+		if err := c.spawner.greets(ctx, p, addr, greeting); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// StopStore stops a store; the rest of the site goes on.
+func (c *Cluster) StopStore(name string) error {
+	s := c.Store(name)
+	if s == nil {
+		return fmt.Errorf("%s: no such store", name)
+	}
+	return c.stopServer(s.short())
+}
+
+// StartStore starts a store again after StopStore, with what it holds.
+func (c *Cluster) StartStore(ctx context.Context, name string) error {
+	s := c.Store(name)
+	if s == nil {
+		return fmt.Errorf("%s: no such store", name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	if err := c.runStore(ctx, s); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// stopServer ends one of the site's servers by the name that it was started by.
+func (c *Cluster) stopServer(name string) error {
+	running, err := readProcesses(c.record())
+	if err != nil {
+		return err
+	}
+	for _, p := range running {
+		if p.name == name {
+			return p.stop()
+		}
+	}
+	return fmt.Errorf("%s: is not running", name)
+}
+
 // short is a store's name in paths: imap1.
 func (s *Store) short() string {
 	name, _, _ := strings.Cut(s.Name, ".")

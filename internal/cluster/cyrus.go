@@ -38,17 +38,13 @@ func (c *Cluster) startCyrus(ctx context.Context, s *Store) error {
 			return err
 		}
 	}
-	cmd := exec.Command("/usr/lib/cyrus/bin/master", "-D", "-C", imapd, "-M", services, "-p", filepath.Join(dir, "run", "master.pid"))
-	p, err := c.spawner.start(s.short(), cmd)
-	if err != nil {
-		return err
-	}
-	for addr, greeting := range map[string]string{s.IMAP: "* OK", s.LMTP: "220"} {
-		if err := c.spawner.greets(ctx, p, addr, greeting); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.runStore(ctx, s)
+}
+
+// cyrusMaster is the command that runs a store which startCyrus has prepared.
+func (c *Cluster) cyrusMaster(s *Store) *exec.Cmd {
+	in := func(elem ...string) string { return filepath.Join(append([]string{c.Dir, s.short()}, elem...)...) }
+	return exec.Command("/usr/lib/cyrus/bin/master", "-D", "-C", in("imapd.conf"), "-M", in("cyrus.conf"), "-p", in("run", "master.pid"))
 }
 
 // saslPassword sets a password in the store's own file.

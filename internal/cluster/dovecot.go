@@ -36,16 +36,12 @@ func (c *Cluster) startDovecot(ctx context.Context, s *Store) error {
 			return err
 		}
 	}
-	p, err := c.spawner.start(s.short(), exec.Command(DovecotDir+"/sbin/dovecot", "-F", "-c", conf))
-	if err != nil {
-		return err
-	}
-	for addr, greeting := range map[string]string{s.IMAP: "* OK", s.LMTP: "220"} {
-		if err := c.spawner.greets(ctx, p, addr, greeting); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.runStore(ctx, s)
+}
+
+// dovecotMaster is the command that runs a store which startDovecot has prepared.
+func (c *Cluster) dovecotMaster(s *Store) *exec.Cmd {
+	return exec.Command(DovecotDir+"/sbin/dovecot", "-F", "-c", filepath.Join(c.Dir, s.short(), "dovecot.conf"))
 }
 
 // passwordLine is a line of a passwd-file. Not hashed: it is a test's password, and

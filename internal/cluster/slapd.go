@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -70,18 +69,7 @@ func (c *Cluster) startSlapd(ctx context.Context) error {
 }
 
 // StopSlapd stops the directory; the rest of the site goes on.
-func (c *Cluster) StopSlapd() error {
-	running, err := readProcesses(c.record())
-	if err != nil {
-		return err
-	}
-	for _, p := range running {
-		if p.name == "slapd" {
-			return p.stop()
-		}
-	}
-	return errors.New("slapd: is not running")
-}
+func (c *Cluster) StopSlapd() error { return c.stopServer("slapd") }
 
 // Modify changes the directory, by LDIF as ldapmodify(1) reads it.
 func (c *Cluster) Modify(ctx context.Context, ldif string) error {

@@ -203,12 +203,18 @@ func doors(t *testing.T, c *cluster.Cluster) []door {
 	return all
 }
 
+// A server is a program that a test runs.
+type server struct {
+	*os.Process
+	log *lockedBuffer // what it writes to standard output and error
+}
+
 // serve runs a server until the test ends, and waits until it accepts.
-func serve(t *testing.T, d door, program string, args ...string) {
+func serve(t *testing.T, d door, program string, args ...string) server {
 	t.Helper()
-	var log lockedBuffer
+	log := new(lockedBuffer)
 	cmd := exec.Command(program, args...)
-	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -248,6 +254,7 @@ func serve(t *testing.T, d door, program string, args ...string) {
 			}
 		}
 	}
+	return server{cmd.Process, log}
 }
 
 type lockedBuffer struct {
