@@ -33,6 +33,10 @@ func app() *cli.App {
 		&cli.StringFlag{Name: "transport", Usage: "transport of a store by `TEMPLATE`, as in lmtp:inet:[{store}]:2003"},
 		&cli.StringSliceFlag{Name: "domain", Usage: "a domain of the site, `D`; the first completes mailbox names (repeatable)"},
 		&cli.BoolFlag{Name: "lenient", Usage: "defer mail that leads nowhere (a loop, a mailbox that makes no address) instead of refusing the maps"},
+		&cli.BoolFlag{Name: "diff", Usage: "print what would change, and change nothing"},
+		&cli.BoolFlag{Name: "check", Usage: "ask the Postfix of this machine whether it uses the tables, and answers as they say"},
+		&cli.BoolFlag{Name: "all", Usage: "check every key, not a sample"},
+		&cli.StringFlag{Name: "postfix", Usage: "check the Postfix whose main.cf is in `DIR`", DefaultText: "postconf's own"},
 		&cli.BoolFlag{Name: "master", Usage: "print the master.cf lines that the transports need, and write nothing"},
 	)
 	app.Action = run
@@ -47,6 +51,15 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	modes := 0
+	for _, mode := range []string{"diff", "check", "master"} {
+		if c.Bool(mode) {
+			modes++
+		}
+	}
+	if modes > 1 {
+		return sysexits.Usage.Errorf("--diff, --check and --master exclude each other")
+	}
 	login, address, err := mapfile.OpenPair(conf.Maps, conf.Foreign)
 	if err != nil {
 		return err
@@ -57,10 +70,16 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.Bool("master") {
+	switch {
+	case c.Bool("master"):
 		return printMaster(tables)
+	case c.Bool("check"):
+		return check(conf, tables, c.String("postfix"), c.Bool("all"))
 	}
 	report(tables.Notes())
+	if c.Bool("diff") {
+		return diff(conf, tables.List())
+	}
 	return publish(conf, tables.List(), login.Story())
 }
 

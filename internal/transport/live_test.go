@@ -292,7 +292,7 @@ func TestPostfixReadsTheTables(t *testing.T) {
 	m := startMX(t, "imap1", "imap2")
 	site := testSite()
 	site.Domains = []string{"example.org", "all.example"}
-	site.Unknown = ""
+	site.Unknown = "lmtp:unix:no-route-in-transport-table"
 	site.Aliases = map[string]string{"mirror.example": "example.org"}
 	logins := book{"jdoe imap1", "mroe imap2", "gone imap1 disabled", "moving imap1 hold", "info imap1", "late imap2", `corp\x imap2`,
 		"a imap1", "b imap2", "rest imap2"}

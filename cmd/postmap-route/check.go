@@ -1,0 +1,349 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"postern/internal/command"
+	"postern/internal/config"
+	"postern/internal/sysexits"
+	"postern/internal/transport"
+)
+
+// A checker asks the Postfix of this machine whether it uses the tables.
+type checker struct {
+	conf     *config.Config
+	confDir  string // postconf -c
+	all      bool   // every key, not a sample
+	settings map[string]string
+	services map[string]bool
+	wrong    int
+}
+
+// sampleSize is how many keys of a table are asked without --all.
+const sampleSize = 200
+
+// check compares the tables with main.cf, master.cf and the answers of
+// postmap(1). It prints a line for each finding; the exit status is 1 if one is
+// wrong.
+func check(conf *config.Config, tables *transport.Tables, confDir string, all bool) error {
+	c := &checker{conf: conf, confDir: confDir, all: all}
+	if err := c.readPostfix(); err != nil {
+		return err
+	}
+	list := map[string]transport.Table{}
+	for _, table := range tables.List() {
+		list[table.Name] = table
+	}
+	records := map[string][]record{}
+	for name, table := range list {
+		err := table.Records(func(key, value string) error {
+			records[name] = append(records[name], record{key, value})
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	c.checkReference("transport_maps", transport.Transport, "mail does not find its store")
+	if len(records[transport.Alias]) > 0 {
+		c.checkReference("virtual_alias_maps", transport.Alias, "aliases do not reach their mailboxes")
+	}
+	for _, domain := range records[transport.Domain] {
+		c.checkDomain(domain.key)
+	}
+	c.checkSettings(records)
+	c.checkServices(records[transport.Transport])
+	for _, name := range []string{transport.Transport, transport.Alias, transport.Recipient, transport.Domain} {
+		if len(records[name]) == 0 {
+			continue
+		}
+		c.checkFile(name)
+		if err := c.checkAnswers(name, records[name]); err != nil {
+			return err
+		}
+	}
+	if c.wrong > 0 {
+		return command.Quiet(1)
+	}
+	return nil
+}
+
+type record struct{ key, value string }
+
+func (c *checker) ok(format string, args ...any) { c.say("ok     ", format, args) }
+
+func (c *checker) bad(format string, args ...any) {
+	c.wrong++
+	c.say("wrong  ", format, args)
+}
+
+func (c *checker) say(mark, format string, args []any) {
+	fmt.Println(mark + command.Printable(fmt.Sprintf(format, args...)))
+}
+
+func (c *checker) run(in []byte, name string, args ...string) ([]byte, error) {
+	if c.confDir != "" {
+		args = append([]string{"-c", c.confDir}, args...)
+	}
+	cmd := exec.Command(name, args...)
+	cmd.Stdin = bytes.NewReader(in)
+	var complaint bytes.Buffer
+	cmd.Stderr = &complaint
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return nil, sysexits.Unavailable.Errorf("%s: not found: is Postfix installed here?", name)
+	case errors.As(err, &exit) && exit.ExitCode() == 1 && complaint.Len() == 0:
+		return out, nil // postmap -q: a key was not found
+	case err != nil:
+		return nil, sysexits.Unavailable.Errorf("%s: %w: %s", name, err, strings.TrimSpace(complaint.String()))
+	}
+	return out, nil
+}
+
+// readPostfix asks postconf(1) for what is checked.
+func (c *checker) readPostfix() error {
+	out, err := c.run(nil, "postconf", "-x",
+		"transport_maps", "virtual_alias_maps", "relay_recipient_maps", "virtual_mailbox_maps", "local_recipient_maps",
+		"mydestination", "relay_domains", "virtual_mailbox_domains", "virtual_alias_domains",
+		"recipient_delimiter", "smtputf8_enable", "virtual_alias_expansion_limit", "default_database_type")
+	if err != nil {
+		return err
+	}
+	c.settings = map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		name, value, _ := strings.Cut(line, "=")
+		c.settings[strings.TrimSpace(name)] = strings.TrimSpace(value)
+	}
+	out, err = c.run(nil, "postconf", "-M")
+	if err != nil {
+		return err
+	}
+	c.services = map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		if words := strings.Fields(line); len(words) > 1 && words[1] == "unix" {
+			c.services[words[0]] = true
+		}
+	}
+	return nil
+}
+
+// words splits a list of main.cf.
+func (c *checker) words(setting string) []string {
+	return strings.FieldsFunc(c.settings[setting], func(r rune) bool { return r == ',' || r == ' ' || r == '\t' })
+}
+
+// refers tells whether a setting names a table of ours, and if not, what is
+// nearly so.
+func (c *checker) refers(setting, name string) (found bool, near string) {
+	path := filepath.Join(c.conf.Route.Out, name)
+	if absolute, err := filepath.Abs(path); err == nil {
+		path = absolute
+	}
+	for _, word := range c.words(setting) {
+		word = strings.TrimPrefix(word, "proxy:")
+		kind, file, typed := strings.Cut(word, ":")
+		if !typed {
+			kind, file = "", word
+		}
+		switch {
+		case file == path && (kind == "cdb") != c.conf.Route.Text && typed:
+			return true, ""
+		case file == path && !typed:
+			near = fmt.Sprintf("has %s without a type, which makes it a list of names: write cdb:%s", word, path)
+		case file == path:
+			near = fmt.Sprintf("has %s, which is not the file that was made: write cdb:%s", word, path)
+		case kind == "cdb" && file == path+".cdb":
+			near = fmt.Sprintf("has %s: Postfix adds .cdb itself, write cdb:%s", word, path)
+		}
+	}
+	if near == "" {
+		near = fmt.Sprintf("does not name cdb:%s", path)
+	}
+	return false, near
+}
+
+func (c *checker) checkReference(setting, name, harm string) {
+	if found, near := c.refers(setting, name); found {
+		c.ok("%s names the %s table", setting, name)
+	} else {
+		c.bad("%s %s; %s", setting, near, harm)
+	}
+}
+
+// classes of domains, and where each looks for its recipients.
+var classes = []struct{ domains, recipients string }{
+	{"mydestination", "local_recipient_maps"},
+	{"relay_domains", "relay_recipient_maps"},
+	{"virtual_mailbox_domains", "virtual_mailbox_maps"},
+	{"virtual_alias_domains", ""},
+}
+
+// checkDomain finds the address class of a domain, ADDRESS_CLASS_README.
+func (c *checker) checkDomain(domain string) {
+	var in []string
+	recipients := ""
+	for _, class := range classes {
+		if c.listed(class.domains, domain) {
+			in = append(in, class.domains)
+			recipients = class.recipients
+		}
+	}
+	switch {
+	case len(in) == 0:
+		c.bad("%s is not a domain of this Postfix: its mail is refused; add it to relay_domains (or cdb:%s)", domain, filepath.Join(c.conf.Route.Out, transport.Domain))
+		return
+	case len(in) > 1:
+		c.bad("%s is in %s: Postfix wants a domain in one class only", domain, strings.Join(in, " and in "))
+		return
+	case recipients == "":
+		c.bad("%s is in virtual_alias_domains, where no address has a mailbox: its delivery addresses are refused", domain)
+		return
+	}
+	if found, near := c.refers(recipients, transport.Recipient); found {
+		c.ok("%s is in %s, and %s knows who exists", domain, in[0], recipients)
+	} else {
+		c.bad("%s is in %s, but %s %s; unknown users are accepted and bounce late", domain, in[0], recipients, near)
+	}
+}
+
+// listed tells whether a domain is in a list of main.cf, by name or in a table.
+func (c *checker) listed(setting, domain string) bool {
+	for _, word := range c.words(setting) {
+		// proxymap(8) only answers while Postfix runs.
+		word = strings.TrimPrefix(word, "proxy:")
+		switch {
+		case strings.EqualFold(word, domain):
+			return true
+		case strings.HasPrefix(word, "/"):
+			data, err := os.ReadFile(word)
+			if err == nil && slices.Contains(strings.Fields(string(data)), domain) {
+				return true
+			}
+		case strings.Contains(word, ":"):
+			out, err := c.run(nil, "postmap", "-q", domain, word)
+			if err == nil && len(out) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (c *checker) checkSettings(records map[string][]record) {
+	if got, want := c.settings["recipient_delimiter"], c.conf.Route.Delimiter; got != want {
+		c.bad("recipient_delimiter is %q, route.delimiter %q: addresses with a detail go where the tables do not mean", got, want)
+	}
+	longest, beyond := 0, ""
+	for _, r := range records[transport.Alias] {
+		longest = max(longest, 1+strings.Count(r.value, ", "))
+	}
+	for _, r := range records[transport.Recipient] {
+		if strings.ContainsFunc(r.key, func(r rune) bool { return r >= 0x80 }) {
+			beyond = r.key
+		}
+	}
+	if limit, err := strconv.Atoi(c.settings["virtual_alias_expansion_limit"]); err == nil && longest > limit {
+		c.bad("virtual_alias_expansion_limit is %d, and an address has %d recipients: its mail is deferred", limit, longest)
+	}
+	if beyond != "" && c.settings["smtputf8_enable"] != "yes" {
+		c.bad("smtputf8_enable is %s: %s cannot be reached", c.settings["smtputf8_enable"], beyond)
+	}
+}
+
+// checkServices looks for the transports in master.cf.
+func (c *checker) checkServices(routes []record) {
+	seen := map[string]bool{}
+	for _, r := range routes {
+		service, _, _ := strings.Cut(r.value, ":")
+		if seen[service] {
+			continue
+		}
+		if seen[service] = true; c.services[service] {
+			c.ok("master.cf has the transport %s", service)
+		} else {
+			c.bad("master.cf has no transport %s: its mail is deferred; postmap-route --master prints the lines", service)
+		}
+	}
+}
+
+// checkFile looks at what Postfix goes by when a table is replaced, and whether
+// it may read it at all.
+func (c *checker) checkFile(name string) {
+	path := filepath.Join(c.conf.Route.Out, name)
+	if !c.conf.Route.Text {
+		path += ".cdb"
+	}
+	info, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		c.bad("%v: run postmap-route", err)
+		return
+	case info.Mode()&os.ModeSymlink != 0:
+		c.bad("%s is a symlink: Postfix does not see when it is switched", path)
+	case links(info) > 1:
+		c.bad("%s has a second hard link: Postfix will not see that it is replaced, as long as the old file lives", path)
+	case info.Mode().Perm()&0o004 == 0:
+		c.bad("%s cannot be read by user postfix: chmod o+r it", path)
+	}
+	for dir, _ := filepath.Abs(filepath.Dir(path)); ; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o001 == 0 {
+			c.bad("%s cannot be entered by user postfix: chmod o+x it", dir)
+		}
+		if dir == "/" {
+			return
+		}
+	}
+}
+
+// checkAnswers asks postmap(1) for keys and compares what it says.
+func (c *checker) checkAnswers(name string, records []record) error {
+	step := 1
+	if !c.all {
+		step = max(1, len(records)/sampleSize)
+	}
+	var keys bytes.Buffer
+	want := map[string]string{}
+	for i := 0; i < len(records); i += step {
+		keys.WriteString(records[i].key + "\n")
+		want[records[i].key] = records[i].value
+	}
+	kind := "cdb:"
+	if c.conf.Route.Text {
+		kind = "texthash:"
+	}
+	out, err := c.run(keys.Bytes(), "postmap", "-q", "-", kind+filepath.Join(c.conf.Route.Out, name))
+	if err != nil {
+		c.bad("%s: %v", name, err)
+		return nil
+	}
+	got := map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		got[key] = value
+	}
+	differ := 0
+	example := ""
+	for key, value := range want {
+		if got[key] != value {
+			if differ++; example == "" || key < example {
+				example = key
+			}
+		}
+	}
+	if differ == 0 {
+		c.ok("the %s table answers %d of %d keys as it should", name, len(want), len(records))
+		return nil
+	}
+	c.bad("the %s table answers %d of %d keys otherwise, %s with %q for %q: run postmap-route", name, differ, len(want), example, got[example], want[example])
+	return nil
+}

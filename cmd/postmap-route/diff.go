@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"postern/internal/command"
+	"postern/internal/config"
+	"postern/internal/mapfile"
+	"postern/internal/sysexits"
+	"postern/internal/transport"
+)
+
+// diff prints what a run would change, and changes nothing. As with diff(1),
+// the exit status is 1 if that is anything.
+func diff(conf *config.Config, tables []transport.Table) error {
+	if conf.Route.Text {
+		return sysexits.Usage.Errorf("--diff is for CDB tables: with --text, write to another folder and use diff(1)")
+	}
+	out := bufio.NewWriter(os.Stdout)
+	changes := 0
+	for _, table := range tables {
+		n, err := diffTable(out, filepath.Join(conf.Route.Out, table.Name+".cdb"), table)
+		if err != nil {
+			return errors.Join(err, out.Flush())
+		}
+		changes += n
+	}
+	if err := out.Flush(); err != nil {
+		return sysexits.CantCreate.Wrap(err)
+	}
+	if changes > 0 {
+		return command.Quiet(1)
+	}
+	return nil
+}
+
+func diffTable(out *bufio.Writer, path string, table transport.Table) (changes int, err error) {
+	say := func(format string, args ...any) error {
+		changes++
+		for i, arg := range args {
+			args[i] = command.Printable(arg.(string))
+		}
+		_, err := fmt.Fprintf(out, format+"\n", args...)
+		return sysexits.CantCreate.Wrap(err)
+	}
+	old, err := mapfile.Open(path, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		err := table.Records(func(key, value string) error { return say("added %s %s: %s", table.Name, key, value) })
+		return changes, err
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer old.Close()
+	kept := map[string]bool{}
+	err = table.Records(func(key, value string) error {
+		was, found, err := old.Get(key)
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return say("added %s %s: %s", table.Name, key, value)
+		}
+		kept[key] = true
+		if was != value {
+			return say("changed %s %s: %s -> %s", table.Name, key, was, value)
+		}
+		return nil
+	})
+	if err != nil || len(kept) == old.Story().Records {
+		return changes, err
+	}
+	err = old.Records(func(key, value string) error {
+		if kept[key] {
+			return nil
+		}
+		return say("removed %s %s: %s", table.Name, key, value)
+	})
+	return changes, err
+}
