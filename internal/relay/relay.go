@@ -50,10 +50,10 @@ func Run(ctx context.Context, client, store Side) Account {
 	})
 	defer stop()
 
-	reasons := make(chan string, 2)
+	reasons := make(chan string, 2) // the first is the session's
 	var both sync.WaitGroup
-	both.Go(func() { reasons <- up.pass(client.Ahead) })
-	both.Go(func() { reasons <- down.pass(store.Ahead) })
+	both.Go(func() { up.pass(client.Ahead, reasons) })
+	both.Go(func() { down.pass(store.Ahead, reasons) })
 	both.Wait()
 	account := Account{FromClient: up.moved, FromStore: down.moved, Reason: <-reasons}
 	if ctx.Err() != nil {
@@ -81,8 +81,9 @@ const (
 	aborted
 )
 
-// pass copies until the direction ends, and tells why it did.
-func (d *direction) pass(ahead []byte) string {
+// pass copies until the direction ends, and tells why it did before it passes
+// the end on: what follows of that is not the reason.
+func (d *direction) pass(ahead []byte, reason chan<- string) {
 	n, err := d.to.Write(ahead)
 	d.moved = int64(n)
 	if err != nil {
@@ -96,20 +97,20 @@ func (d *direction) pass(ahead []byte) string {
 	peerLost := toPeer || errors.Is(err, unix.EPIPE)
 	switch {
 	case err == nil:
+		reason <- d.name + " closed"
 		closeWrite(d.to)
 		d.other.linger()
-		return d.name + " closed"
 	case errors.Is(err, os.ErrDeadlineExceeded):
+		reason <- d.name + " silent"
 		d.other.abort()
-		return d.name + " silent"
 	case (d.name == "client") != peerLost:
+		reason <- "client lost"
 		d.abort()
 		d.other.abort()
-		return "client lost"
 	default:
+		reason <- "store lost"
 		closeWrite(d.to)
 		d.other.linger()
-		return "store lost"
 	}
 }
 
