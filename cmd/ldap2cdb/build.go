@@ -69,15 +69,25 @@ func (b *build) run(ctx context.Context) error {
 	defer all.Close()
 
 	started := time.Now()
-	name, err := b.gather(ctx, all, last)
+	name, from, err := b.source()
 	if err != nil {
 		return err
+	}
+	if err := b.gather(ctx, from, all, last); err != nil {
+		return fmt.Errorf("%w; maps not changed", err)
 	}
 	report, err := b.settle(all)
 	if err != nil {
 		return err
 	}
 	report.Source, report.Started, report.Seconds = name, started, time.Since(started).Seconds()
+	if server, is := from.(*directory.LDAP); is {
+		report.Position = string(server.At())
+		if last.login != nil && server.At().Before(directory.Position(last.login.Story().Position)) {
+			report.Doubt("the directory is older than the last maps: it is at %s, they were made at %s",
+				report.Position, last.login.Story().Position)
+		}
+	}
 	report.Judge(b.conf.Limits.MinAccounts, float64(b.conf.Limits.MaxShrink))
 	if err := b.publish(writer, all, report); err != nil {
 		return errors.Join(err, b.tell(report))
@@ -113,61 +123,58 @@ func (b *build) lastMaps() (last pair, err error) {
 	return last, nil
 }
 
-// gather reads the directory into the roster, and the last maps beside it. It
-// returns what the directory is called.
-func (b *build) gather(ctx context.Context, all *roster.Roster, last pair) (name string, err error) {
-	var from source
-	var bar progress
-	if file := b.conf.Directory.LDIF; file != "" {
-		in, size, err := openLDIF(file)
-		if err != nil {
-			return "", err
-		}
-		defer in.Close()
-		name = file
-		if file == "-" {
-			name = "standard input"
-		}
-		bar = b.progress(size, "bytes")
-		from = directory.LDIF{Name: name, From: bar.reader(in)}
-	} else {
-		name = strings.Join(b.conf.Directory.URLs, " ")
-		if from, err = directory.NewLDAP(b.conf.Directory); err != nil {
-			return "", err
-		}
-		expected := int64(-1)
-		if last.login != nil {
-			expected = int64(last.login.Story().Accounts)
-		}
-		bar = b.progress(expected, "entries")
-		from = bar.entries(from)
+// source opens what is to be read, and tells what it is called.
+func (b *build) source() (name string, from source, err error) {
+	file := b.conf.Directory.LDIF
+	switch file {
+	case "":
+		from, err = directory.NewLDAP(b.conf.Directory)
+		return strings.Join(b.conf.Directory.URLs, " "), from, err
+	case "-":
+		return "standard input", directory.LDIF{Name: "standard input", From: b.progress(-1).reader(os.Stdin)}, nil
 	}
-	defer bar.finish()
+	in, err := os.Open(file)
+	if err != nil {
+		return "", nil, sysexits.NoInput.Wrap(err)
+	}
+	info, err := in.Stat()
+	if err != nil {
+		return "", nil, sysexits.NoInput.Wrap(err)
+	}
+	return file, directory.LDIF{Name: file, From: b.progress(info.Size()).reader(in)}, nil
+}
 
+// gather reads the directory into the roster, and the last maps beside it.
+func (b *build) gather(ctx context.Context, from source, all *roster.Roster, last pair) error {
+	if _, is := from.(*directory.LDAP); is && b.terminal {
+		from = counted(from, last)
+	}
 	remembered := make(chan error, 1)
 	go func() { remembered <- all.Remember(records(last.login), records(last.address)) }()
-	err = from.Entries(ctx, b.rules.Wanted(), func(e *directory.Entry) error {
-		outcome := b.rules.Judge(e)
-		if outcome.Nobody {
-			all.Pass()
-			return nil
-		}
-		if fault := outcome.Skip; fault != nil {
-			all.Skip(outcome.Account.Source, fault.Reason, fault.Detail)
-			return nil
-		}
-		for _, fault := range outcome.Minor {
-			all.LeaveOut(outcome.Account.Source, fault.Reason, fault.Detail)
-		}
-		return all.Add(outcome.Account)
+	err := from.Entries(ctx, b.rules.Wanted(), func(e *directory.Entry) error {
+		return enter(all, b.rules.Judge(e))
 	})
 	if again := <-remembered; err == nil {
 		err = again
 	}
-	if err != nil {
-		return "", fmt.Errorf("%w; maps not changed", err)
+	return err
+}
+
+// enter puts what an entry came to into the roster.
+func enter(all *roster.Roster, outcome directory.Outcome) error {
+	name := outcome.Account.Source
+	if outcome.Nobody {
+		all.Pass()
+		return nil
 	}
-	return name, nil
+	if fault := outcome.Skip; fault != nil {
+		all.Skip(name, fault.Reason, fault.Detail)
+		return nil
+	}
+	for _, fault := range outcome.Minor {
+		all.LeaveOut(name, fault.Reason, fault.Detail)
+	}
+	return all.Add(outcome.Account)
 }
 
 func records(m *mapfile.Map) roster.Records {
@@ -175,22 +182,6 @@ func records(m *mapfile.Map) roster.Records {
 		return nil
 	}
 	return m.Records
-}
-
-func openLDIF(file string) (in *os.File, size int64, err error) {
-	if file == "-" {
-		return os.Stdin, -1, nil
-	}
-	in, err = os.Open(file)
-	if err != nil {
-		return nil, 0, sysexits.NoInput.Wrap(err)
-	}
-	info, err := in.Stat()
-	if err != nil {
-		in.Close()
-		return nil, 0, sysexits.NoInput.Wrap(err)
-	}
-	return in, info.Size(), nil
 }
 
 // settle decides who holds what; in a dry run it prints each change.
@@ -239,7 +230,7 @@ func (b *build) publish(writer *mapfile.Writer, all *roster.Roster, report *rost
 func (b *build) story(r *roster.Report) mapfile.Story {
 	host, _ := os.Hostname() // only to tell maps apart
 	return mapfile.Story{
-		Builder: "ldap2cdb " + command.Version, Host: host, Source: r.Source, Built: r.Started,
+		Builder: "ldap2cdb " + command.Version, Host: host, Source: r.Source, Position: r.Position, Built: r.Started,
 		Accounts: r.Accounts, Conflicts: r.Conflicts.Count,
 	}
 }

@@ -14,20 +14,23 @@ import (
 // A progress is a bar on a terminal, and nothing elsewhere.
 type progress struct{ bar *progressbar.ProgressBar }
 
-func (b *build) progress(most int64, unit string) progress {
+// progress counts bytes, of as many as are given; -1 is nobody knows.
+func (b *build) progress(bytes int64) progress {
 	if !b.terminal {
 		return progress{}
 	}
-	return progress{progressbar.NewOptions64(most,
+	return progress{newBar(bytes, progressbar.OptionShowBytes(true))}
+}
+
+func newBar(most int64, options ...progressbar.Option) *progressbar.ProgressBar {
+	return progressbar.NewOptions64(most, append(options,
 		progressbar.OptionSetWriter(os.Stderr),
 		progressbar.OptionSetDescription("reading"),
-		progressbar.OptionSetItsString(unit),
-		progressbar.OptionShowBytes(unit == "bytes"),
 		progressbar.OptionShowCount(),
 		progressbar.OptionShowIts(),
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),
-	)}
+	)...)
 }
 
 // reader counts the bytes that go by.
@@ -35,16 +38,31 @@ func (p progress) reader(in io.Reader) io.Reader {
 	if p.bar == nil {
 		return in
 	}
-	return io.TeeReader(in, p.bar)
+	return barReader{in, p.bar}
 }
 
-// entries counts the entries that go by. There may be more than last time:
-// a bar that is full stays full.
-func (p progress) entries(from source) source {
-	if p.bar == nil {
-		return from
+type barReader struct {
+	io.Reader
+	bar *progressbar.ProgressBar
+}
+
+func (r barReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.bar.Add(n)
+	if err != nil {
+		r.bar.Finish()
 	}
-	return countedSource{from, p.bar}
+	return n, err
+}
+
+// counted counts the entries that go by. How many there will be is a guess:
+// as many as there were accounts last time.
+func counted(from source, last pair) source {
+	expected := int64(-1)
+	if last.login != nil {
+		expected = int64(last.login.Story().Accounts)
+	}
+	return countedSource{from, newBar(expected, progressbar.OptionSetItsString("entries"))}
 }
 
 type countedSource struct {
@@ -53,17 +71,13 @@ type countedSource struct {
 }
 
 func (s countedSource) Entries(ctx context.Context, want *directory.Selection, take func(*directory.Entry) error) error {
+	defer s.bar.Finish()
 	n := int64(0)
 	return s.source.Entries(ctx, want, func(e *directory.Entry) error {
+		// A bar that is full stays full.
 		if n++; n%1000 == 0 && (s.bar.GetMax64() < 0 || n <= s.bar.GetMax64()) {
 			s.bar.Set64(n)
 		}
 		return take(e)
 	})
-}
-
-func (p progress) finish() {
-	if p.bar != nil {
-		p.bar.Finish()
-	}
 }

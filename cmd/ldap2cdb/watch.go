@@ -30,11 +30,12 @@ type watch struct {
 	ldap  *directory.LDAP
 	known *registry.Registry
 
-	mu       sync.Mutex // over all below, and the registry
-	source   string     // the server that is followed now
-	cookie   string     // up to where it has been heard
-	complete bool       // the refresh is over: what is known is what is there
-	whole    bool       // the maps need more than a few changes
+	mu       sync.Mutex         // over all below, and the registry
+	source   string             // the server that is followed now
+	cookie   string             // up to where it has been heard
+	position directory.Position // what the maps are made of
+	complete bool               // the refresh is over: what is known is what is there
+	whole    bool               // the maps need more than a few changes
 	touched  map[registry.Key]bool
 	recent   []loss // for the limit on shrinking
 	printed  pairDigest
@@ -83,6 +84,14 @@ func (b *build) watch(ctx context.Context, log io.Writer) error {
 	}
 	w := &watch{build: b, log: log, ldap: server, known: known, whole: true, touched: map[registry.Key]bool{}, wake: make(chan struct{}, 1)}
 	defer w.known.Close()
+	last, err := w.lastMaps()
+	if err != nil {
+		return err
+	}
+	if last.login != nil {
+		w.position = directory.Position(last.login.Story().Position)
+	}
+	last.close()
 	return w.run(ctx)
 }
 
@@ -159,13 +168,15 @@ func (w *watch) say(format string, args ...any) {
 
 // What the directory says, directory.Changes.
 
-func (w *watch) Begin(source string) (cookie string, err error) {
+func (w *watch) Begin(source string, at directory.Position) (cookie string, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if !w.force && at.Before(w.position) {
+		return "", sysexits.Unavailable.Errorf("the directory is older than the maps: it is at %s, they were made at %s; if it is meant so, use --force", at, w.position)
+	}
 	w.source = source
 	w.known.Unmark()
 	if w.force {
-		w.force = false // for the first time only
 		return "", nil
 	}
 	return w.known.Cookie(source), nil
@@ -329,8 +340,9 @@ func (w *watch) publishNow() error {
 		if err != nil {
 			return err
 		}
-		w.whole = false
+		w.whole, w.force = false, false // it counts for the first maps only
 		clear(w.touched)
+		w.position = directory.Position(report.Position)
 		w.announce(report, started)
 	}
 	return w.known.SetCookie(w.source, w.cookie)
@@ -373,7 +385,7 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last pair, started time.Tim
 	if err != nil {
 		return nil, err
 	}
-	report.Source, report.Started = w.name(), started
+	report.Source, report.Position, report.Started = w.name(), string(directory.CookiePosition(w.cookie)), started
 	report.Judge(w.conf.Limits.MinAccounts, float64(w.conf.Limits.MaxShrink))
 	if err := w.refused(report.Doubts); err != nil {
 		return nil, err
@@ -386,7 +398,7 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last pair, started time.Tim
 }
 
 func (w *watch) refused(doubts []string) error {
-	if len(doubts) == 0 {
+	if len(doubts) == 0 || w.force {
 		return nil
 	}
 	return sysexits.DataErr.Errorf("%w: %s; if it is meant so, run ldap2cdb --force once", errDoubtful, strings.Join(doubts, "; "))
@@ -444,7 +456,8 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last pair, started time.T
 		return nil, err
 	}
 	before := last.login.Story()
-	report.Source, report.Started, report.Accounts = w.name(), started, w.known.Len()
+	report.Source, report.Position = w.name(), string(directory.CookiePosition(w.cookie))
+	report.Started, report.Accounts = started, w.known.Len()
 	report.Logins.Records = before.Records + report.Logins.Added - report.Logins.Removed
 	report.Addresses.Records = last.address.Story().Records + report.Addresses.Added - report.Addresses.Removed
 	if err := w.refused(w.doubts(report, before.Records, started)); err != nil {

@@ -57,17 +57,22 @@ func follow(t testing.TB, log *logbook, args ...string) (stop func()) {
 // eventually waits for a login name to live where it should; "" is nowhere.
 func eventually(t testing.TB, dir, login, want string, log *logbook) time.Duration {
 	t.Helper()
+	return eventuallyIn(t, dir, mapfile.Login, login, want, log)
+}
+
+func eventuallyIn(t testing.TB, dir, name, key, want string, log *logbook) time.Duration {
+	t.Helper()
 	start := time.Now()
-	live := mapfile.Follow(filepath.Join(dir, mapfile.Login), false)
+	live := mapfile.Follow(filepath.Join(dir, name), false)
 	defer live.Close()
 	var got string
 	for time.Since(start) < 20*time.Second {
-		if got, _, _ = live.Get(login); got == want {
+		if got, _, _ = live.Get(key); got == want {
 			return time.Since(start)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
-	t.Fatalf("%s lives on %q, want %q\n%s", login, got, want, log)
+	t.Fatalf("%s is %q, want %q\n%s", key, got, want, log)
 	return 0
 }
 
@@ -110,10 +115,8 @@ func TestWatch(t *testing.T) {
 	server.Modify(change("u1", "delete: mailLocalAddress\nmailLocalAddress: u1@example.org\n-\nadd: mailLocalAddress\nmailLocalAddress: one@example.org\n"))
 	server.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
 	eventually(t, dir, "u1", "imap1.example.org", log)
-	addresses := recordsOf(t, dir, mapfile.Address)
-	if addresses["u1@example.org"] != "u2@imap1.example.org" || addresses["one@example.org"] != "u1@imap1.example.org" {
-		t.Errorf("u1@: %q, one@: %q", addresses["u1@example.org"], addresses["one@example.org"])
-	}
+	eventuallyIn(t, dir, mapfile.Address, "u1@example.org", "u2@imap1.example.org", log)
+	eventuallyIn(t, dir, mapfile.Address, "one@example.org", "u1@imap1.example.org", log)
 
 	// Whatever happened one by one, building it all anew comes to the same.
 	same := func() {
@@ -150,5 +153,74 @@ func TestWatch(t *testing.T) {
 	stop()
 	if _, err := os.Stat(filepath.Join(dir, ".ldap2cdb.registry")); err != nil {
 		t.Error(err)
+	}
+}
+
+// A directory restored from yesterday's copy: nobody goes back in time without
+// being told to.
+func TestOlderDirectory(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	dir := t.TempDir()
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
+	server.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	server.Stop()
+	server.Copy()
+	server.Run()
+	server.Modify(change("u1", "replace: mailHost\nmailHost: imap2.example.org\n"))
+	if status, stderr := tool(t, args...); status != 0 {
+		t.Fatal(stderr)
+	}
+	log := &logbook{}
+	stop := follow(t, log, args...)
+	eventuallySays(t, log, "published")
+	server.Modify(change("u1", "replace: mailHost\nmailHost: imap3.example.org\n"))
+	eventually(t, dir, "u1", "imap3.example.org", log)
+
+	server.Kill()
+	server.Restore()
+	server.Run()
+	eventuallySays(t, log, "the directory is older than the maps")
+	if status, stderr := tool(t, args...); status != 65 || !strings.Contains(stderr, "the directory is older than the last maps") {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+	stop()
+	if got := recordsOf(t, dir, mapfile.Login)["u1"]; got != "imap3.example.org" {
+		t.Errorf("u1 lives on %s", got)
+	}
+	follow(t, log, append(args, "--force")...)
+	eventually(t, dir, "u1", "imap1.example.org", log)
+}
+
+// Access rules that hide half of the directory are no reason to forget it, and
+// when they show it again nothing is amiss.
+func TestHiddenHalf(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(60), Sync: true})
+	dir := t.TempDir()
+	log := &logbook{}
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
+	stop := follow(t, log, args...)
+	eventually(t, dir, "u7", "imap2.example.org", log)
+	stop()
+	before := recordsOf(t, dir, mapfile.Login)
+	server.Kill()
+	server.Configure(slapd.Settings{Sync: true, Database: []string{
+		`access to dn.regex="uid=u[0-9],ou=people,dc=example,dc=org$" by * none`,
+		`access to filter=(mailHost=imap2.example.org) by * none`, `access to * by * read`}})
+	server.Run()
+	os.Remove(filepath.Join(dir, ".ldap2cdb.registry")) // everything is read again
+	stop = follow(t, log, args...)
+	eventuallySays(t, log, "doubtful: ")
+	stop()
+	if after := recordsOf(t, dir, mapfile.Login); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("the map has changed: %d names", len(after))
+	}
+	server.Kill()
+	server.Configure(slapd.Settings{Sync: true})
+	server.Run()
+	server.Modify(change("u7", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	follow(t, log, args...)
+	eventually(t, dir, "u7", "imap1.example.org", log)
+	if after := recordsOf(t, dir, mapfile.Login); len(after) != len(before) {
+		t.Errorf("%d names, %d before", len(after), len(before))
 	}
 }

@@ -13,9 +13,10 @@ import (
 
 // Changes hears of everything that happens in a directory that is followed.
 type Changes interface {
-	// Begin is told which server, base and filter is followed now, and
-	// answers up to where it has heard that source: "" is from the start.
-	Begin(source string) (cookie string, err error)
+	// Begin is told which server, base and filter is followed now, and how
+	// far that server has got; it answers up to where it has heard that
+	// source: "" is from the start.
+	Begin(source string, at Position) (cookie string, err error)
 	// Entry is there, and this is how it is now.
 	Entry(id [16]byte, e *Entry) error
 	// Present is an entry that is as it was.
@@ -28,6 +29,17 @@ type Changes interface {
 	Cookie(cookie string)
 	// Refreshed says that from now on everything is heard as it happens.
 	Refreshed()
+}
+
+// CookiePosition is how far OpenLDAP says in a cookie that it has got: it is of
+// the form rid=000,sid=001,csn=one;another. Of other servers' cookies it is "".
+func CookiePosition(cookie string) Position {
+	for part := range strings.SplitSeq(cookie, ",") {
+		if csns, is := strings.CutPrefix(part, "csn="); is {
+			return Position(csns)
+		}
+	}
+	return ""
 }
 
 // ErrNoSync is a server that cannot be followed.
@@ -50,7 +62,7 @@ func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) err
 	}
 	defer s.close()
 	source := strings.Join(append([]string{s.server, d.conf.Base[0], d.conf.Filter}, want.names...), " ")
-	cookie, err := changes.Begin(source)
+	cookie, err := changes.Begin(source, d.position(s))
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ func (d *LDAP) Entries(ctx context.Context, want *Selection, take func(*Entry) e
 		return err
 	}
 	defer s.close()
+	d.at = d.position(s)
 	for _, base := range d.conf.Base {
 		if err := d.search(ctx, s, base, want, take); err != nil {
 			return fmt.Errorf("%s: search %s: %w", s.server, base, err)
@@ -27,6 +28,9 @@ func (d *LDAP) Entries(ctx context.Context, want *Selection, take func(*Entry) e
 	}
 	return nil
 }
+
+// At is how far the server had got when Entries began to read it.
+func (d *LDAP) At() Position { return d.at }
 
 func (d *LDAP) search(ctx context.Context, s *session, base string, want *Selection, take func(*Entry) error) error {
 	var (

@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +26,7 @@ import (
 // An LDAP is a directory behind one or several servers.
 type LDAP struct {
 	conf     config.Directory
+	at       Position // of the server that was read last
 	tls      *tls.Config
 	password string
 	lookup   func(ctx context.Context, host string) ([]string, error)
@@ -109,6 +112,76 @@ func parseURL(text string) (*url.URL, error) {
 		return nil, fmt.Errorf("%s: must be ldap://host, ldaps://host or ldapi://%%2Fpath", text)
 	}
 	return u, nil
+}
+
+// position is how far a server has got, as OpenLDAP's contextCSN says, "" if it
+// doesn't say. Its values hold a time each, and the server that it is of.
+func (d *LDAP) position(s *session) Position {
+	root, err := s.conn.Search(ldap.NewSearchRequest("", ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
+		"(objectClass=*)", []string{"namingContexts"}, nil))
+	if err != nil || len(root.Entries) == 0 {
+		return "" // it may hide its root; then it doesn't say
+	}
+	var csns []string
+	for _, context := range root.Entries[0].GetAttributeValues("namingContexts") {
+		if !d.below(context) {
+			continue
+		}
+		top, err := s.conn.Search(ldap.NewSearchRequest(context, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
+			"(objectClass=*)", []string{"contextCSN"}, nil))
+		if err == nil && len(top.Entries) > 0 {
+			csns = append(csns, top.Entries[0].GetAttributeValues("contextCSN")...)
+		}
+	}
+	slices.Sort(csns)
+	return Position(strings.Join(csns, ";"))
+}
+
+// below tells whether a base is in a naming context.
+func (d *LDAP) below(context string) bool {
+	top, err := ldap.ParseDN(context)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(d.conf.Base, func(base string) bool {
+		dn, err := ldap.ParseDN(base)
+		return err == nil && (top.EqualFold(dn) || top.AncestorOfFold(dn))
+	})
+}
+
+// A Position is how far a directory has got: CSNs with semicolons between.
+type Position string
+
+// Before tells whether a directory at p has yet to hear of something that one
+// at q knew. CSNs of one server compare as text, draft-chu-ldap-csn; where both
+// have none of the same server the youngest count.
+func (p Position) Before(q Position) bool {
+	mine, others := p.byServer(), q.byServer()
+	common := false
+	for server, csn := range others {
+		if at, known := mine[server]; known {
+			common = true
+			if at < csn {
+				return true
+			}
+		}
+	}
+	return !common && len(mine) > 0 && len(others) > 0 && youngest(mine) < youngest(others)
+}
+
+func (p Position) byServer() map[string]string {
+	all := map[string]string{}
+	for csn := range strings.SplitSeq(string(p), ";") {
+		// 20261123174500.123456Z#000000#001#000000
+		if parts := strings.Split(csn, "#"); len(parts) == 4 {
+			all[parts[2]] = csn
+		}
+	}
+	return all
+}
+
+func youngest(csns map[string]string) string {
+	return slices.Max(slices.Collect(maps.Values(csns)))
 }
 
 // A session is a connection to one server, after the bind.

@@ -22,7 +22,8 @@ type Story struct {
 	Map       string    `json:"map"`     // the map's name without .cdb
 	Builder   string    `json:"builder"` // tool and version
 	Host      string    `json:"host,omitempty"`
-	Source    string    `json:"source,omitempty"` // where the accounts came from
+	Source    string    `json:"source,omitempty"`   // where the accounts came from
+	Position  string    `json:"position,omitempty"` // how far that had got
 	Built     time.Time `json:"built"`
 	Records   int       `json:"records"` // without the story itself
 	Accounts  int       `json:"accounts,omitempty"`

@@ -13,6 +13,7 @@ import (
 // A Report says what became of a directory.
 type Report struct {
 	Source   string    `json:"source"`
+	Position string    `json:"position,omitempty"` // how far the source had got
 	Started  time.Time `json:"started"`
 	Seconds  float64   `json:"seconds"`
 	Entries  int       `json:"entries"`  // read
@@ -149,10 +150,15 @@ func (r *Roster) yielded(holder claim, yields []claim) {
 	}
 }
 
+// Doubt notes a reason not to believe the new maps.
+func (r *Report) Doubt(format string, args ...any) {
+	r.Doubts = append(r.Doubts, fmt.Sprintf(format, args...))
+}
+
 // Judge lists the reasons not to believe the new maps: too few accounts, too
 // many keys lost, or a store that nobody lives on any more.
 func (r *Report) Judge(minAccounts int, maxShrink float64) {
-	doubt := func(format string, args ...any) { r.Doubts = append(r.Doubts, fmt.Sprintf(format, args...)) }
+	doubt := r.Doubt
 	if r.Accounts < minAccounts {
 		doubt("%s, fewer than min-accounts = %d", count(r.Accounts, "account"), minAccounts)
 	}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -81,7 +82,7 @@ func Prepare(t testing.TB, settings Settings) *Server {
 	if err := os.Mkdir(filepath.Join(dir, "db"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s.write("slapd.conf", s.configuration(settings))
+	s.Configure(settings)
 	s.Load(skeleton + settings.LDIF)
 	return s
 }
@@ -138,6 +139,27 @@ func (s *Server) write(name, text string) {
 	s.t.Helper()
 	if err := os.WriteFile(filepath.Join(s.Dir, name), []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)
+	}
+}
+
+// Configure gives the stopped server other settings, but no other entries.
+func (s *Server) Configure(settings Settings) {
+	s.t.Helper()
+	s.write("slapd.conf", s.configuration(settings))
+}
+
+// Copy keeps the stopped server's data for Restore.
+func (s *Server) Copy() { s.copy("db/data.mdb", "copy") }
+
+// Restore puts the copy back.
+func (s *Server) Restore() { s.copy("copy", "db/data.mdb") }
+
+// copy leaves the file's holes, which are most of it.
+func (s *Server) copy(from, to string) {
+	s.t.Helper()
+	out, err := exec.Command("cp", "--sparse=always", filepath.Join(s.Dir, from), filepath.Join(s.Dir, to)).CombinedOutput()
+	if err != nil {
+		s.t.Fatalf("cp: %v\n%s", err, out)
 	}
 }
 
@@ -199,6 +221,13 @@ func (s *Server) Kill() {
 		s.process.Wait()
 		s.process = nil
 	}
+}
+
+// Stop ends the server in order: it notes how far it has got.
+func (s *Server) Stop() {
+	s.process.Process.Signal(syscall.SIGTERM)
+	s.process.Wait()
+	s.process = nil
 }
 
 // Modify applies changes (LDIF with changetype:) as the administrator.
