@@ -6,6 +6,7 @@ package contrib_test
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -124,6 +125,8 @@ func site(t *testing.T, frontend string) (dir, conf string) {
 maps = %q
 [directory]
 ldif = %q
+[route]
+domain = ["example.org"]
 [frontend]
 %s
 [store]
@@ -157,8 +160,14 @@ func start(t *testing.T, command *exec.Cmd, diagnostics string) {
 	})
 }
 
+// A client has connected and been greeted.
+type client struct {
+	*bufio.ReadWriter
+	local string // its address
+}
+
 // greeting connects as soon as somebody listens, and wants a greeting.
-func greeting(t *testing.T, port string) *bufio.ReadWriter {
+func greeting(t *testing.T, port string) client {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
@@ -175,7 +184,7 @@ func greeting(t *testing.T, port string) *bufio.ReadWriter {
 		if err != nil || !strings.HasPrefix(line, "* OK ") {
 			t.Fatalf("greeted with %q, %v", line, err)
 		}
-		return rw
+		return client{rw, conn.LocalAddr().String()}
 	}
 }
 
@@ -228,6 +237,82 @@ func TestSystemdUnits(t *testing.T) {
 		if exposure, err := strconv.ParseFloat(match[1], 64); err != nil || exposure >= 2 {
 			t.Errorf("%s: exposure %s, want less than 2\n%s", filepath.Base(service), match[1], out)
 		}
+	}
+}
+
+// A system call that a unit forbids fails in a way that no test of the program has
+// seen. So they are traced, and compared with what systemd would allow.
+func TestSystemdSystemCalls(t *testing.T) {
+	analyze, strace := need(t, "systemd-analyze"), need(t, "strace")
+	sets := map[string][]string{}
+	set := ""
+	for line := range strings.Lines(run(t, analyze, "--no-pager", "syscall-filter")) {
+		switch word := strings.TrimSpace(line); {
+		case strings.HasPrefix(line, "@"):
+			set = word
+		case word != "" && word[0] != '#':
+			sets[set] = append(sets[set], word)
+		}
+	}
+	var each func(word string, do func(call string))
+	each = func(word string, do func(call string)) {
+		if word[0] != '@' {
+			do(word)
+		}
+		for _, member := range sets[word] {
+			each(member, do)
+		}
+	}
+	allowed := func(unit string) map[string]bool {
+		calls := map[string]bool{}
+		for line := range strings.Lines(read(t, unit)) {
+			filter, isFilter := strings.CutPrefix(line, "SystemCallFilter=")
+			filter, not := strings.CutPrefix(filter, "~")
+			for word := range strings.FieldsSeq(filter) {
+				if isFilter {
+					each(word, func(call string) { calls[call] = !not })
+				}
+			}
+		}
+		each("@default", func(call string) { calls[call] = true })
+		return calls
+	}
+	traced := regexp.MustCompile(`(?m)^\d+ +(\w+)\(`)
+	compare := func(unit, trace string) {
+		t.Helper()
+		calls := allowed(unit)
+		matches := traced.FindAllStringSubmatch(read(t, trace), -1)
+		if len(matches) < 50 {
+			t.Fatalf("%s: %d calls traced", unit, len(matches))
+		}
+		told := map[string]bool{}
+		for _, match := range matches {
+			if call := match[1]; !calls[call] && !told[call] {
+				t.Errorf("%s forbids %s", unit, call)
+				told[call] = true
+			}
+		}
+	}
+
+	port := freePort(t)
+	dir, conf := site(t, fmt.Sprintf("listen = [\"imap://127.0.0.1:%s\"]\ncontrol = %q", port, filepath.Join(t.TempDir(), "control")))
+	trace := filepath.Join(dir, "trace")
+	for unit, tool := range map[string]string{"systemd/ldap2cdb.service": "ldap2cdb", "systemd/ldap2cdb-watch.service": "postmap-route"} {
+		run(t, strace, "-f", "-qq", "-o", trace, filepath.Join(bin, tool), "--config", conf)
+		compare(unit, trace)
+	}
+	// -D: strace blocks signals, so the child had better be imapfront itself.
+	imapfront := exec.Command(strace, "-D", "-f", "-qq", "-o", trace, filepath.Join(bin, "imapfront"), "--config", conf, "--allow-plaintext")
+	start(t, imapfront, filepath.Join(dir, "log"))
+	client := greeting(t, port)
+	fmt.Fprint(client, "a LOGIN nobody secret\r\nb LOGIN helpdesk secret\r\nc LOGOUT\r\n")
+	client.Flush()
+	if _, err := io.ReadAll(client); err != nil {
+		t.Fatal(err)
+	}
+	await(t, filepath.Join(dir, "log"), "msg=\"no login\"")
+	for _, unit := range []string{"systemd/imapfront.service", "systemd/imapfront-inetd@.service"} {
+		compare(unit, trace)
 	}
 }
 
@@ -444,6 +529,44 @@ func TestHAProxy(t *testing.T) {
 	haproxy := need(t, "haproxy")
 	cfg := write(t, t.TempDir(), "haproxy.cfg", read(t, "haproxy/haproxy.cfg", "front1.example.org", "127.0.0.1", "front2.example.org", "127.0.0.2"))
 	run(t, haproxy, "-c", "-dW", "-f", cfg) // a warning is a fault
+}
+
+// A balancer passes clients on to a front end that is well, with their addresses.
+func TestHAProxyInFront(t *testing.T) {
+	haproxy := need(t, "haproxy")
+	behind, port := freePort(t), freePort(t)
+	dir, conf := site(t, fmt.Sprintf("listen = [\"imap://127.0.0.1:%s\"]\nproxy-networks = [\"127.0.0.0/8\"]", behind))
+	log := filepath.Join(dir, "log")
+	start(t, exec.Command(filepath.Join(bin, "imapfront"), "--config", conf), log)
+	cfg := write(t, dir, "haproxy.cfg", read(t, "haproxy/haproxy.cfg",
+		"\tuser haproxy\n\tgroup haproxy\n", "", "log /dev/log", "log 127.0.0.1", "maxconn 50000", "maxconn 50",
+		":::143 v4v6", "127.0.0.1:"+port, ":::993 v4v6", "127.0.0.1:"+freePort(t),
+		"front1.example.org:143", "127.0.0.1:"+behind, "front1.example.org", "127.0.0.1", "front2.example.org", "127.0.0.2"))
+	start(t, exec.Command(haproxy, "-db", "-f", cfg), filepath.Join(dir, "haproxy.log"))
+	client := greeting(t, port)
+	fmt.Fprint(client, "a LOGIN nobody secret\r\nb LOGOUT\r\n")
+	client.Flush()
+	if _, err := io.ReadAll(client); err != nil {
+		t.Fatal(err)
+	}
+	await(t, log, `msg="no login" .* client=`+regexp.QuoteMeta(client.local))
+}
+
+// await waits until a file holds a line.
+func await(t *testing.T, file, want string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if regexp.MustCompile(want).Match(text) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s in\n%s", want, text)
+		}
+	}
 }
 
 // The filter reads what imapfront really logs, and no user name fools it.
