@@ -58,8 +58,12 @@ func (l Capabilities) AfterLogin() Capabilities {
 // BeforeLogin returns what stores share as a client may be promised it before
 // it is known which store is his. That promise is made only for what is
 // registered with IANA: nobody knows what an X word does through a proxy.
+// SASL-IR is the front end's own affair, and Cyrus does not have it any more
+// once somebody is logged in.
 func (l Capabilities) BeforeLogin() Capabilities {
-	return l.only(func(word string) bool { return !ofLogin(word) && registered(word) })
+	return l.only(func(word string) bool {
+		return !ofLogin(word) && !strings.EqualFold(word, "SASL-IR") && registered(word)
+	})
 }
 
 func ofLogin(word string) bool {

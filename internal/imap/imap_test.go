@@ -111,11 +111,11 @@ func TestQuoted(t *testing.T) {
 }
 
 func TestCapabilities(t *testing.T) {
-	list := ParseCapabilities("IMAP4rev1 imap4REV1 AUTH=PLAIN STARTTLS LOGINDISABLED X-FOO UNAUTHENTICATE Idle LOGIN-REFERRALS (x) QUOTA=RES-STORAGE")
+	list := ParseCapabilities("IMAP4rev1 imap4REV1 AUTH=PLAIN STARTTLS LOGINDISABLED X-FOO UNAUTHENTICATE Idle LOGIN-REFERRALS SASL-IR (x) QUOTA=RES-STORAGE")
 	for _, test := range []struct{ got, want string }{
-		{list.String(), "IMAP4rev1 AUTH=PLAIN STARTTLS LOGINDISABLED X-FOO UNAUTHENTICATE Idle LOGIN-REFERRALS QUOTA=RES-STORAGE"},
+		{list.String(), "IMAP4rev1 AUTH=PLAIN STARTTLS LOGINDISABLED X-FOO UNAUTHENTICATE Idle LOGIN-REFERRALS SASL-IR QUOTA=RES-STORAGE"},
 		{list.BeforeLogin().String(), "IMAP4rev1 Idle QUOTA=RES-STORAGE"},
-		{list.AfterLogin().String(), "IMAP4rev1 X-FOO Idle QUOTA=RES-STORAGE"},
+		{list.AfterLogin().String(), "IMAP4rev1 X-FOO Idle SASL-IR QUOTA=RES-STORAGE"},
 		{list.Shared(ParseCapabilities("IDLE MOVE")).String(), "Idle"},
 		{ParseCapabilities("A B").Without(list).String(), "A B"},
 	} {

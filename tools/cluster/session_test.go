@@ -310,7 +310,7 @@ func TestCapabilitiesAfterLoginAreTheStoresOwn(t *testing.T) {
 // A client may hold on to what it was told before its login, so every store has
 // it all.
 func TestNothingIsPromisedThatAStoreLacks(t *testing.T) {
-	f := open(t, plan{})
+	f := open(t, plan{frontend: "strict = true"})
 	// These end with the login and are the front end's own.
 	own := []string{"STARTTLS", "LOGINDISABLED", "SASL-IR"}
 	for name, promised := range map[string][]string{
@@ -330,7 +330,11 @@ func TestNothingIsPromisedThatAStoreLacks(t *testing.T) {
 					t.Errorf("%s: %s is promised, and %s lacks it", name, word, f.kind(g))
 				}
 			}
+			f.login(t, false, g) // which the front end would refuse
 		}
+	}
+	if strings.Contains(f.log.String(), "store lacks what was promised") {
+		t.Error("the front end finds that a store lacks something")
 	}
 }
 
