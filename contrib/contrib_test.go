@@ -297,7 +297,7 @@ func TestSystemdSystemCalls(t *testing.T) {
 	port := freePort(t)
 	dir, conf := site(t, fmt.Sprintf("listen = [\"imap://127.0.0.1:%s\"]\ncontrol = %q", port, filepath.Join(t.TempDir(), "control")))
 	trace := filepath.Join(dir, "trace")
-	for unit, tool := range map[string]string{"systemd/ldap2cdb.service": "ldap2cdb", "systemd/ldap2cdb-watch.service": "postmap-route"} {
+	for unit, tool := range map[string]string{"systemd/ldap2cdb.service": "ldap2cdb", "systemd/postmap-route.service": "postmap-route"} {
 		run(t, strace, "-f", "-qq", "-o", trace, filepath.Join(bin, tool), "--config", conf)
 		compare(unit, trace)
 	}
