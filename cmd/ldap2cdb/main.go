@@ -34,6 +34,7 @@ func app() *cli.App {
 		&cli.StringFlag{Name: "standard-address", Usage: "give everybody an address by `TEMPLATE`, as in {givenName:1}{sn}@example.org"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "print what would change, and change nothing"},
 		&cli.BoolFlag{Name: "force", Usage: "publish even what looks doubtful"},
+		&cli.StringFlag{Name: "only", Usage: "bring only the entries that match `FILTER` up to date"},
 		&cli.BoolFlag{Name: "watch", Usage: "keep running, and follow the directory as it changes"},
 		&cli.StringFlag{Name: "report", Usage: "write the report as JSON to `FILE`"},
 	)
@@ -54,7 +55,12 @@ func run(c *cli.Context) error {
 		return err
 	}
 	b.dryRun, b.force, b.reportFile = c.Bool("dry-run"), c.Bool("force"), c.String("report")
-	if c.Bool("watch") {
+	switch {
+	case c.IsSet("only") && c.Bool("watch"):
+		return sysexits.Usage.Errorf("--only and --watch: a watch knows at once what is new")
+	case c.IsSet("only"):
+		return b.only(c.Context, c.String("only"))
+	case c.Bool("watch"):
 		return b.watch(c.Context, c.App.ErrWriter)
 	}
 	return b.run(c.Context)

@@ -440,61 +440,22 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last pair, started time.T
 			}
 		}
 	}
-	if err := few.Remember(w.touchedIn(last.login, false), w.touchedIn(last.address, true)); err != nil {
-		return nil, err
-	}
-	var changes [2][]roster.Change
-	report, err := few.Settle(func(c roster.Change) error {
-		i := 0
-		if c.Map == "address" {
-			i = 1
-		}
-		changes[i] = append(changes[i], c)
-		return nil
-	})
+	report, changes, err := decide(few, last, w.touched)
 	if err != nil {
 		return nil, err
 	}
 	before := last.login.Story()
 	report.Source, report.Position = w.name(), string(directory.CookiePosition(w.cookie))
 	report.Started, report.Accounts = started, w.known.Len()
-	report.Logins.Records = before.Records + report.Logins.Added - report.Logins.Removed
-	report.Addresses.Records = last.address.Story().Records + report.Addresses.Added - report.Addresses.Removed
 	if err := w.refused(w.doubts(report, before.Records, started)); err != nil {
 		return nil, err
 	}
 	story := w.story(report)
 	story.Conflicts += before.Conflicts // until the next time all are decided
-	var drafts []mapfile.Draft
-	if len(changes[0]) > 0 {
-		drafts = append(drafts, mapfile.Draft{Name: mapfile.Login, Story: story, Records: roster.Amended(last.login.Records, changes[0])})
+	if published, err := w.amend(writer, last, story, changes); err != nil || !published {
+		return report, err
 	}
-	if len(changes[1]) > 0 {
-		drafts = append(drafts, mapfile.Draft{Name: mapfile.Address, Story: story, Records: roster.Amended(last.address.Records, changes[1])})
-	}
-	if len(drafts) == 0 {
-		return report, nil
-	}
-	return report, w.remember(writer.Publish(w.conf.Keep, drafts...))
-}
-
-// touchedIn lists what a map says of the touched keys.
-func (w *watch) touchedIn(m *mapfile.Map, address bool) roster.Records {
-	return func(yield func(key, value string) error) error {
-		for key := range w.touched {
-			if key.Address != address {
-				continue
-			}
-			value, found, err := m.Get(key.Name)
-			if err == nil && found {
-				err = yield(key.Name, value)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	}
+	return report, w.remember(nil)
 }
 
 // doubts is max-shrink over the last hour: a directory that empties itself does

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"postern/internal/mapfile"
+	"postern/internal/registry"
+	"postern/internal/roster"
+)
+
+// Where only a few keys have to be decided about, the maps are amended: whoever
+// claims those keys is entered into a roster, and the rest stays as it is.
+
+// changes are what a few keys' decision comes to, for each map.
+type changes struct{ login, address []roster.Change }
+
+// decide settles the touched keys among those in the roster.
+func decide(few *roster.Roster, last pair, touched map[registry.Key]bool) (*roster.Report, changes, error) {
+	var all changes
+	if err := few.Remember(touchedIn(last.login, touched, false), touchedIn(last.address, touched, true)); err != nil {
+		return nil, all, err
+	}
+	report, err := few.Settle(func(c roster.Change) error {
+		list := &all.login
+		if c.Map == "address" {
+			list = &all.address
+		}
+		*list = append(*list, c)
+		return nil
+	})
+	if err != nil {
+		return nil, all, err
+	}
+	report.Logins.Records = last.login.Story().Records + report.Logins.Added - report.Logins.Removed
+	report.Addresses.Records = last.address.Story().Records + report.Addresses.Added - report.Addresses.Removed
+	return report, all, nil
+}
+
+// touchedIn lists what a map says of the touched keys.
+func touchedIn(m *mapfile.Map, touched map[registry.Key]bool, address bool) roster.Records {
+	return func(yield func(key, value string) error) error {
+		for key := range touched {
+			if key.Address != address {
+				continue
+			}
+			value, found, err := m.Get(key.Name)
+			if err == nil && found {
+				err = yield(key.Name, value)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// amend publishes the maps that change.
+func (b *build) amend(writer *mapfile.Writer, last pair, story mapfile.Story, c changes) (published bool, err error) {
+	var drafts []mapfile.Draft
+	if len(c.login) > 0 {
+		drafts = append(drafts, mapfile.Draft{Name: mapfile.Login, Story: story, Records: roster.Amended(last.login.Records, c.login)})
+	}
+	if len(c.address) > 0 {
+		drafts = append(drafts, mapfile.Draft{Name: mapfile.Address, Story: story, Records: roster.Amended(last.address.Records, c.address)})
+	}
+	if len(drafts) == 0 {
+		return false, nil
+	}
+	return true, writer.Publish(b.conf.Keep, drafts...)
+}

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"postern/internal/account"
+	"postern/internal/directory"
+	"postern/internal/mapfile"
+	"postern/internal/registry"
+	"postern/internal/roster"
+	"postern/internal/sysexits"
+)
+
+// An only brings a few users' names up to date without reading the rest.
+//
+// Nobody but the maps remembers which names a user had, and a map tells it by
+// where they lead: all that leads to the same mailbox is his. So his names, old
+// and new, are gathered from the filter, his entry and the maps, and the
+// directory is asked who claims each of them. Then they are decided about.
+type only struct {
+	*build
+	server  *directory.LDAP
+	last    pair
+	touched map[registry.Key]bool
+	homes   map[account.Destination]bool // the mailboxes, and forwards, whose names are touched
+	found   map[string]account.Account   // by entry
+	faulty  []directory.Outcome          // that make none
+	at      directory.Position
+}
+
+// mostOnly is how many accounts are worth it; beyond, reading all is faster.
+const mostOnly = 1000
+
+func (b *build) only(ctx context.Context, filter string) error {
+	if b.conf.Directory.LDIF != "" {
+		return sysexits.Usage.Errorf("--only asks an LDAP server")
+	}
+	server, err := directory.NewLDAP(b.conf.Directory)
+	if err != nil {
+		return err
+	}
+	writer, err := mapfile.Lock(b.conf.Maps, "ldap2cdb")
+	if err != nil {
+		return err
+	}
+	defer writer.Unlock()
+	last, err := b.lastMaps()
+	if err != nil {
+		return err
+	}
+	defer last.close()
+	if last.login == nil || last.address == nil {
+		return sysexits.NoInput.Errorf("%s: no maps yet: run ldap2cdb without --only first", b.conf.Maps)
+	}
+	o := &only{
+		build: b, server: server, last: last, touched: map[registry.Key]bool{},
+		homes: map[account.Destination]bool{}, found: map[string]account.Account{},
+	}
+	if err := o.gather(ctx, filter); err != nil {
+		return fmt.Errorf("%w; maps not changed", err)
+	}
+	return o.publish(writer)
+}
+
+// gather finds whose names are to be decided about, all of those names, and
+// whoever else claims one of them.
+func (o *only) gather(ctx context.Context, filter string) error {
+	if err := o.search(ctx, filter, mostOnly); err != nil {
+		return err
+	}
+	names := o.rules.Named(filter)
+	for _, login := range names.Logins {
+		o.touch(registry.Key{Name: account.Fold(login)})
+	}
+	for _, address := range names.Addresses {
+		o.touch(registry.Key{Address: true, Name: account.Fold(address)})
+	}
+	for _, a := range o.found {
+		for _, key := range registry.Keys(a) {
+			o.touch(key)
+		}
+		for _, home := range a.Destinations() {
+			o.homes[home] = true
+		}
+	}
+	if err := o.homesOf(slices.Collect(maps.Keys(o.touched))); err != nil {
+		return err
+	}
+	if err := o.namesOf(); err != nil {
+		return err
+	}
+	for _, filter := range o.rules.Filters(o.names()) {
+		if err := o.search(ctx, filter, math.MaxInt); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// search reads the accounts that match.
+func (o *only) search(ctx context.Context, filter string, most int) error {
+	narrowed, err := o.server.Narrowed(filter)
+	if err != nil {
+		return err
+	}
+	err = narrowed.Entries(ctx, o.rules.Wanted(), func(e *directory.Entry) error {
+		outcome := o.rules.Judge(e)
+		if most--; most < 0 {
+			return sysexits.Usage.Errorf("--only %s: more than %d entries: run without --only", filter, mostOnly)
+		}
+		switch {
+		case outcome.Skip != nil && most < mostOnly:
+			o.faulty = append(o.faulty, outcome)
+		case outcome.Skip == nil && !outcome.Nobody:
+			o.found[outcome.Account.Source] = outcome.Account
+		}
+		return nil
+	})
+	o.at = narrowed.At()
+	return err
+}
+
+func (o *only) touch(key registry.Key) { o.touched[key] = true }
+
+// homesOf notes where names lead now.
+func (o *only) homesOf(keys []registry.Key) error {
+	for _, key := range keys {
+		m := o.last.login
+		if key.Address {
+			m = o.last.address
+		}
+		value, found, err := m.Get(key.Name)
+		if err != nil {
+			return err
+		}
+		if found {
+			for _, home := range homes(key, value) {
+				o.homes[home] = true
+			}
+		}
+	}
+	return nil
+}
+
+// homes are where a name leads by its value in a map.
+func homes(key registry.Key, value string) []account.Destination {
+	if key.Address {
+		list, err := account.ParseDestinations(value)
+		if err != nil {
+			return nil
+		}
+		return list
+	}
+	l, err := account.ParseLocation(key.Name, value)
+	if err != nil {
+		return nil
+	}
+	return []account.Destination{{Mailbox: l.Mailbox, Store: l.Store}}
+}
+
+// namesOf touches every name that leads to one of the homes.
+func (o *only) namesOf() error {
+	mailboxes := map[string]bool{}
+	values := map[string]bool{}
+	for home := range o.homes {
+		mailboxes[home.Mailbox] = true
+		values[home.String()] = true
+	}
+	err := o.last.login.Records(func(key, value string) error {
+		// Most values are a store alone, and then the key is the mailbox.
+		if !mailboxes[key] && strings.IndexByte(value, '@') < 0 {
+			return nil
+		}
+		return o.touchIfHome(registry.Key{Name: key}, value)
+	})
+	if err != nil {
+		return err
+	}
+	return o.last.address.Records(func(key, value string) error {
+		if !values[value] && strings.IndexByte(value, ' ') < 0 {
+			return nil
+		}
+		return o.touchIfHome(registry.Key{Address: true, Name: key}, value)
+	})
+}
+
+func (o *only) touchIfHome(key registry.Key, value string) error {
+	for _, home := range homes(key, value) {
+		if o.homes[home] {
+			o.touch(key)
+		}
+	}
+	return nil
+}
+
+// names are what the directory is asked for: who claims a touched name, and
+// who holds one by a standard address that no search can find.
+func (o *only) names() directory.Names {
+	var names directory.Names
+	for key := range o.touched {
+		if key.Address {
+			names.Addresses = append(names.Addresses, key.Name)
+		} else {
+			names.Logins = append(names.Logins, key.Name)
+		}
+	}
+	for home := range o.homes {
+		if home.Store != "" {
+			names.Mailboxes = append(names.Mailboxes, home.Mailbox)
+		}
+	}
+	return names
+}
+
+// publish decides, and amends the maps.
+func (o *only) publish(writer *mapfile.Writer) error {
+	started := time.Now()
+	few := roster.New(o.conf.Maps)
+	defer few.Close()
+	wanted := func(address bool, key string) bool { return o.touched[registry.Key{Address: address, Name: key}] }
+	for _, a := range o.found {
+		kept, err := o.standing(a)
+		if err != nil {
+			return err
+		}
+		if err := few.AddSome(kept, wanted); err != nil {
+			return err
+		}
+	}
+	for _, outcome := range o.faulty {
+		few.Skip(outcome.Account.Source, outcome.Skip.Reason, outcome.Skip.Detail)
+	}
+	report, changes, err := decide(few, o.last, o.touched)
+	if err != nil {
+		return err
+	}
+	before := o.last.login.Story()
+	report.Source, report.Started, report.Seconds = before.Source, started, time.Since(started).Seconds()
+	report.Position, report.Accounts = before.Position, before.Accounts
+	doubts := roster.Report{Accounts: o.conf.Limits.MinAccounts, Logins: report.Logins, Addresses: report.Addresses}
+	doubts.Logins.Before, doubts.Addresses.Before = before.Records, o.last.address.Story().Records
+	doubts.Judge(o.conf.Limits.MinAccounts, float64(o.conf.Limits.MaxShrink))
+	if o.at.Before(directory.Position(before.Position)) {
+		doubts.Doubt("the directory is older than the last maps: it is at %s, they were made at %s", o.at, before.Position)
+	}
+	if len(doubts.Doubts) > 0 && !o.force {
+		return sysexits.DataErr.Errorf("%s; maps not changed: if it is meant so, use --force", strings.Join(doubts.Doubts, "; "))
+	}
+	if o.dryRun {
+		for _, c := range slices.Concat(changes.login, changes.address) {
+			fmt.Println(describe(c))
+		}
+		return nil
+	}
+	story := o.story(report)
+	story.Conflicts = before.Conflicts
+	if report.Published, err = o.amend(writer, o.last, story, changes); err != nil {
+		return err
+	}
+	return o.tell(report)
+}
+
+// standing leaves an account only those standard addresses that it has: that
+// nobody else's template makes the same one, only reading all can tell.
+func (o *only) standing(a account.Account) (account.Account, error) {
+	var kept []string
+	for _, address := range a.Derived {
+		value, found, err := o.last.address.Get(address)
+		if err != nil {
+			return a, err
+		}
+		if found && slices.ContainsFunc(homes(registry.Key{Address: true, Name: address}, value), func(d account.Destination) bool {
+			return d.Mailbox == a.Location.Mailbox
+		}) {
+			kept = append(kept, address)
+		}
+	}
+	a.Derived = kept
+	return a, nil
+}

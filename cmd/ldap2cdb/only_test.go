@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+
+	"postern/internal/mapfile"
+	"postern/internal/slapd"
+)
+
+func TestOnly(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(60)})
+	dir := t.TempDir()
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir, "--standard-address", "{givenName:1}{sn}@example.org"}
+	if status, stderr := tool(t, append(args, "--only", "(uid=u1)")...); status != 66 || !strings.Contains(stderr, "no maps yet") {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+	if status, stderr := tool(t, args...); status != 0 {
+		t.Fatal(stderr)
+	}
+	// each makes changes in the directory, looks at some of it only, and
+	// compares with what looking at all makes.
+	login, address := recordsOf(t, dir, mapfile.Login), recordsOf(t, dir, mapfile.Address)
+	for _, test := range []struct {
+		name, ldif, only string
+		login, address   map[string]string // "" is gone
+	}{
+		{"moved", change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"), "(uid=u1)",
+			map[string]string{"u1": "imap1.example.org"},
+			map[string]string{"u1@example.org": "u1@imap1.example.org", "unumber1@example.org": "u1@imap1.example.org"}},
+		{"gone", "dn: uid=u2,ou=people,dc=example,dc=org\nchangetype: delete\n", "(uid=U2)",
+			map[string]string{"u2": ""}, map[string]string{"u2@example.org": "", "unumber2@example.org": ""}},
+		{"gone, by address", "dn: uid=u3,ou=people,dc=example,dc=org\nchangetype: delete\n", "(|(mail=x)(mailLocalAddress=u3@example.org))",
+			map[string]string{"u3": ""}, map[string]string{"u3@example.org": "", "unumber3@example.org": ""}},
+		{"another address", change("u4", "replace: mailLocalAddress\nmailLocalAddress: four@example.org\n"), "(uid=u4)",
+			nil, map[string]string{"u4@example.org": "", "four@example.org": "u4@imap1.example.org"}},
+		{"new", strings.Replace(slapd.Person("new", "N", "Ew", "imap1.example.org", "new@example.org"), "objectClass", "changetype: add\nobjectClass", 1), "(uid=new)",
+			map[string]string{"new": "imap1.example.org"}, map[string]string{"new@example.org": "new@imap1.example.org"}},
+		{"claims another's address: it stays his", change("u5", "add: mailLocalAddress\nmailLocalAddress: u6@example.org\n"), "(uid=u5)", nil, nil},
+		{"and is the claimant's when the other lets go", change("u6", "replace: mailLocalAddress\nmailLocalAddress: six@example.org\n"), "(uid=u6)",
+			nil, map[string]string{"u6@example.org": "u5@imap2.example.org", "six@example.org": "u6@imap1.example.org"}},
+		{"claims another's standard address: a claim beats it", change("u7", "add: mailLocalAddress\nmailLocalAddress: unumber8@example.org\n"), "(uid=u7)",
+			nil, map[string]string{"unumber8@example.org": "u7@imap2.example.org"}},
+		{"store unknown", change("u9", "replace: mailHost\nmailHost: no host\n"), "(uid=u9)",
+			map[string]string{"u9": ""}, map[string]string{"u9@example.org": "", "unumber9@example.org": ""}},
+		{"no change", "", "(uid=u10)", nil, nil},
+		{"nobody", "", "(uid=nobody)", nil, nil},
+	} {
+		if test.ldif != "" {
+			server.Modify(test.ldif)
+		}
+		status, stderr := tool(t, append(args, "--only", test.only)...)
+		if status != 0 {
+			t.Fatalf("%s: exit status %d, %s", test.name, status, stderr)
+		}
+		if test.name == "store unknown" && !strings.Contains(stderr, `store "no host" is not a host name`) {
+			t.Errorf("%s: said %q", test.name, stderr)
+		}
+		for to, some := range map[*map[string]string]map[string]string{&login: test.login, &address: test.address} {
+			for key, value := range some {
+				if (*to)[key] = value; value == "" {
+					delete(*to, key)
+				}
+			}
+		}
+		if got := recordsOf(t, dir, mapfile.Login); !maps.Equal(got, login) {
+			t.Fatalf("%s:\n got %v\nwant %v", test.name, got, login)
+		}
+		if got := recordsOf(t, dir, mapfile.Address); !maps.Equal(got, address) {
+			t.Fatalf("%s:\n got %v\nwant %v", test.name, got, address)
+		}
+	}
+	if status, stderr := tool(t, append(args, "--only", "(uid=")...); status != 64 || !strings.Contains(stderr, `filter "(uid="`) {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+	// Most of them at once is doubtful here, too.
+	var gone strings.Builder
+	for i := 20; i < 40; i++ {
+		fmt.Fprintf(&gone, "dn: uid=u%d,ou=people,dc=example,dc=org\nchangetype: delete\n\n", i)
+	}
+	before := snapshot(t, dir)
+	server.Modify(gone.String())
+	var all strings.Builder
+	for i := 20; i < 40; i++ {
+		fmt.Fprintf(&all, "(uid=u%d)", i)
+	}
+	if status, stderr := tool(t, append(args, "--only", "(|"+all.String()+")")...); status != 65 || !strings.Contains(stderr, "the login map would lose 20 of its") {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+	if !maps.Equal(before, snapshot(t, dir)) {
+		t.Error("the maps have changed")
+	}
+}
