@@ -84,11 +84,8 @@ const (
 // pass copies until the direction ends, and tells why it did before it passes
 // the end on: what follows of that is not the reason.
 func (d *direction) pass(ahead []byte, reason chan<- string) {
-	n, err := d.to.Write(ahead)
-	d.moved = int64(n)
-	if err != nil {
-		err = &writeError{err}
-	} else {
+	err := d.hurry(ahead)
+	if err == nil {
 		err = d.copy()
 	}
 	// Whichever connection broke, a client that is gone ends the session;
@@ -112,6 +109,20 @@ func (d *direction) pass(ahead []byte, reason chan<- string) {
 		closeWrite(d.to)
 		d.other.linger()
 	}
+}
+
+// hurry writes what was read ahead. Without any there is nothing to write: a
+// write of no octets would take the connection's error away from its reader.
+func (d *direction) hurry(ahead []byte) error {
+	if len(ahead) == 0 {
+		return nil
+	}
+	n, err := d.to.Write(ahead)
+	d.moved = int64(n)
+	if err != nil {
+		return &writeError{err}
+	}
+	return nil
 }
 
 type writeError struct{ error }
