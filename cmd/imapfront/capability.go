@@ -146,7 +146,7 @@ func ask(ctx context.Context, stores *stores, hosts []account.Location) (answers
 		all.Go(func() {
 			defer func() { <-free }()
 			var caps imap.Capabilities
-			target, err := stores.at(where)
+			target, err := stores.at("imap", where)
 			if err == nil {
 				caps, err = target.Probe(ctx, store.IMAP)
 			}

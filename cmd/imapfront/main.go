@@ -39,8 +39,8 @@ connection that it is given; with --listen it serves by itself:
 	stores := storeFlags()
 	app.Flags = append(app.Flags, stores...)
 	app.Flags = append(app.Flags,
-		&cli.StringSliceFlag{Name: "listen", Usage: "serve by itself on `URL`: imap://host:port, imaps://host:port; may be repeated"},
-		&cli.StringFlag{Name: "inetd", Usage: "serve standard input, speaking `PROTOCOL`: imap or imaps"},
+		&cli.StringSliceFlag{Name: "listen", Usage: "serve by itself on `URL`: imap://host:port, also imaps, pop3, pop3s, sieve; may be repeated"},
+		&cli.StringFlag{Name: "inetd", Usage: "serve standard input, speaking `PROTOCOL`: imap, imaps, pop3, pop3s or sieve"},
 		&cli.StringFlag{Name: "cert", Usage: "certificate chain, PEM `FILE`"},
 		&cli.StringFlag{Name: "key", Usage: "its key, PEM `FILE`"},
 		&cli.BoolFlag{Name: "allow-plaintext", Usage: "take passwords without TLS"},

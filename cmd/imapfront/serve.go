@@ -205,7 +205,10 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 		Exempt:         f.ExemptNetworks,
 		Trusted:        f.TrustedNetworks,
 		Strict:         f.Strict,
-		Log:            log,
+
+		SieveExtensions: f.Sieve,
+
+		Log: log,
 	}
 	front.TLS, err = serverTLS(f, one)
 	if f.ClientCAFile != "" {

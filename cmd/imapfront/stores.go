@@ -77,15 +77,24 @@ func (s *stores) read(how config.Store) error {
 	return nil
 }
 
-// at returns the store of a location. The map picks among the stores that the
-// configuration allows, and adds none.
-func (s *stores) at(where account.Location) (*store.Store, error) {
+// at returns the store of a location, for a protocol. The map picks among the
+// stores that the configuration allows, and adds none. A port in it is that of
+// IMAP.
+func (s *stores) at(protocol string, where account.Location) (*store.Store, error) {
 	how, allowed := s.conf.StoreNamed(where.Store)
 	if !allowed {
 		return nil, fmt.Errorf("store %q is in the map, but postern.conf does not allow it", where.Store)
 	}
 	port := how.Port
-	if where.Port != 0 {
+	switch {
+	case protocol == "pop3":
+		port = how.POP3Port
+	case protocol == "sieve":
+		port = how.SievePort
+		if how.TLS == config.TLSImplicit {
+			how.TLS = config.TLSStartTLS // RFC 5804 has no other
+		}
+	case where.Port != 0:
 		port = where.Port
 	}
 	target := &store.Store{

@@ -93,6 +93,7 @@ type Frontend struct {
 	ClientName     string        `toml:"client-name"`     // email, common-name: what of it is the login name
 	AllowPlaintext bool          `toml:"allow-plaintext"` // passwords without TLS
 	Capabilities   []string      // fixed list instead of what store.cdb says
+	Sieve          []string      // Sieve extensions that all stores have
 	Strict         bool          // end a login at a store that lacks what its client was told
 
 	ProxyNetworks   []netip.Prefix `toml:"proxy-networks"`   // who has to send a PROXY header
@@ -133,6 +134,8 @@ type Route struct {
 type Store struct {
 	Address   string // host or IP address to connect to; empty: the store's name
 	Port      int    // 0: 143, or 993 where TLS is "tls"
+	POP3Port  int    `toml:"pop3-port"`  // 0: 110, or 995
+	SievePort int    `toml:"sieve-port"` // 0: 4190
 	TLS       string // none, starttls, tls
 	CAFile    string `toml:"ca-file"` // empty: the system's
 	Transport string // Postfix's transport:nexthop for this store
@@ -270,6 +273,10 @@ func (c *Config) decodeStores(meta toml.MetaData, tables map[string]toml.Primiti
 			into = new(noAddress)
 		case "port":
 			into = &c.Store.Port
+		case "pop3-port":
+			into = &c.Store.POP3Port
+		case "sieve-port":
+			into = &c.Store.SievePort
 		case "tls":
 			into = &c.Store.TLS
 		case "ca-file":
@@ -384,8 +391,10 @@ func (s Store) check() error {
 	default:
 		return fmt.Errorf("tls = %q: must be none, starttls or tls", s.TLS)
 	}
-	if s.Port < 0 || s.Port > 65535 {
-		return fmt.Errorf("port = %d: must be 1 to 65535", s.Port)
+	for name, port := range map[string]int{"port": s.Port, "pop3-port": s.POP3Port, "sieve-port": s.SievePort} {
+		if port < 0 || port > 65535 {
+			return fmt.Errorf("%s = %d: must be 1 to 65535", name, port)
+		}
 	}
 	if s.ProxyProtocol != "" && s.ProxyProtocol != "v1" && s.ProxyProtocol != "v2" {
 		return fmt.Errorf("proxy-protocol = %q: must be v1 or v2", s.ProxyProtocol)
@@ -416,11 +425,14 @@ func (c *Config) StoreNamed(name string) (Store, bool) {
 	if store.Address == "" {
 		store.Address = name
 	}
-	if store.Port == 0 {
-		store.Port = 143
+	port := func(set, clear, implicit int) int {
 		if store.TLS == TLSImplicit {
-			store.Port = 993
+			clear = implicit
 		}
+		return cmp.Or(set, clear)
 	}
+	store.Port = port(store.Port, 143, 993)
+	store.POP3Port = port(store.POP3Port, 110, 995)
+	store.SievePort = cmp.Or(store.SievePort, 4190)
 	return store, known
 }

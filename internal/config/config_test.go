@@ -47,10 +47,10 @@ port = 1430
 		want  Store
 		known bool
 	}{
-		{"imap1.example.org", Store{Address: "127.0.0.2", Port: 993, TLS: TLSImplicit, Trusted: true}, true},
-		{"imap2.example.org", Store{Address: "imap2.example.org", Port: 1430, TLS: TLSNone}, true},
-		{"x.lab.example.org", Store{Address: "x.lab.example.org", Port: 993, TLS: TLSImplicit}, true},
-		{"evil.example.com", Store{Address: "evil.example.com", Port: 993, TLS: TLSImplicit}, false},
+		{"imap1.example.org", Store{Address: "127.0.0.2", Port: 993, POP3Port: 995, SievePort: 4190, TLS: TLSImplicit, Trusted: true}, true},
+		{"imap2.example.org", Store{Address: "imap2.example.org", Port: 1430, POP3Port: 110, SievePort: 4190, TLS: TLSNone}, true},
+		{"x.lab.example.org", Store{Address: "x.lab.example.org", Port: 993, POP3Port: 995, SievePort: 4190, TLS: TLSImplicit}, true},
+		{"evil.example.com", Store{Address: "evil.example.com", Port: 993, POP3Port: 995, SievePort: 4190, TLS: TLSImplicit}, false},
 	} {
 		if got, known := c.StoreNamed(test.name); got != test.want || known != test.known {
 			t.Errorf("%s: got %+v %v, want %+v %v", test.name, got, known, test.want, test.known)
@@ -84,6 +84,7 @@ func TestRefused(t *testing.T) {
 		{"[frontend]\nmin-tls = \"1.0\"", `frontend.min-tls = "1.0"`},
 		{"[frontend]\nclient-name = \"dn\"", `frontend.client-name = "dn"`},
 		{"[frontend]\nproxy-networks = [\"10.0.0.1\"]", `no '/'`},
+		{"[store]\nsieve-port = -1", `sieve-port = -1: must be`},
 		{"[store]\nproxy-protocol = \"v3\"", `proxy-protocol = "v3"`},
 		{"[store.\"a.b\"]\npin = \"abcd\"", `store."a.b": pin = "abcd"`},
 		{"[store]\nadmin = \"x\"", `admin and admin-password-file`},

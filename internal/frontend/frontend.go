@@ -38,9 +38,9 @@ type Frontend struct {
 	*Shared
 
 	Users  Users
-	Stores func(account.Location) (*store.Store, error) // an error: no such store is allowed
+	Stores func(protocol string, where account.Location) (*store.Store, error) // an error: no such store is allowed
 
-	TLS            *tls.Config // nil: no certificate, so no TLS
+	TLS            *tls.Config // nil: no certificate, so no TLS; without NextProtos
 	AllowPlaintext bool        // passwords without TLS
 
 	// ClientName tells whose certificate a client has shown, or "" if nobody's.
@@ -50,6 +50,8 @@ type Frontend struct {
 	// Capabilities returns what all stores have, or a list that the
 	// administrator has fixed.
 	Capabilities func() imap.Capabilities
+
+	SieveExtensions []string // what all stores can do with Sieve
 
 	LoginTime    time.Duration // from the greeting to the end of the login
 	FailureDelay time.Duration // after which a login is refused, whatever the reason
@@ -64,6 +66,9 @@ type Frontend struct {
 	Strict  bool           // refuse a login at a store that lacks what was promised
 
 	Log *slog.Logger
+
+	mu    sync.Mutex
+	named map[string]*tls.Config // by protocol
 }
 
 var errShutdown = errors.New("shutdown")

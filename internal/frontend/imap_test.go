@@ -823,7 +823,7 @@ func TestUnreachableStore(t *testing.T) {
 func TestStoreThatIsNotAllowed(t *testing.T) {
 	c := newSite(t, func(s *site) {
 		s.people["joe"] = "evil.example.org"
-		s.Stores = func(account.Location) (*store.Store, error) { return nil, fmt.Errorf("not allowed") }
+		s.Stores = func(_ string, _ account.Location) (*store.Store, error) { return nil, fmt.Errorf("not allowed") }
 	}).client()
 	c.send("a LOGIN joe x\r\n")
 	c.want("a " + down)

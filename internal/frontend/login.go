@@ -180,7 +180,7 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 	case where.Flags&account.Hold != 0:
 		return nil, unavailable, errHold
 	}
-	target, err := s.Stores(where)
+	target, err := s.Stores(s.name, where)
 	if err != nil {
 		return nil, unavailable, err
 	}

@@ -94,7 +94,7 @@ func TestRule4_8_External(t *testing.T) {
 		s.TLS.ClientAuth = tls.VerifyClientCertIfGiven
 		s.TLS.ClientCAs = clientTLS().RootCAs
 		s.ClientName = func(cert *x509.Certificate) string { return "Joe" }
-		s.Stores = func(where account.Location) (*store.Store, error) {
+		s.Stores = func(_ string, where account.Location) (*store.Store, error) {
 			target := clearStore(where)
 			target.Admin, target.AdminPassword = "front", []byte("key")
 			return target, nil
@@ -136,8 +136,8 @@ func TestRule4_8_External(t *testing.T) {
 }
 
 // secureStore is reached by TLS, and verified.
-func secureStore(how store.Security, name string) func(account.Location) (*store.Store, error) {
-	return func(where account.Location) (*store.Store, error) {
+func secureStore(how store.Security, name string) func(_ string, _ account.Location) (*store.Store, error) {
+	return func(_ string, where account.Location) (*store.Store, error) {
 		target := clearStore(where)
 		target.Security = how
 		target.TLS = clientTLS()

@@ -120,7 +120,27 @@ func (f *Frontend) session(ctx, relays context.Context, conn listener.Conn, sche
 }
 
 // protocols are those that a session can speak, by their schemes.
-var protocols = map[string]func(*session) protocol{"imap": newIMAP}
+var protocols = map[string]func(*session) protocol{"imap": newIMAP, "pop3": newPOP3, "sieve": newSieve}
+
+// tlsFor returns the settings of TLS for a protocol. They are made once, for they
+// hold the keys of the tickets that later connections come back with.
+func (f *Frontend) tlsFor(name string) *tls.Config {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.named == nil {
+		f.named = map[string]*tls.Config{}
+	}
+	if f.named[name] == nil {
+		f.named[name] = f.TLS.Clone()
+		f.named[name].NextProtos = []string{alpn[name]}
+	}
+	return f.named[name]
+}
+
+// alpn are the names of protocols in TLS, by IANA's registry. A client that
+// names others and not this one was led here from another port, and is refused
+// (RFC 7301 3.2).
+var alpn = map[string]string{"imap": "imap", "pop3": "pop3", "sieve": "managesieve"}
 
 // address is for people: nothing where there is none, as under a pipe.
 func address(a netip.AddrPort) string {
@@ -218,7 +238,7 @@ func (s *session) introduced(fields map[string]string) {
 	addr("x-connected-ip", "x-connected-port", &s.local)
 	if client != s.client {
 		s.moveTo(client)
-		s.log = s.log.With("origin", address(client))
+		s.log = s.Log.With("session", s.id, "protocol", s.name, "client", address(client))
 	}
 	if hops, err := strconv.Atoi(fields["x-proxy-ttl"]); err == nil && hops > 0 {
 		s.hops = min(hops, maxHops)
@@ -239,7 +259,7 @@ func (s *session) startTLS() bool {
 		s.ended = "no certificate for TLS"
 		return false
 	}
-	conn := tls.Server(&prefixed{s.conn, s.in.take()}, s.TLS)
+	conn := tls.Server(&prefixed{s.conn, s.in.take()}, s.tlsFor(s.name))
 	s.raw.SetDeadline(earlier(s.deadline, time.Now().Add(handshakeTime)))
 	if err := conn.HandshakeContext(s.ctx); err != nil {
 		s.ended = "TLS: " + err.Error()

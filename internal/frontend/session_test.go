@@ -15,8 +15,8 @@ import (
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 
 // storeWith is a store in clear with more settings.
-func storeWith(change func(*store.Store)) func(account.Location) (*store.Store, error) {
-	return func(where account.Location) (*store.Store, error) {
+func storeWith(change func(*store.Store)) func(_ string, _ account.Location) (*store.Store, error) {
+	return func(_ string, where account.Location) (*store.Store, error) {
 		target := clearStore(where)
 		change(target)
 		return target, nil
@@ -73,9 +73,7 @@ func TestRule8_6_OriginByID(t *testing.T) {
 		t.Errorf("got %s", id)
 	}
 	session, _, _ := strings.Cut(id[strings.Index(id, `"x-session-id" "`)+16:], `"`)
-	if !strings.Contains(s.log.String(), "session="+session) {
-		t.Errorf("session %s is not in the log:\n%s", session, s.log)
-	}
+	s.eventually(func() bool { return strings.Contains(s.log.String(), "session="+session) })
 
 	// From a front end that is trusted, it counts.
 	s = newSite(t, func(s *site) { s.people["joe"] = f.value(); s.Stores = trusted; s.Trusted = loopback })

@@ -89,7 +89,7 @@ func newSite(t testing.TB, change func(*site)) *site {
 	s.Frontend = &Frontend{
 		Shared:         NewShared(),
 		Users:          s.people,
-		Stores:         func(where account.Location) (*store.Store, error) { return clearStore(where), nil },
+		Stores:         func(_ string, where account.Location) (*store.Store, error) { return clearStore(where), nil },
 		AllowPlaintext: true,
 		Capabilities:   func() imap.Capabilities { return nil },
 		LoginTime:      patience,
@@ -149,7 +149,7 @@ var certificate = sync.OnceValue(func() tls.Certificate {
 })
 
 func serverTLS() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"imap"}, MinVersion: tls.VersionTLS12}
+	return &tls.Config{Certificates: []tls.Certificate{certificate()}, MinVersion: tls.VersionTLS12}
 }
 
 func clientTLS() *tls.Config {

@@ -147,7 +147,7 @@ func (r *Reader) word(kind func(byte) bool, limit int, missing string) ([]byte, 
 		if c, ok = r.next(); !ok {
 			return nil, false
 		}
-		word = push(word, c)
+		word = Push(word, c)
 	}
 	if len(word) == 0 {
 		return nil, r.fail(SyntaxError(missing))
@@ -259,7 +259,7 @@ func (r *Reader) quoted(into *[]byte, limit int) bool {
 		if len(text) == limit {
 			return r.fail(ErrTooLong)
 		}
-		text = push(text, c)
+		text = Push(text, c)
 	}
 }
 
@@ -300,7 +300,7 @@ func (r *Reader) literal(into *[]byte, limit int) bool {
 		if err != nil {
 			return r.fail(err)
 		}
-		text = push(text, c)
+		text = Push(text, c)
 	}
 	if bytes.IndexByte(text, 0) >= 0 {
 		return r.fail(SyntaxError("NUL is not allowed"))
@@ -309,8 +309,8 @@ func (r *Reader) literal(into *[]byte, limit int) bool {
 	return true
 }
 
-// push is append that leaves no copy behind: it may be a password.
-func push(text []byte, c byte) []byte {
+// Push is append that leaves no copy behind: it may be a password.
+func Push(text []byte, c byte) []byte {
 	if len(text) == cap(text) {
 		larger := make([]byte, len(text), 2*cap(text)+64)
 		copy(larger, text)

@@ -52,7 +52,7 @@ func (r Response) Capabilities() (Capabilities, bool) {
 	return ParseCapabilities(args), ok
 }
 
-var errGarbage = errors.New("not an IMAP response")
+var errGarbage = errors.New("not a line of the protocol")
 
 // ReadResponse reads one response. Of budget it takes as many octets as the
 // response has: a store that never comes to its point is cut off.
@@ -60,7 +60,7 @@ func ReadResponse(r *bufio.Reader, budget *int) (Response, error) {
 	var raw []byte
 	for {
 		start := len(raw)
-		line, err := readLine(r, budget)
+		line, err := ReadLine(r, budget)
 		raw = append(raw, line...)
 		if err != nil {
 			return Response{}, err
@@ -82,9 +82,9 @@ func ReadResponse(r *bufio.Reader, budget *int) (Response, error) {
 	return parseResponse(raw)
 }
 
-// readLine reads a line with its CRLF. Stores send no bare LF; where one came
+// ReadLine reads a line with its CRLF. Stores send no bare LF; where one came
 // anyway, store and client would take different things for lines.
-func readLine(r *bufio.Reader, budget *int) ([]byte, error) {
+func ReadLine(r *bufio.Reader, budget *int) ([]byte, error) {
 	var line []byte
 	for {
 		part, err := r.ReadSlice('\n')

@@ -17,7 +17,7 @@ import (
 
 // Ports that a scheme has unless one is named, RFC 6335's registry. An "s" at
 // the end is for TLS from the first octet.
-var Ports = map[string]string{"imap": "143", "imaps": "993"}
+var Ports = map[string]string{"imap": "143", "imaps": "993", "pop3": "110", "pop3s": "995", "sieve": "4190"}
 
 // A Listener is where connections of one protocol come from.
 type Listener struct {
@@ -100,7 +100,7 @@ func parse(text string) (scheme, addr string, err error) {
 	}
 	port, known := Ports[u.Scheme]
 	if !known || u.Opaque != "" || u.Path != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return "", "", sysexits.Usage.Errorf("listen %q: must be as imap://host:port or imaps://host:port", text)
+		return "", "", sysexits.Usage.Errorf("listen %q: must be as imap://host:port; also imaps, pop3, pop3s, sieve", text)
 	}
 	if u.Port() != "" {
 		port = u.Port()

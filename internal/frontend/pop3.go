@@ -1,0 +1,273 @@
+package frontend
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"postern/internal/imap"
+	"postern/internal/store"
+)
+
+// maxPOP3Line bounds a command in octets, with its CRLF. RFC 2449 4 has 255;
+// tokens have grown since.
+const maxPOP3Line = imap.MaxSASL
+
+// pop3Session is the AUTHORIZATION state of POP3: RFC 1939 section 4, RFC 2449
+// (CAPA), RFC 2595 (STLS), RFC 5034 (AUTH).
+type pop3Session struct {
+	*session
+	name []byte // of USER, for the PASS behind it
+}
+
+// pop3Commands is what a client may say before its login. What follows the
+// name comes without the space between.
+var pop3Commands = map[string]struct {
+	run      func(*pop3Session, []byte)
+	argument argument
+}{
+	"CAPA": {(*pop3Session).capa, noArgument},
+	"QUIT": {(*pop3Session).quit, noArgument},
+	"STLS": {(*pop3Session).stls, noArgument},
+	"USER": {(*pop3Session).userCommand, needsArgument},
+	"PASS": {(*pop3Session).pass, needsArgument},
+	"AUTH": {(*pop3Session).auth, mayHaveArgument},
+}
+
+type argument uint8
+
+const (
+	noArgument argument = iota
+	needsArgument
+	mayHaveArgument
+)
+
+func newPOP3(s *session) protocol { return &pop3Session{session: s} }
+
+func (p *pop3Session) store() store.Protocol { return store.POP3 }
+
+func (p *pop3Session) greet() { p.write("+OK Ready\r\n") }
+
+func (p *pop3Session) goodbye(code, text string) {
+	if code == "UNAVAILABLE" || code == "LIMIT" {
+		text = "[SYS/TEMP] " + text
+	}
+	p.write("-ERR %s\r\n", text)
+}
+
+var errLine = errors.New("malformed line")
+
+// line reads a line without its end. One that is too long, or has octets in it
+// that no line may have, is read to its end and refused.
+func (p *pop3Session) line() ([]byte, error) {
+	var line []byte
+	for n := 0; ; n++ {
+		c, err := p.in.ReadByte()
+		switch {
+		case err != nil:
+			return nil, err
+		case n > imap.MaxSkip:
+			return nil, imap.ErrTooBig
+		case c == '\n':
+			text, _ := bytes.CutSuffix(line, []byte("\r"))
+			if n >= maxPOP3Line || bytes.ContainsAny(text, "\x00\r") {
+				return nil, errLine
+			}
+			return text, nil
+		case n < maxPOP3Line:
+			line = imap.Push(line, c)
+		}
+	}
+}
+
+func (p *pop3Session) command() {
+	line, err := p.line()
+	defer clear(line)
+	switch {
+	case err == errLine:
+		p.err("Malformed line")
+		p.fault()
+		return
+	case err != nil:
+		p.lost(err)
+		return
+	}
+	name, rest, spaced := bytes.Cut(line, []byte(" "))
+	command, known := pop3Commands[strings.ToUpper(string(name))]
+	switch {
+	case !known && slices.Contains(httpVerbs, string(name)):
+		p.dismiss("not a POP3 client", "", "This is a POP3 server")
+	case !known, spaced && command.argument == noArgument, len(rest) == 0 && (spaced || command.argument == needsArgument):
+		p.err("Not a command of this state")
+		p.fault()
+	default:
+		command.run(p, rest)
+	}
+}
+
+func (p *pop3Session) err(text string) { p.write("-ERR %s\r\n", text) }
+
+// no is a failure in the codes of POP3: RFC 2449 8 and RFC 3206.
+func (p *pop3Session) no(f *failure) {
+	switch f.code {
+	case "AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED":
+		p.err("[AUTH] " + f.text)
+	case "UNAVAILABLE", "LIMIT":
+		p.err("[SYS/TEMP] " + f.text)
+	case "INUSE":
+		p.err("[IN-USE] " + f.text)
+	case "PRIVACYREQUIRED":
+		p.err(f.text)
+	default:
+		p.err("[SYS/PERM] " + f.text)
+	}
+}
+
+func (p *pop3Session) capa([]byte) {
+	p.write("+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n")
+	if p.canStartTLS() {
+		p.write("STLS\r\n")
+	}
+	if p.private() {
+		p.write("USER\r\n")
+	}
+	if names := p.offered(); len(names) > 0 {
+		p.write("SASL %s\r\n", strings.Join(names, " "))
+	}
+	p.write(".\r\n")
+}
+
+func (p *pop3Session) quit([]byte) {
+	p.write("+OK Bye\r\n")
+	p.ended = "logout"
+}
+
+func (p *pop3Session) stls([]byte) {
+	switch {
+	case p.secure:
+		p.err("TLS is on already")
+		p.fault()
+	case !p.canStartTLS():
+		p.err("TLS is not available")
+	default:
+		p.write("+OK Begin TLS\r\n")
+		p.name = nil
+		p.session.startTLS()
+	}
+}
+
+func (p *pop3Session) userCommand(name []byte) {
+	if !p.private() {
+		p.no(needsPrivacy)
+		return
+	}
+	p.name = bytes.Clone(name)
+	p.write("+OK\r\n")
+}
+
+// pass takes all of the rest for the password, spaces and all, RFC 1939 7.
+func (p *pop3Session) pass(password []byte) {
+	switch {
+	case !p.private():
+		p.no(needsPrivacy)
+	case p.name == nil:
+		p.err("USER comes first")
+		p.fault()
+	default:
+		name := string(p.name)
+		p.name = nil
+		p.attempt(credentials{user: name, password: bytes.Clone(password)})
+	}
+}
+
+// auth is RFC 5034. Without an argument some clients ask for a list.
+func (p *pop3Session) auth(rest []byte) {
+	if len(rest) == 0 {
+		p.write("+OK\r\n%s.\r\n", lines(p.offered()))
+		return
+	}
+	name, text, initial := strings.Cut(string(rest), " ")
+	var message []byte
+	if initial {
+		var err error
+		if message, err = fromBase64([]byte(text), true); err != nil {
+			p.err("Invalid base64")
+			p.fault()
+			return
+		}
+	}
+	m, works := p.mechanismNamed(strings.ToUpper(name))
+	switch {
+	case !works:
+		p.err("Mechanism is not supported")
+		return
+	case m.secret && !p.private():
+		p.no(needsPrivacy)
+		return
+	}
+	c, err := m.read(p.session, message, p.ask)
+	defer c.wipe()
+	switch {
+	case err == nil:
+		p.attempt(c)
+	case errors.Is(err, errMessage), errors.Is(err, errLine), errors.Is(err, imap.ErrCancelled):
+		p.err("Authentication was not completed")
+		p.fault()
+	default:
+		p.lost(err)
+	}
+}
+
+func lines(words []string) string {
+	var b strings.Builder
+	for _, word := range words {
+		fmt.Fprintf(&b, "%s\r\n", word)
+	}
+	return b.String()
+}
+
+// fromBase64 decodes a message; "=" alone is the empty initial response.
+func fromBase64(text []byte, initial bool) ([]byte, error) {
+	if initial && string(text) == "=" {
+		return []byte{}, nil
+	}
+	message := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
+	n, err := base64.StdEncoding.Strict().Decode(message, text)
+	if err != nil {
+		return nil, errMessage
+	}
+	return message[:n], nil
+}
+
+func (p *pop3Session) ask(challenge string) ([]byte, error) {
+	p.write("+ %s\r\n", base64.StdEncoding.EncodeToString([]byte(challenge)))
+	line, err := p.line()
+	defer clear(line)
+	switch {
+	case err != nil:
+		return nil, err
+	case string(line) == "*":
+		return nil, imap.ErrCancelled
+	}
+	return fromBase64(line, false)
+}
+
+func (p *pop3Session) attempt(c credentials) {
+	f := p.login(c)
+	if f != nil && f.challenge != nil && p.ended == "" {
+		if _, err := p.ask(string(f.challenge)); err != nil && !errors.Is(err, imap.ErrCancelled) && !errors.Is(err, errMessage) && !errors.Is(err, errLine) {
+			p.lost(err)
+		}
+	}
+	switch {
+	case p.ended != "":
+	case f != nil:
+		p.no(f)
+		p.afterFailure()
+	default:
+		p.write("+OK Logged in\r\n")
+	}
+}

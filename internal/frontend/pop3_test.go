@@ -1,0 +1,123 @@
+package frontend
+
+import (
+	"net"
+	"strings"
+	"testing"
+)
+
+const pop3Caps = "+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nUSER\r\nSASL PLAIN LOGIN\r\n.\r\n"
+
+func pop3(change func(*site)) func(*site) {
+	return func(s *site) {
+		s.addr = "pop3"
+		if change != nil {
+			change(s)
+		}
+	}
+}
+
+// popTalk sends text and a command behind it, and reads the answers to both.
+func (s *site) popTalk(t *testing.T, send, want string) {
+	t.Helper()
+	c := s.client()
+	c.t = t
+	c.send(send + "CAPA\r\n")
+	c.want(want + pop3Caps)
+}
+
+func TestPOP3Commands(t *testing.T) {
+	s := newSite(t, pop3(nil))
+	for _, e := range []exchange{
+		{"capa\r\n", pop3Caps},
+		{"CAPA\n", pop3Caps},
+		{"STAT\r\n", "-ERR Not a command of this state\r\n"},
+		{"\r\n", "-ERR Not a command of this state\r\n"},
+		{"CAPA x\r\n", "-ERR Not a command of this state\r\n"},
+		{"USER\r\n", "-ERR Not a command of this state\r\n"},
+		{"USER \r\n", "-ERR Not a command of this state\r\n"},
+		{"PASS x\r\n", "-ERR USER comes first\r\n"},
+		{"USER j\x00oe\r\n", "-ERR Malformed line\r\n"},
+		{"USER j\roe\r\n", "-ERR Malformed line\r\n"},
+		{"USER " + strings.Repeat("x", 20000) + "\r\n", "-ERR Malformed line\r\n"},
+		{"STLS\r\n", "-ERR TLS is not available\r\n"},
+		{"AUTH\r\n", "+OK\r\nPLAIN\r\nLOGIN\r\n.\r\n"},
+		{"AUTH CRAM-MD5\r\n", "-ERR Mechanism is not supported\r\n"},
+		{"AUTH PLAIN !!\r\n", "-ERR Invalid base64\r\n"},
+		{"AUTH PLAIN\r\n*\r\n", "+ \r\n-ERR Authentication was not completed\r\n"},
+		{"AUTH PLAIN\r\n!!\r\n", "+ \r\n-ERR Authentication was not completed\r\n"},
+		{"AUTH PLAIN =\r\n", "-ERR Authentication was not completed\r\n"},
+		{"USER nobody\r\nPASS a b c\r\n", "+OK\r\n-ERR [AUTH] Authentication failed\r\n"},
+		{"AUTH LOGIN\r\n" + b64("nobody") + "\r\n" + b64("x") + "\r\n", "+ VXNlcm5hbWU6\r\n+ UGFzc3dvcmQ6\r\n-ERR [AUTH] Authentication failed\r\n"},
+	} {
+		s.popTalk(t, e.send, e.want)
+	}
+	c := s.connect()
+	c.send("QUIT\r\nCAPA\r\n")
+	c.wantEnd("+OK Ready\r\n+OK Bye\r\n")
+	c = s.client()
+	c.send("GET / HTTP/1.1\r\n\r\n")
+	c.wantEnd("-ERR This is a POP3 server\r\n")
+	c = s.client()
+	c.send(strings.Repeat("x", 70000))
+	c.wantEnd("-ERR Too long\r\n")
+}
+
+func TestPOP3TLS(t *testing.T) {
+	s := newSite(t, pop3(func(s *site) { s.TLS = serverTLS(); s.AllowPlaintext = false }))
+	c := s.client()
+	c.send("CAPA\r\nUSER joe\r\nAUTH PLAIN\r\nSTLS\r\n")
+	c.want("+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nSTLS\r\n.\r\n" +
+		"-ERR TLS is required to log in\r\n-ERR TLS is required to log in\r\n+OK Begin TLS\r\n")
+	c.startTLS(clientTLS())
+	c.send("CAPA\r\nSTLS\r\nPASS x\r\n")
+	c.want(pop3Caps + "-ERR TLS is on already\r\n-ERR USER comes first\r\n")
+	config := clientTLS()
+	config.NextProtos = []string{"imap"}
+	s = newSite(t, func(s *site) { s.TLS = serverTLS(); s.addr = "pop3s" })
+	if tlsHandshake(s.connect(), config) == nil {
+		t.Error("an IMAP client was let in")
+	}
+}
+
+func TestPOP3Login(t *testing.T) {
+	for _, test := range []struct{ login, script string }{
+		{"USER joe\r\nPASS se cret\r\n", "S: +OK hi <1@x>\nC: CAPA\nS: +OK\nS: USER\nS: SASL PLAIN\nS: .\nC: AUTH PLAIN\nS- + \\r\\n\nC: " + b64("\x00joe\x00se cret") + "\nS: +OK in\necho"},
+		{"AUTH PLAIN " + b64("\x00joe\x00se cret") + "\r\n", "S: +OK hi\nC: CAPA\nS: -ERR what\nC: USER joe\nS: +OK\nC: PASS se cret\nS: +OK in\necho"},
+	} {
+		f := newFakeStore(t, test.script)
+		c := newSite(t, pop3(func(s *site) { s.people["joe"] = f.value() })).client()
+		c.send(test.login + "STAT\r\n")
+		c.want(strings.Repeat("+OK\r\n", strings.Count(test.login, "USER")) + "+OK Logged in\r\nSTAT\r\n")
+		c.conn.(*net.TCPConn).CloseWrite()
+		c.wantEnd("")
+	}
+}
+
+func TestPOP3Answers(t *testing.T) {
+	const start = "S: +OK hi\nC: CAPA\nS: -ERR\nC: USER joe\nS: +OK\nC: PASS secret\n"
+	const popDown = "-ERR [SYS/TEMP] Temporarily unavailable, try again later\r\n"
+	const popFailed = "-ERR [AUTH] Authentication failed\r\n"
+	for script, want := range map[string]string{
+		start + "S: -ERR no":                 popFailed,
+		start + "S: -ERR [AUTH] no":          popFailed,
+		start + "S: -ERR [SYS/TEMP] later":   popDown,
+		start + "S: -ERR [IN-USE] locked":    "-ERR [IN-USE] locked\r\n",
+		start + "S: -ERR [LOGIN-DELAY] wait": "-ERR [SYS/TEMP] wait\r\n",
+		start + "S: -ERR [SYS/PERM] never":   "-ERR [SYS/PERM] never\r\n",
+		start + "S: * OK IMAP":               popDown,
+		start + "S: + go on\nhang":           popDown,
+		start:                                popDown,
+		start + "flood":                      popDown,
+		"S: -ERR overloaded":                 popDown,
+		"S: * OK IMAP\nhang":                 popDown,
+		"S: +OK hi\nC: CAPA\nS: +OK\nflood":  popDown,
+		"S: +OK hi\nC: CAPA\nS: -ERR\nC: USER joe\nS: -ERR no user": popDown,
+	} {
+		f := newFakeStore(t, script)
+		c := newSite(t, pop3(func(s *site) { s.people["joe"] = f.value() })).client()
+		c.send("USER joe\r\nPASS secret\r\nCAPA\r\n")
+		c.want("+OK\r\n" + want + pop3Caps)
+		f.ended()
+	}
+}

@@ -1,0 +1,217 @@
+package frontend
+
+import (
+	"encoding/base64"
+	"errors"
+	"strings"
+
+	"postern/internal/imap"
+	"postern/internal/store"
+)
+
+// Arguments of ManageSieve commands, in octets; RFC 5804 4 has 1024 for a
+// quoted string and leaves literals open.
+const maxSieveName = 1024
+
+// sieveSession is ManageSieve before its login, RFC 5804 section 2. Its grammar
+// is IMAP's without tags, so IMAP's reader reads it.
+type sieveSession struct {
+	*session
+	r *imap.Reader
+}
+
+var sieveCommands = map[string]func(*sieveSession) bool{
+	"AUTHENTICATE": (*sieveSession).authenticate,
+	"STARTTLS":     (*sieveSession).starttls,
+	"CAPABILITY":   (*sieveSession).capability,
+	"NOOP":         (*sieveSession).noop,
+	"LOGOUT":       (*sieveSession).logout,
+}
+
+func newSieve(s *session) protocol {
+	p := &sieveSession{session: s, r: imap.NewReader(source{s})}
+	p.r.Plus = true // there are no other literals from a client
+	p.r.Continue = func() error { return imap.SyntaxError("A literal needs a plus sign") }
+	return p
+}
+
+func (p *sieveSession) store() store.Protocol { return store.Sieve }
+
+func (p *sieveSession) greet() { p.list("Ready") }
+
+// list tells the capabilities, RFC 5804 1.7. What Sieve can do is the stores'
+// matter, and as the administrator says it here; after the login the client
+// asks its own.
+func (p *sieveSession) list(text string) {
+	p.write("\"IMPLEMENTATION\" \"postern\"\r\n\"VERSION\" \"1.0\"\r\n\"SIEVE\" \"%s\"\r\n\"SASL\" \"%s\"\r\n",
+		strings.Join(p.SieveExtensions, " "), strings.Join(p.offered(), " "))
+	if p.canStartTLS() {
+		p.write("\"STARTTLS\"\r\n")
+	}
+	p.write("OK \"%s\"\r\n", text)
+}
+
+func (p *sieveSession) goodbye(code, text string) {
+	if code == "UNAVAILABLE" || code == "LIMIT" {
+		p.write("BYE (TRYLATER) \"%s\"\r\n", text)
+	} else {
+		p.write("BYE \"%s\"\r\n", text)
+	}
+}
+
+func (p *sieveSession) command() {
+	p.r.Next()
+	name, ok := p.r.Atom()
+	run, known := sieveCommands[name]
+	switch {
+	case ok && known:
+		ok = run(p)
+	case ok:
+		p.r.Fail(imap.SyntaxError("Not a command of this state"))
+		ok = false
+	}
+	if !ok {
+		p.refuse()
+	}
+}
+
+func (p *sieveSession) refuse() {
+	cause := p.r.Err()
+	if err := p.r.Skip(); err != nil {
+		p.lost(err)
+		return
+	}
+	p.write("NO \"%v\"\r\n", cause)
+	p.fault()
+}
+
+// no is a failure in the codes of RFC 5804 1.3.
+func (p *sieveSession) no(f *failure) {
+	code := ""
+	switch f.code {
+	case "UNAVAILABLE", "LIMIT", "INUSE":
+		code = "(TRYLATER) "
+	case "PRIVACYREQUIRED":
+		code = "(ENCRYPT-NEEDED) "
+	}
+	p.write("NO %s\"%s\"\r\n", code, strings.NewReplacer(`\`, "?", `"`, "'").Replace(f.text))
+}
+
+func (p *sieveSession) capability() bool {
+	if !p.r.CRLF() {
+		return false
+	}
+	p.list("Done")
+	return true
+}
+
+// noop gives its argument back, as the client asks it to: RFC 5804 2.13.
+func (p *sieveSession) noop() bool {
+	var tag []byte
+	if p.r.TrySP() && !p.r.String(&tag, maxSieveName) || !p.r.CRLF() {
+		return false
+	}
+	if tag == nil {
+		p.write("OK \"Done\"\r\n")
+		return true
+	}
+	p.write("OK (TAG {%d}\r\n%s) \"Done\"\r\n", len(tag), tag)
+	return true
+}
+
+func (p *sieveSession) logout() bool {
+	if !p.r.CRLF() {
+		return false
+	}
+	p.write("OK \"Bye\"\r\n")
+	p.ended = "logout"
+	return true
+}
+
+func (p *sieveSession) starttls() bool {
+	switch {
+	case !p.r.CRLF():
+		return false
+	case p.secure:
+		p.write("NO \"TLS is on already\"\r\n")
+		p.fault()
+	case !p.canStartTLS():
+		p.write("NO \"TLS is not available\"\r\n")
+	default:
+		p.write("OK \"Begin TLS\"\r\n")
+		if p.session.startTLS() {
+			p.list("TLS is on") // unasked, RFC 5804 2.2
+		}
+	}
+	return true
+}
+
+func (p *sieveSession) authenticate() bool {
+	var name, text []byte
+	defer func() { clear(text) }()
+	if !p.r.SP() || !p.r.String(&name, maxSieveName) || p.r.TrySP() && !p.r.String(&text, imap.MaxSASL) || !p.r.CRLF() {
+		return false
+	}
+	m, works := p.mechanismNamed(strings.ToUpper(string(name)))
+	switch {
+	case !works:
+		p.write("NO \"Mechanism is not supported\"\r\n")
+		return true
+	case m.secret && !p.private():
+		p.no(needsPrivacy)
+		return true
+	}
+	var message []byte
+	var err error
+	if text != nil {
+		message, err = fromBase64(text, true)
+	}
+	var c credentials
+	if err == nil {
+		c, err = m.read(p.session, message, p.ask)
+		defer c.wipe()
+	}
+	switch {
+	case err == nil:
+		p.attempt(c)
+	case errors.Is(err, errMessage), errors.Is(err, imap.ErrCancelled):
+		p.write("NO \"Authentication was not completed\"\r\n")
+		p.fault()
+	default:
+		return false
+	}
+	return true
+}
+
+// ask sends a challenge as a string, and reads the answer as one.
+func (p *sieveSession) ask(challenge string) ([]byte, error) {
+	p.write("\"%s\"\r\n", base64.StdEncoding.EncodeToString([]byte(challenge)))
+	p.r.Next()
+	var text []byte
+	defer func() { clear(text) }()
+	if !p.r.String(&text, imap.MaxSASL) || !p.r.CRLF() {
+		return nil, p.r.Err()
+	}
+	if string(text) == "*" {
+		return nil, imap.ErrCancelled
+	}
+	return fromBase64(text, false)
+}
+
+func (p *sieveSession) attempt(c credentials) {
+	f := p.login(c)
+	if f != nil && f.challenge != nil && p.ended == "" {
+		if _, err := p.ask(string(f.challenge)); err != nil && !errors.Is(err, imap.ErrCancelled) && !errors.Is(err, errMessage) {
+			p.refuse()
+			return
+		}
+	}
+	switch {
+	case p.ended != "":
+	case f != nil:
+		p.no(f)
+		p.afterFailure()
+	default:
+		p.write("OK \"Logged in\"\r\n")
+	}
+}
