@@ -1,6 +1,11 @@
 // Package relay passes octets between two connections. It knows no protocol:
 // what passes is never looked at, so it can be anything, and nothing is added
 // to it, since nobody here could tell a line's start from a literal's middle.
+//
+// A session is silent for most of its hours. So each of its two directions is
+// awake, with a goroutine and a buffer, only for as long as octets come, and
+// asleep otherwise; a sleeping one is no more than its entry in an epoll set
+// (sleep.go).
 package relay
 
 import (
@@ -10,6 +15,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +25,10 @@ import (
 // A half-dead peer would otherwise hold the session for ever; a live one, whose
 // user has logged out, has at most its last answers to send.
 const Linger = 60 * time.Second
+
+// awake is how long a direction is silent before it goes to sleep: longer than
+// a client takes between two commands of one errand.
+var awake = 2 * time.Second
 
 // A Side is one of the two ends.
 type Side struct {
@@ -32,149 +42,221 @@ type Account struct {
 	Reason                string
 }
 
-// Run passes octets both ways until both directions have ended, then closes
-// both connections. The end of one direction is passed on as such: a client
-// that says LOGOUT and shuts its half still gets the answers. When ctx ends,
-// both are closed at once; its cause is the reason given.
+// Run is Start, and returns what ended is told.
 func Run(ctx context.Context, client, store Side) Account {
-	defer client.Conn.Close()
-	defer store.Conn.Close()
-	up := &direction{name: "client", from: client.Conn, to: store.Conn}
-	down := &direction{name: "store", from: store.Conn, to: client.Conn}
-	up.other, down.other = down, up
+	account := make(chan Account, 1)
+	Start(ctx, client, store, func(a Account) { account <- a })
+	return <-account
+}
+
+// Start passes octets both ways until both directions have ended, then closes
+// both connections and calls ended; meanwhile the caller's goroutine is free.
+// The end of one direction is passed on as such: a client that says LOGOUT and
+// shuts its half still gets the answers. When ctx ends, both are closed at
+// once; its cause is the reason given.
+func Start(ctx context.Context, client, store Side, ended func(Account)) {
+	p := &pair{ctx: ctx, ended: ended, running: 2}
+	p.up = direction{pair: p, other: &p.down, name: "client", from: client.Conn, to: store.Conn, raw: descriptor(client.Conn)}
+	p.down = direction{pair: p, other: &p.up, name: "store", from: store.Conn, to: client.Conn, raw: descriptor(store.Conn)}
 	client.Conn.SetDeadline(time.Time{})
 	store.Conn.SetDeadline(time.Time{})
-	stop := context.AfterFunc(ctx, func() {
-		up.abort()
-		down.abort()
-	})
-	defer stop()
+	p.stop = context.AfterFunc(ctx, p.abort)
+	go p.up.start(client.Ahead)
+	go p.down.start(store.Ahead)
+}
 
-	reasons := make(chan string, 2) // the first is the session's
-	var both sync.WaitGroup
-	both.Go(func() { up.pass(client.Ahead, reasons) })
-	both.Go(func() { down.pass(store.Ahead, reasons) })
-	both.Wait()
-	account := Account{FromClient: up.moved, FromStore: down.moved, Reason: <-reasons}
-	if ctx.Err() != nil {
-		account.Reason = context.Cause(ctx).Error()
-	}
-	return account
+// A pair is two connections, and the two directions between them.
+type pair struct {
+	ctx      context.Context
+	stop     func() bool
+	ended    func(Account)
+	up, down direction
+
+	mu      sync.Mutex // for the states of both
+	running int        // directions that have not ended
+	reason  string     // why the first of them has
 }
 
 // A direction is one of the two copies.
 type direction struct {
+	pair     *pair
+	other    *direction
 	name     string // of the side it comes from
 	from, to net.Conn
-	other    *direction
+	raw      syscall.RawConn // of from; nil where it has no descriptor to wait for
 	moved    int64
 
-	mu    sync.Mutex
-	state state
+	state  state
+	asleep bool
+	timed  bool // a lingering direction has its time limit
 }
 
 type state uint8
 
 const (
-	running   state = iota
+	open      state = iota
 	lingering       // the other direction has ended
 	aborted
 )
 
-// pass copies until the direction ends, and tells why it did before it passes
-// the end on: what follows of that is not the reason.
-func (d *direction) pass(ahead []byte, reason chan<- string) {
-	err := d.hurry(ahead)
-	if err == nil {
-		err = d.copy()
-	}
-	// Whichever connection broke, a client that is gone ends the session;
-	// but what a store said before it died is still the client's.
-	_, toPeer := errors.AsType[*writeError](err)
-	peerLost := toPeer || errors.Is(err, unix.EPIPE)
-	switch {
-	case err == nil:
-		reason <- d.name + " closed"
-		closeWrite(d.to)
-		d.other.linger()
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		reason <- d.name + " silent"
-		d.other.abort()
-	case (d.name == "client") != peerLost:
-		reason <- "client lost"
-		d.abort()
-		d.other.abort()
-	default:
-		reason <- "store lost"
-		closeWrite(d.to)
-		d.other.linger()
-	}
-}
-
-// hurry writes what was read ahead. Without any there is nothing to write: a
+// start passes on what was read ahead. Without any there is nothing to write: a
 // write of no octets would take the connection's error away from its reader.
-func (d *direction) hurry(ahead []byte) error {
-	if len(ahead) == 0 {
-		return nil
+func (d *direction) start(ahead []byte) {
+	if len(ahead) > 0 {
+		n, err := d.to.Write(ahead)
+		d.moved = int64(n)
+		if err != nil {
+			d.end(&writeError{err})
+			return
+		}
 	}
-	n, err := d.to.Write(ahead)
-	d.moved = int64(n)
-	if err != nil {
-		return &writeError{err}
-	}
-	return nil
+	d.run()
 }
 
-type writeError struct{ error }
-
-func (d *direction) copy() error {
-	err := d.transfer()
-	if errors.Is(err, os.ErrDeadlineExceeded) && d.arm() {
-		err = d.transferPatiently() // woken by linger
-	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil // TLS without its goodbye is an end all the same
-	}
-	return err
-}
-
-// linger gives the direction a time limit, now that the other has ended. It
-// wakes the copy, for the kernel cannot tell whether its octets move.
-func (d *direction) linger() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.state == running {
-		d.state = lingering
-		d.from.SetReadDeadline(past)
+// run copies until the direction ends or goes to sleep.
+func (d *direction) run() {
+	for {
+		before := d.moved
+		err := d.transfer()
+		switch {
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			err = nil // TLS without its goodbye is an end all the same
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			switch d.rest(d.moved > before) {
+			case goOn:
+				continue
+			case sleeps:
+				return
+			}
+		}
+		d.end(err)
+		return
 	}
 }
 
-// arm renews the time limit of a direction that has one. It tells whether the
-// direction may go on.
+type verdict uint8
+
+const (
+	goOn verdict = iota
+	sleeps
+	over
+)
+
+// rest decides what becomes of a direction whose wait has ended without octets:
+// because it was long enough, or because somebody wanted it to look up.
+func (d *direction) rest(moved bool) verdict {
+	d.pair.mu.Lock()
+	defer d.pair.mu.Unlock()
+	switch {
+	case d.state == aborted, d.state == lingering && d.timed:
+		return over
+	case d.state == open && !moved && d.sleep():
+		return sleeps
+	}
+	return goOn
+}
+
+// arm sets the time limit of the next wait. It tells whether the direction may
+// go on.
 func (d *direction) arm() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.state == lingering {
+	d.pair.mu.Lock()
+	defer d.pair.mu.Unlock()
+	switch d.state {
+	case open:
+		if d.raw != nil {
+			d.from.SetReadDeadline(time.Now().Add(awake))
+		}
+	case lingering:
+		d.timed = true
 		d.from.SetReadDeadline(time.Now().Add(Linger))
 		d.to.SetWriteDeadline(time.Now().Add(Linger))
 	}
 	return d.state != aborted
 }
 
-// abort makes reads and writes return. The connections are closed later: TLS
-// says goodbye, and waits for writers with it.
-func (d *direction) abort() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.state = aborted
-	d.from.SetDeadline(past)
-	d.to.SetDeadline(past)
+// lingers renews the limit of a direction that has one for each of its waits.
+func (d *direction) lingers() bool {
+	d.pair.mu.Lock()
+	lingers := d.state == lingering
+	d.pair.mu.Unlock()
+	return lingers && d.arm()
 }
 
-var past = time.Unix(1, 0)
+type writeError struct{ error }
+
+// end ends the direction, and tells the other what that means for it.
+func (d *direction) end(err error) {
+	// Whichever connection broke, a client that is gone ends the session;
+	// but what a store said before it died is still the client's.
+	_, toPeer := errors.AsType[*writeError](err)
+	peerLost := toPeer || errors.Is(err, unix.EPIPE)
+	p := d.pair
+	reason := "store lost"
+	switch {
+	case err == nil:
+		reason = d.name + " closed"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		reason = d.name + " silent"
+	case (d.name == "client") != peerLost:
+		reason = "client lost"
+	}
+	p.mu.Lock()
+	if p.reason == "" { // before anybody can see that this direction has ended
+		p.reason = reason
+	}
+	p.mu.Unlock()
+	if err == nil || reason == "store lost" {
+		closeWrite(d.to)
+	} else {
+		p.abort()
+	}
+	p.mu.Lock()
+	d.other.linger()
+	p.running--
+	last := p.running == 0
+	p.mu.Unlock()
+	if last {
+		p.close()
+	}
+}
+
+// linger gives a direction a time limit, now that the other has ended, and
+// wakes it to take note: the kernel, when it copies, cannot tell us whether
+// octets move. With the pair's lock.
+func (d *direction) linger() {
+	if d.state == open {
+		d.state = lingering
+		d.from.SetReadDeadline(past)
+		d.wake()
+	}
+}
+
+// abort makes all reads and writes return. The connections are closed when
+// they have: TLS says goodbye, and waits for writers with it.
+func (p *pair) abort() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range []*direction{&p.up, &p.down} {
+		d.state = aborted
+		d.from.SetDeadline(past)
+		d.wake()
+	}
+}
+
+func (p *pair) close() {
+	p.stop()
+	p.up.from.Close()
+	p.down.from.Close()
+	if p.ctx.Err() != nil {
+		p.reason = context.Cause(p.ctx).Error()
+	}
+	p.ended(Account{FromClient: p.up.moved, FromStore: p.down.moved, Reason: p.reason})
+}
 
 func closeWrite(conn net.Conn) {
 	if half, ok := conn.(interface{ CloseWrite() error }); ok {
 		half.CloseWrite()
 	}
 }
+
+var past = time.Unix(1, 0)

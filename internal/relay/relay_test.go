@@ -42,6 +42,7 @@ type opaque struct {
 }
 
 func (o opaque) CloseWrite() error { return o.tcp.CloseWrite() }
+func (o opaque) NetConn() net.Conn { return o.tcp }
 
 // A rig is a relay in the middle: what is written to client comes out of store.
 type rig struct {
@@ -86,10 +87,23 @@ func (r *rig) want(t *testing.T, want Account) {
 	}
 }
 
+// each tests all kinds, with directions that stay awake meanwhile and with such
+// as go to sleep between any two octets.
 func each(t *testing.T, test func(t *testing.T, opaqueClient, opaqueStore bool)) {
 	for _, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) { test(t, kind.opaqueClient, kind.opaqueStore) })
+		t.Run(kind.name+", sleepy", func(t *testing.T) {
+			sleepy(t)
+			test(t, kind.opaqueClient, kind.opaqueStore)
+		})
 	}
+}
+
+// sleepy makes directions fall asleep at once.
+func sleepy(t testing.TB) {
+	usual := awake
+	awake = time.Microsecond
+	t.Cleanup(func() { awake = usual })
 }
 
 func TestRule10_1_AnyOctets(t *testing.T) {

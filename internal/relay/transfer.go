@@ -5,118 +5,94 @@ import (
 	"net"
 	"os"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
-// Sessions are idle for hours, so buffers are lent only while there is
-// something to copy: large ones for a message, a small one to find out.
+// Buffers are lent to directions that are awake: small ones for commands and
+// their answers, large ones for as long as those are too small. A large one is
+// four TLS records.
 const (
-	largeBuffer = 32 << 10
-	smallBuffer = 512
+	smallBuffer = 4 << 10
+	largeBuffer = 64 << 10
 )
 
-var buffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+var (
+	small = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+	large = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+)
 
-// transfer copies until the end. Between two TCP connections the kernel does
-// it, without a copy to user space (splice(2)).
+// transfer copies until the end, or until nothing has come for a while.
 func (d *direction) transfer() error {
-	_, tcp := d.from.(*net.TCPConn)
-	if _, both := d.to.(*net.TCPConn); both && tcp {
-		n, err := io.Copy(d.to, d.from)
-		d.moved += n
-		return err
+	if !d.arm() {
+		return os.ErrDeadlineExceeded
 	}
-	return d.transferPatiently()
+	for {
+		if err := d.transferLittle(); err != nil {
+			return end(err)
+		}
+		if err := d.transferMuch(); err != nil {
+			return end(err)
+		}
+	}
 }
 
-// transferPatiently copies through this program, which knows of every octet
-// that moved and renews the direction's time limit with it.
-func (d *direction) transferPatiently() error {
-	if from, ok := d.from.(*net.TCPConn); ok {
-		return d.transferWhenReadable(from)
+// end is the error without io.EOF, which is none.
+func end(err error) error {
+	if err == io.EOF {
+		return nil
 	}
-	return d.transferGrowing()
+	return err
 }
 
-// transferWhenReadable holds a buffer only from the moment there are octets
-// until they are written.
-func (d *direction) transferWhenReadable(from *net.TCPConn) error {
-	raw, err := from.SyscallConn()
-	if err != nil {
-		return err
-	}
-	for d.arm() {
-		var buffer *[largeBuffer]byte
-		var n int
-		var failed error
-		err := raw.Read(func(fd uintptr) bool {
-			buffer = buffers.Get().(*[largeBuffer]byte)
-			for {
-				n, failed = unix.Read(int(fd), buffer[:])
-				if failed != unix.EINTR {
-					break
-				}
-			}
-			if failed == unix.EAGAIN {
-				buffers.Put(buffer)
-				return false
-			}
-			return true
-		})
-		if err != nil {
+// transferLittle copies until more comes than a small buffer holds.
+func (d *direction) transferLittle() error {
+	buffer := small.Get().(*[smallBuffer]byte)
+	defer small.Put(buffer)
+	for {
+		n, err := d.pass(buffer[:])
+		if err != nil || n == len(buffer) {
 			return err
 		}
-		if failed == nil && n > 0 {
-			_, err = d.to.Write(buffer[:n])
-		}
-		buffers.Put(buffer)
+	}
+}
+
+// transferMuch copies until less comes than that. Between two TCP connections
+// with much to pass the kernel does it, without a copy to user space
+// (splice(2)); it tells nothing meanwhile, so a direction that lingers, whose
+// time limit is renewed with each octet, doesn't leave it to the kernel.
+func (d *direction) transferMuch() error {
+	buffer := large.Get().(*[largeBuffer]byte)
+	defer large.Put(buffer)
+	for {
+		n, err := d.pass(buffer[:])
 		switch {
-		case failed != nil:
-			return failed
-		case n == 0:
-			return nil
-		case err != nil:
-			return &writeError{err}
+		case err != nil || n < smallBuffer:
+			return err
+		case n == len(buffer) && d.bothTCP() && !d.lingers():
+			n, err := io.Copy(d.to, d.from)
+			d.moved += n
+			if err == nil {
+				err = io.EOF
+			}
+			return err
+		}
+	}
+}
+
+// pass reads once, and writes what was read.
+func (d *direction) pass(buffer []byte) (int, error) {
+	d.lingers()
+	n, err := d.from.Read(buffer)
+	if n > 0 {
+		if _, err := d.to.Write(buffer[:n]); err != nil {
+			return n, &writeError{err}
 		}
 		d.moved += int64(n)
 	}
-	return os.ErrDeadlineExceeded
+	return n, err
 }
 
-// transferGrowing serves TLS and pipes: it waits with a small buffer, and
-// takes a large one once a read has filled that.
-func (d *direction) transferGrowing() error {
-	var small [smallBuffer]byte
-	var large *[largeBuffer]byte
-	defer func() {
-		if large != nil {
-			buffers.Put(large)
-		}
-	}()
-	for d.arm() {
-		buffer := small[:]
-		if large != nil {
-			buffer = large[:]
-		}
-		n, err := d.from.Read(buffer)
-		if n > 0 {
-			if _, err := d.to.Write(buffer[:n]); err != nil {
-				return &writeError{err}
-			}
-			d.moved += int64(n)
-		}
-		switch {
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return err
-		case n == len(small) && large == nil:
-			large = buffers.Get().(*[largeBuffer]byte)
-		case n < len(small) && large != nil:
-			buffers.Put(large)
-			large = nil
-		}
-	}
-	return os.ErrDeadlineExceeded
+func (d *direction) bothTCP() bool {
+	_, from := d.from.(*net.TCPConn)
+	_, to := d.to.(*net.TCPConn)
+	return from && to
 }
