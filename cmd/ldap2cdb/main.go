@@ -61,7 +61,7 @@ func run(c *cli.Context) error {
 	case c.IsSet("only"):
 		return b.only(c.Context, c.String("only"))
 	case c.Bool("watch"):
-		return b.watch(c.Context, c.App.ErrWriter)
+		return b.watch(c.Context, c.App.ErrWriter, firstRetry)
 	}
 	return b.run(c.Context)
 }

@@ -27,6 +27,7 @@ import (
 type watch struct {
 	*build
 	log   io.Writer
+	retry time.Duration // after a lost connection
 	ldap  *directory.LDAP
 	known *registry.Registry
 
@@ -65,7 +66,7 @@ const (
 // through all is faster.
 const mostTouched = 20_000
 
-func (b *build) watch(ctx context.Context, log io.Writer) error {
+func (b *build) watch(ctx context.Context, log io.Writer, retry time.Duration) error {
 	if b.conf.Directory.LDIF != "" || b.dryRun {
 		return sysexits.Usage.Errorf("--watch follows an LDAP server, and publishes")
 	}
@@ -82,7 +83,7 @@ func (b *build) watch(ctx context.Context, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	w := &watch{build: b, log: log, ldap: server, known: known, whole: true, touched: map[registry.Key]bool{}, wake: make(chan struct{}, 1)}
+	w := &watch{build: b, log: log, retry: retry, ldap: server, known: known, whole: true, touched: map[registry.Key]bool{}, wake: make(chan struct{}, 1)}
 	defer w.known.Close()
 	last, err := w.lastMaps()
 	if err != nil {
@@ -97,9 +98,8 @@ func (b *build) watch(ctx context.Context, log io.Writer) error {
 
 // run follows one server after the other until it is told to stop.
 func (w *watch) run(ctx context.Context) error {
-	pause := firstRetry
+	pause := w.retry
 	for {
-		begun := time.Now()
 		err := w.follow(ctx)
 		if ctx.Err() != nil {
 			daemon.SdNotify(false, daemon.SdNotifyStopping)
@@ -115,8 +115,8 @@ func (w *watch) run(ctx context.Context) error {
 			// would not tell us: nothing about it has changed.
 			w.forgetCookie()
 			pause = doubtRetry
-		case time.Since(begun) > lastRetry:
-			pause = firstRetry
+		case w.heard():
+			pause = w.retry
 		}
 		// Front ends that lost the same server shall not come back in step.
 		wait := pause/2 + rand.N(pause)
@@ -128,6 +128,13 @@ func (w *watch) run(ctx context.Context) error {
 		}
 		pause = min(2*pause, lastRetry)
 	}
+}
+
+// heard tells whether the last connection came as far as to hear it all.
+func (w *watch) heard() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.complete
 }
 
 func (w *watch) forgetCookie() {

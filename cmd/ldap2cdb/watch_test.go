@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/urfave/cli/v2"
+
+	"postern/internal/config"
 	"postern/internal/mapfile"
 	"postern/internal/slapd"
 )
@@ -52,6 +55,17 @@ func follow(t testing.TB, log *logbook, args ...string) (stop func()) {
 	})
 	t.Cleanup(once)
 	return once
+}
+
+// settingsFor is what a command line sets.
+func settingsFor(t testing.TB, args ...string) (conf *config.Config, err error) {
+	t.Helper()
+	a := app()
+	a.Action = func(c *cli.Context) error {
+		conf, err = settings(c)
+		return err
+	}
+	return conf, a.Run(append([]string{"ldap2cdb"}, args...))
 }
 
 // eventually waits for a login name to live where it should; "" is nowhere.

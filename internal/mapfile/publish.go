@@ -137,9 +137,10 @@ func (w *Writer) publish(keep int, differs func(draft Draft, digest string) bool
 	return true, sysexits.CantCreate.Wrap(syncDir(w.dir))
 }
 
-// sweep removes what a writer that was killed left half written.
+// sweep removes what a writer that was killed left half written: maps, and
+// copies of maps.
 func (w *Writer) sweep(name string) error {
-	left, err := filepath.Glob(filepath.Join(w.dir, "."+name+"[0-9]*"))
+	left, err := filepath.Glob(filepath.Join(w.dir, "."+name+"*"))
 	if err != nil {
 		return err
 	}

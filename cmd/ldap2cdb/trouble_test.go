@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/internal/mapfile"
+	"postern/internal/slapd"
+)
+
+// kills is how often everything is killed that can be.
+const kills = 50
+
+// The server is killed at a random moment of a build: the map is the last one,
+// or the whole new one.
+func TestServerKilledInABuild(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(1500)})
+	dir := t.TempDir()
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
+	if status, stderr := tool(t, args...); status != 0 {
+		t.Fatal(stderr)
+	}
+	last := recordsOf(t, dir, mapfile.Login)
+	start := time.Now()
+	tool(t, args...)
+	whole := time.Since(start)
+	published := 0
+	for i := range kills {
+		store := fmt.Sprintf("imap%d.example.org", i%2+1)
+		server.Modify(change("u3", "replace: mailHost\nmailHost: "+store+"\n"))
+		next := maps.Clone(last)
+		next["u3"] = store
+		killed := make(chan bool)
+		go func() {
+			time.Sleep(rand.N(whole * 3 / 2))
+			server.Kill()
+			close(killed)
+		}()
+		status, stderr := tool(t, args...)
+		<-killed
+		got := recordsOf(t, dir, mapfile.Login)
+		switch {
+		case status == 0 && maps.Equal(got, next):
+			published++
+			last = next
+		case status == 69 && strings.Contains(stderr, "maps not changed") && maps.Equal(got, last):
+		default:
+			t.Fatalf("exit status %d, %d names, u3 on %s\n%s", status, len(got), got["u3"], stderr)
+		}
+		server.Run()
+	}
+	t.Logf("%d of %d builds were quicker than the kill", published, kills)
+}
+
+// The server is killed again and again under a watch: what a user's store was
+// never comes back, and in the end the map has what the directory has.
+func TestServerKilledUnderAWatch(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(200), Sync: true})
+	dir := t.TempDir()
+	conf, err := settingsFor(t, "--url", server.URL(), "--base", slapd.Base, "--maps", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &logbook{}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		b, err := newBuild(conf)
+		if err == nil {
+			err = b.watch(ctx, log, 5*time.Millisecond)
+		}
+		ended <- err
+	}()
+	eventually(t, dir, "u1", "imap2.example.org", log)
+	live := mapfile.Follow(filepath.Join(dir, mapfile.Login), false)
+	defer live.Close()
+	seen := 0
+	look := func() {
+		value, found, err := live.Get("u1")
+		var now int
+		if n, _ := fmt.Sscanf(value, "store%d.example.org", &now); n == 0 && value != "imap2.example.org" || !found || err != nil {
+			t.Fatalf("u1 is on %q %v %v", value, found, err)
+		}
+		if now < seen {
+			t.Fatalf("u1 was on %d and is on %d again\n%s", seen, now, log)
+		}
+		seen = now
+	}
+	// Others are on that store, too, so that it doesn't vanish with u1.
+	for i := 1; i <= kills; i++ {
+		server.Modify(change("u1", fmt.Sprintf("replace: mailHost\nmailHost: store%d.example.org\n", i)))
+		for end := time.Now().Add(rand.N(60 * time.Millisecond)); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			look()
+		}
+		server.Kill()
+		look()
+		server.Run()
+	}
+	eventually(t, dir, "u1", fmt.Sprintf("store%d.example.org", kills), log)
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if got := len(recordsOf(t, dir, mapfile.Login)); got != 200 {
+		t.Errorf("%d names", got)
+	}
+}
+
+// The tool is killed at a random moment: whatever it was doing, there are two
+// whole maps, and the next run clears up after it.
+func TestKilled(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "ldap2cdb")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var days [2]string
+	for i := range days {
+		days[i] = filepath.Join(t.TempDir(), "people.ldif")
+		text := strings.ReplaceAll(people(3000), "imap1.example.org", fmt.Sprintf("imap%d.example.org", 1+2*i))
+		if err := os.WriteFile(days[i], []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	run := func(ctx context.Context, day int) error {
+		// Every time a store vanishes.
+		return exec.CommandContext(ctx, program, "--ldif", days[day], "--maps", dir, "--force").Run()
+	}
+	start := time.Now()
+	if err := run(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	whole := time.Since(start)
+	for i := range kills {
+		ctx, stop := context.WithTimeout(t.Context(), rand.N(whole))
+		run(ctx, i%2)
+		stop()
+		for _, name := range []string{mapfile.Login, mapfile.Address} {
+			m, err := mapfile.Open(filepath.Join(dir, name), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Verify(); err != nil || m.Story().Records != 3000 {
+				t.Fatalf("%s: %d records, %v", name, m.Story().Records, err)
+			}
+			m.Close()
+		}
+	}
+	if err := run(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".*[0-9]")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A disk too small for the new maps, and then for what is sorted on it.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m,mode=755"); err != nil {
+		t.Skipf("mounting a small disk: %v: run this as root", err)
+	}
+	defer syscall.Unmount(dir, 0)
+	write := func(n int) string {
+		file := filepath.Join(t.TempDir(), "people.ldif")
+		if err := os.WriteFile(file, []byte(people(n)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	if status, stderr := tool(t, "--ldif", write(1000), "--maps", dir); status != 0 {
+		t.Fatal(stderr)
+	}
+	before := snapshot(t, dir)
+	status, stderr := tool(t, "--ldif", write(20_000), "--maps", dir)
+	if status != 73 || !strings.Contains(stderr, "no space left on device") {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+	if after := snapshot(t, dir); !maps.Equal(before, after) {
+		t.Errorf("not what it was: %v", slicesOf(after))
+	}
+}
+
+func slicesOf(files map[string]string) (names []string) {
+	for name, text := range files {
+		names = append(names, fmt.Sprintf("%s (%d bytes)", name, len(text)))
+	}
+	return names
+}
