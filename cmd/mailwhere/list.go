@@ -72,25 +72,44 @@ func census(login *mapfile.Map) (map[string]int, error) {
 type share struct {
 	Store     string `json:"store"`
 	Mailboxes int    `json:"mailboxes"`
+	Octets    *int64 `json:"octets,omitempty"`
 }
 
-// count prints how the mailboxes spread over the stores.
-func count(conf *config.Config, out *output) error {
+// size is what the shares are compared by.
+func (s share) size() int64 {
+	if s.Octets != nil {
+		return *s.Octets
+	}
+	return int64(s.Mailboxes)
+}
+
+// count prints how the mailboxes, or their octets, spread over the stores.
+func count(conf *config.Config, sizes map[string]int64, out *output) error {
 	login, err := openLogins(conf)
 	if err != nil {
 		return err
 	}
 	defer login.Close()
-	counts, err := census(login)
-	if err != nil {
-		return err
-	}
 	var shares []share
-	for store, mailboxes := range counts {
-		shares = append(shares, share{store, mailboxes})
+	if sizes != nil {
+		stores, err := load(login, sizes)
+		if err != nil {
+			return err
+		}
+		for store, home := range stores {
+			shares = append(shares, share{store, len(home.residents), &home.weight})
+		}
+	} else {
+		counts, err := census(login)
+		if err != nil {
+			return err
+		}
+		for store, mailboxes := range counts {
+			shares = append(shares, share{store, mailboxes, nil})
+		}
 	}
 	slices.SortFunc(shares, func(a, b share) int {
-		return cmp.Or(cmp.Compare(b.Mailboxes, a.Mailboxes), cmp.Compare(a.Store, b.Store))
+		return cmp.Or(cmp.Compare(b.size(), a.size()), cmp.Compare(a.Store, b.Store))
 	})
 	if !out.json && term.IsTerminal(int(os.Stdout.Fd())) {
 		width, _, err := term.GetSize(int(os.Stdout.Fd()))
@@ -104,7 +123,7 @@ func count(conf *config.Config, out *output) error {
 		if out.json {
 			err = out.object(s)
 		} else {
-			_, err = fmt.Fprintf(out, "%s\t%d\n", command.Printable(s.Store), s.Mailboxes)
+			_, err = fmt.Fprintf(out, "%s\t%d\n", command.Printable(s.Store), s.size())
 		}
 		if err != nil {
 			return err
@@ -118,14 +137,14 @@ func bars(shares []share, width int, out *output) {
 	if len(shares) == 0 {
 		return
 	}
-	names, digits := 0, len(fmt.Sprint(shares[0].Mailboxes))
+	names, digits := 0, len(fmt.Sprint(shares[0].size()))
 	for _, s := range shares {
 		names = max(names, len(s.Store))
 	}
 	room := max(width-names-digits-3, 1)
 	for _, s := range shares {
-		bar := strings.Repeat("#", max(1, s.Mailboxes*room/shares[0].Mailboxes))
-		fmt.Fprintf(out, "%-*s %*d %s\n", names, command.Printable(s.Store), digits, s.Mailboxes, bar)
+		bar := strings.Repeat("#", int(max(1, s.size()*int64(room)/max(1, shares[0].size()))))
+		fmt.Fprintf(out, "%-*s %*d %s\n", names, command.Printable(s.Store), digits, s.size(), bar)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 
 	"github.com/urfave/cli/v2"
@@ -38,8 +39,16 @@ func app() *cli.App {
 		&cli.StringFlag{Name: "store", Usage: "list the login names at `STORE`"},
 		&cli.BoolFlag{Name: "count", Usage: "count the mailboxes of each store"},
 		&cli.BoolFlag{Name: "info", Usage: "tell the age and the story of the maps"},
+		&cli.BoolFlag{Name: "dump", Usage: "print all records of login.cdb and address.cdb"},
+		&cli.StringFlag{Name: "diff", Usage: "print what is not as in the older map `OLD.cdb`"},
+		&cli.BoolFlag{Name: "verify", Usage: "print what is not as in the directory, by ldap2cdb"},
+		&cli.StringFlag{Name: "ldif", Usage: "verify with the LDIF in `FILE` instead"},
+		&cli.StringFlag{Name: "watch", Usage: "print the answer for `NAME` whenever it changes"},
+		&cli.StringSliceFlag{Name: "plan", Usage: "list who should move for `add=STORE` or drain=STORE (repeatable)"},
+		&cli.StringFlag{Name: "by", Usage: "count and plan by `quota`, with --sizes, instead of mailboxes"},
+		&cli.StringFlag{Name: "sizes", Usage: "read mailboxes and their octets from `FILE`, - for standard input"},
 	)
-	app.Action = run
+	app.Action, app.BashComplete = run, complete
 	return app
 }
 
@@ -52,35 +61,74 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	modes := 0
-	for _, mode := range []string{"explain", "store", "count", "info"} {
-		if c.IsSet(mode) {
-			modes++
+	mode, err := modeOf(c, names)
+	if err != nil {
+		return err
+	}
+	var sizes map[string]int64
+	if c.IsSet("sizes") {
+		if sizes, err = readSizes(c.String("sizes")); err != nil {
+			return err
 		}
 	}
-	asks := modes == 0 || c.Bool("explain")
-	switch {
-	case modes > 1:
-		return sysexits.Usage.Errorf("--explain, --store, --count and --info exclude each other")
-	case asks && len(names) == 0:
-		return sysexits.Usage.Errorf("no names")
-	case !asks && len(names) > 0:
-		return sysexits.Usage.Errorf("%q: no names with --store, --count and --info", names[0])
-	}
 	out := newOutput(c)
-	switch {
-	case c.Bool("info"):
+	switch mode {
+	case "info":
 		err = info(conf, out)
-	case c.Bool("count"):
-		err = count(conf, out)
-	case c.IsSet("store"):
+	case "count":
+		err = count(conf, sizes, out)
+	case "store":
 		err = residents(conf, c.String("store"), out)
-	case c.Bool("explain"):
+	case "explain":
 		err = explainAll(conf, names, out)
+	case "dump":
+		err = dump(conf, out)
+	case "diff":
+		err = diffOld(conf, c.String("diff"), out)
+	case "verify":
+		config := ""
+		if c.IsSet("config") {
+			config = c.String("config")
+		}
+		err = verify(c.Context, conf, c.String("ldif"), config, out)
+	case "watch":
+		err = watch(c.Context, conf, c.String("watch"), out)
+	case "plan":
+		err = plan(conf, c.StringSlice("plan"), sizes, out)
 	default:
 		err = where(conf, names, out)
 	}
 	return errors.Join(err, out.close())
+}
+
+// modeOf returns which of the flags says what to do, "" if names are to be
+// looked up.
+func modeOf(c *cli.Context, names []string) (mode string, err error) {
+	for _, flag := range []string{"explain", "store", "count", "info", "dump", "diff", "verify", "watch", "plan"} {
+		switch {
+		case !c.IsSet(flag):
+		case mode != "":
+			return "", sysexits.Usage.Errorf("--%s and --%s exclude each other", mode, flag)
+		default:
+			mode = flag
+		}
+	}
+	asks := mode == "" || mode == "explain"
+	switch by := c.String("by"); {
+	case asks && len(names) == 0:
+		return "", sysexits.Usage.Errorf("no names")
+	case !asks && len(names) > 0:
+		return "", sysexits.Usage.Errorf("%q: no names with --%s", names[0], mode)
+	case c.IsSet("by") && by != "quota" && by != "mailboxes":
+		return "", sysexits.Usage.Errorf("--by %s: must be quota or mailboxes", by)
+	case by == "quota" && !c.IsSet("sizes"):
+		return "", sysexits.Usage.Errorf("--by quota needs --sizes")
+	case c.IsSet("sizes") && (by != "quota" || mode != "count" && mode != "plan"):
+		return "", sysexits.Usage.Errorf("--sizes is for --count --by quota and --plan --by quota")
+	case c.IsSet("ldif") && mode != "verify":
+		return "", sysexits.Usage.Errorf("--ldif is for --verify")
+	}
+	return mode, nil
 }
 
 // An output is where answers are printed, and how.
@@ -90,7 +138,13 @@ type output struct {
 }
 
 func newOutput(c *cli.Context) *output {
-	return &output{Writer: bufio.NewWriterSize(os.Stdout, 1<<16), long: c.Bool("long"), json: c.Bool("json")}
+	out := newOutputTo(os.Stdout)
+	out.long, out.json = c.Bool("long"), c.Bool("json")
+	return out
+}
+
+func newOutputTo(w io.Writer) *output {
+	return &output{Writer: bufio.NewWriterSize(w, 1<<16)}
 }
 
 func (o *output) close() error {
@@ -106,6 +160,8 @@ func (o *output) object(v any) error {
 	o.Write(text)
 	return o.WriteByte('\n')
 }
+
+func (a answer) json() ([]byte, error) { return json.Marshal(a) }
 
 // where answers names, one line each, in order.
 func where(conf *config.Config, names []string, out *output) error {

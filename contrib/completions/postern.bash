@@ -18,6 +18,8 @@ _postern() {
 	case $word in
 	--) before+=(-) ;;
 	-*) before+=("$word") ;;
+	# mailwhere lists the names of the map that start so.
+	?*) [[ ${1##*/} == mailwhere ]] && before+=("$word") ;;
 	esac
 	while IFS= read -r choice; do
 		[[ $choice == "$word"* ]] && COMPREPLY+=("$choice")

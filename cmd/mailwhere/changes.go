@@ -1,0 +1,263 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"postern/internal/command"
+	"postern/internal/config"
+	"postern/internal/mapfile"
+	"postern/internal/sysexits"
+)
+
+// A change is a key whose value differs.
+type change struct {
+	What string `json:"what"` // added, removed, changed, moved
+	Map  string `json:"map"`
+	Key  string `json:"key"`
+	Old  string `json:"old,omitempty"`
+	New  string `json:"new,omitempty"`
+}
+
+func (c change) print(out *output) error {
+	if out.json {
+		return out.object(c)
+	}
+	text := c.Old + " -> " + c.New
+	if c.Old == "" || c.New == "" {
+		text = c.Old + c.New
+	}
+	_, err := fmt.Fprintf(out, "%s %s %s: %s\n", c.What, c.Map, command.Printable(c.Key), command.Printable(text))
+	return err
+}
+
+// dump prints both maps, a line for each record.
+func dump(conf *config.Config, out *output) error {
+	login, address, err := mapfile.OpenPair(conf.Maps, conf.Foreign)
+	if err != nil {
+		return err
+	}
+	defer login.Close()
+	defer address.Close()
+	for _, m := range []struct {
+		name string
+		*mapfile.Map
+	}{{"login", login}, {"address", address}} {
+		err := m.Records(func(key, value string) error {
+			if out.json {
+				return out.object(struct {
+					Map   string `json:"map"`
+					Key   string `json:"key"`
+					Value string `json:"value"`
+				}{m.name, key, value})
+			}
+			_, err := fmt.Fprintf(out, "%s\t%s\t%s\n", m.name, command.Printable(key), command.Printable(value))
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// diffOld prints what is not as in an older map: a copy that was kept, or
+// another machine's.
+func diffOld(conf *config.Config, path string, out *output) error {
+	old, err := mapfile.Open(path, conf.Foreign)
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	name := old.Story().Map
+	if name == "" { // foreign
+		name, _, _ = strings.Cut(filepath.Base(path), ".")
+	}
+	if name != "login" && name != "address" {
+		return sysexits.DataErr.Errorf("%s: neither a login.cdb nor an address.cdb", path)
+	}
+	now, err := mapfile.Open(filepath.Join(conf.Maps, name+".cdb"), conf.Foreign)
+	if err != nil {
+		return err
+	}
+	defer now.Close()
+	differ := false
+	say := func(what, key, was, is string) error {
+		differ = true
+		return change{what, name, key, was, is}.print(out)
+	}
+	err = now.Records(func(key, value string) error {
+		was, found, err := old.Get(key)
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return say("added", key, "", value)
+		case was == value:
+			return nil
+		case storeIn(was) != storeIn(value):
+			return say("moved", key, was, value)
+		}
+		return say("changed", key, was, value)
+	})
+	if err != nil {
+		return err
+	}
+	err = old.Records(func(key, value string) error {
+		_, found, err := now.Get(key)
+		if err != nil || found {
+			return err
+		}
+		return say("removed", key, value, "")
+	})
+	if err == nil && differ {
+		return command.Quiet(1)
+	}
+	return err
+}
+
+// storeIn returns the store of a value, where there is one: [mailbox@]store[:port].
+func storeIn(value string) string {
+	word, _, _ := strings.Cut(value, " ")
+	return word[strings.LastIndexByte(word, '@')+1:]
+}
+
+// watch prints the answer for a name, and again when it changes, until somebody
+// stops it.
+func watch(ctx context.Context, conf *config.Config, name string, out *output) error {
+	const interval = time.Second // a stat(2) or two, and a map is seldom newer
+	last, ticker := "", time.NewTicker(interval)
+	defer ticker.Stop()
+	for first := true; ; first = false {
+		text, err := currently(conf, name, out.json)
+		if err != nil && first {
+			return err
+		}
+		if err != nil {
+			// The map is being replaced by something odd: say so once, and
+			// wait for a good one.
+			text = "error: " + err.Error()
+		}
+		if text != last {
+			last = text
+			if out.json {
+				out.WriteString(text + "\n")
+			} else {
+				fmt.Fprintf(out, "%s %s %s\n", time.Now().Format(time.RFC3339), command.Printable(name), command.Printable(text))
+			}
+			if err := out.Flush(); err != nil {
+				return sysexits.CantCreate.Wrap(err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+func currently(conf *config.Config, name string, asJSON bool) (string, error) {
+	f, err := newFinder(conf)
+	if err != nil {
+		return "", err
+	}
+	defer f.close()
+	a, err := f.find(name)
+	switch {
+	case err != nil:
+		return "", err
+	case asJSON:
+		text, err := a.json()
+		return string(text), err
+	case !a.Found:
+		return "unknown", nil
+	}
+	return a.long(), nil
+}
+
+// verify compares the maps with the directory. ldap2cdb is the tool that reads
+// that: it says what it would change.
+func verify(ctx context.Context, conf *config.Config, ldif, configFile string, out *output) error {
+	tool := "ldap2cdb"
+	if self, err := os.Executable(); err == nil {
+		for _, dir := range []string{filepath.Dir(self), filepath.Join(filepath.Dir(self), "../sbin")} {
+			if beside := filepath.Join(dir, tool); fileExists(beside) {
+				tool = beside
+				break
+			}
+		}
+	}
+	args := []string{"--dry-run", "--maps", conf.Maps}
+	if configFile != "" {
+		args = append(args, "--config", configFile)
+	}
+	if ldif != "" {
+		args = append(args, "--ldif", ldif)
+	}
+	cmd := exec.CommandContext(ctx, tool, args...)
+	cmd.Stdin, cmd.Stderr = os.Stdin, os.Stderr // it shows its progress itself
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return sysexits.Unavailable.Errorf("%w: it is what reads the directory", err)
+	}
+	differ := false
+	lines := bufio.NewScanner(pipe)
+	lines.Buffer(nil, 1<<24) // a list may have many members
+	for err == nil && lines.Scan() {
+		differ = true
+		if out.json {
+			err = out.object(parseChange(lines.Text()))
+		} else {
+			_, err = fmt.Fprintln(out, command.Printable(lines.Text()))
+		}
+	}
+	err = errors.Join(err, lines.Err(), out.Flush())
+	var exit *exec.ExitError
+	switch ended := cmd.Wait(); {
+	case errors.As(ended, &exit) && exit.ExitCode() > 0:
+		return command.Quiet(exit.ExitCode()) // it has said why
+	case ended != nil:
+		return sysexits.TempFail.Wrap(ended)
+	case err != nil:
+		return err
+	case differ:
+		return command.Quiet(1)
+	}
+	return nil
+}
+
+// parseChange reads a line of `ldap2cdb --dry-run`.
+func parseChange(line string) change {
+	head, values, _ := strings.Cut(line, ": ")
+	words := strings.SplitN(head, " ", 3)
+	if len(words) != 3 {
+		return change{What: line}
+	}
+	c := change{What: words[0], Map: words[1], Key: words[2]}
+	was, is, both := strings.Cut(values, " -> ")
+	switch {
+	case both:
+		c.Old, c.New = was, is
+	case c.What == "removed":
+		c.Old = values
+	default:
+		c.New = values
+	}
+	return c
+}
+
+func fileExists(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}

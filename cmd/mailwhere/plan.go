@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"postern/internal/account"
+	"postern/internal/command"
+	"postern/internal/config"
+	"postern/internal/mapfile"
+	"postern/internal/sysexits"
+)
+
+// A resident is a mailbox that may be moved.
+type resident struct {
+	Login  string `json:"login"`
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Weight int64  `json:"-"` // octets, or 1 where mailboxes are counted
+}
+
+// plan prints who should move when stores are added or drained. Nobody moves
+// but from a drained store, and to an added one; of all plans with these moves
+// it takes one after which the stores are most even.
+func plan(conf *config.Config, wishes []string, sizes map[string]int64, out *output) error {
+	login, err := openLogins(conf)
+	if err != nil {
+		return err
+	}
+	defer login.Close()
+	stores, err := load(login, sizes)
+	if err != nil {
+		return err
+	}
+	added, drained := map[string]bool{}, map[string]bool{}
+	for _, wish := range wishes {
+		verb, name, _ := strings.Cut(wish, "=")
+		name, err := account.CheckStore(name)
+		if err == nil {
+			name, err = fullName(login, name)
+		}
+		_, lives := stores[name]
+		switch {
+		case err != nil:
+			return sysexits.Usage.Errorf("--plan %s: %w", wish, err)
+		case verb == "add" && !lives:
+			added[name], stores[name] = true, &household{}
+		case verb == "add":
+			return sysexits.Usage.Errorf("--plan %s: people live there already", wish)
+		case verb == "drain" && lives:
+			drained[name] = true
+		case verb == "drain":
+			return sysexits.Usage.Errorf("--plan %s: nobody lives there", wish)
+		default:
+			return sysexits.Usage.Errorf("--plan %s: must be add=STORE or drain=STORE", wish)
+		}
+	}
+	if len(drained) == len(stores) {
+		return sysexits.Usage.Errorf("--plan: no store would be left")
+	}
+	moves := evenOut(stores, added, drained)
+	for _, move := range moves {
+		if out.json {
+			err = out.object(move)
+		} else {
+			_, err = fmt.Fprintf(out, "%s\t%s\t%s\n", command.Printable(move.Login), move.From, move.To)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A household is a store with its residents.
+type household struct {
+	residents []resident
+	weight    int64
+}
+
+// load reads who lives where. A mailbox is named by one login: its own name, or
+// else the first that opens it.
+func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, error) {
+	stores := map[string]*household{}
+	met := map[string]bool{}
+	settle := func(name string, at account.Location) {
+		mailbox := account.Destination{Mailbox: at.Mailbox, Store: at.Store}.String()
+		if met[mailbox] {
+			return
+		}
+		met[mailbox] = true
+		if stores[at.Store] == nil {
+			stores[at.Store] = &household{}
+		}
+		weight := int64(1)
+		if sizes != nil {
+			weight = cmp.Or(sizes[at.Mailbox], sizes[name])
+		}
+		home := stores[at.Store]
+		home.residents = append(home.residents, resident{Login: name, From: at.Store, Weight: weight})
+		home.weight += weight
+	}
+	for _, own := range []bool{true, false} {
+		err := login.Records(func(name, value string) error {
+			at, err := account.ParseLocation(name, value)
+			if err != nil {
+				return sysexits.DataErr.Errorf("login %q: %w", name, err)
+			}
+			if (at.Mailbox == name) == own {
+				settle(name, at)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return stores, nil
+}
+
+// evenOut moves everybody out of the drained stores, the heaviest first and each
+// to the store that is lightest then, and after that from the heaviest store to
+// the lightest added one as long as this makes the two more even.
+func evenOut(stores map[string]*household, added, drained map[string]bool) []resident {
+	var names []string
+	for name := range stores {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	extreme := func(among func(string) bool, better func(a, b int64) bool) string {
+		best := ""
+		for _, name := range names {
+			if among(name) && (best == "" || better(stores[name].weight, stores[best].weight)) {
+				best = name
+			}
+		}
+		return best
+	}
+	lighter := func(a, b int64) bool { return a < b }
+	heavier := func(a, b int64) bool { return a > b }
+	stays := func(name string) bool { return !drained[name] }
+	for _, home := range stores {
+		// The lightest is last, where it is taken from.
+		slices.SortStableFunc(home.residents, func(a, b resident) int { return cmp.Compare(b.Weight, a.Weight) })
+	}
+
+	var moves []resident
+	move := func(r resident, to string) {
+		stores[r.From].weight -= r.Weight
+		stores[to].weight += r.Weight
+		r.To = to
+		moves = append(moves, r)
+	}
+	var out []resident
+	for _, name := range names {
+		if drained[name] {
+			out = append(out, stores[name].residents...)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b resident) int { return cmp.Compare(b.Weight, a.Weight) })
+	for _, r := range out {
+		move(r, extreme(stays, lighter))
+	}
+	if len(added) == 0 {
+		return moves
+	}
+	old := func(name string) bool { return stays(name) && !added[name] && len(stores[name].residents) > 0 }
+	for {
+		from, to := extreme(old, heavier), extreme(func(name string) bool { return added[name] }, lighter)
+		if from == "" {
+			return moves
+		}
+		gap := stores[from].weight - stores[to].weight
+		// The heaviest that does not make the new store the heavier one:
+		// so the fewest have to move.
+		home := stores[from]
+		at := slices.IndexFunc(home.residents, func(r resident) bool { return r.Weight > 0 && r.Weight*2 <= gap })
+		if at < 0 {
+			return moves
+		}
+		r := home.residents[at]
+		home.residents = slices.Delete(home.residents, at, at+1)
+		move(r, to)
+	}
+}
+
+// readSizes reads how large mailboxes are: lines of a name and octets.
+func readSizes(path string) (map[string]int64, error) {
+	var in io.Reader = os.Stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, sysexits.NoInput.Wrap(err)
+		}
+		defer f.Close()
+		in = f
+	}
+	sizes := map[string]int64{}
+	lines := bufio.NewScanner(in)
+	for number := 1; lines.Scan(); number++ {
+		words := strings.Fields(lines.Text())
+		if len(words) == 0 {
+			continue
+		}
+		if len(words) != 2 {
+			return nil, sysexits.DataErr.Errorf("%s:%d: not a name and a number of octets", path, number)
+		}
+		size, err := strconv.ParseInt(words[1], 10, 64)
+		if err != nil || size < 0 {
+			return nil, sysexits.DataErr.Errorf("%s:%d: %q is not a number of octets", path, number, words[1])
+		}
+		sizes[account.Fold(words[0])] = size
+	}
+	return sizes, sysexits.NoInput.Wrap(lines.Err())
+}
