@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"postern/internal/account"
+	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/imap"
 	"postern/internal/mapfile"
@@ -78,9 +79,16 @@ func capability(ctx context.Context, conf *config.Config, out io.Writer) error {
 		return err
 	}
 	report(out, answers, shared)
+	lost := last["*"].Without(shared)
+	if len(lost) > 0 {
+		fmt.Fprintf(out, "no longer shared: %v\n", lost)
+	}
 	var failed []error
 	for name, err := range failures {
 		failed = append(failed, fmt.Errorf("%s: %w; its last answer is kept", name, err))
+	}
+	if len(failed) == 0 && len(lost) > 0 {
+		return command.Quiet(1)
 	}
 	return sysexits.Unavailable.Wrap(errors.Join(failed...))
 }

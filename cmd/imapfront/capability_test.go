@@ -3,12 +3,14 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/mapfile"
 	"postern/internal/sysexits"
@@ -119,6 +121,20 @@ func TestCapabilityPublishesWhatAllStoresShare(t *testing.T) {
 	err = capability(context.Background(), conf, &out)
 	if sysexits.Of(err) != sysexits.Unavailable || !strings.Contains(err.Error(), "it has never answered") || records(t, conf) != before {
 		t.Errorf("got %v\n%s", err, records(t, conf))
+	}
+}
+
+func TestCapabilityTellsWhatIsLost(t *testing.T) {
+	conf := clearConfig(t)
+	for i, caps := range []string{"IMAP4rev1 IDLE MOVE", "IMAP4rev1 IDLE MOVE", "IMAP4rev1 MOVE", "IMAP4rev1 MOVE QUOTA"} {
+		l := fakeStore(t, caps)
+		conf.Stores["imap1.example.org"] = config.Store{Address: "127.0.0.1", Port: port(l), TLS: config.TLSNone}
+		var out strings.Builder
+		err := capability(context.Background(), conf, &out)
+		var quiet command.Quiet
+		if lost := i == 2; errors.As(err, &quiet) != lost || strings.Contains(out.String(), "no longer shared: IDLE\n") != lost || !lost && err != nil {
+			t.Errorf("%s: %v\n%s", caps, err, &out)
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 const greeting = "* OK [CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN AUTH=LOGIN] Ready\r\n"
 
 const failed = "NO [AUTHENTICATIONFAILED] Authentication failed\r\n"
-const down = "NO [UNAVAILABLE] Temporarily unavailable, try again later\r\n"
+const unreached = "NO [UNAVAILABLE] Temporarily unavailable, try again later\r\n"
 
 // exchange is what a client sends in one go and what it gets for it.
 type exchange struct{ send, want string }
@@ -621,7 +621,7 @@ func TestRule8_1_Greetings(t *testing.T) {
 		s := newSite(t, func(s *site) { s.people["joe"] = f.value() })
 		c := s.client()
 		c.send("a LOGIN joe secret\r\nb NOOP\r\n")
-		c.want("a " + down + "b OK Done\r\n")
+		c.want("a " + unreached + "b OK Done\r\n")
 		f.ended()
 	}
 }
@@ -630,7 +630,7 @@ func TestRule8_5_Answers(t *testing.T) {
 	for _, test := range []struct{ script, want string }{
 		{"S: P1 NO", failed},
 		{"S: P1 NO wrong", failed},
-		{"S: p1 NO wrong\nhang", down},
+		{"S: p1 NO wrong\nhang", unreached},
 		{"S: P1 NO [AUTHENTICATIONFAILED] x", failed},
 		{"S: P1 NO [XYZZY] x", failed},
 		{"S: P1 no [expired] Your password\\r is old", "NO [EXPIRED] Your password is old\r\n"},
@@ -638,21 +638,21 @@ func TestRule8_5_Answers(t *testing.T) {
 		{"S: P1 NO [INUSE] Busy \xe9", "NO [INUSE] Busy ?\r\n"},
 		{"S: P1 NO [ALERT]", "NO [ALERT] Refused by the store\r\n"},
 		{"S: P1 NO [AUTHORIZATIONFAILED] x", "NO [AUTHORIZATIONFAILED] Authorization failed\r\n"},
-		{"S: P1 NO [REFERRAL imap://joe@inner/] x", down},
-		{"S: P1 NO [PRIVACYREQUIRED] x", down},
-		{"S: P1 BAD x", down},
-		{"S: P1 OKAY x\nhang", down},
-		{"S: P10 OK x\nhang", down},
-		{"S: P OK x\nhang", down},
-		{"S: a OK x\nhang", down},
-		{"S: + go on\nhang", down},
-		{"S- P1 OK cut short", down},
-		{"S: * BYE overloaded", down},
-		{"S: P1OK\nhang", down},
-		{"flood", down},
-		{`S: * X {99999999999}` + "\nhang", down},
-		{`S: * X {9999999999999999999999}` + "\nhang", down},
-		{"reset", down},
+		{"S: P1 NO [REFERRAL imap://joe@inner/] x", unreached},
+		{"S: P1 NO [PRIVACYREQUIRED] x", unreached},
+		{"S: P1 BAD x", unreached},
+		{"S: P1 OKAY x\nhang", unreached},
+		{"S: P10 OK x\nhang", unreached},
+		{"S: P OK x\nhang", unreached},
+		{"S: a OK x\nhang", unreached},
+		{"S: + go on\nhang", unreached},
+		{"S- P1 OK cut short", unreached},
+		{"S: * BYE overloaded", unreached},
+		{"S: P1OK\nhang", unreached},
+		{"flood", unreached},
+		{`S: * X {99999999999}` + "\nhang", unreached},
+		{`S: * X {9999999999999999999999}` + "\nhang", unreached},
+		{"reset", unreached},
 	} {
 		t.Run(fmt.Sprintf("%.40q", test.script), func(t *testing.T) {
 			if strings.Contains(test.script, `password\r`) {
@@ -686,9 +686,9 @@ func TestRule9_WhatFailsLooksTheSame(t *testing.T) {
 		{"joe", failed, true},
 		{"nobody", failed, true},
 		{"gone", failed, true},
-		{"moving", down, true},
-		{"newer", down, true},
-		{"broken", down, false},
+		{"moving", unreached, true},
+		{"newer", unreached, true},
+		{"broken", unreached, false},
 		{"jo\\0e", failed, true},
 	} {
 		c := s.client()
@@ -817,7 +817,7 @@ func TestUnreachableStore(t *testing.T) {
 	l.Close()
 	c := newSite(t, func(s *site) { s.people["joe"] = l.Addr().String() }).client()
 	c.send("a LOGIN joe x\r\nb LOGIN joe x\r\n")
-	c.want("a " + down + "b " + down)
+	c.want("a " + unreached + "b " + unreached)
 }
 
 func TestStoreThatIsNotAllowed(t *testing.T) {
@@ -826,5 +826,5 @@ func TestStoreThatIsNotAllowed(t *testing.T) {
 		s.Stores = func(_ string, _ account.Location) (*store.Store, error) { return nil, fmt.Errorf("not allowed") }
 	}).client()
 	c.send("a LOGIN joe x\r\n")
-	c.want("a " + down)
+	c.want("a " + unreached)
 }

@@ -157,6 +157,7 @@ var (
 	errUnknown  = errors.New("no such user")
 	errDisabled = errors.New("user is disabled")
 	errHold     = errors.New("user is on hold")
+	errDown     = errors.New("the store was not reached a moment ago")
 )
 
 // open looks the user up and logs him in at his store.
@@ -199,9 +200,15 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 	if login.Origin.Hops == 0 {
 		return nil, unavailable, errors.New("the login has come through too many front ends: is a store of ours one of them?")
 	}
+	if s.down.is(target.Address) {
+		return nil, unavailable, errDown
+	}
 	start := time.Now()
 	opened, err := target.Open(ctx, s.protocol.store(), login)
 	s.Metrics.asked(where.Store, time.Since(start))
+	if _, unreached := errors.AsType[*store.Unreachable](err); unreached && ctx.Err() == nil {
+		s.down.note(target.Address, time.Since(start))
+	}
 	if refusal, ok := errors.AsType[*store.Refusal](err); ok {
 		return nil, passOn(refusal), refusal
 	}

@@ -68,7 +68,7 @@ func TestRule4_7_Tokens(t *testing.T) {
 		}
 		c := newSite(t, func(s *site) { offers(s); s.people["joe"] = lacks.value() }).client()
 		c.send("a AUTHENTICATE " + test.mechanism + " " + b64(test.message) + "\r\n")
-		c.want("a " + down)
+		c.want("a " + unreached)
 	}
 	s := newSite(t, offers)
 	if line := s.connect().line(); !strings.Contains(line, "AUTH=XOAUTH2 AUTH=OAUTHBEARER") {
@@ -161,16 +161,16 @@ func TestRule8_2_TLSToTheStore(t *testing.T) {
 		{"implicit", store.Implicit, "localhost", "TLS\n" + loginScript(accepted+"echo"), "OK"},
 		{"by address", store.Implicit, "127.0.0.1", "TLS\n" + loginScript(accepted+"echo"), "OK"},
 		{"STARTTLS", store.StartTLS, "localhost", startTLS + "S: P1 OK go\nTLS\n" + again + login, "OK"},
-		{"another's certificate", store.Implicit, "imap1.example.org", "TLS\nhang", down},
-		{"another's after STARTTLS", store.StartTLS, "imap1.example.org", startTLS + "S: P1 OK go\nTLS\nhang", down},
-		{"no TLS there", store.Implicit, "localhost", "S: * OK hello\nhang", down},
-		{"STARTTLS refused", store.StartTLS, "localhost", startTLS + "S: P1 NO not today\nhang", down},
-		{"STARTTLS unknown", store.StartTLS, "localhost", plain + "C: P1 STARTTLS\nS: P1 BAD what\nhang", down},
-		{"dies then", store.StartTLS, "localhost", startTLS, down},
+		{"another's certificate", store.Implicit, "imap1.example.org", "TLS\nhang", unreached},
+		{"another's after STARTTLS", store.StartTLS, "imap1.example.org", startTLS + "S: P1 OK go\nTLS\nhang", unreached},
+		{"no TLS there", store.Implicit, "localhost", "S: * OK hello\nhang", unreached},
+		{"STARTTLS refused", store.StartTLS, "localhost", startTLS + "S: P1 NO not today\nhang", unreached},
+		{"STARTTLS unknown", store.StartTLS, "localhost", plain + "C: P1 STARTTLS\nS: P1 BAD what\nhang", unreached},
+		{"dies then", store.StartTLS, "localhost", startTLS, unreached},
 		{"8.3 more behind the answer", store.StartTLS, "localhost",
-			startTLS + `S- P1 OK go\r\n* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\nP2 OK\r\n` + "\nhang", down},
+			startTLS + `S- P1 OK go\r\n* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\nP2 OK\r\n` + "\nhang", unreached},
 		{"8.3 lists from before count no more", store.StartTLS, "localhost",
-			startTLS + "S: P1 OK go\nTLS\nC: P2 CAPABILITY\nS: * CAPABILITY IMAP4rev1 LOGINDISABLED\nS: P2 OK\nhang", down},
+			startTLS + "S: P1 OK go\nTLS\nC: P2 CAPABILITY\nS: * CAPABILITY IMAP4rev1 LOGINDISABLED\nS: P2 OK\nhang", unreached},
 	} {
 		t.Run(test.what, func(t *testing.T) {
 			f := newFakeStore(t, test.script)
@@ -226,7 +226,7 @@ func TestRule8_4_FormsOfLogin(t *testing.T) {
 		f := newFakeStore(t, strings.TrimSuffix(script, "hang-up"))
 		c := newSite(t, func(s *site) { s.people["joe"] = f.value() }).client()
 		c.send("a LOGIN joe {7+}\r\ns\xc3\xa9cret\r\nb NOOP\r\n")
-		c.want("a " + down + "b OK Done\r\n")
+		c.want("a " + unreached + "b OK Done\r\n")
 		f.ended()
 	}
 }

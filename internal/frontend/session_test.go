@@ -85,7 +85,7 @@ func TestRule8_6_OriginByID(t *testing.T) {
 	}
 	c = s.client()
 	c.send(`i ID ("x-proxy-ttl" "1")` + "\r\na LOGIN joe secret\r\n")
-	c.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\na " + down)
+	c.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\na " + unreached)
 
 	// A store without ID, or one that is not trusted, hears nothing of it.
 	quiet := newFakeStore(t, loginScript(accepted+"hang"))
@@ -278,7 +278,7 @@ func TestStrictRefusesABrokenPromise(t *testing.T) {
 		s.Strict = true
 	}).client()
 	c.send("a LOGIN joe secret\r\n")
-	c.want("a " + down)
+	c.want("a " + unreached)
 	f.ended()
 }
 
@@ -298,4 +298,22 @@ func TestPasswordsAreNotLogged(t *testing.T) {
 			t.Errorf("%q is in the log:\n%s", secret, s.log)
 		}
 	}
+}
+
+func TestAStoreKnownToBeDownIsNotWaitedFor(t *testing.T) {
+	f := newFakeStore(t, loginScript(accepted+"hang"))
+	s := newSite(t, func(s *site) { s.people["joe"] = f.value() })
+	s.down.note(f.value(), time.Millisecond) // refused at once: may be up again
+	c := s.client()
+	c.send("a LOGIN joe secret\r\n")
+	c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	s.down.note(f.value(), downSlow)
+	c = s.client()
+	c.send("a LOGIN joe secret\r\n")
+	c.want("a " + unreached)
+	s.down.mu.Lock()
+	s.down.until[f.value()] = time.Now().Add(-time.Second)
+	s.down.mu.Unlock()
+	c.send("b LOGIN joe secret\r\n")
+	c.want("b OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
 }

@@ -24,6 +24,7 @@ type Shared struct {
 
 	challenge atomic.Value // []byte, the last that a store answered a token with
 	slowest   slowest
+	down      down
 
 	mu         sync.Mutex
 	sessions   map[*session]struct{}
@@ -231,4 +232,40 @@ func (s *slowest) get() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.took
+}
+
+// down are the stores that were not reached of late, and took their time over
+// it. A morning's users would wait for a dead store one after the other, each
+// with a connection open; one that refuses at once may be tried at once.
+type down struct {
+	mu    sync.Mutex
+	until map[string]time.Time // by address
+}
+
+const (
+	downTime = 5 * time.Second
+	downSlow = time.Second
+)
+
+func (d *down) note(address string, took time.Duration) {
+	if took < downSlow {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.until == nil {
+		d.until = map[string]time.Time{}
+	}
+	d.until[address] = time.Now().Add(downTime)
+}
+
+func (d *down) is(address string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	until, known := d.until[address]
+	if known && time.Now().After(until) {
+		delete(d.until, address)
+		known = false
+	}
+	return known
 }

@@ -101,6 +101,12 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return fmt.Sprintf("refused: [%s] %q", r.Code, r.Text) }
 
+// Unreachable is the error of a store that did not come as far as a login: for
+// now it would fail anybody's.
+type Unreachable struct{ error }
+
+func (u *Unreachable) Unwrap() error { return u.error }
+
 // A Protocol is how the store is spoken to.
 type Protocol interface {
 	greet(*dialogue) error              // reads the greeting
@@ -133,7 +139,7 @@ func (s *Store) Open(ctx context.Context, p Protocol, login Login) (*Session, er
 	}
 	d, err := s.reach(ctx, p, login.Origin)
 	if err != nil {
-		return nil, err
+		return nil, &Unreachable{err}
 	}
 	stop := context.AfterFunc(ctx, d.hangUp)
 	session := &Session{Conn: d.conn}
