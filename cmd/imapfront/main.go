@@ -5,8 +5,8 @@ package main
 import (
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -44,7 +44,7 @@ connection that it is given; with --listen it serves by itself:
 		&cli.StringFlag{Name: "cert", Usage: "certificate chain, PEM `FILE`"},
 		&cli.StringFlag{Name: "key", Usage: "its key, PEM `FILE`"},
 		&cli.BoolFlag{Name: "allow-plaintext", Usage: "take passwords without TLS"},
-		&cli.DurationFlag{Name: "login-timeout", Usage: "`TIME` a client has from the greeting to its login"},
+		&cli.StringFlag{Name: "login-timeout", Usage: "`TIME` (90s, 2m) a client has from the greeting to its login"},
 		&cli.StringFlag{Name: "log-format", Usage: "`FORMAT` of the log: logfmt or json"},
 		&cli.StringFlag{Name: "user", Usage: "become `USER` once ports and keys are open"},
 		&cli.StringFlag{Name: "metrics", Usage: "serve metrics and health over HTTP on `HOST:PORT`"},
@@ -121,7 +121,7 @@ func storeFlags() []cli.Flag {
 		&cli.IntFlag{Name: "store-port", Usage: "port `N` of all stores"},
 		&cli.StringFlag{Name: "store-tls", Usage: "TLS to all stores: `none, starttls or tls`"},
 		&cli.StringFlag{Name: "store-ca-file", Usage: "PEM `FILE` of who signs the stores' certificates"},
-		&cli.DurationFlag{Name: "connect-timeout", Usage: "`TIME` to reach a store"},
+		&cli.StringFlag{Name: "connect-timeout", Usage: "`TIME` (3s) to reach a store, and for its greeting"},
 	}
 }
 
@@ -148,8 +148,12 @@ func configured(c *cli.Context) (*config.Config, error) {
 	set(c, "cert", &f.Cert, c.String)
 	set(c, "key", &f.Key, c.String)
 	set(c, "allow-plaintext", &f.AllowPlaintext, c.Bool)
-	set(c, "login-timeout", &f.LoginTimeout, duration(c))
-	set(c, "connect-timeout", &f.ConnectTimeout, duration(c))
+	if err := setTime(c, "login-timeout", &f.LoginTimeout); err != nil {
+		return nil, err
+	}
+	if err := setTime(c, "connect-timeout", &f.ConnectTimeout); err != nil {
+		return nil, err
+	}
 	set(c, "log-format", &f.LogFormat, c.String)
 	set(c, "syslog", &f.Syslog, c.Bool)
 	set(c, "user", &f.User, c.String)
@@ -177,6 +181,17 @@ func set[T any](c *cli.Context, name string, into *T, value func(string) T) {
 	}
 }
 
-func duration(c *cli.Context) func(string) config.Duration {
-	return func(name string) config.Duration { return config.Duration(max(c.Duration(name), time.Millisecond)) }
+// setTime sets a time. A number without a unit is one of seconds.
+func setTime(c *cli.Context, name string, into *config.Duration) error {
+	text := c.String(name)
+	if text == "" {
+		return nil
+	}
+	if _, err := strconv.Atoi(text); err == nil {
+		text += "s"
+	}
+	if err := into.UnmarshalText([]byte(text)); err != nil {
+		return sysexits.Usage.Errorf("--%s: %w", name, err)
+	}
+	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -114,6 +115,15 @@ func Serve(ctx context.Context, l *listener.Listener, current func() *Frontend) 
 				continue
 			}
 		}
-		sessions.Go(func() { f.session(ctx, relays, conn, l.Scheme) })
+		sessions.Go(func() {
+			// A defect that one client can reach must not be felt by
+			// all the others.
+			defer func() {
+				if defect := recover(); defect != nil {
+					f.Log.Error("defect", "cause", defect, "stack", string(debug.Stack()))
+				}
+			}()
+			f.session(ctx, relays, conn, l.Scheme)
+		})
 	}
 }

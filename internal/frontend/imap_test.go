@@ -772,7 +772,7 @@ func TestRule10_6_LoginTimeIsNotExtended(t *testing.T) {
 	s = newSite(t, func(s *site) { s.LoginTime = 100 * time.Millisecond; s.people["joe"] = hanging.value() })
 	c = s.client()
 	c.send("a LOGIN joe x\r\n")
-	c.wantEnd("* BYE Login took too long\r\n")
+	c.wantEnd("a " + unreached + "* BYE Login took too long\r\n")
 }
 
 func TestRule10_8_Shutdown(t *testing.T) {

@@ -48,8 +48,10 @@ func (s *session) login(c credentials) *failure {
 		s.failed(ctx, start, failure, cause)
 	}
 	stop()
-	if ctx.Err() != nil && failure != nil {
-		s.lost(context.Cause(ctx))
+	// A client whose time is over is told that the store was at fault, before
+	// it is sent away; one that is gone is told nothing.
+	if cause := context.Cause(ctx); failure != nil && cause != nil && !errors.Is(cause, os.ErrDeadlineExceeded) {
+		s.lost(cause)
 	}
 	if failure == nil {
 		s.Failures.Forgive("user " + account.Fold(s.user))

@@ -241,5 +241,5 @@ func TestBlackHole(t *testing.T) {
 	s := newSite(t, func(s *site) { s.people["joe"] = l.Addr().String(); s.LoginTime = patience / 50 })
 	c := s.client()
 	c.send("a LOGIN joe x\r\n")
-	c.wantEnd("* BYE Login took too long\r\n")
+	c.wantEnd("a " + unreached + "* BYE Login took too long\r\n")
 }

@@ -310,5 +310,5 @@ func (s *session) relay(ctx context.Context) {
 	account := relay.Run(ctx, relay.Side{Conn: s.conn, Ahead: s.in.take()}, relay.Side{Conn: s.opened.Conn, Ahead: s.opened.Behind})
 	s.Metrics.passed(account.FromClient, account.FromStore)
 	log.Info("logout", "reason", account.Reason, "from_client", account.FromClient, "from_store", account.FromStore,
-		"seconds", time.Since(start).Round(time.Millisecond).Seconds())
+		"seconds", time.Since(start).Round(time.Millisecond).Seconds(), "tls", s.tls)
 }

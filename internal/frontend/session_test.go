@@ -317,3 +317,15 @@ func TestAStoreKnownToBeDownIsNotWaitedFor(t *testing.T) {
 	c.send("b LOGIN joe secret\r\n")
 	c.want("b OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
 }
+
+func TestADefectEndsOneSessionOnly(t *testing.T) {
+	s := newSite(t, func(s *site) {
+		s.people["joe"] = "127.0.0.1:1"
+		s.Stores = func(string, account.Location) (*store.Store, error) { panic("a defect") }
+	})
+	c := s.client()
+	c.send("a LOGIN joe x\r\n")
+	c.wantEnd("")
+	s.client().want("")
+	s.eventually(func() bool { return strings.Contains(s.log.String(), "msg=defect cause=\"a defect\"") })
+}

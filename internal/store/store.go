@@ -38,7 +38,7 @@ const (
 // Time limits, each for one step. Together they stay below the minute that
 // a client has for its login.
 const (
-	greetingTime  = 5 * time.Second  // for each answer before the login
+	answerTime    = 5 * time.Second  // for each answer between greeting and login
 	handshakeTime = 10 * time.Second // RSA on a store that has been swapped out
 	loginTime     = 30 * time.Second // Dovecot holds a refusal back for up to 15 s
 )
@@ -49,7 +49,7 @@ type Store struct {
 	Address        string // host:port
 	Security       Security
 	TLS            *tls.Config   // with the name or the pin to verify
-	ConnectTimeout time.Duration // for all the addresses of the host
+	ConnectTimeout time.Duration // for all the addresses of the host, then for the greeting
 
 	// Admin may open every mailbox there, in the name of a user who has shown
 	// who he is by other means than a password.
@@ -147,7 +147,7 @@ func (s *Store) Open(ctx context.Context, p Protocol, login Login) (*Session, er
 		session.TLS = tls.VersionName(secure.ConnectionState().Version)
 	}
 	if s.Trusted {
-		d.step(greetingTime)
+		d.step(answerTime)
 		err = p.tell(d, login.Origin)
 	}
 	d.step(loginTime)
@@ -228,12 +228,12 @@ func (s *Store) prepare(d *dialogue, p Protocol) error {
 			return err
 		}
 	}
-	d.step(greetingTime)
+	d.step(s.ConnectTimeout)
 	if err := p.greet(d); err != nil {
 		return fmt.Errorf("greeting: %w", err)
 	}
 	if s.Security == StartTLS {
-		d.step(greetingTime)
+		d.step(answerTime)
 		if err := p.startTLS(d); err != nil {
 			return fmt.Errorf("STARTTLS: %w", err)
 		}
@@ -248,7 +248,7 @@ func (s *Store) prepare(d *dialogue, p Protocol) error {
 		d.caps, d.known = nil, false
 	}
 	if !d.known {
-		d.step(greetingTime)
+		d.step(answerTime)
 		if err := p.capabilities(d); err != nil {
 			return fmt.Errorf("capabilities: %w", err)
 		}
