@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -368,7 +369,7 @@ func TestXinetd(t *testing.T) {
 }
 
 func TestTcpserver(t *testing.T) {
-	for _, service := range []struct{ name, standard string }{{"imapfront-imap", "143"}, {"imapfront-imaps", "993"}} {
+	for _, service := range []struct{ name, standard string }{{"imapfront-imap", "143"}, {"imapfront-imaps", "993"}, {"imapfront-pop3", "110"}} {
 		t.Run(service.name, func(t *testing.T) {
 			need(t, "tcpserver")
 			dir, conf := site(t, "")
@@ -445,16 +446,29 @@ func TestCron(t *testing.T) {
 }
 
 // What a shell offers, for each of them.
-var completions = []struct {
+type completion struct {
 	line string
 	want string // one of the words offered, or none
-}{
+}
+
+var completions = []completion{
 	{"ldap2cdb --sta", "--standard-address"},
 	{"imapfront cap", "capability"},
 	{"imapfront capability --store-c", "--store-ca-file"},
 	{"mailwhere --", "--explain"},
 	{"mailwhere -- --exp", ""},
+	{"mailwhere --maps MAPS helpd", "helpdesk"},
 	{"postmap-route --dom", "--domain"},
+}
+
+// withMaps has real maps in the lines.
+func withMaps(t *testing.T) []completion {
+	dir, _ := site(t, "")
+	all := slices.Clone(completions)
+	for i := range all {
+		all[i].line = strings.ReplaceAll(all[i].line, "MAPS", filepath.Join(dir, "maps"))
+	}
+	return all
 }
 
 // completed wants a shell to offer a word, or nothing: where a tool is not to be
@@ -484,18 +498,18 @@ func completed(t *testing.T, line, want string, command *exec.Cmd) {
 
 func TestBashCompletion(t *testing.T) {
 	bash := need(t, "bash")
-	for _, test := range completions {
+	for _, test := range withMaps(t) {
 		completed(t, test.line, test.want, exec.Command(bash, "--norc", "-c", `
 			. completions/postern.bash
 			COMP_WORDS=($1); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
-			_postern
+			_postern "${COMP_WORDS[0]}"
 			printf '%s\n' "${COMPREPLY[@]}"`, "bash", test.line))
 	}
 }
 
 func TestFishCompletion(t *testing.T) {
 	fish := need(t, "fish")
-	for _, test := range completions {
+	for _, test := range withMaps(t) {
 		completed(t, test.line, test.want, exec.Command(fish, "--no-config", "-c",
 			"source completions/postern.fish; complete -C "+strconv.Quote(test.line)))
 	}
@@ -506,7 +520,7 @@ func TestFishCompletion(t *testing.T) {
 func TestZshCompletion(t *testing.T) {
 	zsh := need(t, "zsh")
 	run(t, zsh, "-n", "completions/_postern")
-	for _, test := range completions {
+	for _, test := range withMaps(t) {
 		if test.want == "" || test.line == "mailwhere --" {
 			continue
 		}
@@ -632,6 +646,15 @@ func TestPrometheus(t *testing.T) {
 	promtool := need(t, "promtool")
 	run(t, promtool, "check", "rules", "prometheus/postern.rules.yml")
 	run(t, promtool, "test", "rules", "prometheus/postern.test.yml")
+	dir, conf := site(t, "")
+	textfile := filepath.Join(dir, "ldap2cdb.prom")
+	run(t, filepath.Join(bin, "ldap2cdb"), "--config", conf, "--textfile", textfile)
+	told := read(t, textfile)
+	for _, metric := range regexp.MustCompile(`postern_\w+`).FindAllString(read(t, "prometheus/postern.rules.yml"), -1) {
+		if !strings.Contains(told, "\n"+metric+" ") {
+			t.Errorf("ldap2cdb does not tell %s", metric)
+		}
+	}
 	run(t, promtool, "check", "config", write(t, t.TempDir(), "prometheus.yml", "rule_files: ["+strconv.Quote(abs(t, "prometheus/postern.rules.yml"))+"]\n"))
 }
 

@@ -14,6 +14,9 @@ function __postern
             set -a before -
         case '-*'
             set -a before $word
+        case '?*'
+            # mailwhere lists the names of the map that start so.
+            string match -q '*mailwhere' $before[1]; and set -a before $word
     end
     $before --generate-bash-completion 2>/dev/null
 end
