@@ -49,20 +49,32 @@ func newBuild(conf *config.Config) (*build, error) {
 	return &build{conf: conf, rules: rules, terminal: term.IsTerminal(int(os.Stderr.Fd()))}, nil
 }
 
+// run makes the maps once.
 func (b *build) run(ctx context.Context) error {
+	report, err := b.once(ctx)
+	if report != nil {
+		err = errors.Join(err, b.tell(report))
+	}
+	if b.dryRun {
+		return err
+	}
+	return errors.Join(err, b.writeTextfile(report, err == nil))
+}
+
+func (b *build) once(ctx context.Context) (*roster.Report, error) {
 	scratch := os.TempDir()
 	var writer *mapfile.Writer
 	if !b.dryRun {
 		var err error
 		if writer, err = mapfile.Lock(b.conf.Maps, "ldap2cdb"); err != nil {
-			return err
+			return nil, err
 		}
 		defer writer.Unlock()
 		scratch = b.conf.Maps
 	}
 	last, err := b.lastMaps()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer last.close()
 	all := roster.New(scratch)
@@ -71,14 +83,14 @@ func (b *build) run(ctx context.Context) error {
 	started := time.Now()
 	name, from, err := b.source()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := b.gather(ctx, from, all, last); err != nil {
-		return fmt.Errorf("%w; maps not changed", err)
+		return nil, fmt.Errorf("%w; maps not changed", err)
 	}
 	report, err := b.settle(all)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	report.Source, report.Started, report.Seconds = name, started, time.Since(started).Seconds()
 	if server, is := from.(*directory.LDAP); is {
@@ -89,11 +101,9 @@ func (b *build) run(ctx context.Context) error {
 		}
 	}
 	report.Judge(b.conf.Limits.MinAccounts, float64(b.conf.Limits.MaxShrink))
-	if err := b.publish(writer, all, report); err != nil {
-		return errors.Join(err, b.tell(report))
-	}
+	err = b.publish(writer, all, report)
 	report.Seconds = time.Since(started).Seconds()
-	return b.tell(report)
+	return report, err
 }
 
 // A pair is the two maps that we build, as they are published now. Nil is none.

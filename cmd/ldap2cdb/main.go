@@ -37,6 +37,7 @@ func app() *cli.App {
 		&cli.StringFlag{Name: "only", Usage: "bring only the entries that match `FILTER` up to date"},
 		&cli.BoolFlag{Name: "watch", Usage: "keep running, and follow the directory as it changes"},
 		&cli.StringFlag{Name: "report", Usage: "write the report as JSON to `FILE`"},
+		&cli.StringFlag{Name: "textfile", Usage: "tell Prometheus' node_exporter in `FILE`"},
 	)
 	app.Action = run
 	return app
@@ -75,7 +76,7 @@ func settings(c *cli.Context) (*config.Config, error) {
 	d := &conf.Directory
 	for name, setting := range map[string]*string{
 		"ldif": &d.LDIF, "filter": &d.Filter, "bind-dn": &d.BindDN, "password-file": &d.PasswordFile,
-		"ca-file": &d.CAFile, "standard-address": &d.StandardAddress,
+		"ca-file": &d.CAFile, "standard-address": &d.StandardAddress, "textfile": &conf.Textfile,
 	} {
 		if c.IsSet(name) {
 			*setting = c.String(name)

@@ -241,8 +241,9 @@ func (o *only) publish(writer *mapfile.Writer) error {
 		return err
 	}
 	before := o.last.login.Story()
-	report.Source, report.Started, report.Seconds = before.Source, started, time.Since(started).Seconds()
-	report.Position, report.Accounts = before.Position, before.Accounts
+	// The maps are as old as the last time that all was read.
+	report.Source, report.Started, report.Position, report.Accounts = before.Source, before.Built, before.Position, before.Accounts
+	report.Seconds = time.Since(started).Seconds()
 	doubts := roster.Report{Accounts: o.conf.Limits.MinAccounts, Logins: report.Logins, Addresses: report.Addresses}
 	doubts.Logins.Before, doubts.Addresses.Before = before.Records, o.last.address.Story().Records
 	doubts.Judge(o.conf.Limits.MinAccounts, float64(o.conf.Limits.MaxShrink))

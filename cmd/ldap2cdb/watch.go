@@ -60,6 +60,8 @@ const (
 	lastRetry    = 2 * time.Minute
 	doubtRetry   = 10 * time.Minute // after maps that were refused
 	lossWindow   = time.Hour        // over which max-shrink is reckoned
+
+	textfileEvery = 15 * time.Second
 )
 
 // mostTouched is how many keys are decided about one by one; beyond, going
@@ -289,11 +291,18 @@ func (w *watch) publishAlong(ctx context.Context) error {
 		defer ticker.Stop()
 		alive = ticker.C
 	}
+	tell := time.NewTicker(textfileEvery)
+	defer tell.Stop()
 	var last time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-tell.C:
+			if err := w.freshen(); err != nil {
+				return err
+			}
+			continue
 		case <-alive:
 			w.mu.Lock() // hangs where we hang
 			w.mu.Unlock()
@@ -314,6 +323,16 @@ func (w *watch) publishAlong(ctx context.Context) error {
 			w.rouse() // somebody else is at work on the maps: again, soon
 		}
 	}
+}
+
+// freshen tells that the maps are right, while all that is known is in them.
+func (w *watch) freshen() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.complete || w.whole || len(w.touched) > 0 {
+		return nil
+	}
+	return w.writeTextfile(nil, true)
 }
 
 // publishNow brings the maps up to date.
@@ -351,6 +370,9 @@ func (w *watch) publishNow() error {
 		clear(w.touched)
 		w.position = directory.Position(report.Position)
 		w.announce(report, started)
+		if err := w.writeTextfile(nil, true); err != nil {
+			return err
+		}
 	}
 	return w.known.SetCookie(w.source, w.cookie)
 }

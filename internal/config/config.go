@@ -35,6 +35,8 @@ type Config struct {
 	Keep    int    // copies of replaced maps that are kept
 	Foreign bool   // accept maps without a story: perdition's, hand-made ones
 
+	Textfile string // where ldap2cdb tells node_exporter how it went
+
 	Directory  Directory
 	Attributes Attributes
 	Limits     Limits
