@@ -62,8 +62,17 @@ type mx struct {
 	got       map[string][]string
 }
 
-// startMX starts Postfix and its stores. It needs root, because master(8) does.
-func startMX(t *testing.T, stores ...string) *mx {
+// relayed has the site's domains as relay domains, as postfix/main.cf has them.
+const relayed = `
+relay_domains = cdb:/var/lib/postern/domain
+relay_recipient_maps = cdb:/var/lib/postern/recipient
+transport_maps = cdb:/var/lib/postern/transport
+virtual_alias_maps = cdb:/var/lib/postern/alias
+`
+
+// startMX starts Postfix, with those lines for its domains, and its stores. It
+// needs root, because master(8) does.
+func startMX(t *testing.T, domains string, stores ...string) *mx {
 	t.Helper()
 	const master = "/usr/lib/postfix/sbin/master"
 	owner, err := user.Lookup("postfix")
@@ -137,12 +146,8 @@ smtpd_relay_restrictions = reject_unauth_destination
 lmtp_host_lookup = native
 smtputf8_enable = yes
 recipient_delimiter = +
-relay_domains = cdb:`+dir+`/tables/domain
-relay_recipient_maps = cdb:`+dir+`/tables/recipient
-transport_maps = cdb:`+dir+`/tables/transport
-virtual_alias_maps = cdb:`+dir+`/tables/alias
 default_transport = retry:4.4.4 not from this site
-`)
+`+strings.ReplaceAll(domains, "/var/lib/postern", dir+"/tables"))
 	m.write(t, "conf/master.cf", m.addr+` inet n - n - - smtpd
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -188,7 +193,7 @@ func (m *mx) write(t *testing.T, name, text string) {
 }
 
 // publish makes the tables.
-func (m *mx) publish(t *testing.T, site Site, logins, addresses book) {
+func (m *mx) publish(t *testing.T, site Site, logins, addresses Map) {
 	t.Helper()
 	site.Nexthop = func(store string) (string, error) {
 		host, port, err := net.SplitHostPort(m.stores[store])
@@ -289,7 +294,18 @@ func (m *mx) queued(t *testing.T, recipient, reason string) {
 
 // Postfix itself does with our tables what the package says it does.
 func TestPostfixReadsTheTables(t *testing.T) {
-	m := startMX(t, "imap1", "imap2")
+	t.Run("relay domains", func(t *testing.T) { testTables(t, relayed) })
+	t.Run("virtual mailbox domains", func(t *testing.T) {
+		lines, err := os.ReadFile("../../postfix/virtual.cf")
+		if err != nil {
+			t.Fatal(err)
+		}
+		testTables(t, string(lines))
+	})
+}
+
+func testTables(t *testing.T, domains string) {
+	m := startMX(t, domains, "imap1", "imap2")
 	site := testSite()
 	site.Domains = []string{"example.org", "all.example"}
 	site.Unknown = "lmtp:unix:no-route-in-transport-table"
@@ -360,5 +376,59 @@ func TestPostfixReadsTheTables(t *testing.T) {
 	defer m.mu.Unlock()
 	if len(m.got["never"])+len(m.got["by an alias"]) > 0 {
 		t.Errorf("delivered in spite of it: %q", m.got)
+	}
+}
+
+// Where nearly all addresses are aliases, hundreds of thousands of them, mail
+// finds its way as fast as anywhere.
+func TestManyAliases(t *testing.T) {
+	m := startMX(t, relayed, "imap1", "imap2")
+	maps := t.TempDir()
+	w, err := mapfile.Lock(maps, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Unlock()
+	const users, aliases = 30000, 10
+	err = w.Publish(0,
+		mapfile.Draft{Name: mapfile.Login, Records: func(put func(key, value string) error) error {
+			for i := range users {
+				if err := put(fmt.Sprintf("u%d", i), fmt.Sprintf("imap%d", i%2+1)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+		mapfile.Draft{Name: mapfile.Address, Records: func(put func(key, value string) error) error {
+			for i := range users * aliases {
+				user := i / aliases
+				if err := put(fmt.Sprintf("alias%d@example.org", i), fmt.Sprintf("u%d@imap%d", user, user%2+1)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	login, address, err := mapfile.OpenPair(maps, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer login.Close()
+	defer address.Close()
+	site := testSite()
+	site.Unknown = "lmtp:unix:no-route-in-transport-table"
+	m.publish(t, site, login, address)
+	for _, i := range []int{0, 7, 123456, users*aliases - 1} {
+		to, message := fmt.Sprintf("alias%d@example.org", i), fmt.Sprintf("message %d", i)
+		if answer := m.send(t, to, message); !strings.HasPrefix(answer, "250 ") {
+			t.Errorf("%s: %s", to, answer)
+		}
+		user := i / aliases
+		m.ends(t, message, []string{fmt.Sprintf("imap%d u%d@example.org", user%2+1, user)})
+	}
+	if answer := m.send(t, fmt.Sprintf("alias%d@example.org", users*aliases), "nobody"); !strings.HasPrefix(answer, "550 5.1.1 ") {
+		t.Errorf("beyond the last: %s", answer)
 	}
 }
