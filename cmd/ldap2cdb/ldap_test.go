@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509/pkix"
 	"fmt"
 	"io"
 	"maps"
@@ -222,4 +223,39 @@ func silent(t *testing.T, greeting string) string {
 		}
 	}()
 	return l.Addr().String()
+}
+
+// SASL EXTERNAL: the server knows us by our certificate, or by who runs us.
+func TestExternal(t *testing.T) {
+	authority := &slapd.Cert{}
+	client := &slapd.Cert{Authority: authority, Subject: pkix.Name{CommonName: "postern"}}
+	server := slapd.Start(t, slapd.Settings{
+		LDIF: people(30), Cert: &slapd.Cert{Authority: authority, Names: []string{"127.0.0.1"}},
+		Global: []string{"TLSVerifyClient try",
+			fmt.Sprintf(`authz-regexp "gidNumber=%d\\+uidNumber=%d,cn=peercred,cn=external,cn=auth" "cn=reader,dc=example,dc=org"`, os.Getgid(), os.Getuid()),
+			`authz-regexp "cn=postern" "cn=reader,dc=example,dc=org"`},
+		Database: []string{`access to * by dn="cn=reader,dc=example,dc=org" read by anonymous auth by * none`},
+	})
+	withCert := configFile(t, fmt.Sprintf("[directory]\nsasl = \"external\"\ncert = %q\nkey = %q\nca-file = %q\nstarttls = true\n",
+		client.CertFile(t), client.KeyFile(t), authority.CertFile(t)))
+	plain := configFile(t, "[directory]\nsasl = \"external\"\n")
+	for _, test := range []struct {
+		name, url, conf string
+		status          int
+	}{
+		{"ldaps and a certificate", "ldaps://" + server.TLS, withCert, 0},
+		{"StartTLS and a certificate", server.URL(), withCert, 0},
+		{"ldapi", server.LDAPI(), plain, 0},
+		{"nothing that tells who we are", server.URL(), plain, 77},
+	} {
+		dir := t.TempDir()
+		status, stderr := tool(t, "--url", test.url, "--config", test.conf, "--base", slapd.Base, "--maps", dir)
+		if status != test.status {
+			t.Errorf("%s: exit status %d, %s", test.name, status, stderr)
+			continue
+		}
+		if status == 0 && len(recordsOf(t, dir, mapfile.Login)) != 30 {
+			t.Errorf("%s: %d names", test.name, len(recordsOf(t, dir, mapfile.Login)))
+		}
+	}
 }

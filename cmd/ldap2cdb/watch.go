@@ -110,7 +110,10 @@ func (w *watch) run(ctx context.Context) error {
 		switch {
 		case errors.Is(err, directory.ErrRefresh):
 			w.forgetCookie()
-		case errors.Is(err, directory.ErrNoSync), sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm:
+		case errors.Is(err, directory.ErrNoSync), errors.Is(err, directory.ErrBases):
+			w.say("%v: reading all every %s instead", err, time.Duration(w.conf.Directory.PollInterval))
+			return w.poll(ctx)
+		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm:
 			return err
 		case errors.Is(err, errDoubtful):
 			// The directory may show again what it hides now, and
@@ -129,6 +132,24 @@ func (w *watch) run(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 		pause = min(2*pause, lastRetry)
+	}
+}
+
+// poll makes the maps anew, again and again. A build that fails leaves the
+// maps, and the next one comes when it is due.
+func (w *watch) poll(ctx context.Context) error {
+	for {
+		if err := w.build.run(ctx); err != nil && ctx.Err() == nil {
+			w.say("%v", err)
+		} else {
+			w.force = false // it counts for the first maps only
+			daemon.SdNotify(false, daemon.SdNotifyReady)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Duration(w.conf.Directory.PollInterval)):
+		}
 	}
 }
 

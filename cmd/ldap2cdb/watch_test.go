@@ -238,3 +238,29 @@ func TestHiddenHalf(t *testing.T) {
 		t.Errorf("%d names, %d before", len(after), len(before))
 	}
 }
+
+// A server without syncprov, and several bases, are read again and again.
+func TestPolling(t *testing.T) {
+	for name, settings := range map[string]slapd.Settings{
+		"no syncprov": {LDIF: people(20)}, "two bases": {LDIF: people(20), Sync: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := slapd.Start(t, settings)
+			dir := t.TempDir()
+			args := []string{"--url", server.URL(), "--maps", dir, "--base", "ou=people," + slapd.Base,
+				"--config", configFile(t, "[directory]\npoll-interval = \"20ms\"\n")}
+			if name == "two bases" {
+				args = append(args, "--base", "uid=u1,ou=people,"+slapd.Base)
+			}
+			log := &logbook{}
+			stop := follow(t, log, args...)
+			eventually(t, dir, "u1", "imap2.example.org", log)
+			eventuallySays(t, log, "reading all every 20ms instead")
+			server.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
+			eventually(t, dir, "u1", "imap1.example.org", log)
+			server.Modify("dn: uid=u2,ou=people,dc=example,dc=org\nchangetype: delete\n")
+			eventually(t, dir, "u2", "", log)
+			stop()
+		})
+	}
+}

@@ -58,6 +58,10 @@ type Directory struct {
 	PasswordFile    string   `toml:"password-file"`
 	StartTLS        bool     `toml:"starttls"`
 	CAFile          string   `toml:"ca-file"`
+	SASL            string   `toml:"sasl"` // external, or empty: a simple bind, or none
+	Cert, Key       string   // PEM files: the client's certificate
+	Aliases         bool     // follow alias entries
+	PollInterval    Duration `toml:"poll-interval"`   // of a watch, where the server cannot be followed
 	PageSize        int      `toml:"page-size"`       // entries; 0 asks for no pages
 	ConnectTimeout  Duration `toml:"connect-timeout"` // for one address
 	Timeout         Duration // without a byte from the server
@@ -69,7 +73,9 @@ type Directory struct {
 type Attributes struct {
 	Login   []string
 	Store   []string
-	Mailbox string // empty: the first login name
+	Stores  map[string]string // values of Store, or /patterns/, and the store that each means
+	Spread  []string          // stores for users who have none
+	Mailbox string            // an attribute, or a template; empty: the first login name
 	Address []string
 	Forward []string
 	Status  string
@@ -166,6 +172,7 @@ func Default() *Config {
 		Directory: Directory{
 			Filter:         "(|(objectClass=inetLocalMailRecipient)(objectClass=inetOrgPerson))",
 			PageSize:       1000,
+			PollInterval:   Duration(10 * time.Minute),
 			ConnectTimeout: Duration(10 * time.Second),
 			Timeout:        Duration(60 * time.Second),
 		},
@@ -361,6 +368,12 @@ func lineOf(text string, key toml.Key) string {
 func (c *Config) Check() error {
 	if c.Keep < 0 {
 		return fmt.Errorf("keep = %d: must not be negative", c.Keep)
+	}
+	if sasl := c.Directory.SASL; sasl != "" && sasl != "external" {
+		return fmt.Errorf("directory.sasl = %q: must be external, or empty", sasl)
+	}
+	if (c.Directory.Cert == "") != (c.Directory.Key == "") {
+		return errors.New("directory.cert and directory.key: one is of no use without the other")
 	}
 	if format := c.Frontend.LogFormat; format != "logfmt" && format != "json" {
 		return fmt.Errorf("frontend.log-format = %q: must be logfmt or json", format)

@@ -78,6 +78,8 @@ func TestRefused(t *testing.T) {
 		{"[store]\naddress = \"ssl\"", `an address belongs to one store`},
 		{"[store.\"a b\"]\nport = 1", `store "a b" is not a host name`},
 		{"[store.\"a.b\"]\nport = 70000", `store."a.b": port = 70000`},
+		{"[directory]\nsasl = \"gssapi\"", `directory.sasl = "gssapi": must be external`},
+		{"[directory]\ncert = \"x\"", `directory.cert and directory.key`},
 		{"[store]\nallow = [\"[\"]", `pattern "["`},
 		{"[limits]\nmax-shrink = \"5\"", `:2: "5" is not a percentage`},
 		{"[frontend]\nlogin-timeout = \"-5s\"", `:2: "-5s" is not a positive duration`},

@@ -7,7 +7,10 @@
 // take no more memory than one.
 package directory
 
-import "strings"
+import (
+	"math"
+	"strings"
+)
 
 // A Selection is the list of attributes that the rules look at. All else that
 // a source finds is passed over.
@@ -36,6 +39,10 @@ const maxSpellings = 10_000
 // values count, after those without.
 const unwanted = -1
 
+// partOf is the slot of an attribute of which Active Directory sends some values
+// only ("proxyAddresses;range=0-1499"); the rest would have to be asked for.
+const partOf = math.MinInt
+
 func (s *Selection) slot(description []byte) int {
 	if slot, found := s.slots[string(description)]; found {
 		return slot
@@ -43,7 +50,12 @@ func (s *Selection) slot(description []byte) int {
 	folded := strings.ToLower(string(description))
 	slot, found := s.slots[folded]
 	if base, options, tagged := strings.Cut(folded, ";"); !found && tagged {
-		if slot, found = s.slots[base]; found && options != "binary" {
+		slot, found = s.slots[base]
+		switch {
+		case !found || options == "binary":
+		case strings.HasPrefix(options, "range=") && !strings.HasSuffix(options, "-*"):
+			return partOf // not remembered: there are many ranges
+		default:
 			slot = -2 - slot
 		}
 	}
@@ -62,6 +74,7 @@ type Entry struct {
 	DN     []byte
 	values [][][]byte // by slot
 	tagged [][][]byte // values that came with attribute options
+	part   bool       // values are missing
 }
 
 func (e *Entry) reset(s *Selection) {
@@ -69,7 +82,7 @@ func (e *Entry) reset(s *Selection) {
 		e.values = make([][][]byte, len(s.names))
 		e.tagged = make([][][]byte, len(s.names))
 	}
-	e.DN = e.DN[:0]
+	e.DN, e.part = e.DN[:0], false
 	for i := range e.values {
 		e.values[i] = e.values[i][:0]
 		e.tagged[i] = e.tagged[i][:0]
@@ -79,6 +92,8 @@ func (e *Entry) reset(s *Selection) {
 func (e *Entry) add(slot int, value []byte) {
 	switch {
 	case slot == unwanted:
+	case slot == partOf:
+		e.part = true
 	case slot < 0:
 		e.tagged[-2-slot] = append(e.tagged[-2-slot], value)
 	default:

@@ -45,6 +45,9 @@ func CookiePosition(cookie string) Position {
 // ErrNoSync is a server that cannot be followed.
 var ErrNoSync = errors.New("the server does not speak RFC 4533 (OpenLDAP needs its syncprov overlay)")
 
+// ErrBases is a directory of which more is read than can be followed.
+var ErrBases = errors.New("only one can be followed")
+
 // ErrRefresh is a server that cannot go on where we stopped: it must be read
 // from the start.
 var ErrRefresh = errors.New("the server cannot go on from where we stopped")
@@ -54,7 +57,7 @@ var ErrRefresh = errors.New("the server cannot go on from where we stopped")
 // with an error.
 func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) error {
 	if len(d.conf.Base) != 1 {
-		return sysexits.Config.Errorf("%d bases: only one can be followed", len(d.conf.Base))
+		return sysexits.Config.Errorf("%d bases: %w", len(d.conf.Base), ErrBases)
 	}
 	s, err := d.connect(ctx)
 	if err != nil {

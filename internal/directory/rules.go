@@ -17,7 +17,10 @@ type Rules struct {
 	want    *Selection
 	login   []int
 	store   []int
+	stores  *storeNames
+	spread  []string
 	mailbox int
+	named   *template // of the mailbox, if that is not an attribute alone
 	address []int
 	forward []int
 	status  int
@@ -32,13 +35,30 @@ type Rules struct {
 func NewRules(attributes config.Attributes, standardAddress string, allowed func(store string) bool) (*Rules, error) {
 	r := &Rules{mailbox: unwanted, status: unwanted, allowed: allowed, flags: map[string]account.Flags{}}
 	names := slices.Concat(attributes.Login, attributes.Store, attributes.Address, attributes.Forward)
+	var err error
+	if r.stores, err = newStoreNames(attributes.Stores); err != nil {
+		return nil, err
+	}
+	for _, store := range attributes.Spread {
+		store, err := account.CheckStore(store)
+		if err != nil {
+			return nil, fmt.Errorf("spread: %w", err)
+		}
+		r.spread = append(r.spread, store)
+	}
+	if strings.Contains(attributes.Mailbox, "{") {
+		if r.named, err = parsePieces(attributes.Mailbox); err != nil {
+			return nil, fmt.Errorf("mailbox %q: %w", attributes.Mailbox, err)
+		}
+		attributes.Mailbox = ""
+		names = append(names, r.named.attributes()...)
+	}
 	for _, attribute := range []string{attributes.Mailbox, attributes.Status} {
 		if attribute != "" {
 			names = append(names, attribute)
 		}
 	}
 	if standardAddress != "" {
-		var err error
 		if r.standard, err = parseTemplate(standardAddress); err != nil {
 			return nil, fmt.Errorf("standard address %q: %w", standardAddress, err)
 		}
@@ -59,8 +79,10 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 	if attributes.Status != "" {
 		r.status = slots([]string{attributes.Status})[0]
 	}
-	if r.standard != nil {
-		r.standard.resolve(r.want)
+	for _, t := range []*template{r.standard, r.named} {
+		if t != nil {
+			t.resolve(r.want)
+		}
 	}
 	for _, value := range attributes.Disabled {
 		r.flags[strings.ToLower(value)] |= account.Disabled
@@ -103,6 +125,10 @@ func (r *Rules) Judge(e *Entry) Outcome {
 	a := &o.Account
 	a.Source = strings.ToValidUTF8(string(e.DN), "\uFFFD")
 	if o.Nobody = r.nobody(e); o.Nobody {
+		return o
+	}
+	if e.part {
+		o.Skip = fault("values missing", "the server sends only some of an attribute's values")
 		return o
 	}
 	if o.Skip = r.logins(e, a); o.Skip != nil {
@@ -194,12 +220,15 @@ func (r *Rules) location(e *Entry, a *account.Account) *Fault {
 	for _, slot := range r.store {
 		for _, value := range e.values[slot] {
 			name, err := text(value)
-			if err == nil {
-				name, err = account.CheckStore(name)
-			}
-			switch {
-			case err != nil:
+			if err != nil {
 				return fault("bad store", "%v", err)
+			}
+			name, unknown := r.stores.store(name)
+			switch {
+			case unknown != nil:
+				return unknown
+			case name == "":
+				continue
 			case l.Store != "" && l.Store != name:
 				return fault("two stores", "%s and %s", l.Store, name)
 			}
@@ -208,6 +237,9 @@ func (r *Rules) location(e *Entry, a *account.Account) *Fault {
 		if l.Store != "" {
 			break
 		}
+	}
+	if l.Store == "" && len(r.spread) > 0 && len(a.Logins) > 0 && !r.forwards(e) {
+		l.Store = spread(a.Logins[0], r.spread)
 	}
 	if l.Store == "" {
 		return nil
@@ -223,6 +255,11 @@ func (r *Rules) location(e *Entry, a *account.Account) *Fault {
 		if l.Mailbox, err = text(e.values[r.mailbox][0]); err != nil {
 			return fault("bad mailbox", "%v", err)
 		}
+	} else if r.named != nil {
+		var err error
+		if l.Mailbox, err = r.named.fill(func(p piece) string { return r.part(e, a, p) }); err != nil {
+			return fault("bad mailbox", "%v", err)
+		}
 	} else if len(a.Logins) > 0 {
 		l.Mailbox = a.Logins[0]
 	} else {
@@ -233,6 +270,23 @@ func (r *Rules) location(e *Entry, a *account.Account) *Fault {
 	}
 	l.Flags = r.flagsOf(e)
 	return nil
+}
+
+// part is what stands for an attribute in a mailbox's name: of several login
+// names the first.
+func (r *Rules) part(e *Entry, a *account.Account, p piece) string {
+	switch values := e.values[p.slot]; {
+	case len(r.login) > 0 && p.slot == r.login[0] && len(a.Logins) > 0:
+		return a.Logins[0]
+	case len(values) == 1:
+		return account.Fold(string(values[0]))
+	}
+	return "" // none, or nobody knows which
+}
+
+// forwards tells whether an entry has an address to send mail on to.
+func (r *Rules) forwards(e *Entry) bool {
+	return slices.ContainsFunc(r.forward, func(slot int) bool { return len(e.values[slot]) > 0 })
 }
 
 // flagsOf reads the status. A value that nobody explained means hold: never

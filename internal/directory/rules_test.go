@@ -74,6 +74,66 @@ func TestRules(t *testing.T) {
 	}
 }
 
+func TestStoreRules(t *testing.T) {
+	table := config.Default().Attributes
+	table.Store = []string{"mailHost", "mailboxDatabase", "memberOf"}
+	table.Stores = map[string]string{
+		"db07": "imap7.example.org", "cn=imap3,ou=groups,dc=e": "imap3.example.org", "/disk0*([0-9]+)/": "imap$1.example.org",
+	}
+	table.Mailbox = "user.{uid}"
+	hashed := config.Default().Attributes
+	hashed.Spread = []string{"imap1", "imap2", "imap3"}
+	hashed.Mailbox = "{uid}@{domain}"
+	for _, test := range []struct {
+		name       string
+		attributes config.Attributes
+		ldif, want string
+	}{
+		{"a value of the table", table, "uid: b\nmailboxDatabase: DB07\n", "[b] {user.b imap7.example.org 0 } [] [] []"},
+		{"a pattern", table, "uid: b\nmailboxDatabase: disk004\n", "[b] {user.b imap4.example.org 0 } [] [] []"},
+		{"a host name", table, "uid: b\nmailHost: imap1.example.org\n", "[b] {user.b imap1.example.org 0 } [] [] []"},
+		{"not in the table", table, "uid: b\nmailboxDatabase: db08\n", `store not in the table: "db08"`},
+		{"a group, and others that mean nothing", table, "uid: b\nmemberOf: cn=x,dc=e\nmemberOf: CN=imap3,ou=groups,dc=e\n", "[b] {user.b imap3.example.org 0 } [] [] []"},
+		{"the first attribute that has one", table, "uid: b\nmailHost: imap1.example.org\nmailboxDatabase: db07\n", "[b] {user.b imap1.example.org 0 } [] [] []"},
+		{"spread", hashed, "uid: b\ndomain: V.org\n", "[b] {b@v.org imap3 0 } [] [] []"},
+		{"spread, but he has a store", hashed, "uid: b\ndomain: v.org\nmailHost: imap9\n", "[b] {b@v.org imap9 0 } [] [] []"},
+		{"spread, but his mail goes on", hashed, "uid: b\nmail: b@e\nmailRoutingAddress: x@y\n", "[] {  0 } [b@e] [x@y] []"},
+		{"no value for the template", hashed, "uid: b\n", "bad mailbox: no domain"},
+		{"two values for the template", hashed, "uid: b\ndomain: v\ndomain: w\n", "bad mailbox: no domain"},
+		{"some of its values", hashed, "uid: b\nmail;range=0-1499: b@e\n", "values missing: the server sends only some of an attribute's values"},
+		{"the last of its values", hashed, "uid: b\ndomain: v\nmail;range=0-*: b@e\n", "[b] {b@v imap3 0 } [b@e] [] []"},
+	} {
+		if got := show(judged(t, test.attributes, "", test.ldif)); got != test.want {
+			t.Errorf("%s:\n got %s\nwant %s", test.name, got, test.want)
+		}
+	}
+	bad := config.Default().Attributes
+	for _, stores := range []map[string]string{{"db": "no host"}, {"/(/": "x"}} {
+		bad.Stores = stores
+		if _, err := NewRules(bad, "", anyStore); err == nil {
+			t.Errorf("%v is taken", stores)
+		}
+	}
+}
+
+// A store that is taken off the list moves its own users and nobody else.
+func TestSpread(t *testing.T) {
+	count := map[string]int{}
+	for i := range 3000 {
+		login := fmt.Sprint("user", i)
+		before := spread(login, []string{"a", "b", "c"})
+		count[before]++
+		if after := spread(login, []string{"c", "a"}); before != "b" && after != before {
+			t.Errorf("%s moved from %s to %s", login, before, after)
+		}
+	}
+	for store, n := range count {
+		if n < 900 || n > 1100 {
+			t.Errorf("%s has %d of 3000", store, n)
+		}
+	}
+}
+
 func TestStandardAddress(t *testing.T) {
 	attributes := config.Default().Attributes
 	for _, test := range []struct{ template, ldif, want string }{

@@ -54,7 +54,7 @@ func (d *LDAP) search(ctx context.Context, s *session, base string, want *Select
 	}
 	for {
 		s.tap.done.Store(false)
-		request := ldap.NewSearchRequest(base, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
+		request := ldap.NewSearchRequest(base, ldap.ScopeWholeSubtree, d.aliases(),
 			0, 0, false, d.conf.Filter, want.names, controls)
 		response := s.conn.SearchAsync(ctx, request, 0)
 		var referral string

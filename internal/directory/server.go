@@ -58,6 +58,13 @@ func NewLDAP(conf config.Directory) (*LDAP, error) {
 			return nil, sysexits.Config.Errorf("%s: no certificate in it", conf.CAFile)
 		}
 	}
+	if conf.Cert != "" {
+		cert, err := tls.LoadX509KeyPair(conf.Cert, conf.Key)
+		if err != nil {
+			return nil, sysexits.Config.Errorf("client certificate: %w", err)
+		}
+		d.tls.Certificates = []tls.Certificate{cert}
+	}
 	if conf.PasswordFile != "" {
 		var err error
 		if d.password, err = readPassword(conf.PasswordFile); err != nil {
@@ -361,10 +368,17 @@ func (l *lentConn) Close() error {
 }
 
 func (d *LDAP) bind(conn *ldap.Conn) error {
-	if d.conf.BindDN == "" {
-		return nil
+	var err error
+	whom := d.conf.BindDN
+	switch {
+	case d.conf.SASL == "external":
+		// The server knows us by our certificate, or over ldapi by our
+		// user number, RFC 4422 appendix A.
+		whom = "whom our certificate or socket tells"
+		err = conn.ExternalBind()
+	case d.conf.BindDN != "":
+		err = conn.Bind(d.conf.BindDN, d.password)
 	}
-	err := conn.Bind(d.conf.BindDN, d.password)
 	if err == nil {
 		return nil
 	}
@@ -372,7 +386,16 @@ func (d *LDAP) bind(conn *ldap.Conn) error {
 	if refusal(err) {
 		status = sysexits.NoPerm
 	}
-	return status.Errorf("bind as %s: %w", d.conf.BindDN, plainError(err))
+	return status.Errorf("bind as %s: %w", whom, plainError(err))
+}
+
+// aliases is whether alias entries stand for what they name, RFC 4511 section
+// 4.5.1.3.
+func (d *LDAP) aliases() int {
+	if d.conf.Aliases {
+		return ldap.DerefAlways
+	}
+	return ldap.NeverDerefAliases
 }
 
 // refusal tells whether a result means that it is us who are not wanted, RFC

@@ -24,7 +24,27 @@ type piece struct {
 	letters   int
 }
 
+// parseTemplate reads the template of an address.
 func parseTemplate(text string) (*template, error) {
+	t, err := parsePieces(text)
+	if err != nil {
+		return nil, err
+	}
+	// Any letter will do to see whether an address comes of it.
+	var sample strings.Builder
+	for _, p := range t.pieces {
+		if p.attribute != "" {
+			sample.WriteByte('x')
+		}
+		sample.WriteString(p.literal)
+	}
+	if len(t.attributes()) == 0 {
+		return nil, errors.New("the same address for everybody")
+	}
+	return t, account.CheckAddress(sample.String())
+}
+
+func parsePieces(text string) (*template, error) {
 	t := &template{}
 	for rest := text; rest != ""; {
 		open := strings.IndexAny(rest, "{}")
@@ -46,18 +66,7 @@ func parseTemplate(text string) (*template, error) {
 		t.pieces = append(t.pieces, p)
 		rest = rest[end+1:]
 	}
-	// Any letter will do to see whether an address comes of it.
-	var sample strings.Builder
-	for _, p := range t.pieces {
-		if p.attribute != "" {
-			sample.WriteByte('x')
-		}
-		sample.WriteString(p.literal)
-	}
-	if len(t.attributes()) == 0 {
-		return nil, errors.New("the same address for everybody")
-	}
-	return t, account.CheckAddress(sample.String())
+	return t, nil
 }
 
 func parsePiece(text string) (piece, error) {
@@ -97,24 +106,35 @@ func (t *template) resolve(want *Selection) {
 
 // expand makes the address of an entry.
 func (t *template) expand(e *Entry) (string, error) {
+	text, err := t.fill(func(p piece) string {
+		if values := e.values[p.slot]; len(values) > 0 {
+			return plain(string(values[0]))
+		}
+		return ""
+	})
+	if err != nil {
+		return "", fmt.Errorf("%w in the letters of an address", err)
+	}
+	address := account.Fold(text)
+	return address, account.CheckAddress(address)
+}
+
+// fill puts values into the braces.
+func (t *template) fill(value func(piece) string) (string, error) {
 	var b strings.Builder
 	for _, p := range t.pieces {
 		if p.attribute == "" {
 			b.WriteString(p.literal)
 			continue
 		}
-		var name string
-		if values := e.values[p.slot]; len(values) > 0 {
-			name = plain(string(values[0]))
-		}
+		name := value(p)
 		if name == "" {
-			return "", fmt.Errorf("no %s in the letters of an address", p.attribute)
+			return "", fmt.Errorf("no %s", p.attribute)
 		}
-		if p.letters > 0 && len(name) > p.letters {
-			name = name[:p.letters]
+		if letters := []rune(name); p.letters > 0 && len(letters) > p.letters {
+			name = string(letters[:p.letters])
 		}
 		b.WriteString(name)
 	}
-	address := account.Fold(b.String())
-	return address, account.CheckAddress(address)
+	return b.String(), nil
 }
