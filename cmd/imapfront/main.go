@@ -111,6 +111,21 @@ connection that it is given; with --listen it serves by itself:
 			}
 			return capability(c.Context, conf, c.App.Writer)
 		},
+	}, {
+		Name:  "mailboxes",
+		Usage: "ask all stores for the mailboxes named on standard input",
+		Flags: append([]cli.Flag{app.Flags[0], app.Flags[1]}, stores...),
+		Action: func(c *cli.Context) error {
+			if err := command.NoOperands(c); err != nil {
+				return err
+			}
+			inherit(c)
+			conf, err := configured(c)
+			if err != nil {
+				return err
+			}
+			return mailboxes(c.Context, conf, os.Stdin, c.App.Writer)
+		},
 	}}
 	return app
 }

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"postern/internal/account"
+	"postern/internal/config"
+	"postern/internal/store"
+	"postern/internal/sysexits"
+)
+
+// openTime is what a store may take to open an INBOX.
+const openTime = 30 * time.Second
+
+// mailboxes reads names, a line each, and asks every store as its administrator
+// whether it has that mailbox: a line for each answer, of mailbox, store and
+// "here", "absent" or "error: why". mailwhere --verify is who asks.
+func mailboxes(ctx context.Context, conf *config.Config, in io.Reader, out io.Writer) error {
+	hosts, err := allStores(conf)
+	if err != nil {
+		return err
+	}
+	stores, err := newStores(conf)
+	if err != nil {
+		return err
+	}
+	var targets []*store.Store
+	for _, where := range hosts {
+		target, err := stores.at("imap", where)
+		if err != nil {
+			return sysexits.Config.Wrap(err)
+		}
+		if target.Admin == "" {
+			return sysexits.Config.Errorf("store %s: set admin and admin-password-file, who may look into all mailboxes", where.Store)
+		}
+		targets = append(targets, target)
+	}
+	type question struct {
+		mailbox string
+		target  *store.Store
+	}
+	questions := make(chan question)
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for range atOnce {
+		all.Go(func() {
+			for q := range questions {
+				answer := "absent"
+				here, err := hasMailbox(ctx, q.target, q.mailbox)
+				switch {
+				case err != nil:
+					answer = "error: " + strings.ReplaceAll(err.Error(), "\n", " ")
+				case here:
+					answer = "here"
+				}
+				mu.Lock()
+				fmt.Fprintf(out, "%s\t%s\t%s\n", q.mailbox, q.target.Name, answer)
+				mu.Unlock()
+			}
+		})
+	}
+	names := bufio.NewScanner(in)
+	for ctx.Err() == nil && names.Scan() {
+		mailbox := names.Text()
+		if err = account.CheckMailbox(mailbox); err != nil {
+			err = sysexits.DataErr.Wrap(err)
+			break
+		}
+		for _, target := range targets {
+			questions <- question{mailbox, target}
+		}
+	}
+	close(questions)
+	all.Wait()
+	if ctx.Err() != nil {
+		return sysexits.TempFail.Wrap(context.Cause(ctx))
+	}
+	return errors.Join(err, sysexits.NoInput.Wrap(names.Err()))
+}
+
+// hasMailbox opens the INBOX of a user. Some stores refuse the login for
+// somebody unknown, some only the INBOX.
+func hasMailbox(ctx context.Context, target *store.Store, mailbox string) (bool, error) {
+	login := store.Login{User: target.Admin, Behalf: mailbox, Password: target.AdminPassword}
+	session, err := target.Open(ctx, store.IMAP, login)
+	var refusal *store.Refusal
+	if errors.As(err, &refusal) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer session.Conn.Close()
+	session.Conn.SetDeadline(time.Now().Add(openTime))
+	if _, err := io.WriteString(session.Conn, "x EXAMINE INBOX\r\n"); err != nil {
+		return false, err
+	}
+	const most = 1 << 20 // octets that a store may say about an INBOX
+	lines := bufio.NewScanner(io.LimitReader(io.MultiReader(bytes.NewReader(session.Behind), session.Conn), most))
+	for lines.Scan() {
+		switch line := lines.Text(); {
+		case strings.HasPrefix(line, "x OK"):
+			return true, nil
+		case strings.HasPrefix(line, "x NO"):
+			return false, nil
+		case strings.HasPrefix(line, "x "):
+			return false, fmt.Errorf("EXAMINE: %q", line)
+		}
+	}
+	return false, errors.Join(errors.New("no answer to EXAMINE"), lines.Err())
+}

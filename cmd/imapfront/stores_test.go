@@ -1,0 +1,147 @@
+package main
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"postern/internal/account"
+	"postern/internal/config"
+	"postern/internal/store"
+)
+
+func TestHowAStoreIsReached(t *testing.T) {
+	dir := t.TempDir()
+	makeCert(t, filepath.Join(dir, "own.pem"), "imapfront")
+	os.WriteFile(filepath.Join(dir, "password"), []byte("s3cret\n"), 0o600)
+	conf := config.Default()
+	conf.Stores = map[string]config.Store{
+		"imap1.example.org": {Address: "192.0.2.1", TLS: config.TLSImplicit, ProxyProtocol: "v2", Admin: "front", AdminPasswordFile: filepath.Join(dir, "password")},
+		"imap2.example.org": {TLS: config.TLSStartTLS, Port: 1143, TLSName: "mail.example.org", Cert: filepath.Join(dir, "own.pem"), Trusted: true},
+		"imap3.example.org": {TLS: config.TLSNone},
+	}
+	stores, err := newStores(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		protocol string
+		where    account.Location
+		address  string
+		security store.Security
+	}{
+		{"imap", account.Location{Store: "imap1.example.org"}, "192.0.2.1:993", store.Implicit},
+		{"imap", account.Location{Store: "imap1.example.org", Port: 9993}, "192.0.2.1:9993", store.Implicit},
+		{"pop3", account.Location{Store: "imap1.example.org", Port: 9993}, "192.0.2.1:995", store.Implicit},
+		{"sieve", account.Location{Store: "imap1.example.org"}, "192.0.2.1:4190", store.StartTLS},
+		{"imap", account.Location{Store: "imap2.example.org"}, "imap2.example.org:1143", store.StartTLS},
+		{"pop3", account.Location{Store: "imap2.example.org"}, "imap2.example.org:110", store.StartTLS},
+		{"sieve", account.Location{Store: "imap3.example.org"}, "imap3.example.org:4190", store.Clear},
+	} {
+		got, err := stores.at(test.protocol, test.where)
+		if err != nil || got.Address != test.address || got.Security != test.security {
+			t.Errorf("%s at %+v: got %+v %v", test.protocol, test.where, got, err)
+		}
+	}
+	one, _ := stores.at("imap", account.Location{Store: "imap1.example.org"})
+	if one.Proxy != 2 || one.Admin != "front" || string(one.AdminPassword) != "s3cret" || one.TLS.ServerName != "imap1.example.org" || one.Trusted {
+		t.Errorf("got %+v", one)
+	}
+	two, _ := stores.at("imap", account.Location{Store: "imap2.example.org"})
+	if two.TLS.ServerName != "mail.example.org" || len(two.TLS.Certificates) != 1 || !two.Trusted || two.TLS.InsecureSkipVerify {
+		t.Errorf("got %+v", two)
+	}
+	if _, err := stores.at("imap", account.Location{Store: "evil.example.org"}); err == nil {
+		t.Error("a store that nobody allowed")
+	}
+}
+
+func TestFilesOfStoresAreReadAtTheStart(t *testing.T) {
+	dir := t.TempDir()
+	empty := filepath.Join(dir, "empty")
+	os.WriteFile(empty, []byte("\n"), 0o600)
+	for want, how := range map[string]config.Store{
+		"no certificate in it": {TLS: config.TLSNone, CAFile: empty},
+		"ca-file: open":        {TLS: config.TLSNone, CAFile: "/nonexistent"},
+		"is empty":             {TLS: config.TLSNone, Admin: "x", AdminPasswordFile: empty},
+		"password-file: open":  {TLS: config.TLSNone, Admin: "x", AdminPasswordFile: "/nonexistent"},
+		"certificate ":         {TLS: config.TLSNone, Cert: "/nonexistent"},
+	} {
+		conf := config.Default()
+		conf.Store = how
+		if _, err := newStores(conf); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// A pin holds against every authority, and needs none.
+func TestPinnedKeys(t *testing.T) {
+	dir := t.TempDir()
+	makeCert(t, filepath.Join(dir, "store.pem"), "whatever")
+	pair, err := readCertificate(filepath.Join(dir, "store.pem"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.(*tls.Conn).Handshake()
+			conn.Close()
+		}
+	}()
+	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+	for pin, good := range map[string]bool{hex.EncodeToString(sum[:]): true, strings.Repeat("ab", 32): false} {
+		settings := (&stores{}).tls("imap1.example.org", config.Store{Pin: pin})
+		near, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tls.Client(near, settings).Handshake(); (err == nil) != good {
+			t.Errorf("pin %s: %v", pin, err)
+		}
+		near.Close()
+	}
+}
+
+func TestClientNames(t *testing.T) {
+	dir := t.TempDir()
+	makeCert(t, filepath.Join(dir, "client.pem"), "joe")
+	pair, err := readCertificate(filepath.Join(dir, "client.pem"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := clientName(config.Frontend{ClientName: "common-name"})(leaf); got != "joe" {
+		t.Errorf("got %q", got)
+	}
+	byMail := clientName(config.Frontend{ClientName: "email"})
+	if got := byMail(leaf); got != "" {
+		t.Errorf("got %q from a certificate without an address", got)
+	}
+	leaf.EmailAddresses = []string{"joe@example.org", "jim@example.org"}
+	if got := byMail(leaf); got != "joe@example.org" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -1,0 +1,175 @@
+package listener
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestURLs(t *testing.T) {
+	for text, want := range map[string]string{
+		"imap://127.0.0.1:1": "imap 127.0.0.1:1", "imaps://[::1]": "imaps [::1]:993", "imap://": "imap :143", "imap://:99": "imap :99",
+		"pop3://localhost": "pop3 localhost:110", "pop3s://:": "pop3s :995", "sieve://x": "sieve x:4190",
+		"http://x": "", "imap://x/y": "", "imap://u@x": "", "imap:x": "", "x": "", "": "", "imap://x:port": "", "imap://x?y": "", "imaps://x#y": "",
+	} {
+		scheme, addr, err := parse(text)
+		if got := strings.TrimSpace(scheme + " " + addr); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: got %q %v", text, got, err)
+		}
+	}
+	if implicit, err := Check("pop3s://x"); !implicit || err != nil {
+		t.Errorf("pop3s: %v %v", implicit, err)
+	}
+}
+
+func TestOneConnection(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	l := one("imap", Conn{Conn: far, Client: netip.MustParseAddrPort("192.0.2.1:2")})
+	c, err := l.Accept()
+	if err != nil || c.Client.Port() != 2 || !l.Single() {
+		t.Errorf("got %+v %v", c, err)
+	}
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a second: %v", err)
+	}
+}
+
+func TestSchemeByPort(t *testing.T) {
+	for port, want := range map[int]string{993: "imaps", 143: "imap", 110: "pop3", 995: "pop3s", 4190: "sieve", 1: "imap"} {
+		if got := schemeOf("", &net.TCPAddr{Port: port}); got != want {
+			t.Errorf("%d: %s", port, got)
+		}
+	}
+	if schemeOf("pop3", &net.TCPAddr{Port: 993}) != "pop3" || schemeOf("", nil) != "imap" {
+		t.Error("what was said does not count")
+	}
+}
+
+func TestRule12_UCSPIAddresses(t *testing.T) {
+	for _, test := range []struct {
+		proto string
+		env   []string
+		want  string
+	}{
+		{"TCP", []string{"TCPREMOTEIP=192.0.2.1", "TCPREMOTEPORT=99"}, "192.0.2.1:99"},
+		{"TCP6", []string{"TCP6REMOTEIP=2001:db8::1", "TCP6REMOTEPORT=99"}, "[2001:db8::1]:99"},
+		{"SSL", []string{"SSLREMOTEIP=192.0.2.1", "SSLREMOTEPORT=99"}, "192.0.2.1:99"},
+		{"TCP", []string{"TCPREMOTEIP=::ffff:192.0.2.1", "TCPREMOTEPORT=99"}, "192.0.2.1:99"},
+		{"TCP", []string{"TCPREMOTEIP=evil\nline", "TCPREMOTEPORT=99"}, "invalid AddrPort"},
+		{"TCP", nil, "invalid AddrPort"},
+		{"", []string{"TCPREMOTEIP=192.0.2.1", "TCPREMOTEPORT=99"}, "invalid AddrPort"},
+	} {
+		t.Run(test.want, func(t *testing.T) {
+			for _, name := range []string{"TCP", "TCP6", "SSL"} {
+				t.Setenv(name+"REMOTEIP", "")
+				t.Setenv(name+"REMOTEPORT", "")
+			}
+			for _, pair := range test.env {
+				name, value, _ := strings.Cut(pair, "=")
+				t.Setenv(name, value)
+			}
+			if got, _ := ucspiAddress(test.proto, "REMOTE"); got.String() != test.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+func TestSystemdDescriptorsOfAnotherProcess(t *testing.T) {
+	for _, pid := range []string{"", "1", "x"} {
+		t.Setenv("LISTEN_PID", pid)
+		t.Setenv("LISTEN_FDS", "3")
+		if n := systemdFDs(); n != 0 {
+			t.Errorf("LISTEN_PID=%s: %d descriptors", pid, n)
+		}
+	}
+}
+
+func TestPair(t *testing.T) {
+	in, feed, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	drain, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pair{in: in, out: out}
+	io.WriteString(feed, "hello")
+	buffer := make([]byte, 10)
+	if n, err := p.Read(buffer); string(buffer[:n]) != "hello" || err != nil {
+		t.Errorf("got %q %v", buffer[:n], err)
+	}
+	p.SetReadDeadline(time.Now().Add(-time.Second))
+	if _, err := p.Read(buffer); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after the deadline: %v", err)
+	}
+	p.Write([]byte("bye"))
+	p.CloseWrite()
+	if rest, err := io.ReadAll(drain); string(rest) != "bye" || err != nil {
+		t.Errorf("got %q %v", rest, err)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSockets(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	file, err := os.Open(filepath.Join(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if !isSocket(fds[0]) || isSocket(int(file.Fd())) || isSocket(999) {
+		t.Error("cannot tell a socket")
+	}
+	if !same(fds[0], fds[0]) || same(fds[0], fds[1]) {
+		t.Error("cannot tell one socket from another")
+	}
+}
+
+func FuzzHeader(f *testing.F) {
+	for _, seed := range []string{
+		"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nrest", "PROXY UNKNOWN\r\n", "PROXY TCP6 ::1 ::2 1 2\r\n", "PROXY ",
+		"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x07\xc0\x00\x02\x01\x12\x67\x00\x8frest",
+		"\r\n\r\n\x00\r\nQUIT\n\x20\x00\xff\xff", "a LOGIN joe secret\r\n",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		near, far := net.Pipe()
+		defer near.Close()
+		defer far.Close()
+		source := bytes.NewReader(stream)
+		raw, err := readHeader(source)
+		read := len(stream) - source.Len()
+		if err == nil && read != len(raw) || read > proxyV2Head+proxyV2Max {
+			t.Errorf("%q: read %d octets for a header of %d", stream, read, len(raw))
+		}
+		c := Conn{Conn: opaque{far, bytes.NewReader(stream)}, proxied: true}
+		c.Introduce()
+	})
+}
+
+type opaque struct {
+	net.Conn
+	io.Reader
+}
+
+func (o opaque) Read(p []byte) (int, error) { return o.Reader.Read(p) }
