@@ -95,7 +95,31 @@ func (b *build) watch(ctx context.Context, log io.Writer, retry time.Duration) e
 		w.position = directory.Position(last.login.Story().Position)
 	}
 	last.close()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go w.watchdog(ctx)
 	return w.run(ctx)
+}
+
+// watchdog tells systemd's watchdog that we are well: also while the directory
+// is away, which is no reason to be started anew.
+func (w *watch) watchdog(ctx context.Context) {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval <= 0 {
+		return
+	}
+	ticker := time.NewTicker(interval / 2)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			w.mu.Lock() // hangs where we hang
+			w.mu.Unlock()
+			daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+		}
+	}
 }
 
 // run follows one server after the other until it is told to stop.
@@ -303,15 +327,8 @@ func (w *watch) rouse() {
 	}
 }
 
-// publishAlong publishes whenever there is something new, and tells systemd's
-// watchdog that we are well.
+// publishAlong publishes whenever there is something new.
 func (w *watch) publishAlong(ctx context.Context) error {
-	alive := make(<-chan time.Time)
-	if interval, err := daemon.SdWatchdogEnabled(false); err == nil && interval > 0 {
-		ticker := time.NewTicker(interval / 2)
-		defer ticker.Stop()
-		alive = ticker.C
-	}
 	tell := time.NewTicker(textfileEvery)
 	defer tell.Stop()
 	var last time.Time
@@ -323,11 +340,6 @@ func (w *watch) publishAlong(ctx context.Context) error {
 			if err := w.freshen(); err != nil {
 				return err
 			}
-			continue
-		case <-alive:
-			w.mu.Lock() // hangs where we hang
-			w.mu.Unlock()
-			daemon.SdNotify(false, daemon.SdNotifyWatchdog)
 			continue
 		case <-w.wake:
 		}
