@@ -1,12 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -181,83 +177,4 @@ func currently(conf *config.Config, name string, asJSON bool) (string, error) {
 		return "unknown", nil
 	}
 	return a.long(), nil
-}
-
-// verify compares the maps with the directory. ldap2cdb is the tool that reads
-// that: it says what it would change.
-func verify(ctx context.Context, conf *config.Config, ldif, configFile string, out *output) error {
-	tool := "ldap2cdb"
-	if self, err := os.Executable(); err == nil {
-		for _, dir := range []string{filepath.Dir(self), filepath.Join(filepath.Dir(self), "../sbin")} {
-			if beside := filepath.Join(dir, tool); fileExists(beside) {
-				tool = beside
-				break
-			}
-		}
-	}
-	args := []string{"--dry-run", "--maps", conf.Maps}
-	if configFile != "" {
-		args = append(args, "--config", configFile)
-	}
-	if ldif != "" {
-		args = append(args, "--ldif", ldif)
-	}
-	cmd := exec.CommandContext(ctx, tool, args...)
-	cmd.Stdin, cmd.Stderr = os.Stdin, os.Stderr // it shows its progress itself
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return sysexits.Unavailable.Errorf("%w: it is what reads the directory", err)
-	}
-	differ := false
-	lines := bufio.NewScanner(pipe)
-	lines.Buffer(nil, 1<<24) // a list may have many members
-	for err == nil && lines.Scan() {
-		differ = true
-		if out.json {
-			err = out.object(parseChange(lines.Text()))
-		} else {
-			_, err = fmt.Fprintln(out, command.Printable(lines.Text()))
-		}
-	}
-	err = errors.Join(err, lines.Err(), out.Flush())
-	var exit *exec.ExitError
-	switch ended := cmd.Wait(); {
-	case errors.As(ended, &exit) && exit.ExitCode() > 0:
-		return command.Quiet(exit.ExitCode()) // it has said why
-	case ended != nil:
-		return sysexits.TempFail.Wrap(ended)
-	case err != nil:
-		return err
-	case differ:
-		return command.Quiet(1)
-	}
-	return nil
-}
-
-// parseChange reads a line of `ldap2cdb --dry-run`.
-func parseChange(line string) change {
-	head, values, _ := strings.Cut(line, ": ")
-	words := strings.SplitN(head, " ", 3)
-	if len(words) != 3 {
-		return change{What: line}
-	}
-	c := change{What: words[0], Map: words[1], Key: words[2]}
-	was, is, both := strings.Cut(values, " -> ")
-	switch {
-	case both:
-		c.Old, c.New = was, is
-	case c.What == "removed":
-		c.Old = values
-	default:
-		c.New = values
-	}
-	return c
-}
-
-func fileExists(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular()
 }

@@ -42,6 +42,7 @@ func app() *cli.App {
 		&cli.BoolFlag{Name: "dump", Usage: "print all records of login.cdb and address.cdb"},
 		&cli.StringFlag{Name: "diff", Usage: "print what is not as in the older map `OLD.cdb`"},
 		&cli.BoolFlag{Name: "verify", Usage: "print what is not as in the directory, by ldap2cdb"},
+		&cli.BoolFlag{Name: "stores", Usage: "verify with the stores, by imapfront, instead of the directory"},
 		&cli.StringFlag{Name: "ldif", Usage: "verify with the LDIF in `FILE` instead"},
 		&cli.StringFlag{Name: "watch", Usage: "print the answer for `NAME` whenever it changes"},
 		&cli.StringSliceFlag{Name: "plan", Usage: "list who should move for `add=STORE` or drain=STORE (repeatable)"},
@@ -90,7 +91,11 @@ func run(c *cli.Context) error {
 		if c.IsSet("config") {
 			config = c.String("config")
 		}
-		err = verify(c.Context, conf, c.String("ldif"), config, out)
+		if c.Bool("stores") {
+			err = verifyStores(c.Context, conf, config, out)
+		} else {
+			err = verify(c.Context, conf, c.String("ldif"), config, out)
+		}
 	case "watch":
 		err = watch(c.Context, conf, c.String("watch"), out)
 	case "plan":
@@ -125,8 +130,10 @@ func modeOf(c *cli.Context, names []string) (mode string, err error) {
 		return "", sysexits.Usage.Errorf("--by quota needs --sizes")
 	case c.IsSet("sizes") && (by != "quota" || mode != "count" && mode != "plan"):
 		return "", sysexits.Usage.Errorf("--sizes is for --count --by quota and --plan --by quota")
-	case c.IsSet("ldif") && mode != "verify":
-		return "", sysexits.Usage.Errorf("--ldif is for --verify")
+	case (c.IsSet("ldif") || c.IsSet("stores")) && mode != "verify":
+		return "", sysexits.Usage.Errorf("--ldif and --stores are for --verify")
+	case c.IsSet("ldif") && c.IsSet("stores"):
+		return "", sysexits.Usage.Errorf("--ldif and --stores exclude each other")
 	}
 	return mode, nil
 }

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/term"
+
+	"postern/internal/account"
+	"postern/internal/command"
+	"postern/internal/config"
+	"postern/internal/mapfile"
+	"postern/internal/sysexits"
+)
+
+// The tools that speak LDAP and IMAP verify for mailwhere, which would start
+// more slowly if it could speak them itself.
+
+// tool returns one of the other tools: the one beside this program, or on the
+// path.
+func tool(name string) string {
+	if self, err := os.Executable(); err == nil {
+		for _, dir := range []string{".", "../sbin"} {
+			beside := filepath.Join(filepath.Dir(self), dir, name)
+			if info, err := os.Stat(beside); err == nil && info.Mode().IsRegular() {
+				return beside
+			}
+		}
+	}
+	return name
+}
+
+// ask runs another tool, and yields each line that it prints.
+func ask(ctx context.Context, in io.Reader, args []string, yield func(line string) error) error {
+	cmd := exec.CommandContext(ctx, tool(args[0]), args[1:]...)
+	cmd.Stdin, cmd.Stderr = in, os.Stderr
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return sysexits.Unavailable.Wrap(err)
+	}
+	lines := bufio.NewScanner(pipe)
+	lines.Buffer(nil, 1<<24) // a list may have many members
+	for err == nil && lines.Scan() {
+		err = yield(lines.Text())
+	}
+	if err = errors.Join(err, lines.Err()); err != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+		return err
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); errors.As(err, &exit) && exit.ExitCode() > 0 {
+		return command.Quiet(exit.ExitCode()) // it has said why
+	} else if err != nil {
+		return sysexits.TempFail.Wrap(err)
+	}
+	return nil
+}
+
+func toolArgs(conf *config.Config, configFile string, args ...string) []string {
+	args = append(args, "--maps", conf.Maps)
+	if configFile != "" {
+		args = append(args, "--config", configFile)
+	}
+	return args
+}
+
+// verify compares the maps with the directory: ldap2cdb says what it would
+// change.
+func verify(ctx context.Context, conf *config.Config, ldif, configFile string, out *output) error {
+	args := toolArgs(conf, configFile, "ldap2cdb", "--dry-run")
+	if ldif != "" {
+		args = append(args, "--ldif", ldif)
+	}
+	differ := false
+	err := ask(ctx, os.Stdin, args, func(line string) error {
+		differ = true
+		if out.json {
+			return out.object(parseChange(line))
+		}
+		_, err := fmt.Fprintln(out, command.Printable(line))
+		return err
+	})
+	if err == nil && differ {
+		return command.Quiet(1)
+	}
+	return err
+}
+
+// parseChange reads a line of `ldap2cdb --dry-run`.
+func parseChange(line string) change {
+	head, values, _ := strings.Cut(line, ": ")
+	words := strings.SplitN(head, " ", 3)
+	if len(words) != 3 {
+		return change{What: line}
+	}
+	c := change{What: words[0], Map: words[1], Key: words[2]}
+	was, is, both := strings.Cut(values, " -> ")
+	switch {
+	case both:
+		c.Old, c.New = was, is
+	case c.What == "removed":
+		c.Old = values
+	default:
+		c.New = values
+	}
+	return c
+}
+
+// verifyStores compares the map with the stores: imapfront asks each of them for
+// each mailbox of login.cdb.
+func verifyStores(ctx context.Context, conf *config.Config, configFile string, out *output) error {
+	login, err := openLogins(conf)
+	if err != nil {
+		return err
+	}
+	defer login.Close()
+	homes, err := mailboxHomes(login)
+	if err != nil {
+		return err
+	}
+	names := slices.Sorted(maps.Keys(homes))
+	found := map[string]int{} // mailboxes at a store
+	asked := map[string]int{}
+	unanswered, differ, answers := 0, false, 0
+	progress := newProgress(len(names))
+	stores := map[string]bool{}
+	err = ask(ctx, strings.NewReader(strings.Join(names, "\n")+"\n"), toolArgs(conf, configFile, "imapfront", "mailboxes"), func(line string) error {
+		words := strings.SplitN(line, "\t", 3)
+		if len(words) != 3 {
+			return sysexits.Software.Errorf("imapfront said %q", line)
+		}
+		mailbox, store, answer := words[0], words[1], words[2]
+		stores[store] = true
+		asked[store]++
+		answers++
+		progress.show(answers / len(stores))
+		due := homes[mailbox][store]
+		c := change{Map: "mailbox", Key: mailbox, New: store}
+		switch {
+		case strings.HasPrefix(answer, "error: "):
+			unanswered++
+			c.What, c.New = "unanswered", store+": "+strings.TrimPrefix(answer, "error: ")
+		case answer == "here":
+			found[store]++
+			if due {
+				return nil
+			}
+			c.What = "extra"
+		case due:
+			c.What = "missing"
+		default:
+			return nil
+		}
+		differ = true
+		progress.clear()
+		return c.print(out)
+	})
+	progress.clear()
+	if err != nil {
+		return err
+	}
+	for _, store := range slices.Sorted(maps.Keys(asked)) {
+		if found[store] == 0 && slices.ContainsFunc(names, func(name string) bool { return homes[name][store] }) {
+			return sysexits.NoPerm.Errorf("store %s has none of its mailboxes, as it says: is its admin right?", store)
+		}
+	}
+	switch {
+	case unanswered > 0:
+		return sysexits.Unavailable.Errorf("%d questions to the stores were not answered", unanswered)
+	case differ:
+		return command.Quiet(1)
+	}
+	return nil
+}
+
+// mailboxHomes lists the mailboxes, and the stores where each should be.
+func mailboxHomes(login *mapfile.Map) (map[string]map[string]bool, error) {
+	homes := map[string]map[string]bool{}
+	err := login.Records(func(name, value string) error {
+		at, err := account.ParseLocation(name, value)
+		if err != nil {
+			return sysexits.DataErr.Errorf("login %q: %w", name, err)
+		}
+		if homes[at.Mailbox] == nil {
+			homes[at.Mailbox] = map[string]bool{}
+		}
+		homes[at.Mailbox][at.Store] = true
+		return nil
+	})
+	return homes, err
+}
+
+// A progress is a bar on a terminal, and nothing elsewhere.
+type progress struct {
+	total, drawn int
+	width        int
+}
+
+func newProgress(total int) *progress {
+	p := &progress{total: total, drawn: -1}
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		p.width, _, _ = term.GetSize(int(os.Stderr.Fd()))
+	}
+	return p
+}
+
+// show draws the bar when there is something new to see.
+func (p *progress) show(done int) {
+	room := p.width - 30
+	if room <= 0 {
+		return
+	}
+	if filled := min(done, p.total) * room / cmp.Or(p.total, 1); filled != p.drawn {
+		p.drawn = filled
+		fmt.Fprintf(os.Stderr, "\r[%-*s] %d of %d", room, strings.Repeat("#", filled), done, p.total)
+	}
+}
+
+func (p *progress) clear() {
+	if p.drawn >= 0 {
+		fmt.Fprintf(os.Stderr, "\r%*s\r", p.width-1, "")
+		p.drawn = -1
+	}
+}
