@@ -26,7 +26,7 @@ var packages = []string{
 // workshop are the packages that tests and checks use beside a site: ways to be
 // started, clients, and checkers of pages and scripts.
 var workshop = []string{
-	"ucspi-tcp", "xinetd", "openssl", "mandoc", "shellcheck",
+	"ucspi-tcp", "xinetd", "socat", "openssl", "mandoc", "shellcheck",
 	// mail programs
 	"isync", "curl", "mutt", "python3", "offlineimap3", "getmail6", "fetchmail", "sieve-connect",
 	// what contrib is for

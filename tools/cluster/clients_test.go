@@ -43,6 +43,7 @@ var programs = []struct {
 }
 
 func TestClients(t *testing.T) {
+	t.Parallel()
 	f := open(t, plan{})
 	for _, p := range programs {
 		t.Run(p.name, func(t *testing.T) {

@@ -194,7 +194,11 @@ func (f *front) dial(t *testing.T, startTLS bool) *wire {
 }
 
 func (w *wire) secure(config *tls.Config) {
+	w.t.Helper()
 	secure := tls.Client(w.conn, config)
+	if err := secure.Handshake(); err != nil {
+		w.t.Fatal(err)
+	}
 	w.conn, w.in, w.out = secure, bufio.NewReader(secure), secure
 }
 

@@ -56,6 +56,7 @@ func TestPipelinedSessionIsAnsweredToItsEnd(t *testing.T) {
 
 // RFC 2177: the store says that mail has come, and nobody has asked again.
 func TestIdleWakesAtADelivery(t *testing.T) {
+	t.Parallel()
 	f := open(t, plan{})
 	everywhere(t, f, func(t *testing.T, startTLS bool, g guest) {
 		w := f.login(t, startTLS, g)
@@ -174,6 +175,7 @@ func TestNotify(t *testing.T) {
 // Whatever characters a name and a password are made of, and however they are
 // brought, they arrive as they were typed.
 func TestAwkwardNamesAndPasswords(t *testing.T) {
+	t.Parallel()
 	f := open(t, plan{})
 	if err := settled(); err != nil {
 		t.Fatal(err)
@@ -232,6 +234,7 @@ func TestAwkwardNamesAndPasswords(t *testing.T) {
 
 // 50 MB by a literal that does not wait, there and back.
 func TestLargeMessageArrivesByteForByte(t *testing.T) {
+	t.Parallel()
 	f := open(t, plan{})
 	message := largeMessage()
 	sum := sha256.Sum256(message)
@@ -350,6 +353,7 @@ func (f *front) greeting(t *testing.T) []string {
 
 // Who guesses learns from no octet whether a user exists.
 func TestRefusalsLookAlike(t *testing.T) {
+	t.Parallel()
 	f := open(t, plan{})
 	f.publish(t, map[string]string{"closed": "ada@" + cyrusStore + " disabled", "closed.too": "ada@" + dovecotStore + " disabled"})
 	tries := []guest{
@@ -385,6 +389,7 @@ func TestRefusalsLookAlike(t *testing.T) {
 // A user on hold is told to come again, whatever he shows: a program that took
 // the refusal for a wrong password would forget his.
 func TestHoldIsUnavailable(t *testing.T) {
+	t.Parallel()
 	f := open(t, plan{})
 	f.publish(t, map[string]string{"moving": "ada@" + cyrusStore + " hold"})
 	w := f.dial(t, false)
@@ -448,7 +453,8 @@ func TestMovedUserLogsInAtHisNewStore(t *testing.T) {
 
 // A session ends soon after its user may not have it any more, and nothing is
 // added to what its store said.
-func TestSessionEndsWhenItsUserMay(t *testing.T) {
+func TestSessionEndsWithItsUsersLeave(t *testing.T) {
+	t.Parallel()
 	for change, location := range map[string]string{
 		"moved":    "ada@" + dovecotStore,
 		"disabled": "ada@" + cyrusStore + " disabled",
