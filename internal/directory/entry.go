@@ -8,6 +8,7 @@
 package directory
 
 import (
+	"maps"
 	"math"
 	"strings"
 )
@@ -30,6 +31,9 @@ func newSelection(names []string) *Selection {
 	}
 	return s
 }
+
+// clone is a selection for another goroutine: each learns spellings by itself.
+func (s *Selection) clone() *Selection { return &Selection{s.names, maps.Clone(s.slots)} }
 
 // maxSpellings bounds what a hostile source can make us remember.
 const maxSpellings = 10_000

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
+	"slices"
+	"sync"
 
 	"postern/internal/sysexits"
 )
@@ -21,51 +24,153 @@ type LDIF struct {
 // maxRecord bounds one entry of LDIF: a photo is some 100 kB.
 const maxRecord = 64 << 20
 
-// Entries calls take for each entry in turn.
+// blockSize is how much is read before a worker gets it, cut between entries.
+const blockSize = 1 << 20
+
+// A block is a piece of the file that ends where an entry does.
+type block struct {
+	text []byte
+	line int  // of its first line
+	last bool // the file ends here
+}
+
+// Entries calls take for each entry. The file is read in blocks and each is
+// parsed by whoever is free, so take is called by several goroutines, each with
+// an Entry of its own; a file of one block is taken in order.
 func (l LDIF) Entries(ctx context.Context, want *Selection, take func(*Entry) error) error {
-	var (
-		entry Entry
-		line  = 1
-		buf   = make([]byte, 0, 1<<20)
-		end   error
-	)
-	for end == nil {
-		if err := ctx.Err(); err != nil {
-			return sysexits.TempFail.Errorf("%s: %w", l.Name, err)
-		}
-		if len(buf) == cap(buf) {
-			if cap(buf) >= maxRecord {
-				return sysexits.DataErr.Errorf("%s:%d: an entry of more than %d MiB", l.Name, line, maxRecord>>20)
-			}
-			buf = append(make([]byte, 0, 2*cap(buf)), buf...)
-		}
-		var n int
-		n, end = l.From.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		if end != nil && !errors.Is(end, io.EOF) {
-			return sysexits.NoInput.Errorf("%s: %w", l.Name, end)
-		}
-		rest := buf
-		for {
-			record, after, whole := cutRecord(rest, end != nil)
-			if !whole {
-				break
-			}
-			lines, err := parseRecord(record, want, &entry)
-			if err != nil {
-				return sysexits.DataErr.Errorf("%s:%d: %w", l.Name, line+lines, err)
-			}
-			if len(entry.DN) > 0 {
-				if err := take(&entry); err != nil {
-					return err
+	blocks, used := make(chan block), make(chan []byte, 4)
+	var workers sync.WaitGroup
+	var failed failure
+	for range runtime.GOMAXPROCS(0) {
+		want := want.clone()
+		workers.Go(func() {
+			var entry Entry
+			for b := range blocks {
+				if line, err := b.entries(want, &entry, take); err != nil {
+					failed.note(l.Name, line, err)
+				}
+				select {
+				case used <- b.text[:0]:
+				default:
 				}
 			}
-			line += lines + 1
-			rest = after
+		})
+	}
+	err := l.blocks(blocks, used, func() bool { return ctx.Err() != nil || failed.is() })
+	close(blocks)
+	workers.Wait()
+	switch {
+	case failed.is():
+		return failed.err
+	case ctx.Err() != nil:
+		return sysexits.TempFail.Errorf("%s: %w", l.Name, ctx.Err())
+	}
+	return err
+}
+
+// A failure is the first error by its line, whichever is noticed first.
+type failure struct {
+	mu   sync.Mutex
+	line int
+	err  error
+}
+
+func (f *failure) is() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err != nil
+}
+
+func (f *failure) note(file string, line int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil && f.line <= line {
+		return
+	}
+	var bad syntaxError
+	if errors.As(err, &bad) {
+		err = sysexits.DataErr.Errorf("%s:%d: %w", file, line, err)
+	}
+	f.line, f.err = line, err
+}
+
+// A syntaxError is the file's fault, not that of whoever takes its entries.
+type syntaxError struct{ error }
+
+func (e syntaxError) Unwrap() error { return e.error }
+
+// blocks reads the file and hands it out.
+func (l LDIF) blocks(to chan<- block, used <-chan []byte, stop func() bool) error {
+	line := 1
+	var rest []byte // of the last block, cut from before an entry
+	for !stop() {
+		var text []byte
+		select {
+		case text = <-used:
+		default:
+			text = make([]byte, 0, blockSize)
 		}
-		buf = buf[:copy(buf[:cap(buf)], rest)]
+		text = append(text, rest...)
+		end, atEnd := 0, false
+		for end == 0 && !atEnd {
+			if len(text) > maxRecord {
+				return sysexits.DataErr.Errorf("%s:%d: an entry of more than %d MiB", l.Name, line, maxRecord>>20)
+			}
+			var n int
+			var err error
+			text = slices.Grow(text, blockSize)
+			n, err = io.ReadFull(l.From, text[len(text):len(text)+blockSize])
+			text = text[:len(text)+n]
+			atEnd = errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+			if err != nil && !atEnd {
+				return sysexits.NoInput.Errorf("%s: %w", l.Name, err)
+			}
+			end = lastEnd(text)
+		}
+		if atEnd {
+			end = len(text)
+		}
+		rest = append(rest[:0], text[end:]...)
+		to <- block{text[:end], line, atEnd}
+		line += bytes.Count(text[:end], []byte{'\n'})
+		if atEnd {
+			return nil
+		}
 	}
 	return nil
+}
+
+// lastEnd is where the last empty line ends.
+func lastEnd(text []byte) int {
+	end := 0
+	for _, empty := range []string{"\n\n", "\n\r\n"} {
+		if i := bytes.LastIndex(text, []byte(empty)); i >= 0 {
+			end = max(end, i+len(empty))
+		}
+	}
+	return end
+}
+
+// entries parses a block. It returns the line of an error.
+func (b block) entries(want *Selection, entry *Entry, take func(*Entry) error) (line int, err error) {
+	line = b.line
+	for rest := b.text; ; {
+		record, after, whole := cutRecord(rest, b.last)
+		if !whole {
+			return line, nil
+		}
+		lines, err := parseRecord(record, want, entry)
+		if err != nil {
+			return line + lines, syntaxError{err}
+		}
+		if len(entry.DN) > 0 {
+			if err := take(entry); err != nil {
+				return line, err
+			}
+		}
+		line += lines + 1
+		rest = after
+	}
 }
 
 // cutRecord splits off what stands before the next empty line. At the end of

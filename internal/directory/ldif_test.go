@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
+
+	"postern/internal/config"
 )
 
 // read lists the entries of a source as "dn attribute=value ...".
@@ -114,4 +117,75 @@ func TestLDIFStopsWhenTold(t *testing.T) {
 	if err := (LDIF{"x", strings.NewReader("dn: a\n")}).Entries(ctx, newSelection(nil), func(*Entry) error { return nil }); err == nil {
 		t.Error("read on after the context was done")
 	}
+}
+
+// A file of many blocks: every entry once, errors with their line.
+func TestLDIFInBlocks(t *testing.T) {
+	for _, newline := range []string{"\n", "\r\n"} {
+		var b strings.Builder
+		const entries = 60_000
+		for i := range entries {
+			fmt.Fprintf(&b, "dn: uid=u%d,dc=example,dc=org%suid: u%d%s%s", i, newline, i, newline, newline)
+		}
+		text := b.String()
+		if len(text) < 2*blockSize {
+			t.Fatal("too small a file")
+		}
+		var mu sync.Mutex
+		seen := map[string]bool{}
+		err := LDIF{"x", strings.NewReader(text)}.Entries(t.Context(), newSelection([]string{"uid"}), func(e *Entry) error {
+			mu.Lock()
+			defer mu.Unlock()
+			seen[string(e.values[0][0])] = true
+			return nil
+		})
+		if err != nil || len(seen) != entries {
+			t.Errorf("%d entries, %v", len(seen), err)
+		}
+		nothing := func(*Entry) error { return nil }
+		err = LDIF{"x", strings.NewReader(text + "dn: a" + newline + "broken" + newline)}.Entries(t.Context(), newSelection(nil), nothing)
+		if want := fmt.Sprintf("x:%d: ", 3*entries+2); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		// Of two errors the first.
+		err = LDIF{"x", strings.NewReader("dn: a\nbroken\n\n" + text + "broken\n")}.Entries(t.Context(), newSelection(nil), nothing)
+		if err == nil || !strings.HasPrefix(err.Error(), "x:2: ") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func TestLDIFWithOneBigEntry(t *testing.T) {
+	big := "dn: a\nuid: " + strings.Repeat("x", 3*blockSize) + "\n\ndn: b\nuid: y\n"
+	got, err := read(LDIF{"x", strings.NewReader(big)}, "uid")
+	if err != nil || len(got) != 2 || len(got[0]) != len("a uid=")+3*blockSize {
+		t.Errorf("%d entries, %v", len(got), err)
+	}
+}
+
+func BenchmarkLDIF(b *testing.B) {
+	var text strings.Builder
+	const entries = 200_000
+	for i := range entries {
+		fmt.Fprintf(&text, "dn: uid=u%07d,ou=people,dc=example,dc=org\nobjectClass: inetOrgPerson\nobjectClass: inetLocalMailRecipient\nuid: u%07d\n"+
+			"cn: Ursula Number%d\ngivenName: Ursula\nsn: Number%d\nmailHost: imap%d.example.org\nmailLocalAddress: u%d@example.org\n"+
+			"mailLocalAddress: ursula.number%d@example.org\n\n", i, i, i, i, i%7, i, i)
+	}
+	rules, err := NewRules(config.Default().Attributes, "", anyStore)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(text.Len()))
+	for b.Loop() {
+		err := LDIF{"x", strings.NewReader(text.String())}.Entries(context.Background(), rules.Wanted(), func(e *Entry) error {
+			if o := rules.Judge(e); o.Skip != nil {
+				return o.Skip
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(entries*float64(b.N)/b.Elapsed().Seconds(), "entries/s")
 }
