@@ -120,6 +120,9 @@ func unexpected(words []string) error {
 // listed keeps a line of a list of capabilities.
 func (d *dialogue) listed(words []string) error {
 	name := strings.ToUpper(words[0])
+	if strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+		return unexpected(words) // another protocol's greeting
+	}
 	if name == "SASL" && len(words) > 1 {
 		for mechanism := range strings.FieldsSeq(words[1]) {
 			d.caps = append(d.caps, "AUTH="+strings.ToUpper(mechanism))
