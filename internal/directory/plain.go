@@ -23,15 +23,18 @@ func plain(name string) string {
 	if !isASCII(name) {
 		name = unidecode.Unidecode(spelled.Replace(norm.NFC.String(name)))
 	}
-	return strings.Trim(strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'A' && r <= 'Z':
-			return r + 'a' - 'A'
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-':
-			return r
+	var b strings.Builder
+	for i := 0; i < len(name); i++ {
+		switch c := name[i]; {
+		case c >= 'A' && c <= 'Z':
+			b.WriteByte(c + 'a' - 'A')
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+			b.WriteByte(c)
+		case c == '-' && b.Len() > 0 && !strings.HasSuffix(b.String(), "-"):
+			b.WriteByte(c)
 		}
-		return -1
-	}, name), "-")
+	}
+	return strings.TrimSuffix(b.String(), "-")
 }
 
 func isASCII(s string) bool {

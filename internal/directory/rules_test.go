@@ -2,6 +2,7 @@ package directory
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -141,6 +142,11 @@ func TestStandardAddress(t *testing.T) {
 		{"{givenName}.{sn}@example.org", "givenName: Jean-Luc\nsn: Picard\n", "jean-luc.picard@example.org"},
 		{"{sn:8}@example.org", "sn: Wolfeschlegelstein\n", "wolfesch@example.org"},
 		{"{givenName:1}{sn}@{dept}.example.org", "givenName: J\nsn: Doe\ndept: Maths\n", "jdoe@maths.example.org"},
+		{"{givenName:1}{sn}@example.org", "givenName: Jan\nsn: van der Berg\n", "jvanderberg@example.org"},
+		{"{givenName:1}{sn:last}@example.org", "givenName: Jan\nsn: van der Berg\n", "jberg@example.org"},
+		{"{givenName}.{sn:-}@example.org", "givenName: Anna Maria\nsn: Garcia  Lopez\n", "annamaria.garcia-lopez@example.org"},
+		{"{givenName:first}.{sn:.}@example.org", "givenName: Anna Maria\nsn: de la Cruz\n", "anna.de.la.cruz@example.org"},
+		{"{givenName:first:3}_{sn:last:2}@example.org", "givenName: Anna Maria\nsn: de la Cruz\n", "ann_cr@example.org"},
 		{"{givenName:1}{sn}@example.org", "sn: Doe\n", "no standard address: no givenName in the letters of an address"},
 		{"{givenName:1}{sn}@example.org", "givenName: !\nsn: Doe\n", "no standard address: no givenName in the letters of an address"},
 	} {
@@ -159,9 +165,67 @@ func TestStandardAddress(t *testing.T) {
 	}
 }
 
+// The names of people, in the letters of an address, as they would write them
+// themselves where there is no other way.
+func TestPlain(t *testing.T) {
+	for _, test := range []struct{ name, want string }{
+		// Western Europe
+		{"José", "jose"}, {"Núñez", "nunez"}, {"François", "francois"}, {"Zoë", "zoe"}, {"Gonçalves", "goncalves"},
+		{"Müller", "muller"}, {"Straßner", "strassner"}, {"WEIẞ", "weiss"}, {"Jäger", "jager"}, {"Anaïs", "anais"},
+		{"Œuvrard", "oeuvrard"}, {"L'Hôpital", "lhopital"}, {"D’Arcy", "darcy"}, {"O'Brien", "obrien"}, {"O`Neill", "oneill"},
+		{"Ó Súilleabháin", "osuilleabhain"}, {"Siân", "sian"}, {"Meritxell", "meritxell"}, {"Col·lell", "collell"},
+		// the north
+		{"Bjørn", "bjorn"}, {"Ångström", "angstrom"}, {"Sæmundur", "saemundur"}, {"Þórður", "thordur"}, {"Guðrún", "gudrun"},
+		{"Väisälä", "vaisala"}, {"Jõgi", "jogi"}, {"Bērziņš", "berzins"}, {"Žukauskas", "zukauskas"}, {"Čiurlionis", "ciurlionis"},
+		// the east
+		{"Łukasz", "lukasz"}, {"Wałęsa", "walesa"}, {"Dvořák", "dvorak"}, {"Kučera", "kucera"}, {"Erdős", "erdos"}, {"Nagy-Győri", "nagy-gyori"},
+		{"Brâncuși", "brancusi"}, {"Țepeș", "tepes"}, {"Đorđević", "dordevic"}, {"Šimić", "simic"}, {"Şahin", "sahin"}, {"Işık", "isik"}, {"İnönü", "inonu"},
+		{"Нина", "nina"}, {"Юрий", "iurii"}, {"Παπαδόπουλος", "papadopoulos"}, {"Георгиев", "georgiev"},
+		// farther
+		{"Nguyễn", "nguyen"}, {"Đặng", "dang"}, {"Trần Thị", "tranthi"}, {"山田", "shantian"}, {"김", "gim"}, {"Ōtani", "otani"},
+		// forms
+		{"Smith-Jones", "smith-jones"}, {"Smith‐Jones", "smith-jones"}, {"Smith–Jones", "smith-jones"}, {"van den Heuvel", "vandenheuvel"}, {"Mary Jane", "maryjane"}, {"St. John", "stjohn"},
+		{"  Doe  ", "doe"}, {"Doe, Jr.", "doejr"}, {"Jean--Luc", "jean-luc"}, {"-Doe-", "doe"}, {"Ph.D.", "phd"}, {"3rd", "3rd"},
+		// decomposed, as some systems write them
+		{"Jose\u0301", "jose"}, {"Mu\u0308ller", "muller"}, {"A\u030angstro\u0308m", "angstrom"},
+		{"", ""}, {"!?", ""}, {"\u200d", ""},
+	} {
+		if got := plain(test.name); got != test.want {
+			t.Errorf("%q: got %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+// Some 2,500 names of two dozen cultures all come to something an address can
+// be made of, and what is plain already stays.
+func TestPlainNamesOfManyCultures(t *testing.T) {
+	text, err := os.ReadFile("../../tools/orgmaker/names.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := 0
+	for line := range strings.Lines(string(text)) {
+		kind, list, found := strings.Cut(line, ":")
+		if !found || strings.HasPrefix(line, "#") || kind != "given" && kind != "family" && kind != "single" {
+			continue
+		}
+		for name := range strings.FieldsSeq(list) {
+			names++
+			name = strings.ReplaceAll(name, "_", " ")
+			got := plain(name)
+			if err := account.CheckAddress(got + "@example.org"); got == "" || err != nil || !isASCII(got) || plain(got) != got {
+				t.Errorf("%q: got %q, %v", name, got, err)
+			}
+		}
+	}
+	if names < 2000 {
+		t.Errorf("only %d names", names)
+	}
+}
+
 func TestTemplatesRefused(t *testing.T) {
 	for _, text := range []string{"", "x@example.org", "{sn}", "{sn@example.org", "sn}@example.org", "{}@example.org", "{sn:0}@example.org",
-		"{sn:x}@example.org", "{{sn}}@example.org", "{sn} {givenName}@example.org", "{sn}@exam ple.org", "{sn}@"} {
+		"{sn:x}@example.org", "{sn:-1}@example.org", "{sn:}@example.org", "{{sn}}@example.org", "{sn} {givenName}@example.org", "{sn}@exam ple.org", "{sn}@"} {
 		if _, err := parseTemplate(text); err == nil {
 			t.Errorf("%q is taken", text)
 		}

@@ -11,17 +11,22 @@ import (
 
 // A template makes a standard address of an entry's attributes:
 // "{givenName:1}{sn}@example.org" is the first initial, the last name, at
-// example.org. Values come in the letters of an address, see plain.
+// example.org. Values come in the letters of an address, see plain. Between
+// colons in the braces stands what is done with a value of several words (Anna
+// Maria, van der Berg): {sn:last} is its last word, {givenName:first} its first,
+// {sn:-} joins them by a hyphen; a number cuts what comes out to so many letters.
 type template struct {
 	pieces []piece
 }
 
-// A piece is fixed text, or an attribute, cut to so many letters (0: all).
+// A piece is fixed text, or an attribute.
 type piece struct {
 	literal   string
 	attribute string
 	slot      int
-	letters   int
+	word      string // first, last, or empty: all
+	join      string // what goes between words
+	letters   int    // how many are used; 0: all
 }
 
 // parseTemplate reads the template of an address.
@@ -70,17 +75,23 @@ func parsePieces(text string) (*template, error) {
 }
 
 func parsePiece(text string) (piece, error) {
-	name, cut, isCut := strings.Cut(text, ":")
-	p := piece{attribute: name}
-	if name == "" || strings.ContainsAny(name, "{ ,*") {
+	parts := strings.Split(text, ":")
+	p := piece{attribute: parts[0]}
+	if p.attribute == "" || strings.ContainsAny(p.attribute, "{ ,*") {
 		return p, fmt.Errorf("{%s} names no attribute", text)
 	}
-	if isCut {
-		n, err := strconv.Atoi(cut)
-		if err != nil || n < 1 {
-			return p, fmt.Errorf("{%s}: %q is not a number of letters", text, cut)
+	for _, part := range parts[1:] {
+		n, err := strconv.Atoi(part)
+		switch {
+		case part == "first" || part == "last":
+			p.word = part
+		case part == "-" || part == "." || part == "_":
+			p.join = part
+		case err == nil && n > 0:
+			p.letters = n
+		default:
+			return p, fmt.Errorf("{%s}: %q is neither a number of letters, first, last, nor one of - . _", text, part)
 		}
-		p.letters = n
 	}
 	return p, nil
 }
@@ -108,7 +119,7 @@ func (t *template) resolve(want *Selection) {
 func (t *template) expand(e *Entry) (string, error) {
 	text, err := t.fill(func(p piece) string {
 		if values := e.values[p.slot]; len(values) > 0 {
-			return plain(string(values[0]))
+			return p.spell(string(values[0]))
 		}
 		return ""
 	})
@@ -117,6 +128,25 @@ func (t *template) expand(e *Entry) (string, error) {
 	}
 	address := account.Fold(text)
 	return address, account.CheckAddress(address)
+}
+
+// spell writes a value's words in the letters of an address.
+func (p piece) spell(value string) string {
+	var words []string
+	for word := range strings.FieldsSeq(value) {
+		if word = plain(word); word != "" {
+			words = append(words, word)
+		}
+	}
+	switch {
+	case len(words) == 0:
+		return ""
+	case p.word == "first":
+		return words[0]
+	case p.word == "last":
+		return words[len(words)-1]
+	}
+	return strings.Join(words, p.join)
 }
 
 // fill puts values into the braces.

@@ -67,9 +67,9 @@ type Faults struct {
 
 // A Group is the entries that share a fault.
 type Group struct {
-	Reason string  `json:"reason"`
-	Count  int     `json:"count"`
-	Named  []Named `json:"entries"` // the first mostNamed
+	Reason string   `json:"reason"`
+	Count  int      `json:"count"`
+	Named  []*Named `json:"entries"` // the first mostNamed
 }
 
 // Named is one entry and what is the matter with it.
@@ -78,7 +78,8 @@ type Named struct {
 	Detail string `json:"detail"`
 }
 
-func (f *Faults) add(entry, reason, detail string) {
+// add notes an entry; it returns nil if it was only counted.
+func (f *Faults) add(entry, reason, detail string) *Named {
 	f.Count++
 	i := slices.IndexFunc(f.Groups, func(g *Group) bool { return g.Reason == reason })
 	if i < 0 {
@@ -86,9 +87,12 @@ func (f *Faults) add(entry, reason, detail string) {
 		f.Groups = append(f.Groups, &Group{Reason: reason})
 	}
 	g := f.Groups[i]
-	if g.Count++; g.Count <= mostNamed {
-		g.Named = append(g.Named, Named{entry, detail})
+	if g.Count++; g.Count > mostNamed {
+		return nil
 	}
+	named := &Named{entry, detail}
+	g.Named = append(g.Named, named)
+	return named
 }
 
 // Conflicts are keys that several entries claim for different mailboxes.
@@ -103,6 +107,9 @@ type Conflict struct {
 	Key       string  `json:"key"`
 	Kept      string  `json:"kept,omitempty"` // the value that stays; empty: the key is left out
 	Claimants []Named `json:"claimants"`      // entry, and where it wants the key to lead
+	// Free is an address much like the key that nobody has, where a
+	// standard address cannot be everybody's.
+	Free string `json:"free,omitempty"`
 }
 
 // String is the conflict as a line.
@@ -116,6 +123,9 @@ func (c Conflict) String() string {
 	}
 	for _, claimant := range c.Claimants {
 		fmt.Fprintf(&b, "; %s wants %s", claimant.Entry, claimant.Detail)
+	}
+	if c.Free != "" {
+		fmt.Fprintf(&b, "; %s is free", c.Free)
 	}
 	return b.String()
 }
@@ -136,6 +146,10 @@ func (r *Roster) conflict(b *book, key, kept []byte, claims []claim) {
 	}
 	slices.SortFunc(c.Claimants, func(a, b Named) int { return strings.Compare(a.Entry, b.Entry) })
 	all.Named = append(all.Named, c)
+	if claims[0].kind == derived {
+		at := len(all.Named) - 1
+		r.wishes = append(r.wishes, wish{c.Key, func(free string) { all.Named[at].Free = free }})
+	}
 }
 
 // yielded notes standard addresses that are somebody's own already.
@@ -143,11 +157,63 @@ func (r *Roster) yielded(holder claim, yields []claim) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range yields {
-		if c.kind == derived && string(c.source) != string(holder.source) {
-			r.report.LeftOut.add(string(c.source), "standard address taken",
-				fmt.Sprintf("%s belongs to %s", c.key, holder.source))
+		if c.kind != derived || string(c.source) == string(holder.source) {
+			continue
+		}
+		named := r.report.LeftOut.add(string(c.source), "standard address taken",
+			fmt.Sprintf("%s belongs to %s", c.key, holder.source))
+		if named != nil {
+			r.wishes = append(r.wishes, wish{string(c.key), func(free string) { named.Detail += "; " + free + " is free" }})
 		}
 	}
+}
+
+// A wish is an address that somebody cannot have. Nobody is given another one
+// unasked, but the report proposes one that is free.
+type wish struct {
+	address string
+	propose func(free string)
+}
+
+// proposals are how many numbers are tried behind a name.
+const proposals = 9
+
+// propose finds free addresses for all wishes, in one pass over the map.
+func (r *Roster) propose() error {
+	if len(r.wishes) == 0 {
+		return nil
+	}
+	like := func(address string, n int) string {
+		local, domain, _ := strings.Cut(address, "@")
+		return fmt.Sprintf("%s%d@%s", local, n, domain)
+	}
+	taken := map[string]bool{}
+	for _, w := range r.wishes {
+		for n := 2; n <= proposals; n++ {
+			taken[like(w.address, n)] = false
+		}
+	}
+	err := r.Addresses(func(key, _ string) error {
+		if _, wished := taken[key]; wished {
+			taken[key] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(r.wishes, func(a, b wish) int { return strings.Compare(a.address, b.address) })
+	for _, w := range r.wishes {
+		for n := 2; n <= proposals; n++ {
+			if free := like(w.address, n); !taken[free] {
+				taken[free] = true // to the next one another
+				w.propose(free)
+				break
+			}
+		}
+	}
+	r.wishes = nil
+	return nil
 }
 
 // Doubt notes a reason not to believe the new maps.

@@ -27,6 +27,7 @@ type Roster struct {
 	report Report
 	maps   [2]*book
 	homes  map[string]*Share // by value of login.cdb
+	wishes []wish
 }
 
 // A book is one map in the making.
@@ -176,7 +177,7 @@ func (r *Roster) Settle(changed func(Change) error) (*Report, error) {
 				return nil, err
 			}
 		}
-		return &r.report, nil
+		return &r.report, r.propose()
 	}
 	done := make(chan error)
 	for _, b := range r.maps {
@@ -185,7 +186,7 @@ func (r *Roster) Settle(changed func(Change) error) (*Report, error) {
 	if err := errors.Join(<-done, <-done); err != nil {
 		return nil, err
 	}
-	return &r.report, nil
+	return &r.report, r.propose()
 }
 
 // settle decides about every key of one map.

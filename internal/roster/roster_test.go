@@ -270,3 +270,28 @@ func TestAddSome(t *testing.T) {
 		t.Errorf("got %s and %s", login, address)
 	}
 }
+
+// Who cannot have his standard address is proposed another, each a different
+// one, and nobody is given one.
+func TestProposals(t *testing.T) {
+	named := func(login string) account.Account {
+		a := user(login, "imap1")
+		a.Derived = []string{"jdoe@e"}
+		return a
+	}
+	_, address, report, _ := settled(t, runSize, nil, nil, named("john"), named("jane"), user("x", "imap1", "jdoe2@e"))
+	if c := report.Conflicts.Named; address != "jdoe2@e x@imap1" || len(c) != 1 || c[0].Free != "jdoe3@e" {
+		t.Errorf("%s, %+v", address, c)
+	}
+	_, address, report, _ = settled(t, runSize, nil, nil, named("john"), named("jane"), user("x", "imap1", "jdoe@e"))
+	if address != "jdoe@e x@imap1" {
+		t.Errorf("got %s", address)
+	}
+	var details []string
+	for _, n := range report.LeftOut.Groups[0].Named {
+		details = append(details, n.Detail)
+	}
+	if got := strings.Join(details, "|"); got != "jdoe@e belongs to uid=x; jdoe2@e is free|jdoe@e belongs to uid=x; jdoe3@e is free" {
+		t.Errorf("got %s", got)
+	}
+}
