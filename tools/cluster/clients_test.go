@@ -24,22 +24,34 @@ type desk struct {
 	home     string
 }
 
+// How a program gets to TLS.
+const (
+	implicit = "TLS"
+	startTLS = "STARTTLS"
+	either   = "TLS STARTTLS"
+)
+
 // Programs that people use, each as its manual says: they read the mailbox, and
 // those that can write put a message there.
 var programs = []struct {
-	name     string
-	startTLS bool // can do it, too
-	try      func(d desk)
+	name string
+	ways string
+	try  func(d desk)
 }{
-	{"curl", true, curl},
-	{"fetchmail", true, fetchmail},
-	{"getmail", false, getmail},
-	{"imaplib", true, imaplib},
-	{"mbsync", true, mbsync},
-	{"mutt", true, mutt},
+	{"curl", either, curl},
+	{"curl by POP3", either, curlPOP3},
+	{"fetchmail", either, fetchmailBy("imap")},
+	{"fetchmail by POP3", either, fetchmailBy("pop3")},
+	{"getmail", implicit, getmailBy("IMAP")},
+	{"getmail by POP3", implicit, getmailBy("POP3")},
+	{"imaplib", either, imaplib},
+	{"mbsync", either, mbsync},
+	{"mutt", either, mutt},
 	// Its library uses one TLS connection from two threads, which fails at any
 	// server once in a few STARTTLS.
-	{"offlineimap", false, offlineimap},
+	{"offlineimap", implicit, offlineimap},
+	{"poplib", either, poplib},
+	{"sieve-connect", startTLS, sieveConnect}, // ManageSieve has no other way
 }
 
 func TestClients(t *testing.T) {
@@ -48,17 +60,18 @@ func TestClients(t *testing.T) {
 	for _, p := range programs {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			program := p.name
-			if program == "imaplib" {
+			program, _, _ := strings.Cut(p.name, " ")
+			if strings.HasSuffix(program, "lib") {
 				program = python
 			}
 			need(t, program)
-			everywhere(t, f, func(t *testing.T, startTLS bool, g guest) {
-				if startTLS && !p.startTLS {
-					t.Skip("tried from port 993 alone")
+			atEither(t, f, func(t *testing.T, g guest) {
+				for way := range strings.FieldsSeq(p.ways) {
+					t.Run(way, func(t *testing.T) {
+						_, store, _ := strings.Cut(g.location, "@")
+						p.try(desk{t, f, g, way == startTLS, store, t.TempDir()})
+					})
 				}
-				_, store, _ := strings.Cut(g.location, "@")
-				p.try(desk{t, f, g, startTLS, store, t.TempDir()})
 			})
 		})
 	}
@@ -76,22 +89,22 @@ func TestClients(t *testing.T) {
 	})
 }
 
-// port is where the desk's program connects to.
-func (d desk) port() string {
-	addr := d.imaps
-	if d.startTLS {
-		addr = d.imap
-	}
+// port is where the desk's program connects to for IMAP.
+func (d desk) port() string { return portOf(d.choose(d.imaps, d.imap)) }
+
+func (d desk) popPort() string { return portOf(d.choose(d.pop3s, d.pop3)) }
+
+func portOf(addr string) string {
 	_, port, _ := net.SplitHostPort(addr)
 	return port
 }
 
 // choose picks a setting by how the desk's program gets to TLS.
-func (d desk) choose(implicit, startTLS string) string {
+func (d desk) choose(first, second string) string {
 	if d.startTLS {
-		return startTLS
+		return second
 	}
-	return implicit
+	return first
 }
 
 // write makes a file in the desk's home, for its owner alone as programs demand.
@@ -110,7 +123,7 @@ func (d desk) write(name, text string) (path string) {
 // run runs a program to its end, which has to be a good one.
 func (d desk) run(stdin, program string, args ...string) (output string) {
 	d.Helper()
-	ctx, cancel := context.WithTimeout(d.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience) // cleanups run programs, too
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = d.home
@@ -178,6 +191,11 @@ func curl(d desk) {
 	d.arrived()
 }
 
+func curlPOP3(d desk) {
+	url := d.choose("pop3s", "pop3") + "://localhost:" + d.popPort() + "/1"
+	d.expect(d.run("", "curl", append(curlConfig(d), url)...))
+}
+
 func curlLogin(d desk) {
 	need(d.T, "curl")
 	if out := d.run("", "curl", append(curlConfig(d), curlURL(d), "--request", "STATUS INBOX (UIDNEXT)")...); !strings.Contains(out, "UIDNEXT") {
@@ -185,21 +203,28 @@ func curlLogin(d desk) {
 	}
 }
 
-func fetchmail(d desk) {
-	rc := d.write("fetchmailrc", fmt.Sprintf("poll localhost service %s protocol imap username \"%s\" password \"%s\" %s sslcertck sslcertfile %s fetchall keep mda \"cat >>%s/mail\"\n",
-		d.port(), d.account.login, backslashed.Replace(d.account.password), d.choose("ssl", `sslproto "TLS1.2+"`), d.CAFile, d.home))
-	d.run("", "fetchmail", "--fetchmailrc", rc, "--idfile", filepath.Join(d.home, "ids"), "--pidfile", filepath.Join(d.home, "pid"), "--nosyslog", "--nodetach", "--silent")
-	d.expect(d.file(filepath.Join(d.home, "mail")))
+func fetchmailBy(protocol string) func(desk) {
+	return func(d desk) {
+		port := map[string]string{"imap": d.port(), "pop3": d.popPort()}[protocol]
+		rc := d.write("fetchmailrc", fmt.Sprintf("poll localhost service %s protocol %s username \"%s\" password \"%s\" %s sslcertck sslcertfile %s fetchall keep mda \"cat >>%s/mail\"\n",
+			port, protocol, d.account.login, backslashed.Replace(d.account.password), d.choose("ssl", `sslproto "TLS1.2+"`), d.CAFile, d.home))
+		d.run("", "fetchmail", "--fetchmailrc", rc, "--idfile", filepath.Join(d.home, "ids"), "--pidfile", filepath.Join(d.home, "pid"), "--nosyslog", "--nodetach", "--silent")
+		d.expect(d.file(filepath.Join(d.home, "mail")))
+	}
 }
 
-func getmail(d desk) {
-	d.write("getmail/getmailrc", fmt.Sprintf(`[retriever]
-type = SimpleIMAPSSLRetriever
+func getmailBy(protocol string) func(desk) {
+	return func(d desk) {
+		how := map[string]string{
+			"IMAP": "mailboxes = (\"INBOX\",)\nport = " + d.port(),
+			"POP3": "port = " + d.popPort(),
+		}[protocol]
+		d.write("getmail/getmailrc", fmt.Sprintf(`[retriever]
+type = Simple%sSSLRetriever
 server = localhost
-port = %s
+%s
 username = %s
 password = %s
-mailboxes = ("INBOX",)
 ca_certs = %s
 
 [destination]
@@ -211,9 +236,10 @@ allow_root_commands = true
 [options]
 read_all = true
 delete = false
-`, d.port(), d.account.login, d.account.password, d.CAFile, d.home))
-	d.run("", "getmail", "--getmaildir", filepath.Join(d.home, "getmail"))
-	d.expect(d.file(filepath.Join(d.home, "mail")))
+`, protocol, how, d.account.login, d.account.password, d.CAFile, d.home))
+		d.run("", "getmail", "--getmaildir", filepath.Join(d.home, "getmail"))
+		d.expect(d.file(filepath.Join(d.home, "mail")))
+	}
 }
 
 // python is Debian's, whatever else the path has.
@@ -355,4 +381,49 @@ folderfilter = lambda name: name == "INBOX"
 	d.write("mail/INBOX/new/1.letter", d.letter())
 	d.run("", "offlineimap", "-c", rc, "-o")
 	d.arrived()
+}
+
+const poplibScript = `
+import poplib, ssl, sys
+port, starttls, user, ca = sys.argv[1:]
+trust = ssl.create_default_context(cafile=ca)
+if starttls:
+    pop = poplib.POP3("localhost", int(port))
+    pop.stls(trust)
+else:
+    pop = poplib.POP3_SSL("localhost", int(port), context=trust)
+print(pop.capa())
+pop.user(user)
+pop.pass_(sys.stdin.readline()[:-1])
+print(pop.capa(), pop.uidl())
+print(b"\n".join(pop.retr(1)[1]).decode())
+pop.quit()
+`
+
+func poplib(d desk) {
+	d.expect(d.run(d.account.password+"\n", python, "-c", poplibScript, d.popPort(), d.choose("", "starttls"), d.account.login, d.CAFile))
+}
+
+// sieveConnect installs a filter, and mail is sorted by it.
+func sieveConnect(d desk) {
+	d.folder(d.T, d.account, "sorted")
+	script := d.write("sort.sieve", "require [\"fileinto\"];\nif header :is \"subject\" \"sort me\" {\n\tfileinto \"sorted\";\n}\n")
+	sieve := func(args ...string) string {
+		return d.run(d.account.password+"\n", "sieve-connect", append([]string{"--server", "localhost", "--port", portOf(d.sieve), "--nosrv",
+			"--user", d.account.login, "--passwordfd", "0", "--tlscafile", d.CAFile}, args...)...)
+	}
+	sieve("--upload", "--localsieve", script, "--remotesieve", "sort")
+	d.Cleanup(func() {
+		sieve("--deactivate")
+		sieve("--delete", "--remotesieve", "sort")
+	})
+	sieve("--activate", "--remotesieve", "sort")
+	if list := sieve("--list"); !strings.Contains(list, `"sort" ACTIVE`) {
+		d.Errorf("got %q", list)
+	}
+	d.deliver(d.T, d.account, "sort me")
+	w := d.atStore(d.T, d.account)
+	if lines := w.ask("STATUS sorted (MESSAGES)"); !slices.ContainsFunc(lines, func(line string) bool { return strings.HasSuffix(line, "(MESSAGES 1)") }) {
+		d.Errorf("the message is not where the filter puts it: %q", lines)
+	}
 }

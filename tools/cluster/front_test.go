@@ -69,8 +69,9 @@ type front struct {
 	*cluster.Cluster
 	door
 	server
-	dir, conf string
-	users     map[string]string // login.cdb
+	pop3, pop3s, sieve string // host:port
+	dir, conf          string
+	users              map[string]string // login.cdb
 }
 
 // A plan is what a test's front end has beside what all have: lines for two
@@ -82,7 +83,9 @@ func furnished(t *testing.T, c *cluster.Cluster, p plan) *front {
 	t.Helper()
 	f := &front{Cluster: c, dir: t.TempDir(), users: map[string]string{}}
 	f.name = "front end"
-	f.imap, f.imaps = "localhost:"+freePort(t), "localhost:"+freePort(t)
+	for _, addr := range []*string{&f.imap, &f.imaps, &f.pop3, &f.pop3s, &f.sieve} {
+		*addr = "localhost:" + freePort(t)
+	}
 	for _, g := range append([]guest{atCyrus, atDovecot}, foreigners...) {
 		f.users[g.login] = g.location
 	}
@@ -90,7 +93,7 @@ func furnished(t *testing.T, c *cluster.Cluster, p plan) *front {
 	fmt.Fprintf(&conf, `maps = %q
 
 [frontend]
-listen = ["imap://%s", "imaps://%s"]
+listen = ["imap://%s", "imaps://%s", "pop3://%s", "pop3s://%s", "sieve://%s"]
 cert = %q
 key = %q
 %s
@@ -99,7 +102,7 @@ key = %q
 tls = "starttls"
 ca-file = %q
 %s
-`, f.dir, f.imap, f.imaps, c.FrontEndCert, c.FrontEndKey, p.frontend, c.CAFile, p.store)
+`, f.dir, f.imap, f.imaps, f.pop3, f.pop3s, f.sieve, c.FrontEndCert, c.FrontEndKey, p.frontend, c.CAFile, p.store)
 	for _, s := range c.Stores {
 		fmt.Fprintf(&conf, "\n[store.%q]\naddress = %q\n", s.Name, s.Addr)
 		if s.Kind == cluster.Dovecot { // both ways to reach a store are taken
