@@ -494,3 +494,47 @@ func TestRandomSites(t *testing.T) {
 		}
 	}
 }
+
+// Maps may come from elsewhere and say anything: there is an error or there are
+// tables, and what Postfix then makes of them comes to an end.
+func FuzzPlan(f *testing.F) {
+	f.Add("jdoe imap1\nmroe x@imap2 hold", "jdoe@example.org jdoe@imap1\na@example.org <b@example.org>\nb@example.org <a+x@example.org>")
+	f.Add("a b@c@imap1", "@example.org a@imap1\nx@example.org <y@example.org> a@[::1]")
+	f.Add("", "\"a b\"@example.org <\"c, d\"@example.org>")
+	f.Add("+ imap1", "x@m.example y@imap1\nx@example.org <x@m.example>")
+	f.Fuzz(func(t *testing.T, logins, addresses string) {
+		lines := func(text string) (b book) {
+			met := map[string]bool{}
+			for line := range strings.Lines(text) {
+				line = strings.TrimSpace(line)
+				if key, _ := split(line); key != "" && !met[key] && len(b) < 50 {
+					met[key] = true
+					b = append(b, line)
+				}
+			}
+			return b
+		}
+		site := testSite()
+		site.Lenient, site.Aliases = true, map[string]string{"m.example": "example.org"}
+		tables, err := Plan(site, lines(logins), lines(addresses))
+		if err != nil {
+			return
+		}
+		p := postfix{}
+		for _, table := range tables.List() {
+			p[table.Name] = map[string]string{}
+			table.Records(func(key, value string) error {
+				if _, twice := p[table.Name][key]; twice || key == "" || value == "" {
+					t.Errorf("%s: %q %q, twice: %v", table.Name, key, value, twice)
+				}
+				p[table.Name][key] = value
+				return nil
+			})
+		}
+		for address := range p[Recipient] {
+			if _, err := p.deliver(address); err != nil {
+				t.Errorf("%s: %v", address, err)
+			}
+		}
+	})
+}
