@@ -14,6 +14,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"postern/internal/account"
 	"postern/internal/config"
 	"postern/internal/frontend"
 	"postern/internal/sysexits"
@@ -114,7 +115,8 @@ func selected(values url.Values) func(frontend.Info) bool {
 		for name, have := range map[string]string{
 			"user": info.User, "store": info.Store, "session": info.Session, "address": info.Client.Addr().String(),
 		} {
-			if want := values.Get(name); want != "" && want != have {
+			// Users are the same however they were typed.
+			if want := values.Get(name); want != "" && account.Fold(want) != account.Fold(have) {
 				return false
 			}
 		}
