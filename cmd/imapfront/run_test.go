@@ -270,9 +270,7 @@ tls = "none"
 	publishLogins(t, conf, "joe "+st.Addr().String(), "jim "+st.Addr().String()+" hold")
 	jim.wantEnd()
 	jim2.wantEnd()
-	if !strings.Contains(s.log.String(), `reason="user is on hold"`) {
-		t.Errorf("log:\n%s", s.log)
-	}
+	s.eventually(func() bool { return strings.Contains(s.log.String(), `reason="user is on hold"`) })
 
 	for path, want := range map[string]string{"/metrics": `imapfront_logins_total{protocol="imap",store="127.0.0.1",result="ok"} 3`, "/health": "ok"} {
 		response, err := http.Get("http://" + metrics + path)
