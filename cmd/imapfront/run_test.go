@@ -392,6 +392,31 @@ func TestRule12_Inetd(t *testing.T) {
 	}
 }
 
+// Each session is a process of its own, and yet the fourth failure from an
+// address delays the fifth.
+func TestFailuresAreCountedAcrossProcesses(t *testing.T) {
+	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\nfailure-delay = \"1ms\"\nfailure-file = \"DIR/failures\"\n", "joe imap1.example.org")
+	for i := range 5 {
+		child, c := socket(t)
+		cmd := tool("--config", filepath.Join(dir, "postern.conf"))
+		cmd.Env = append(cmd.Env, "PROTO=TCP", "TCPREMOTEIP=192.0.2.7", "TCPREMOTEPORT=99")
+		cmd.Stdin, cmd.Stdout = child, child
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		child.Close()
+		c.want("* OK ")
+		start := time.Now()
+		c.say("a LOGIN nobody x")
+		c.want("a NO [AUTHENTICATIONFAILED]")
+		if took := time.Since(start); i == 4 && took < time.Second {
+			t.Errorf("failure %d took %v", i+1, took)
+		}
+		c.Close()
+		cmd.Wait()
+	}
+}
+
 func TestRule12_Systemd(t *testing.T) {
 	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
 	cert := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
