@@ -49,8 +49,9 @@ func Run(ctx context.Context, client, store Side) Account {
 	return <-account
 }
 
-// Start passes octets both ways until both directions have ended, then closes
-// both connections and calls ended; meanwhile the caller's goroutine is free.
+// Start passes octets both ways until both directions have ended, then calls
+// ended and closes both connections, so that nobody sees the end of a session
+// before it is in the log; meanwhile the caller's goroutine is free.
 // The end of one direction is passed on as such: a client that says LOGOUT and
 // shuts its half still gets the answers. When ctx ends, both are closed at
 // once; its cause is the reason given.
@@ -245,12 +246,12 @@ func (p *pair) abort() {
 
 func (p *pair) close() {
 	p.stop()
-	p.up.from.Close()
-	p.down.from.Close()
 	if p.ctx.Err() != nil {
 		p.reason = context.Cause(p.ctx).Error()
 	}
 	p.ended(Account{FromClient: p.up.moved, FromStore: p.down.moved, Reason: p.reason})
+	p.up.from.Close()
+	p.down.from.Close()
 }
 
 func closeWrite(conn net.Conn) {
