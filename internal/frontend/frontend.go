@@ -115,7 +115,8 @@ func Serve(ctx context.Context, l *listener.Listener, current func() *Frontend) 
 				continue
 			}
 		}
-		sessions.Go(func() {
+		sessions.Add(1)
+		go func() {
 			// A defect that one client can reach must not be felt by
 			// all the others.
 			defer func() {
@@ -123,7 +124,7 @@ func Serve(ctx context.Context, l *listener.Listener, current func() *Frontend) 
 					f.Log.Error("defect", "cause", defect, "stack", string(debug.Stack()))
 				}
 			}()
-			f.session(ctx, relays, conn, l.Scheme)
-		})
+			f.session(ctx, relays, conn, l.Scheme, sessions.Done)
+		}()
 	}
 }

@@ -70,9 +70,11 @@ type session struct {
 // maxHops is what Dovecot allows in x-proxy-ttl.
 const maxHops = 5
 
-func (f *Frontend) session(ctx, relays context.Context, conn listener.Conn, scheme string) {
+// session holds a session up to its login. With that its goroutine ends, for
+// most sessions are silent for most of their hours; done is called when the
+// session is over.
+func (f *Frontend) session(ctx, relays context.Context, conn listener.Conn, scheme string, done func()) {
 	relays, end := context.WithCancelCause(relays)
-	defer end(nil)
 	s := &session{
 		Frontend: f, ctx: ctx, end: end, id: newID(), raw: conn.Conn, conn: conn.Conn,
 		secure: conn.Secure, hops: maxHops, deadline: time.Now().Add(f.LoginTime),
@@ -81,21 +83,39 @@ func (f *Frontend) session(ctx, relays context.Context, conn listener.Conn, sche
 	s.name = name
 	s.in = &input{conn: s.conn}
 	s.protocol = protocols[name](s)
-	defer s.close()
+	over := func() {
+		s.leave()
+		s.close()
+		end(nil)
+		done()
+	}
+	handedOver := false
+	defer func() {
+		if !handedOver {
+			over()
+		}
+	}()
+	if s.beforeLogin(conn, implicit) {
+		handedOver = s.relay(relays, over)
+	}
+}
+
+// beforeLogin is the first part of a session. It tells whether there is a
+// second.
+func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
 	err := conn.Introduce()
 	s.client, s.local, s.peer = conn.Client, conn.Local, conn.Client.Addr()
-	s.log = f.Log.With("session", s.id, "protocol", name, "client", address(s.client))
+	s.log = s.Log.With("session", s.id, "protocol", s.name, "client", address(s.client))
 	if err != nil {
 		s.log.Warn("no login", "reason", err.Error())
-		return
+		return false
 	}
-	s.Metrics.connection(name)
-	stop := context.AfterFunc(ctx, s.wake)
+	s.Metrics.connection(s.name)
+	stop := context.AfterFunc(s.ctx, s.wake)
 	defer stop()
 	s.arm()
 	switch err := s.admit(); {
 	case err == nil:
-		defer s.leave()
 		if implicit && !s.secure && !s.startTLS() {
 			break
 		}
@@ -113,10 +133,9 @@ func (f *Frontend) session(ctx, relays context.Context, conn listener.Conn, sche
 	}
 	if s.opened == nil {
 		s.log.Info("no login", "reason", s.ended, "commands", s.commands, "failures", s.failures, "tls", s.tls)
-		return
+		return false
 	}
-	stop()
-	s.relay(relays)
+	return true
 }
 
 // protocols are those that a session can speak, by their schemes.
@@ -279,6 +298,9 @@ type prefixed struct {
 	ahead []byte
 }
 
+// NetConn is the connection itself, which has a descriptor to wait for.
+func (p *prefixed) NetConn() net.Conn { return p.Conn }
+
 func (p *prefixed) Read(b []byte) (int, error) {
 	if len(p.ahead) == 0 {
 		return p.Conn.Read(b)
@@ -296,19 +318,26 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // relay hands the session over to the store, and tells the log of its start
-// and its end.
-func (s *session) relay(ctx context.Context) {
+// and its end. What only a login needs is let go. It tells whether there was
+// anybody left to be handed over.
+func (s *session) relay(ctx context.Context, over func()) bool {
 	log := s.log.With("user", brief(s.user), "store", s.where.Store)
 	if s.ended != "" { // the client went before it was told
 		s.opened.Conn.Close()
 		log.Info("login abandoned", "cause", s.ended)
-		return
+		return false
 	}
 	start := time.Now()
 	s.Metrics.login(s.name, s.where.Store, "ok")
 	log.Info("login", "mailbox", s.where.Mailbox, "tls", s.tls, "store_tls", s.opened.TLS)
-	account := relay.Run(ctx, relay.Side{Conn: s.conn, Ahead: s.in.take()}, relay.Side{Conn: s.opened.Conn, Ahead: s.opened.Behind})
-	s.Metrics.passed(account.FromClient, account.FromStore)
-	log.Info("logout", "reason", account.Reason, "from_client", account.FromClient, "from_store", account.FromStore,
-		"seconds", time.Since(start).Round(time.Millisecond).Seconds(), "tls", s.tls)
+	client := relay.Side{Conn: s.conn, Ahead: s.in.take()}
+	store := relay.Side{Conn: s.opened.Conn, Ahead: s.opened.Behind}
+	s.in, s.protocol, s.log = nil, nil, nil
+	relay.Start(ctx, client, store, func(account relay.Account) {
+		s.Metrics.passed(account.FromClient, account.FromStore)
+		log.Info("logout", "reason", account.Reason, "from_client", account.FromClient, "from_store", account.FromStore,
+			"seconds", time.Since(start).Round(time.Millisecond).Seconds(), "tls", s.tls)
+		over()
+	})
+	return true
 }
