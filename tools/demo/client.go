@@ -19,7 +19,7 @@ func (s *site) curl(p *person, message int) string {
 func (s *site) read(p *person, subjects ...string) error {
 	before := p.store.logins(p.uid)
 	s.tell.say("%s:", p.name)
-	dialer := tls.Dialer{Config: s.authority.trust("localhost")}
+	dialer := tls.Dialer{Config: s.authority.Trust("localhost")}
 	conn, err := dialer.DialContext(s.ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", s.imapsPort))
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"postern/internal/authority"
 	"postern/internal/config"
 )
 
@@ -26,7 +27,7 @@ type site struct {
 	tell     *teller
 	dir, bin string
 
-	authority           *authority
+	authority           *authority.Authority
 	stores              []*store
 	imapPort, imapsPort int
 
@@ -53,7 +54,10 @@ func newSite(ctx context.Context, bin string, tell *teller) (*site, error) {
 		return nil, err
 	}
 	s := &site{ctx: ctx, tell: tell, dir: dir, bin: bin}
-	if s.authority, err = newAuthority(s.file("ca.pem")); err != nil {
+	if s.authority, err = authority.New("postern demo"); err == nil {
+		err = s.authority.Write(s.file("ca.pem"))
+	}
+	if err != nil {
 		return nil, err
 	}
 	return s, errors.Join(os.Mkdir(s.file("maps"), 0o755), os.Mkdir(s.file("tables"), 0o755))
@@ -112,7 +116,7 @@ func (s *site) expect(want, format string, args ...any) error {
 // startStores starts both stores with their users, and writes postern.conf.
 func (s *site) startStores() error {
 	for i, name := range []string{store1, store2} {
-		certificate, err := s.authority.issue(name)
+		certificate, err := s.authority.Issue(name)
 		if err != nil {
 			return err
 		}
@@ -131,10 +135,13 @@ func (s *site) startStores() error {
 			}
 		}
 	}
-	if err := s.authority.issueTo(s.file("mail.pem"), s.file("mail.key"), "mail."+domain, "localhost"); err != nil {
+	certificate, err := s.authority.Issue("mail."+domain, "localhost")
+	if err != nil {
 		return err
 	}
-	var err error
+	if err := authority.Write(certificate, s.file("mail.pem"), s.file("mail.key")); err != nil {
+		return err
+	}
 	if s.imapPort, err = freePort(1143); err != nil {
 		return err
 	}
