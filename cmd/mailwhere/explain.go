@@ -135,6 +135,11 @@ func (f *finder) sayEnd(e *explanation, at end) {
 		e.say("flags", "%s", strings.Join(at.Flags, " "))
 	}
 	if e.Login == "" {
+		value, found, err := f.login.Get(at.Mailbox)
+		if own, bad := account.ParseLocation(at.Mailbox, value); err == nil && found && bad == nil &&
+			own.Mailbox == at.Mailbox && own.Store == at.Store {
+			e.say("opened by", "the login %s", at.Mailbox)
+		}
 		return
 	}
 	switch {

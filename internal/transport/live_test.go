@@ -334,6 +334,8 @@ func testTables(t *testing.T, domains string) {
 		{`"j doe"@example.org`, "250 ", []string{"imap1 jdoe@example.org"}},
 		{`"mroe"@example.org`, "250 ", []string{"imap2 mroe@example.org"}},
 		{"ÉLODIE@example.org", "250 ", []string{"imap1 jdoe@example.org"}},
+		{"e\u0301lodie@example.org", "250 ", []string{"imap1 jdoe@example.org"}},
+		{"E\u0301LODIE+x@mirror.example", "250 ", []string{"imap1 jdoe+x@example.org"}},
 		{"STRASSE@example.org", "250 ", []string{"imap2 mroe@example.org"}},
 		{"straße@example.org", "250 ", []string{"imap2 mroe@example.org"}},
 		{"late@example.org", "250 ", []string{"imap2 late@example.org"}},

@@ -3,6 +3,9 @@ package transport
 import (
 	"slices"
 	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 
 	"postern/internal/account"
 )
@@ -100,18 +103,33 @@ func (t *Tables) plainRoute(address, mailbox, value string) route {
 // each lists every address with its route: those of address.cdb, the delivery
 // addresses that it lacks, and those that mirrored domains repeat.
 func (t *Tables) each(yield func(address string, r route) error) error {
+	return t.eachWith(t.route, yield)
+}
+
+func (t *Tables) eachWith(decide func(address, value string) (route, error), yield func(address string, r route) error) error {
 	mirrors := map[string][]string{}
 	for from, to := range t.site.Aliases {
 		mirrors[to] = append(mirrors[to], from)
 		slices.Sort(mirrors[to])
 	}
+	// Postfix folds what it asks for, but does not compose it: a Mac may send
+	// e and an accent where the directory has one letter, Unicode TR 15.
+	spelled := func(address string, r route) error {
+		if err := yield(address, r); err != nil || isASCII(address) {
+			return err
+		}
+		if decomposed := norm.NFD.String(address); decomposed != address {
+			return t.mirror(decomposed, address, r, yield)
+		}
+		return nil
+	}
 	withMirrors := func(address string, r route) error {
-		if err := yield(address, r); err != nil || len(mirrors) == 0 {
+		if err := spelled(address, r); err != nil || len(mirrors) == 0 {
 			return err
 		}
 		local := strings.TrimSuffix(address, domainOf(address))
 		for _, domain := range mirrors[domainOf(address)] {
-			if err := t.mirror(local+domain, address, r, yield); err != nil {
+			if err := t.mirror(local+domain, address, r, spelled); err != nil {
 				return err
 			}
 		}
@@ -122,7 +140,7 @@ func (t *Tables) each(yield func(address string, r route) error) error {
 		if !ok {
 			return nil
 		}
-		r, err := t.route(address, value)
+		r, err := decide(address, value)
 		if err != nil {
 			return err
 		}
@@ -144,8 +162,17 @@ func (t *Tables) each(yield func(address string, r route) error) error {
 	return nil
 }
 
-// mirror lists an address of a mirrored domain, unless it has a say of its own.
-// It is rewritten to the one that it mirrors, address by address: one wildcard
+func isASCII(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// mirror lists another form of an address, that of a mirrored domain or another
+// spelling, unless it has a say of its own. It is rewritten to the one that it mirrors, address by address: one wildcard
 // for the whole domain would accept mail for everybody, virtual(5).
 func (t *Tables) mirror(mirrored, address string, r route, yield func(string, route) error) error {
 	if _, found, err := t.get(mirrored); found || err != nil || t.homes[mirrored] != "" {
@@ -215,16 +242,9 @@ func (t *Tables) hasCatchAll(domain string) bool {
 func (t *Tables) listRecipients(put func(key, value string) error) error {
 	if len(t.site.Aliases) == 0 && len(t.catchAll) == 0 {
 		// All of them, whatever their route.
-		err := t.mailings.Records(func(key, _ string) error {
-			if address, ok := t.address(key); ok {
-				return put(address, "OK")
-			}
-			return nil
+		return t.eachWith(func(string, string) (route, error) { return route{}, nil }, func(address string, _ route) error {
+			return put(address, "OK")
 		})
-		for i := 0; err == nil && i < len(t.homeless); i++ {
-			err = put(t.homeless[i], "OK")
-		}
-		return err
 	}
 	return t.each(func(address string, r route) error {
 		if address[0] == '@' && r.transport == disabledResult {
