@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,4 +97,34 @@ func BenchmarkLDAP(b *testing.B) {
 			b.ReportMetric(ours.Seconds()/theirs.Seconds(), "ratio")
 		})
 	}
+}
+
+// From the end of a change in the directory to the new answer.
+func BenchmarkWatch(b *testing.B) {
+	text, err := os.ReadFile(ldifFile(b, *size))
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := slapd.Start(b, slapd.Settings{LDIF: string(text), Sync: true})
+	dir := b.TempDir()
+	log := &logbook{}
+	stop := follow(b, log, "--url", server.URL(), "--base", slapd.Base, "--maps", dir)
+	defer stop()
+	for deadline := time.Now().Add(5 * time.Minute); !strings.Contains(log.String(), "published"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.Fatal(log)
+		}
+	}
+	var took []time.Duration
+	n := 0
+	for b.Loop() {
+		time.Sleep(time.Duration(n*317%1500) * time.Millisecond) // at any moment of the second
+		n++
+		uid, store := fmt.Sprintf("u%07d", n*7919%*size), fmt.Sprintf("imap%d.example.org", n%7+100)
+		server.Modify(change(uid, "replace: mailHost\nmailHost: "+store+"\n"))
+		took = append(took, eventually(b, dir, uid, store, log))
+	}
+	slices.Sort(took)
+	b.ReportMetric(took[len(took)/2].Seconds(), "median-s")
+	b.ReportMetric(took[len(took)-1].Seconds(), "worst-s")
 }

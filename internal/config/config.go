@@ -54,11 +54,15 @@ type Directory struct {
 	LDIF            string   `toml:"ldif"` // a file instead; "-" is standard input
 	Base            []string
 	Filter          string
-	BindDN          string   `toml:"bind-dn"`
-	PasswordFile    string   `toml:"password-file"`
-	StartTLS        bool     `toml:"starttls"`
-	CAFile          string   `toml:"ca-file"`
-	SASL            string   `toml:"sasl"` // external, or empty: a simple bind, or none
+	BindDN          string `toml:"bind-dn"`
+	PasswordFile    string `toml:"password-file"`
+	StartTLS        bool   `toml:"starttls"`
+	CAFile          string `toml:"ca-file"`
+	SASL            string `toml:"sasl"` // external, gssapi, or empty: a simple bind, or none
+	Principal       string // Kerberos: user@REALM, whose key is in the keytab
+	Keytab          string
+	TicketCache     string   `toml:"ticket-cache"` // Kerberos: instead of a keytab
+	Krb5Conf        string   `toml:"krb5-conf"`
 	Cert, Key       string   // PEM files: the client's certificate
 	Aliases         bool     // follow alias entries
 	PollInterval    Duration `toml:"poll-interval"`   // of a watch, where the server cannot be followed
@@ -173,6 +177,7 @@ func Default() *Config {
 			Filter:         "(|(objectClass=inetLocalMailRecipient)(objectClass=inetOrgPerson))",
 			PageSize:       1000,
 			PollInterval:   Duration(10 * time.Minute),
+			Krb5Conf:       "/etc/krb5.conf",
 			ConnectTimeout: Duration(10 * time.Second),
 			Timeout:        Duration(60 * time.Second),
 		},
@@ -369,8 +374,14 @@ func (c *Config) Check() error {
 	if c.Keep < 0 {
 		return fmt.Errorf("keep = %d: must not be negative", c.Keep)
 	}
-	if sasl := c.Directory.SASL; sasl != "" && sasl != "external" {
-		return fmt.Errorf("directory.sasl = %q: must be external, or empty", sasl)
+	switch d := c.Directory; d.SASL {
+	case "", "external":
+	case "gssapi":
+		if (d.Keytab == "") == (d.TicketCache == "") || (d.Keytab == "") != (d.Principal == "") {
+			return errors.New(`directory.sasl = "gssapi": needs a principal and its keytab, or a ticket-cache`)
+		}
+	default:
+		return fmt.Errorf("directory.sasl = %q: must be external, gssapi, or empty", d.SASL)
 	}
 	if (c.Directory.Cert == "") != (c.Directory.Key == "") {
 		return errors.New("directory.cert and directory.key: one is of no use without the other")

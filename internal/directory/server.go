@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -56,6 +57,13 @@ func NewLDAP(conf config.Directory) (*LDAP, error) {
 		d.tls.RootCAs = x509.NewCertPool()
 		if !d.tls.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, sysexits.Config.Errorf("%s: no certificate in it", conf.CAFile)
+		}
+	}
+	if conf.SASL == "gssapi" {
+		for _, file := range []string{conf.Krb5Conf, cmp.Or(conf.Keytab, conf.TicketCache)} {
+			if _, err := os.Stat(file); err != nil {
+				return nil, sysexits.NoInput.Wrap(err)
+			}
 		}
 	}
 	if conf.Cert != "" {
@@ -296,7 +304,7 @@ func (d *LDAP) open(ctx context.Context, u *url.URL, address string) (*session, 
 	s := &session{tap: newTap(private, limit)}
 	s.conn = ldap.NewConn(s.tap, private != conn)
 	s.conn.Start()
-	if err := d.bind(s.conn); err != nil {
+	if err := d.bind(s.conn, u.Hostname()); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -367,10 +375,16 @@ func (l *lentConn) Close() error {
 	return l.Conn.SetReadDeadline(time.Now())
 }
 
-func (d *LDAP) bind(conn *ldap.Conn) error {
+func (d *LDAP) bind(conn *ldap.Conn, host string) error {
 	var err error
 	whom := d.conf.BindDN
 	switch {
+	case d.conf.SASL == "gssapi":
+		whom = d.conf.Principal
+		if whom == "" {
+			whom = "whom the ticket cache tells"
+		}
+		err = d.bindKerberos(conn, host)
 	case d.conf.SASL == "external":
 		// The server knows us by our certificate, or over ldapi by our
 		// user number, RFC 4422 appendix A.

@@ -1,0 +1,91 @@
+package slapd
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A KDC is a Kerberos server for a test, of the realm EXAMPLE.ORG.
+type KDC struct {
+	Conf string // krb5.conf
+	dir  string
+	t    testing.TB
+	env  []string
+}
+
+// StartKDC starts a Kerberos server that ends with the test; without Debian's
+// krb5-kdc the test is skipped.
+func StartKDC(t testing.TB) *KDC {
+	t.Helper()
+	for _, program := range []string{"/usr/sbin/krb5kdc", "/usr/sbin/kdb5_util", "/usr/sbin/kadmin.local"} {
+		if _, err := os.Stat(program); err != nil {
+			t.Skipf("%v: install Debian's krb5-kdc, krb5-admin-server and libsasl2-modules-gssapi-mit for this test", err)
+		}
+	}
+	k := &KDC{dir: t.TempDir(), t: t}
+	k.Conf = filepath.Join(k.dir, "krb5.conf")
+	address := freeAddress(t)
+	_, port, _ := net.SplitHostPort(address)
+	for name, text := range map[string]string{
+		"krb5.conf": fmt.Sprintf("[libdefaults]\ndefault_realm = EXAMPLE.ORG\ndns_lookup_kdc = false\ndns_lookup_realm = false\nrdns = false\nudp_preference_limit = 1\n"+
+			"[realms]\nEXAMPLE.ORG = {\nkdc = %s\n}\n[domain_realm]\nlocalhost = EXAMPLE.ORG\n", address),
+		"kdc.conf": fmt.Sprintf("[kdcdefaults]\nkdc_listen = 127.0.0.1:%[2]s\nkdc_tcp_listen = 127.0.0.1:%[2]s\n[realms]\nEXAMPLE.ORG = {\n"+
+			"database_name = %[1]s/principal\nkey_stash_file = %[1]s/stash\nacl_file = %[1]s/acl\nsupported_enctypes = aes256-cts:normal\n}\n", k.dir, port),
+	} {
+		if err := os.WriteFile(filepath.Join(k.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.env = append(os.Environ(), "KRB5_CONFIG="+k.Conf, "KRB5_KDC_PROFILE="+filepath.Join(k.dir, "kdc.conf"))
+	k.run("kdb5_util", "create", "-s", "-r", "EXAMPLE.ORG", "-P", "master")
+	kdc := exec.Command("/usr/sbin/krb5kdc", "-n", "-P", filepath.Join(k.dir, "pid"))
+	kdc.Env = k.env
+	if err := kdc.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { kdc.Process.Kill(); kdc.Wait() })
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			conn.Close()
+			return k
+		}
+	}
+	t.Fatal("the KDC does not answer")
+	return nil
+}
+
+func (k *KDC) run(program string, args ...string) {
+	k.t.Helper()
+	command := exec.Command("/usr/sbin/"+program, args...)
+	command.Env = k.env
+	if out, err := command.CombinedOutput(); err != nil {
+		k.t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
+	}
+}
+
+// Keytab makes a principal and returns the file that has its key.
+func (k *KDC) Keytab(principal string) string {
+	k.t.Helper()
+	file := filepath.Join(k.dir, strings.ReplaceAll(principal, "/", "-")+".keytab")
+	k.run("kadmin.local", "-q", "addprinc -randkey "+principal)
+	k.run("kadmin.local", "-q", "ktadd -k "+file+" "+principal)
+	return file
+}
+
+// TicketCache gets a ticket by a keytab, as k5start does.
+func (k *KDC) TicketCache(principal, keytab string) string {
+	k.t.Helper()
+	file := filepath.Join(k.dir, "cache")
+	kinit := exec.Command("kinit", "-k", "-t", keytab, "-c", "FILE:"+file, principal)
+	kinit.Env = k.env
+	if out, err := kinit.CombinedOutput(); err != nil {
+		k.t.Skipf("kinit: %v %s: install Debian's krb5-user for this test", err, out)
+	}
+	return file
+}
