@@ -248,7 +248,7 @@ func (c *checker) checkSettings(records map[string][]record) {
 		longest = max(longest, 1+strings.Count(r.value, ", "))
 	}
 	for _, r := range records[transport.Recipient] {
-		if strings.ContainsFunc(r.key, func(r rune) bool { return r >= 0x80 }) {
+		if beyond == "" && strings.ContainsFunc(r.key, func(r rune) bool { return r >= 0x80 }) {
 			beyond = r.key
 		}
 	}
