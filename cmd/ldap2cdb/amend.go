@@ -53,8 +53,8 @@ func touchedIn(m *mapfile.Map, touched map[registry.Key]bool, address bool) rost
 	}
 }
 
-// amend publishes the maps that change.
-func (b *build) amend(writer *mapfile.Writer, last pair, story mapfile.Story, c changes) (published bool, err error) {
+// amend publishes the maps that change, and keeps so many copies.
+func (b *build) amend(writer *mapfile.Writer, last pair, story mapfile.Story, c changes, keep int) (published bool, err error) {
 	var drafts []mapfile.Draft
 	if len(c.login) > 0 {
 		drafts = append(drafts, mapfile.Draft{Name: mapfile.Login, Story: story, Records: roster.Amended(last.login.Records, c.login)})
@@ -65,5 +65,5 @@ func (b *build) amend(writer *mapfile.Writer, last pair, story mapfile.Story, c 
 	if len(drafts) == 0 {
 		return false, nil
 	}
-	return true, writer.Publish(b.conf.Keep, drafts...)
+	return true, writer.Publish(keep, drafts...)
 }

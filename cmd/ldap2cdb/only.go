@@ -261,7 +261,7 @@ func (o *only) publish(writer *mapfile.Writer) error {
 	}
 	story := o.story(report)
 	story.Conflicts = before.Conflicts
-	if report.Published, err = o.amend(writer, o.last, story, changes); err != nil {
+	if report.Published, err = o.amend(writer, o.last, story, changes, o.conf.Keep); err != nil {
 		return err
 	}
 	return o.tell(report)

@@ -38,7 +38,8 @@ type watch struct {
 	complete bool               // the refresh is over: what is known is what is there
 	whole    bool               // the maps need more than a few changes
 	touched  map[registry.Key]bool
-	recent   []loss // for the limit on shrinking
+	kept     time.Time // when the last copies were made
+	recent   []loss    // for the limit on shrinking
 	printed  pairDigest
 	wake     chan struct{}
 }
@@ -61,6 +62,7 @@ const (
 	doubtRetry   = 10 * time.Minute // after maps that were refused
 	lossWindow   = time.Hour        // over which max-shrink is reckoned
 
+	keepEvery     = time.Hour // copies of the last seconds' maps are of no use
 	textfileEvery = 15 * time.Second
 )
 
@@ -514,7 +516,11 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last pair, started time.T
 	}
 	story := w.story(report)
 	story.Conflicts += before.Conflicts // until the next time all are decided
-	if published, err := w.amend(writer, last, story, changes); err != nil || !published {
+	keep := 0
+	if started.Sub(w.kept) > keepEvery {
+		keep, w.kept = w.conf.Keep, started
+	}
+	if published, err := w.amend(writer, last, story, changes, keep); err != nil || !published {
 		return report, err
 	}
 	return report, w.remember(nil)

@@ -322,9 +322,22 @@ func (m *Map) Records(yield func(key, value string) error) error {
 	})
 }
 
+// releaseEvery is how many bytes of a map are kept in memory while it is read
+// from end to end.
+const releaseEvery = 64 << 20
+
 func (m *Map) each(yield func(pos int, key, value []byte) error) error {
 	return m.guard(func() error {
+		released := 0
 		for pos := headerSize; pos < m.end; {
+			if pos-released > releaseEvery {
+				// A pass over the whole map must not count as
+				// our memory; the pages stay in the cache.
+				if err := unix.Madvise(m.data, unix.MADV_DONTNEED); err != nil {
+					return err
+				}
+				released = pos
+			}
 			key, value, err := m.record(pos)
 			if err != nil {
 				return err
