@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"postern/internal/account"
@@ -49,11 +50,22 @@ func sharedByStores(conf *config.Config) func() imap.Capabilities {
 		return func() imap.Capabilities { return fixed }
 	}
 	probed := mapfile.Follow(filepath.Join(conf.Maps, mapfile.Store), conf.Foreign)
+	type list struct {
+		text string
+		caps imap.Capabilities
+	}
+	var last atomic.Pointer[list] // it is asked for at each command, and changes once in months
+	last.Store(new(list))
 	return func() imap.Capabilities {
 		value, _, err := probed.Get("*")
 		if err != nil {
 			return nil
 		}
-		return imap.ParseCapabilities(value)
+		known := last.Load()
+		if known.text != value {
+			known = &list{value, imap.ParseCapabilities(value)}
+			last.Store(known)
+		}
+		return known.caps
 	}
 }

@@ -1,6 +1,8 @@
 package mapfile
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -72,7 +74,9 @@ func (l *Live) Refresh() (replaced bool, err error) {
 	l.mu.RLock()
 	current, lastErr := l.seen.same(id), l.err
 	l.mu.RUnlock()
-	if current {
+	// A map that nobody has made is asked for at each login, too.
+	stillMissing := errors.Is(err, fs.ErrNotExist) && errors.Is(lastErr, fs.ErrNotExist)
+	if current || stillMissing {
 		return false, lastErr
 	}
 	m, err := Open(l.path, l.foreign)

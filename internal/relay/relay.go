@@ -205,11 +205,13 @@ func (d *direction) end(err error) {
 	if p.reason == "" { // before anybody can see that this direction has ended
 		p.reason = reason
 	}
+	alone := p.running == 1
 	p.mu.Unlock()
-	if err == nil || reason == "store lost" {
-		closeWrite(d.to)
-	} else {
+	switch {
+	case err != nil && reason != "store lost":
 		p.abort()
+	case !alone: // else both connections are closed now
+		closeWrite(d.to)
 	}
 	p.mu.Lock()
 	d.other.linger()

@@ -11,7 +11,7 @@ import (
 // their answers, large ones for as long as those are too small. A large one is
 // four TLS records.
 const (
-	smallBuffer = 4 << 10
+	smallBuffer = 1 << 10
 	largeBuffer = 64 << 10
 )
 
