@@ -137,7 +137,7 @@ func (s *site) makeMaps(ctx context.Context) error {
 	defer maps.Unlock()
 	logins := mapfile.Draft{
 		Name:  mapfile.Login,
-		Story: mapfile.Story{Version: 1, Map: mapfile.Login, Builder: "bench", Source: "made up", Built: time.Now()},
+		Story: mapfile.Story{Builder: "bench", Source: "made up", Built: time.Now()},
 		Records: func(put func(key, value string) error) error {
 			for i := range users {
 				if err := put(user(i), "store.example.org"); err != nil {
@@ -147,7 +147,14 @@ func (s *site) makeMaps(ctx context.Context) error {
 			return nil
 		},
 	}
-	if err := maps.Publish(0, logins); err != nil {
+	stores := mapfile.Draft{
+		Name:  mapfile.Store,
+		Story: mapfile.Story{Builder: "bench", Source: "made up", Built: time.Now()},
+		Records: func(put func(key, value string) error) error {
+			return put("*", storeCapabilities)
+		},
+	}
+	if err := maps.Publish(0, logins, stores); err != nil {
 		return err
 	}
 
