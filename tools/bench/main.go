@@ -87,6 +87,7 @@ var works = []struct {
 	{"started", (*bench).started},
 	{"maps", (*bench).maps},
 	{"endurance", (*bench).endurance},
+	{"growth", (*bench).growth},
 }
 
 func workNames() []string {
