@@ -153,11 +153,7 @@ func ask(ctx context.Context, stores *stores, hosts []account.Location) (answers
 		free <- struct{}{}
 		all.Go(func() {
 			defer func() { <-free }()
-			var caps imap.Capabilities
-			target, err := stores.at("imap", where)
-			if err == nil {
-				caps, err = target.Probe(ctx, store.IMAP)
-			}
+			caps, err := probe(ctx, stores, where)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -169,6 +165,29 @@ func ask(ctx context.Context, stores *stores, hosts []account.Location) (answers
 	}
 	all.Wait()
 	return answers, failures
+}
+
+// probe asks one store, before a login and, with an account for it, after one:
+// many stores tell strangers less than they can do.
+func probe(ctx context.Context, stores *stores, where account.Location) (imap.Capabilities, error) {
+	target, err := stores.at("imap", where)
+	if err != nil {
+		return nil, err
+	}
+	caps, err := target.Probe(ctx, store.IMAP)
+	if err != nil {
+		return nil, err
+	}
+	login, known := stores.prober(where.Store)
+	if !known {
+		return caps, nil
+	}
+	session, err := target.Open(ctx, store.IMAP, login)
+	if err != nil {
+		return nil, fmt.Errorf("probe-user: %w", err)
+	}
+	session.Conn.Close()
+	return append(caps, session.Capabilities.AfterLogin().Without(caps)...), nil
 }
 
 // common is what every store has, in a fixed order.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -135,6 +136,27 @@ func TestCapabilityTellsWhatIsLost(t *testing.T) {
 		if lost := i == 2; errors.As(err, &quiet) != lost || strings.Contains(out.String(), "no longer shared: IDLE\n") != lost || !lost && err != nil {
 			t.Errorf("%s: %v\n%s", caps, err, &out)
 		}
+	}
+}
+
+func TestCapabilityAfterLogin(t *testing.T) {
+	st := takingStore(t) // IMAP4rev1 AUTH=PLAIN SASL-IR before, IMAP4rev1 MOVE after
+	conf := clearConfig(t)
+	secret := filepath.Join(conf.Maps, "password")
+	os.WriteFile(secret, []byte("s3cret\n"), 0o600)
+	how := config.Store{Address: "127.0.0.1", Port: port(st), TLS: config.TLSNone, ProbeUser: "probe", ProbePasswordFile: secret}
+	conf.Stores["imap1.example.org"] = how
+	if err := capability(context.Background(), conf, new(strings.Builder)); err != nil {
+		t.Fatal(err)
+	}
+	if got := records(t, conf); !strings.HasPrefix(got, "imap1.example.org=IMAP4rev1 AUTH=PLAIN SASL-IR MOVE; ") {
+		t.Errorf("got %s", got)
+	}
+	refusing := fakeStore(t, "IMAP4rev1 LOGINDISABLED")
+	how.Port = port(refusing)
+	conf.Stores["imap1.example.org"] = how
+	if err := capability(context.Background(), conf, new(strings.Builder)); err == nil || !strings.Contains(err.Error(), "probe-user: ") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -34,9 +34,9 @@ func confine(conf *config.Config, configFile string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return sysexits.NoPerm.Errorf("no new privileges: %w", err)
 	}
-	readable := []string{configFile, conf.Store.CAFile, conf.Store.Cert, conf.Store.Key, conf.Store.AdminPasswordFile}
+	readable := []string{configFile, conf.Store.CAFile, conf.Store.Cert, conf.Store.Key, conf.Store.AdminPasswordFile, conf.Store.ProbePasswordFile}
 	for _, store := range conf.Stores {
-		readable = append(readable, store.CAFile, store.Cert, store.Key, store.AdminPasswordFile)
+		readable = append(readable, store.CAFile, store.Cert, store.Key, store.AdminPasswordFile, store.ProbePasswordFile)
 	}
 	readable = append(readable, keyFiles(conf)...)
 	var folders []string

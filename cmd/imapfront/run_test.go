@@ -154,7 +154,7 @@ func takingStore(t *testing.T) net.Listener {
 				fmt.Fprintf(c, "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] x\r\n")
 				in := bufio.NewReader(c)
 				if _, err := in.ReadString('\n'); err == nil {
-					fmt.Fprintf(c, "P1 OK [CAPABILITY IMAP4rev1] in\r\n")
+					fmt.Fprintf(c, "P1 OK [CAPABILITY IMAP4rev1 MOVE] in\r\n")
 					io.Copy(c, in)
 				}
 			}()
@@ -251,7 +251,7 @@ tls = "none"
 		c := dial(t, s.addrs[0], nil)
 		c.want("* OK ")
 		c.say("a LOGIN " + user + " secret")
-		c.want("a OK [CAPABILITY IMAP4rev1] ")
+		c.want("a OK [CAPABILITY IMAP4rev1 MOVE] ")
 		return c
 	}
 	joe, jim, jim2 := login("joe"), login("jim"), login("jim")

@@ -64,13 +64,16 @@ func (s *stores) read(how config.Store) error {
 		}
 		s.certs[[2]string{how.Cert, how.Key}] = &pair
 	}
-	if file := how.AdminPasswordFile; file != "" && s.passwords[file] == nil {
+	for name, file := range map[string]string{"admin-password-file": how.AdminPasswordFile, "probe-password-file": how.ProbePasswordFile} {
+		if file == "" || s.passwords[file] != nil {
+			continue
+		}
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return sysexits.NoInput.Errorf("admin-password-file: %w", err)
+			return sysexits.NoInput.Errorf("%s: %w", name, err)
 		}
 		if text = bytes.TrimRight(text, "\r\n"); len(text) == 0 {
-			return sysexits.Config.Errorf("admin-password-file: %s is empty", file)
+			return sysexits.Config.Errorf("%s: %s is empty", name, file)
 		}
 		s.passwords[file] = text
 	}
@@ -119,6 +122,12 @@ func (s *stores) at(protocol string, where account.Location) (*store.Store, erro
 		target.TLS = s.tls(where.Store, how)
 	}
 	return target, nil
+}
+
+// prober returns the account that tells what a store can do after a login.
+func (s *stores) prober(name string) (login store.Login, known bool) {
+	how, _ := s.conf.StoreNamed(name)
+	return store.Login{User: how.ProbeUser, Password: s.passwords[how.ProbePasswordFile]}, how.ProbeUser != ""
 }
 
 // tls says whom a store's certificate has to be for, and by whom.

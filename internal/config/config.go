@@ -159,6 +159,9 @@ type Store struct {
 	Cert, Key         string // PEM files, for a store that asks for a certificate
 	Admin             string // who may open all mailboxes there, for logins by certificate
 	AdminPasswordFile string `toml:"admin-password-file"`
+
+	ProbeUser         string `toml:"probe-user"` // a mailbox to learn with what it can do after a login
+	ProbePasswordFile string `toml:"probe-password-file"`
 }
 
 // TLS modes of a store.
@@ -309,6 +312,10 @@ func (c *Config) decodeStores(meta toml.MetaData, tables map[string]toml.Primiti
 			into = &c.Store.Admin
 		case "admin-password-file":
 			into = &c.Store.AdminPasswordFile
+		case "probe-user":
+			into = &c.Store.ProbeUser
+		case "probe-password-file":
+			into = &c.Store.ProbePasswordFile
 		default:
 			if meta.Type("store", name) != "Hash" {
 				return unknownKey{"store", name}
@@ -430,6 +437,9 @@ func (s Store) check() error {
 	}
 	if (s.Admin == "") != (s.AdminPasswordFile == "") {
 		return errors.New("admin and admin-password-file: neither is of use without the other")
+	}
+	if (s.ProbeUser == "") != (s.ProbePasswordFile == "") {
+		return errors.New("probe-user and probe-password-file: neither is of use without the other")
 	}
 	return nil
 }

@@ -90,6 +90,7 @@ func TestRefused(t *testing.T) {
 		{"[store]\nsieve-port = -1", `sieve-port = -1: must be`},
 		{"[store]\nproxy-protocol = \"v3\"", `proxy-protocol = "v3"`},
 		{"[store.\"a.b\"]\npin = \"abcd\"", `store."a.b": pin = "abcd"`},
+		{"[store]\nprobe-user = \"x\"", `probe-user and probe-password-file`},
 		{"[store]\nadmin = \"x\"", `admin and admin-password-file`},
 		{"[store]\npin = \"x\"", `:2: unknown key store.pin`},
 		{"[route]\ndomains = [\"example.org\"]", `:2: unknown key route.domains`},
