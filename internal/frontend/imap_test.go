@@ -555,7 +555,7 @@ func TestRule6_2_ABrokenPromiseIsLogged(t *testing.T) {
 	f := newFakeStore(t, loginScript(accepted+"hang"))
 	s := newSite(t, func(s *site) {
 		s.people["joe"] = f.value()
-		s.Capabilities = all("IMAP4rev1 idle MOVE QUOTA AUTH=PLAIN")
+		s.Capabilities = all("IMAP4rev1 SASL-IR idle MOVE QUOTA AUTH=PLAIN")
 	})
 	c := s.client()
 	c.send("a LOGIN joe secret\r\n")

@@ -8,10 +8,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"postern/internal/account"
+	"postern/internal/imap"
 	"postern/internal/store"
 )
 
@@ -225,10 +227,11 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 }
 
 // accept looks at a login that the store has taken: whether the user may have
-// one more session, and whether the store has what its client was promised.
+// one more session, and whether the store has what its client was promised. The
+// promise of an initial response has been kept by then, if not by the store.
 func (s *session) accept(opened *store.Session, owner string) (*failure, error) {
 	if caps := opened.Capabilities; caps != nil {
-		if lacking := s.Capabilities().BeforeLogin().Without(caps); len(lacking) > 0 {
+		if lacking := s.Capabilities().BeforeLogin().Without(slices.Concat(caps, imap.Capabilities{"SASL-IR"})); len(lacking) > 0 {
 			s.Metrics.mismatch(s.where.Store)
 			s.log.Warn("store lacks what was promised", "user", brief(s.user), "store", s.where.Store, "capabilities", lacking.String())
 			if s.Strict {
