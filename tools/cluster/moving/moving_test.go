@@ -400,9 +400,9 @@ func (s *site) move(users []*user) {
 
 	// 2. Wait until nobody can deliver to the old store.
 	time.Sleep(time.Until(published.Add(settled)))
-	s.awaitQueue(func(m queued) bool {
+	s.awaitQueue(200*time.Millisecond, func(m queued) bool {
 		return (m.Queue == "active" || m.Queue == "incoming") && m.isFor(users)
-	})
+	}, func() {})
 
 	// 3. Copy, and empty the old mailboxes.
 	var next atomic.Int64
@@ -528,40 +528,47 @@ func (m queued) isFor(users []*user) bool {
 	return false
 }
 
+// inQueue counts the messages that are as described, and returns one of them.
+func (s *site) inQueue(as func(queued) bool) (count int, one queued) {
+	out, err := exec.Command("postqueue", "-c", s.PostfixConf(), "-j").Output()
+	if err != nil {
+		s.t.Fatalf("postqueue: %v", err)
+	}
+	for lines := json.NewDecoder(bytes.NewReader(out)); lines.More(); {
+		var m queued
+		if err := lines.Decode(&m); err != nil {
+			s.t.Fatal(err)
+		}
+		if as(m) {
+			count, one = count+1, m
+		}
+	}
+	return count, one
+}
+
 // awaitQueue waits until no message is as described.
-func (s *site) awaitQueue(as func(queued) bool) {
-	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
-		out, err := exec.Command("postqueue", "-c", s.PostfixConf(), "-j").Output()
-		if err != nil {
-			s.t.Fatalf("postqueue: %v", err)
-		}
-		left, last := 0, queued{}
-		for lines := json.NewDecoder(bytes.NewReader(out)); lines.More(); {
-			var m queued
-			if err := lines.Decode(&m); err != nil {
-				s.t.Fatal(err)
-			}
-			if as(m) {
-				left, last = left+1, m
-			}
-		}
-		if left == 0 {
+func (s *site) awaitQueue(every time.Duration, as func(queued) bool, meanwhile func()) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(every) {
+		count, one := s.inQueue(as)
+		if count == 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			s.t.Errorf("%d messages stay in the queue, as %+v", left, last)
+			s.t.Errorf("%d messages stay in the queue, as %+v", count, one)
 			return
 		}
+		meanwhile()
 	}
 }
 
-// emptyQueue has Postfix try what was deferred while users moved.
+// emptyQueue has Postfix try what was deferred while users moved, until all of
+// its processes know the new tables.
 func (s *site) emptyQueue() {
-	time.Sleep(settled) // since the last release
-	if out, err := exec.Command("postqueue", "-c", s.PostfixConf(), "-f").CombinedOutput(); err != nil {
-		s.t.Fatalf("postqueue: %v: %s", err, out)
-	}
-	s.awaitQueue(func(queued) bool { return true })
+	s.awaitQueue(3*time.Second, func(queued) bool { return true }, func() {
+		if out, err := exec.Command("postqueue", "-c", s.PostfixConf(), "-f").CombinedOutput(); err != nil {
+			s.t.Errorf("postqueue: %v: %s", err, out)
+		}
+	})
 }
 
 // takeStock looks into all mailboxes: each message is in one, once, and that is
