@@ -37,14 +37,14 @@ var (
 	together = flag.Int("together", 50, "how many of them at a time")
 	rate     = flag.Int("rate", 50, "messages a second")
 	clients  = flag.Int("clients", 4, "clients that log in again and again")
+
+	// How long after a publication no process of Postfix uses the old tables:
+	// trivial-rewrite looks every 10 s, and who asked it remembers the last
+	// answer for 30 s. With -settle 0 messages end at the old store.
+	settle = flag.Duration("settle", 40*time.Second, "wait so long before copying")
 )
 
 const password = "correct horse 7 battery"
-
-// settled is how long after a publication no process of Postfix uses the old
-// tables: trivial-rewrite looks every 10 s, and who asked it remembers the last
-// answer for 30 s.
-const settled = 40 * time.Second
 
 // phase is what a client may expect for a user.
 type phase int
@@ -399,7 +399,7 @@ func (s *site) move(users []*user) {
 	}
 
 	// 2. Wait until nobody can deliver to the old store.
-	time.Sleep(time.Until(published.Add(settled)))
+	time.Sleep(time.Until(published.Add(*settle)))
 	s.awaitQueue(200*time.Millisecond, func(m queued) bool {
 		return (m.Queue == "active" || m.Queue == "incoming") && m.isFor(users)
 	}, func() {})
