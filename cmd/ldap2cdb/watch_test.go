@@ -15,6 +15,7 @@ import (
 
 	"postern/internal/config"
 	"postern/internal/mapfile"
+	"postern/internal/roster"
 	"postern/internal/slapd"
 )
 
@@ -262,5 +263,33 @@ func TestPolling(t *testing.T) {
 			eventually(t, dir, "u2", "", log)
 			stop()
 		})
+	}
+}
+
+// A directory that empties itself one change at a time is doubted like one that
+// is empty at once; what was lost an hour ago is forgotten.
+func TestLossesAddUp(t *testing.T) {
+	w := &watch{build: &build{conf: config.Default()}}
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	names := 1000
+	lose := func(n int) bool {
+		report := &roster.Report{Accounts: names, Logins: roster.Tally{Removed: n}}
+		if len(w.doubts(report, names, now)) > 0 {
+			return false
+		}
+		names -= n
+		return true
+	}
+	for i := range 5 {
+		if !lose(10) {
+			t.Fatalf("doubted after %d names", 10*i)
+		}
+		now = now.Add(time.Minute)
+	}
+	if lose(10) {
+		t.Error("60 of 1000 within minutes are not doubted")
+	}
+	if now = now.Add(time.Hour); !lose(10) {
+		t.Error("10 names are doubted an hour later")
 	}
 }

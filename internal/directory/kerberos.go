@@ -30,7 +30,7 @@ func (d *LDAP) bindKerberos(conn *ldap.Conn, host string) error {
 		who, err = gssapi.NewClientFromCCache(d.conf.TicketCache, d.conf.Krb5Conf, noFAST)
 	}
 	if err != nil {
-		return fmt.Errorf("Kerberos: %w", err)
+		return fmt.Errorf("key or ticket: %w", err)
 	}
 	defer who.Close()
 	return conn.GSSAPIBind(ticket{who}, "ldap/"+host, "")
