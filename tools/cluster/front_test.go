@@ -176,22 +176,29 @@ func newWire(t *testing.T, conn net.Conn) *wire {
 // dial brings a client to just behind the greeting, with TLS on.
 func (f *front) dial(t *testing.T, startTLS bool) *wire {
 	t.Helper()
-	addr := f.imaps
-	if startTLS {
-		addr = f.imap
+	if !startTLS {
+		w := f.speak(t, f.imaps, true)
+		w.line()
+		return w
 	}
+	w := f.speak(t, f.imap, false)
+	w.line()
+	w.ask("STARTTLS")
+	w.secure(f.TLSConfig("imap.example.org"))
+	return w
+}
+
+// speak opens a connection at one of the front end's doors, which may be for
+// TLS from the first octet.
+func (f *front) speak(t *testing.T, addr string, implicit bool) *wire {
+	t.Helper()
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := newWire(t, conn)
-	if startTLS {
-		w.line()
-		w.ask("STARTTLS")
-	}
-	w.secure(f.TLSConfig("imap.example.org"))
-	if !startTLS {
-		w.line()
+	if implicit {
+		w.secure(f.TLSConfig("imap.example.org"))
 	}
 	return w
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,16 +77,25 @@ func TestPasswordsAreLeftNowhere(t *testing.T) {
 			}
 		}
 		// Nor in the clear, which it should not have been.
-		clear, err := net.Dial("tcp", f.imap)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w = newWire(t, clear)
+		w = f.speak(t, f.imap, false)
 		w.send("a LOGIN keeper %s\r\nb AUTHENTICATE PLAIN %s\r\nc LOGOUT\r\n", secret, plain("keeper", secret))
 		if said, err := io.ReadAll(w.in); err != nil || !bytes.Contains(said, []byte("a NO [PRIVACYREQUIRED]")) {
 			t.Errorf("got %q, %v", said, err)
 		}
 		nowhere(t, secret, "keeper")
+	}
+	for _, k := range keepers {
+		p := f.pop(t)
+		p.send("PASS %s\r\nAPOP %s %[1]s\r\nUSER %[2]s\r\nPASS %[1]s\r\n", secret, k.login)
+		p.until("-ERR")
+		p.until("-ERR")
+		p.until("+OK")
+		p.until("+OK")
+		m := f.manage(t)
+		m.send("AUTHENTICATE \"PLAIN\" \"%s\r\nAUTHENTICATE \"PLAIN\" %q\r\n", secret, plain(k.login, secret))
+		m.until("NO")
+		m.until("OK")
+		nowhere(t, secret, k.login)
 	}
 	for name, server := range servers {
 		if log := server.log.String(); leaks(log, secret, "") || !strings.Contains(log, keepers[0].login) {

@@ -344,17 +344,13 @@ func TestNothingIsPromisedThatAStoreLacks(t *testing.T) {
 // greeting returns the capabilities of the greeting in clear.
 func (f *front) greeting(t *testing.T) []string {
 	t.Helper()
-	conn, err := net.Dial("tcp", f.imap)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return capabilityWords([]string{newWire(t, conn).line()})
+	return capabilityWords([]string{f.speak(t, f.imap, false).line()})
 }
 
-// Who guesses learns from no octet whether a user exists.
+// Who guesses learns from no octet whether a user exists, by whichever protocol.
 func TestRefusalsLookAlike(t *testing.T) {
 	t.Parallel()
-	f := open(t, plan{})
+	f := open(t, plan{frontend: `failure-delay = "1ms"`})
 	f.publish(t, map[string]string{"closed": "ada@" + cyrusStore + " disabled", "closed.too": "ada@" + dovecotStore + " disabled"})
 	tries := []guest{
 		{login: atCyrus.login, password: "wrong"},
@@ -364,26 +360,67 @@ func TestRefusalsLookAlike(t *testing.T) {
 		{login: "closed", password: "wrong"},
 		{login: "closed.too", password: password},
 	}
-	transcripts := make([]string, len(tries))
-	var all sync.WaitGroup
-	for i, g := range tries {
-		w := f.dial(t, false)
-		all.Go(func() {
-			// The connection is as good as before.
-			fmt.Fprintf(w.out, "a LOGIN %s %q\r\nb AUTHENTICATE PLAIN %s\r\nc NOOP\r\nd LOGOUT\r\n", g.login, g.password, plain(g.login, g.password))
-			said, err := io.ReadAll(w.in)
-			transcripts[i] = fmt.Sprintf("%s%v", said, err)
+	for _, protocol := range []struct {
+		name string
+		dial func() *wire
+		say  func(g guest) string // at the end the connection is as good as before
+		want string
+	}{
+		{"IMAP", func() *wire { return f.dial(t, false) }, func(g guest) string {
+			return fmt.Sprintf("a LOGIN %s %q\r\nb AUTHENTICATE PLAIN %s\r\nc NOOP\r\nd LOGOUT\r\n", g.login, g.password, plain(g.login, g.password))
+		}, "a NO [AUTHENTICATIONFAILED] Authentication failed\r\n" +
+			"b NO [AUTHENTICATIONFAILED] Authentication failed\r\n" +
+			"c OK Done\r\n* BYE Logging out\r\nd OK Done\r\n"},
+		{"POP3", func() *wire { return f.pop(t) }, func(g guest) string {
+			return fmt.Sprintf("USER %s\r\nPASS %s\r\nAUTH PLAIN %s\r\nQUIT\r\n", g.login, g.password, plain(g.login, g.password))
+		}, "+OK\r\n-ERR [AUTH] Authentication failed\r\n-ERR [AUTH] Authentication failed\r\n+OK Bye\r\n"},
+		{"ManageSieve", func() *wire { return f.manage(t) }, func(g guest) string {
+			return fmt.Sprintf("AUTHENTICATE \"PLAIN\" %q\r\nNOOP\r\nLOGOUT\r\n", plain(g.login, g.password))
+		}, "NO \"Authentication failed\"\r\nOK \"Done\"\r\nOK \"Bye\"\r\n"},
+	} {
+		t.Run(protocol.name, func(t *testing.T) {
+			t.Parallel()
+			transcripts := make([]string, len(tries))
+			var all sync.WaitGroup
+			for i, g := range tries {
+				w := protocol.dial()
+				all.Go(func() {
+					io.WriteString(w.out, protocol.say(g))
+					said, err := io.ReadAll(w.in)
+					if err != nil {
+						t.Errorf("%s: %v", g.login, err)
+					}
+					transcripts[i] = string(said)
+				})
+			}
+			all.Wait()
+			for i, got := range transcripts {
+				if got != protocol.want {
+					t.Errorf("%s with %q gets\n%q\nwant\n%q", tries[i].login, tries[i].password, got, protocol.want)
+				}
+			}
 		})
 	}
-	all.Wait()
-	const want = "a NO [AUTHENTICATIONFAILED] Authentication failed\r\n" +
-		"b NO [AUTHENTICATIONFAILED] Authentication failed\r\n" +
-		"c OK Done\r\n* BYE Logging out\r\nd OK Done\r\n<nil>"
-	for i, got := range transcripts {
-		if got != want {
-			t.Errorf("%s with %q gets\n%s\nwant\n%s", tries[i].login, tries[i].password, got, want)
-		}
-	}
+}
+
+// pop opens a connection for POP3, with TLS on.
+func (f *front) pop(t *testing.T) *wire {
+	t.Helper()
+	w := f.speak(t, f.pop3s, true)
+	w.line()
+	return w
+}
+
+// manage opens a connection for ManageSieve, with TLS on.
+func (f *front) manage(t *testing.T) *wire {
+	t.Helper()
+	w := f.speak(t, f.sieve, false)
+	w.until("OK")
+	w.send("STARTTLS\r\n")
+	w.until("OK")
+	w.secure(f.TLSConfig("imap.example.org"))
+	w.until("OK")
+	return w
 }
 
 // A user on hold is told to come again, whatever he shows: a program that took
@@ -398,8 +435,24 @@ func TestHoldIsUnavailable(t *testing.T) {
 			t.Errorf("got %q", answer)
 		}
 	}
+	p := f.pop(t)
+	p.send("USER moving\r\nPASS %s\r\n", password)
+	p.line()
+	if answer := p.line(); !strings.HasPrefix(answer, "-ERR [SYS/TEMP] ") {
+		t.Errorf("by POP3: %q", answer)
+	}
+	m := f.manage(t)
+	m.send("AUTHENTICATE \"PLAIN\" %q\r\n", plain("moving", password))
+	if answer := m.line(); !strings.HasPrefix(answer, "NO (TRYLATER) ") {
+		t.Errorf("by ManageSieve: %q", answer)
+	}
 	f.publish(t, map[string]string{"moving": "ada@" + cyrusStore})
 	w.ask("LOGIN moving %q", password)
+	p.send("USER moving\r\nPASS %s\r\n", password)
+	p.until("+OK")
+	p.until("+OK")
+	m.send("AUTHENTICATE \"PLAIN\" %q\r\n", plain("moving", password))
+	m.until("OK")
 }
 
 // A store that is down is nobody's fault, and no other store's.
