@@ -208,6 +208,8 @@ func (r *Roster) settle(b *book, changed func(Change) error) error {
 	if err != nil {
 		return err
 	}
+	b.claims.close() // the maps are yet to be written: they need the memory
+	b.former.close()
 	return b.settled.finish()
 }
 
