@@ -30,6 +30,7 @@ func TestNoRacesUnderLoad(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	f.publish(t, map[string]string{"rover": "ada@" + cyrusStore})
 	f.server = serve(t, f.door, front, "--config", f.conf)
 
 	f.login(t, true, atDovecot).ask("LOGOUT") // it has come up

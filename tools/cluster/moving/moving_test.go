@@ -287,7 +287,8 @@ func (s *site) keepSending(ctx context.Context) {
 			err := s.Send("sender@example.net", to, "Subject: "+id+"\n\nHello.\n")
 			var answer *textproto.Error
 			switch {
-			case errors.As(err, &answer) && answer.Code == 450 && strings.HasPrefix(answer.Msg, "4.2.1 "):
+			case errors.As(err, &answer) && answer.Code == 450 && strings.HasPrefix(answer.Msg, "4.2.1 "),
+				errors.As(err, &answer) && answer.Code == 421: // smtpd has too much to do
 				s.later.Add(1)
 			case err != nil:
 				s.t.Errorf("%s to %s: %v", id, to, err)
