@@ -231,6 +231,8 @@ func fetchmailBy(protocol string) func(desk) {
 	}
 }
 
+// getmailBy fetches one message. It misses the end of its child, and waits a
+// minute, when that comes before it has begun to wait: so the child takes its time.
 func getmailBy(protocol string) func(desk) {
 	return func(d desk) {
 		how := map[string]string{
@@ -248,12 +250,13 @@ ca_certs = %s
 [destination]
 type = MDA_external
 path = /bin/sh
-arguments = ("-c", "cat >>%s/mail")
+arguments = ("-c", "cat >>%s/mail; sleep 0.3")
 allow_root_commands = true
 
 [options]
 read_all = true
 delete = false
+max_messages_per_session = 1
 `, protocol, how, d.account.login, d.account.password, d.CAFile, d.home))
 		d.run("", "getmail", "--getmaildir", filepath.Join(d.home, "getmail"))
 		d.expect(d.file(filepath.Join(d.home, "mail")))
