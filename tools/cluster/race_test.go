@@ -24,7 +24,6 @@ func TestNoRacesUnderLoad(t *testing.T) {
 	need(t, "gcc")
 	t.Parallel()
 	f := furnished(t, start(t), plan{frontend: `failure-delay = "1ms"`})
-	f.publish(t, map[string]string{"rover": "ada@" + cyrusStore})
 	front := filepath.Join(t.TempDir(), "imapfront")
 	build := exec.Command("go", "build", "-race", "-tags", "urfave_cli_no_docs", "-o", front, "postern/cmd/imapfront")
 	build.Env = append(os.Environ(), "CGO_ENABLED=1")
