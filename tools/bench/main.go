@@ -101,7 +101,7 @@ func workNames() []string {
 func measureAll(c *cli.Context) (err error) {
 	b := &bench{
 		ctx: c.Context, quick: c.Bool("quick"), rounds: c.Int("rounds"), span: c.Duration("span"),
-		settle: 10 * time.Second, idleRounds: 3, soak: c.Duration("soak"), people: c.Int("people"),
+		settle: 10 * time.Second, idleRounds: max(1, c.Int("rounds")-2), soak: c.Duration("soak"), people: c.Int("people"),
 	}
 	if b.quick {
 		b.rounds, b.span, b.soak, b.people = 3, 400*time.Millisecond, 5*time.Second, 100000
@@ -139,11 +139,12 @@ func measureAll(c *cli.Context) (err error) {
 			continue
 		}
 		say("%s", work.name)
-		if err := work.do(b); err != nil {
-			return fmt.Errorf("%s: %w", work.name, err)
+		if failed := work.do(b); failed != nil { // the others are worth their time all the same
+			say("%s: %v", work.name, failed)
+			err = errors.Join(err, fmt.Errorf("%s: %w", work.name, failed))
 		}
 	}
-	return b.write(c.String("out"))
+	return errors.Join(err, b.write(c.String("out")))
 }
 
 // tools returns the folder of our tools, and makes them unless one is given.
