@@ -1,31 +1,25 @@
 package slapd
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"net"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"postern/internal/authority"
 )
 
-// A Cert is a certificate and its key, signed by an authority of its own
-// unless another's is named.
+// A Cert is a certificate and its key, signed by the authority that another
+// one is; without one it is an authority itself.
 type Cert struct {
-	Authority *Cert // nil: this is one
+	Authority *Cert
 	Names     []string
 	Subject   pkix.Name
 	Expired   bool
 
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	dir       string
+	authority *authority.Authority
 }
 
 func (c *Cert) files(t testing.TB) string {
@@ -34,50 +28,28 @@ func (c *Cert) files(t testing.TB) string {
 		return c.dir
 	}
 	c.dir = t.TempDir()
-	var err error
-	if c.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()), Subject: c.Subject,
-		NotBefore: now.Add(-48 * time.Hour), NotAfter: now.Add(24 * time.Hour),
-		BasicConstraintsValid: true, IsCA: c.Authority == nil,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	if c.Expired {
-		template.NotAfter = now.Add(-24 * time.Hour)
-	}
-	for _, name := range c.Names {
-		if ip := net.ParseIP(name); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
-		} else {
-			template.DNSNames = append(template.DNSNames, name)
+	certFile, keyFile := filepath.Join(c.dir, "cert.pem"), filepath.Join(c.dir, "key.pem")
+	if c.Authority == nil {
+		var err error
+		if c.authority, err = authority.New("an authority for tests"); err == nil {
+			err = c.authority.Write(certFile)
 		}
-	}
-	parent, signer := template, c.key
-	if c.Authority != nil {
-		c.Authority.files(t)
-		parent, signer = c.Authority.cert, c.Authority.key
-	} else {
-		template.KeyUsage = x509.KeyUsageCertSign
-		template.Subject.CommonName = "an authority for tests"
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &c.key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	key, err := x509.MarshalPKCS8PrivateKey(c.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: der}, "key.pem": {Type: "PRIVATE KEY", Bytes: key}} {
-		if err := os.WriteFile(filepath.Join(c.dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+		if err != nil {
 			t.Fatal(err)
 		}
+		return c.dir
+	}
+	c.Authority.files(t)
+	like := x509.Certificate{Subject: c.Subject}
+	if c.Expired {
+		like.NotAfter = time.Now().Add(-24 * time.Hour)
+	}
+	certificate, err := c.Authority.authority.IssueLike(like, c.Names...)
+	if err == nil {
+		err = authority.Write(certificate, certFile, keyFile)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	return c.dir
 }
