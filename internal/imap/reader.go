@@ -133,6 +133,7 @@ func (r *Reader) Atom() (string, bool) {
 // word reads as many octets of a kind as there are, at least one.
 func (r *Reader) word(kind func(byte) bool, limit int, missing string) ([]byte, bool) {
 	var word []byte
+	defer r.forget(&word)
 	for {
 		c, ok := r.peek()
 		if !ok {
@@ -232,6 +233,7 @@ func (r *Reader) quoted(into *[]byte, limit int) bool {
 		return false
 	}
 	text := []byte{}
+	defer r.forget(&text)
 	for {
 		// A line end is left for Skip, which needs to know of it.
 		c, ok := r.peek()
@@ -295,6 +297,7 @@ func (r *Reader) literal(into *[]byte, limit int) bool {
 	size := r.lit.size
 	r.line, r.end, r.lit = 0, false, announcement{}
 	text := []byte{}
+	defer r.forget(&text)
 	for ; size > 0; size-- {
 		c, err := r.src.ReadByte()
 		if err != nil {
@@ -307,6 +310,14 @@ func (r *Reader) literal(into *[]byte, limit int) bool {
 	}
 	*into = text
 	return true
+}
+
+// forget wipes what was read of an argument that has a fault: half a password
+// is a secret, too.
+func (r *Reader) forget(text *[]byte) {
+	if r.err != nil {
+		clear(*text)
+	}
 }
 
 // Push is append that leaves no copy behind: it may be a password.
