@@ -10,19 +10,16 @@ import (
 // claims those keys is entered into a roster, and the rest stays as it is.
 
 // changes are what a few keys' decision comes to, for each map.
-type changes struct{ login, address []roster.Change }
+type changes struct{ login, address, size []roster.Change }
 
 // decide settles the touched keys among those in the roster.
-func decide(few *roster.Roster, last pair, touched map[registry.Key]bool) (*roster.Report, changes, error) {
+func decide(few *roster.Roster, last set, touched map[registry.Key]bool) (*roster.Report, changes, error) {
 	var all changes
-	if err := few.Remember(touchedIn(last.login, touched, false), touchedIn(last.address, touched, true)); err != nil {
+	if err := few.Remember(touchedIn(last.login, touched, false), touchedIn(last.address, touched, true), touchedIn(last.size, touched, false)); err != nil {
 		return nil, all, err
 	}
 	report, err := few.Settle(func(c roster.Change) error {
-		list := &all.login
-		if c.Map == "address" {
-			list = &all.address
-		}
+		list := map[string]*[]roster.Change{"login": &all.login, "address": &all.address, "size": &all.size}[c.Map]
 		*list = append(*list, c)
 		return nil
 	})
@@ -36,6 +33,9 @@ func decide(few *roster.Roster, last pair, touched map[registry.Key]bool) (*rost
 
 // touchedIn lists what a map says of the touched keys.
 func touchedIn(m *mapfile.Map, touched map[registry.Key]bool, address bool) roster.Records {
+	if m == nil {
+		return nil
+	}
 	return func(yield func(key, value string) error) error {
 		for key := range touched {
 			if key.Address != address {
@@ -54,13 +54,16 @@ func touchedIn(m *mapfile.Map, touched map[registry.Key]bool, address bool) rost
 }
 
 // amend publishes the maps that change, and keeps so many copies.
-func (b *build) amend(writer *mapfile.Writer, last pair, story mapfile.Story, c changes, keep int) (published bool, err error) {
+func (b *build) amend(writer *mapfile.Writer, last set, story mapfile.Story, c changes, keep int) (published bool, err error) {
 	var drafts []mapfile.Draft
 	if len(c.login) > 0 {
 		drafts = append(drafts, mapfile.Draft{Name: mapfile.Login, Story: story, Records: roster.Amended(last.login.Records, c.login)})
 	}
 	if len(c.address) > 0 {
 		drafts = append(drafts, mapfile.Draft{Name: mapfile.Address, Story: story, Records: roster.Amended(last.address.Records, c.address)})
+	}
+	if len(c.size) > 0 {
+		drafts = append(drafts, mapfile.Draft{Name: mapfile.Size, Story: story, Records: roster.Amended(last.size.Records, c.size)})
 	}
 	if len(drafts) == 0 {
 		return false, nil

@@ -106,27 +106,40 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 	return report, err
 }
 
-// A pair is the two maps that we build, as they are published now. Nil is none.
-type pair struct{ login, address *mapfile.Map }
+// A set is the maps that we build, as they are published now. Nil is none, as
+// size is where the configuration wants no sizes.
+type set struct{ login, address, size *mapfile.Map }
 
-func (p pair) close() {
-	for _, m := range []*mapfile.Map{p.login, p.address} {
+func (s set) close() {
+	for _, m := range []*mapfile.Map{s.login, s.address, s.size} {
 		if m != nil {
 			m.Close()
 		}
 	}
 }
 
+// sizes tells whether size.cdb is one of the maps.
+func (b *build) sizes() bool { return b.conf.Attributes.Size != "" }
+
+// lacks tells whether the set is short of a map that we build.
+func (b *build) lacks(last set) bool {
+	return last.login == nil || last.address == nil || last.size == nil && b.sizes()
+}
+
 // lastMaps opens what is published now. Only with --force is a map that
 // cannot be read as good as none.
-func (b *build) lastMaps() (last pair, err error) {
-	for name, m := range map[string]**mapfile.Map{mapfile.Login: &last.login, mapfile.Address: &last.address} {
+func (b *build) lastMaps() (last set, err error) {
+	maps := map[string]**mapfile.Map{mapfile.Login: &last.login, mapfile.Address: &last.address}
+	if b.sizes() {
+		maps[mapfile.Size] = &last.size
+	}
+	for name, m := range maps {
 		*m, err = mapfile.Open(filepath.Join(b.conf.Maps, name), b.conf.Foreign)
 		if err != nil {
 			*m = nil
 			if !errors.Is(err, fs.ErrNotExist) && !b.force {
 				last.close()
-				return pair{}, fmt.Errorf("%w; nothing to compare the new maps with, so only --force replaces it", err)
+				return set{}, fmt.Errorf("%w; nothing to compare the new maps with, so only --force replaces it", err)
 			}
 		}
 	}
@@ -155,12 +168,12 @@ func (b *build) source() (name string, from source, err error) {
 }
 
 // gather reads the directory into the roster, and the last maps beside it.
-func (b *build) gather(ctx context.Context, from source, all *roster.Roster, last pair) error {
+func (b *build) gather(ctx context.Context, from source, all *roster.Roster, last set) error {
 	if _, is := from.(*directory.LDAP); is && b.terminal {
 		from = counted(from, last)
 	}
 	remembered := make(chan error, 1)
-	go func() { remembered <- all.Remember(records(last.login), records(last.address)) }()
+	go func() { remembered <- all.Remember(records(last.login), records(last.address), records(last.size)) }()
 	err := from.Entries(ctx, b.rules.Wanted(), func(e *directory.Entry) error {
 		return enter(all, b.rules.Judge(e))
 	})
@@ -228,12 +241,21 @@ func (b *build) publish(writer *mapfile.Writer, all *roster.Roster, report *rost
 	if b.dryRun {
 		return nil
 	}
-	story := b.story(report)
-	err := writer.Publish(b.conf.Keep,
-		mapfile.Draft{Name: mapfile.Login, Story: story, Records: all.Logins},
-		mapfile.Draft{Name: mapfile.Address, Story: story, Records: all.Addresses})
+	err := writer.Publish(b.conf.Keep, b.drafts(all, b.story(report))...)
 	report.Published = err == nil
 	return err
+}
+
+// drafts are the maps as the roster has settled them.
+func (b *build) drafts(all *roster.Roster, story mapfile.Story) []mapfile.Draft {
+	drafts := []mapfile.Draft{
+		{Name: mapfile.Login, Story: story, Records: all.Logins},
+		{Name: mapfile.Address, Story: story, Records: all.Addresses},
+	}
+	if b.sizes() {
+		drafts = append(drafts, mapfile.Draft{Name: mapfile.Size, Story: story, Records: all.Sizes})
+	}
+	return drafts
 }
 
 // story is what the maps tell of themselves.

@@ -26,7 +26,7 @@ import (
 type only struct {
 	*build
 	server  *directory.LDAP
-	last    pair
+	last    set
 	touched map[registry.Key]bool
 	homes   map[account.Destination]bool // the mailboxes, and forwards, whose names are touched
 	found   map[string]account.Account   // by entry
@@ -55,7 +55,7 @@ func (b *build) only(ctx context.Context, filter string) error {
 		return err
 	}
 	defer last.close()
-	if last.login == nil || last.address == nil {
+	if b.lacks(last) {
 		return sysexits.NoInput.Errorf("%s: no maps yet: run ldap2cdb without --only first", b.conf.Maps)
 	}
 	o := &only{
@@ -254,7 +254,7 @@ func (o *only) publish(writer *mapfile.Writer) error {
 		return sysexits.DataErr.Errorf("%s; maps not changed: if it is meant so, use --force", strings.Join(doubts.Doubts, "; "))
 	}
 	if o.dryRun {
-		for _, c := range slices.Concat(changes.login, changes.address) {
+		for _, c := range slices.Concat(changes.login, changes.address, changes.size) {
 			fmt.Println(describe(c))
 		}
 		return nil

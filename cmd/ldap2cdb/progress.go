@@ -57,7 +57,7 @@ func (r barReader) Read(p []byte) (int, error) {
 
 // counted counts the entries that go by. How many there will be is a guess:
 // as many as there were accounts last time.
-func counted(from source, last pair) source {
+func counted(from source, last set) source {
 	expected := int64(-1)
 	if last.login != nil {
 		expected = int64(last.login.Story().Accounts)

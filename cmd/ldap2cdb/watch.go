@@ -40,12 +40,12 @@ type watch struct {
 	touched  map[registry.Key]bool
 	kept     time.Time // when the last copies were made
 	recent   []loss    // for the limit on shrinking
-	printed  pairDigest
+	printed  setDigest
 	wake     chan struct{}
 }
 
-// pairDigest tells the maps that we have published from anybody else's.
-type pairDigest struct{ login, address string }
+// setDigest tells the maps that we have published from anybody else's.
+type setDigest struct{ login, address, size string }
 
 // A loss is how many keys a publication took away.
 type loss struct {
@@ -388,7 +388,7 @@ func (w *watch) publishNow() error {
 			return err
 		}
 		defer last.close()
-		if last.login == nil || last.address == nil || w.printed != digestsOf(last) {
+		if w.lacks(last) || w.printed != digestsOf(last) {
 			w.whole = true // never published, or by somebody else
 		}
 		started := time.Now()
@@ -412,8 +412,12 @@ func (w *watch) publishNow() error {
 	return w.known.SetCookie(w.source, w.cookie)
 }
 
-func digestsOf(p pair) pairDigest {
-	return pairDigest{p.login.Story().Digest, p.address.Story().Digest}
+func digestsOf(s set) setDigest {
+	digests := setDigest{login: s.login.Story().Digest, address: s.address.Story().Digest}
+	if s.size != nil {
+		digests.size = s.size.Story().Digest
+	}
+	return digests
 }
 
 // announce says what was published, and that we are ready.
@@ -431,11 +435,11 @@ func (w *watch) announce(r *roster.Report, started time.Time) {
 var errDoubtful = errors.New("doubtful")
 
 // publishWhole decides about every key.
-func (w *watch) publishWhole(writer *mapfile.Writer, last pair, started time.Time) (*roster.Report, error) {
+func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time) (*roster.Report, error) {
 	all := roster.New(w.conf.Maps)
 	defer all.Close()
 	remembered := make(chan error, 1)
-	go func() { remembered <- all.Remember(records(last.login), records(last.address)) }()
+	go func() { remembered <- all.Remember(records(last.login), records(last.address), records(last.size)) }()
 	err := w.known.All(func(a account.Account) error {
 		if len(registry.Keys(a)) == 0 {
 			return nil // an entry that makes no account
@@ -454,10 +458,7 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last pair, started time.Tim
 	if err := w.refused(report.Doubts); err != nil {
 		return nil, err
 	}
-	story := w.story(report)
-	_, err = writer.PublishChanged(w.conf.Keep,
-		mapfile.Draft{Name: mapfile.Login, Story: story, Records: all.Logins},
-		mapfile.Draft{Name: mapfile.Address, Story: story, Records: all.Addresses})
+	_, err = writer.PublishChanged(w.conf.Keep, w.drafts(all, w.story(report))...)
 	return report, w.remember(err)
 }
 
@@ -484,7 +485,7 @@ func (w *watch) remember(err error) error {
 
 // publishTouched decides again about the keys that were touched, and writes
 // the maps with that much changed.
-func (w *watch) publishTouched(writer *mapfile.Writer, last pair, started time.Time) (*roster.Report, error) {
+func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Time) (*roster.Report, error) {
 	few := roster.New(w.conf.Maps)
 	defer few.Close()
 	wanted := func(address bool, key string) bool { return w.touched[registry.Key{Address: address, Name: key}] }

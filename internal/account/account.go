@@ -27,6 +27,7 @@ type Account struct {
 	Addresses []string // addresses the entry claims itself
 	Derived   []string // addresses made from a template, which yield to claimed ones
 	Forward   []string // addresses that get the mail, beside the mailbox if there is one
+	Size      int64    // of the mailbox, or its quota, in octets; 0: nobody knows
 }
 
 // Destinations tells where mail for the account's addresses goes.

@@ -82,6 +82,7 @@ type Attributes struct {
 	Mailbox string            // an attribute, or a template; empty: the first login name
 	Address []string
 	Forward []string
+	Size    string // octets of a mailbox, or its quota
 	Status  string
 	// Status values and the flag that each means; any other value, unless
 	// it is in Active, means hold.

@@ -23,6 +23,7 @@ type Rules struct {
 	named   *template // of the mailbox, if that is not an attribute alone
 	address []int
 	forward []int
+	size    int
 	status  int
 
 	flags    map[string]account.Flags // by status value
@@ -33,7 +34,7 @@ type Rules struct {
 // NewRules compiles the rules. Stores that are not allowed make no accounts:
 // no tool of ours would connect to them.
 func NewRules(attributes config.Attributes, standardAddress string, allowed func(store string) bool) (*Rules, error) {
-	r := &Rules{mailbox: unwanted, status: unwanted, allowed: allowed, flags: map[string]account.Flags{}}
+	r := &Rules{mailbox: unwanted, size: unwanted, status: unwanted, allowed: allowed, flags: map[string]account.Flags{}}
 	names := slices.Concat(attributes.Login, attributes.Store, attributes.Address, attributes.Forward)
 	var err error
 	if r.stores, err = newStoreNames(attributes.Stores); err != nil {
@@ -53,7 +54,7 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 		attributes.Mailbox = ""
 		names = append(names, r.named.attributes()...)
 	}
-	for _, attribute := range []string{attributes.Mailbox, attributes.Status} {
+	for _, attribute := range []string{attributes.Mailbox, attributes.Size, attributes.Status} {
 		if attribute != "" {
 			names = append(names, attribute)
 		}
@@ -75,6 +76,9 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 	r.address, r.forward = slots(attributes.Address), slots(attributes.Forward)
 	if attributes.Mailbox != "" {
 		r.mailbox = slots([]string{attributes.Mailbox})[0]
+	}
+	if attributes.Size != "" {
+		r.size = slots([]string{attributes.Size})[0]
 	}
 	if attributes.Status != "" {
 		r.status = slots([]string{attributes.Status})[0]
@@ -111,7 +115,7 @@ func fault(reason, format string, args ...any) *Fault {
 
 // An Outcome is what one entry came to. With a Skip there is no account, and
 // none was looked for where an entry is Nobody: a container, a printer. Minor
-// faults cost an account an address each.
+// faults cost an account an address each, or its size.
 type Outcome struct {
 	Account account.Account
 	Nobody  bool
@@ -145,6 +149,12 @@ func (r *Rules) Judge(e *Entry) Outcome {
 		a.Forward, o.Minor = r.addresses(e, r.forward, o.Minor)
 		if o.Skip = checkForward(a); o.Skip != nil {
 			return o
+		}
+	}
+	if a.Location.Store != "" && r.size != unwanted {
+		var unread *Fault
+		if a.Size, unread = r.sizeOf(e); unread != nil {
+			o.Minor = append(o.Minor, unread)
 		}
 	}
 	if r.standard != nil {
@@ -304,6 +314,22 @@ func (r *Rules) flagsOf(e *Entry) account.Flags {
 		}
 	}
 	return flags
+}
+
+// sizeOf reads how large the mailbox is, or may become.
+func (r *Rules) sizeOf(e *Entry) (int64, *Fault) {
+	switch values := e.values[r.size]; len(values) {
+	case 0:
+		return 0, nil
+	case 1:
+		size, err := parseSize(string(values[0]))
+		if err != nil {
+			return 0, fault("bad size", "%v", err)
+		}
+		return size, nil
+	default:
+		return 0, fault("bad size", "%d values", len(values))
+	}
 }
 
 // addresses collects mail addresses. A bad one is left out alone, so that a

@@ -31,6 +31,7 @@ const (
 	Login   = "login.cdb"
 	Address = "address.cdb"
 	Store   = "store.cdb"
+	Size    = "size.cdb"
 )
 
 const (

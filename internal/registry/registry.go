@@ -78,7 +78,7 @@ type place struct {
 	seen   bool
 }
 
-const magic = "postern registry 1\n"
+const magic = "postern registry 2\n"
 
 // Kinds of records.
 const (
@@ -499,6 +499,7 @@ func encode(a account.Account) []byte {
 	b = appendText(b, a.Location.Store)
 	b = binary.AppendUvarint(b, uint64(a.Location.Port))
 	b = append(b, byte(a.Location.Flags))
+	b = binary.AppendUvarint(b, uint64(a.Size))
 	for _, list := range [][]string{a.Logins, a.Addresses, a.Derived, a.Forward} {
 		b = binary.AppendUvarint(b, uint64(len(list)))
 		for _, text := range list {
@@ -515,6 +516,7 @@ func decode(b []byte) (account.Account, error) {
 	a.Location.Mailbox, a.Location.Store = d.text(), d.text()
 	a.Location.Port = int(d.number())
 	a.Location.Flags = account.Flags(d.number())
+	a.Size = int64(d.number())
 	for _, list := range []*[]string{&a.Logins, &a.Addresses, &a.Derived, &a.Forward} {
 		for n := d.number(); n > 0 && d.b != nil; n-- {
 			*list = append(*list, d.text())

@@ -53,6 +53,7 @@ func TestWhatIsKnownLasts(t *testing.T) {
 	r := open(t, path)
 	a := user("a", "imap1", "x@e")
 	a.Derived, a.Forward, a.Location.Port = []string{"d@e"}, []string{"f@y", "g@y"}, 143
+	a.Size = 5 << 30
 	must(t, r.Put(ID{1}, a))
 	must(t, r.Put(ID{2}, user("b", "imap1", "x@e")))
 	must(t, r.Put(ID{3}, user("c", "imap1", "c@e")))

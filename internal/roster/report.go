@@ -24,6 +24,7 @@ type Report struct {
 	Conflicts Conflicts         `json:"conflicts"`
 	Logins    Tally             `json:"login"`
 	Addresses Tally             `json:"address"`
+	Sizes     Tally             `json:"size"` // all 0 where no attribute tells them
 	Stores    map[string]*Share `json:"stores"`
 
 	Doubts    []string `json:"doubts,omitempty"` // why the maps are not believed
@@ -263,7 +264,10 @@ func (r *Report) Text(out io.Writer) error {
 	for _, m := range []struct {
 		name string
 		Tally
-	}{{"login", r.Logins}, {"address", r.Addresses}} {
+	}{{"login", r.Logins}, {"address", r.Addresses}, {"size", r.Sizes}} {
+		if m.name == "size" && m.Tally == (Tally{}) {
+			continue
+		}
 		fmt.Fprintf(w, "%s: %d names, %d before: %d added, %d removed, %d moved, %d changed\n",
 			m.name, m.Records, m.Before, m.Added, m.Removed, m.Moved, m.Changed)
 	}

@@ -1,6 +1,7 @@
 // Package roster brings all accounts together: it decides who holds which
-// login name and which address, what has changed since the last maps, and
-// whether the result can be believed.
+// login name and which address, how large each mailbox is where the directory
+// tells, what has changed since the last maps, and whether the result can be
+// believed.
 //
 // Every account claims keys. So does the last map, which counts only where
 // two accounts want the same key: then it stays with whom it has been. All
@@ -13,6 +14,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -25,14 +27,14 @@ type Roster struct {
 	size   int
 	mu     sync.Mutex
 	report Report
-	maps   [2]*book
+	maps   [3]*book
 	homes  map[string]*Share // by value of login.cdb
 	wishes []wish
 }
 
 // A book is one map in the making.
 type book struct {
-	name    string  // "login" or "address", in reports
+	name    string  // "login", "address" or "size", in reports
 	claims  *sorter // of the directory
 	former  *sorter // of the last map
 	settled *ledger
@@ -44,10 +46,10 @@ func New(dir string) *Roster { return newSized(dir, runSize) }
 
 func newSized(dir string, size int) *Roster {
 	r := &Roster{dir: dir, size: size, report: Report{Stores: map[string]*Share{}}, homes: map[string]*Share{}}
-	for i, name := range []string{"login", "address"} {
+	for i, name := range []string{"login", "address", "size"} {
 		r.maps[i] = &book{name: name, claims: newSorter(dir, size), former: newSorter(dir, size), settled: &ledger{dir: dir, size: min(size, blockSize)}}
 	}
-	r.maps[0].tally, r.maps[1].tally = &r.report.Logins, &r.report.Addresses
+	r.maps[0].tally, r.maps[1].tally, r.maps[2].tally = &r.report.Logins, &r.report.Addresses, &r.report.Sizes
 	return r
 }
 
@@ -65,8 +67,8 @@ type Records func(yield func(key, value string) error) error
 
 // Remember takes the maps as they are now for the last word where accounts
 // disagree, and as what the new ones are compared with. It may run beside Add.
-func (r *Roster) Remember(logins, addresses Records) error {
-	for i, records := range []Records{logins, addresses} {
+func (r *Roster) Remember(logins, addresses, sizes Records) error {
+	for i, records := range []Records{logins, addresses, sizes} {
 		if records == nil {
 			continue
 		}
@@ -106,6 +108,12 @@ func (r *Roster) AddSome(a account.Account, wanted func(address bool, key string
 	if a.Location.Store != "" {
 		if err := claim(r.maps[0], a.Logins, claimed, a.Location.Value); err != nil {
 			return err
+		}
+		if a.Size > 0 {
+			octets := strconv.FormatInt(a.Size, 10)
+			if err := claim(r.maps[2], a.Logins, claimed, func(string) string { return octets }); err != nil {
+				return err
+			}
 		}
 	}
 	if len(a.Addresses)+len(a.Derived) == 0 {
@@ -160,9 +168,14 @@ func (r *Roster) Addresses(put func(key, value string) error) error {
 	return r.maps[1].settled.records(put)
 }
 
+// Sizes lists size.cdb as it was settled.
+func (r *Roster) Sizes(put func(key, value string) error) error {
+	return r.maps[2].settled.records(put)
+}
+
 // A Change is one key that the new map has otherwise than the last one.
 type Change struct {
-	Map      string // "login" or "address"
+	Map      string // "login", "address" or "size"
 	Key      string
 	Old, New string // empty where it is not
 	Moved    bool   // to another store
@@ -179,11 +192,13 @@ func (r *Roster) Settle(changed func(Change) error) (*Report, error) {
 		}
 		return &r.report, r.propose()
 	}
-	done := make(chan error)
-	for _, b := range r.maps {
-		go func() { done <- r.settle(b, nil) }()
+	var errs [len(r.maps)]error
+	var settling sync.WaitGroup
+	for i, b := range r.maps {
+		settling.Go(func() { errs[i] = r.settle(b, nil) })
 	}
-	if err := errors.Join(<-done, <-done); err != nil {
+	settling.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 	return &r.report, r.propose()
@@ -359,7 +374,7 @@ func (r *Roster) home(key, value []byte) *Share {
 // storesOf lists the stores in a value; a value that cannot be read, from a
 // map not of our making, has none.
 func storesOf(b *book, key, value string) []string {
-	if value == "" {
+	if value == "" || b.name == "size" {
 		return nil
 	}
 	if b.name == "login" {

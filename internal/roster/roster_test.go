@@ -49,7 +49,7 @@ func settled(t *testing.T, size int, logins, addresses Records, accounts ...acco
 			t.Fatal(err)
 		}
 	}
-	if err := r.Remember(logins, addresses); err != nil {
+	if err := r.Remember(logins, addresses, nil); err != nil {
 		t.Fatal(err)
 	}
 	report, err := r.Settle(func(c Change) error { changes = append(changes, c); return nil })
@@ -260,7 +260,7 @@ func TestAddSome(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := r.Remember(nil, listing("x@e", "a@imap1")); err != nil {
+	if err := r.Remember(nil, listing("x@e", "a@imap1"), nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.Settle(nil); err != nil {
@@ -293,5 +293,49 @@ func TestProposals(t *testing.T) {
 	}
 	if got := strings.Join(details, "|"); got != "jdoe@e belongs to uid=x; jdoe2@e is free|jdoe@e belongs to uid=x; jdoe3@e is free" {
 		t.Errorf("got %s", got)
+	}
+}
+
+// Sizes stand under the login names and go the way of all keys, in memory and
+// through files alike; they are no reason to doubt a map.
+func TestSizes(t *testing.T) {
+	for _, size := range []int{1, runSize} {
+		sized := func(a account.Account, octets int64) account.Account { a.Size = octets; return a }
+		r := newSized(t.TempDir(), size)
+		defer r.Close()
+		two := sized(user("a", "imap1", "a@e"), 100)
+		two.Logins = append(two.Logins, "aa")
+		for _, a := range []account.Account{two, sized(user("b", "imap1"), 5<<30), user("c", "imap1"), sized(user("", "", "f@e"), 7)} {
+			if err := r.Add(a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := r.Remember(nil, nil, listing("a", "100", "b", "200", "gone", "1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var changes []Change
+		report, err := r.Settle(func(c Change) error {
+			if c.Map == "size" {
+				changes = append(changes, c)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := collect(t, r.Sizes); got != "a 100|aa 100|b 5368709120" {
+			t.Errorf("got %q", got)
+		}
+		if got, want := fmt.Sprint(changes), "[{size aa  100 false} {size b 200 5368709120 false} {size gone 1  false}]"; got != want {
+			t.Errorf("changes\n got %v\nwant %v", got, want)
+		}
+		tally := report.Sizes
+		if tally.Bytes = 0; tally != (Tally{Records: 3, Before: 3, Added: 1, Removed: 1, Changed: 1}) {
+			t.Errorf("tally %+v", tally)
+		}
+		if report.Judge(1, 0); len(report.Doubts) > 0 {
+			t.Error(report.Doubts)
+		}
 	}
 }

@@ -31,8 +31,8 @@ type claim struct {
 	source []byte // the entry's name
 }
 
-// runSize is how many bytes of claims are sorted in memory at once. Two
-// sorters are at work, each with one run being filled and one being sorted.
+// runSize is how many bytes of claims are sorted in memory at once. There are
+// two sorters for a map, each with one run being filled and one being sorted.
 const runSize = 32 << 20
 
 // A sorter puts any number of claims into the order of their keys, and within
