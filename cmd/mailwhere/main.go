@@ -46,8 +46,8 @@ func app() *cli.App {
 		&cli.StringFlag{Name: "ldif", Usage: "verify with the LDIF in `FILE` instead"},
 		&cli.StringFlag{Name: "watch", Usage: "print the answer for `NAME` whenever it changes"},
 		&cli.StringSliceFlag{Name: "plan", Usage: "list who should move for `add=STORE` or drain=STORE (repeatable)"},
-		&cli.StringFlag{Name: "by", Usage: "count and plan by `quota`, with --sizes, instead of mailboxes"},
-		&cli.StringFlag{Name: "sizes", Usage: "read mailboxes and their octets from `FILE`, - for standard input"},
+		&cli.StringFlag{Name: "by", Usage: "count and plan by `quota` instead of mailboxes"},
+		&cli.StringFlag{Name: "sizes", Usage: "with --by quota: mailboxes and their octets from `FILE`, - for standard input, instead of size.cdb"},
 	)
 	app.Action, app.BashComplete = run, complete
 	return app
@@ -67,8 +67,8 @@ func run(c *cli.Context) error {
 		return err
 	}
 	var sizes map[string]int64
-	if c.IsSet("sizes") {
-		if sizes, err = readSizes(c.String("sizes")); err != nil {
+	if c.String("by") == "quota" {
+		if sizes, err = sizesFrom(conf, c.String("sizes")); err != nil {
 			return err
 		}
 	}
@@ -126,10 +126,10 @@ func modeOf(c *cli.Context, names []string) (mode string, err error) {
 		return "", sysexits.Usage.Errorf("%q: no names with --%s", names[0], mode)
 	case c.IsSet("by") && by != "quota" && by != "mailboxes":
 		return "", sysexits.Usage.Errorf("--by %s: must be quota or mailboxes", by)
-	case by == "quota" && !c.IsSet("sizes"):
-		return "", sysexits.Usage.Errorf("--by quota needs --sizes")
-	case c.IsSet("sizes") && (by != "quota" || mode != "count" && mode != "plan"):
-		return "", sysexits.Usage.Errorf("--sizes is for --count --by quota and --plan --by quota")
+	case c.IsSet("by") && mode != "count" && mode != "plan":
+		return "", sysexits.Usage.Errorf("--by is for --count and --plan")
+	case c.IsSet("sizes") && by != "quota":
+		return "", sysexits.Usage.Errorf("--sizes is for --by quota")
 	case (c.IsSet("ldif") || c.IsSet("stores")) && mode != "verify":
 		return "", sysexits.Usage.Errorf("--ldif and --stores are for --verify")
 	case c.IsSet("ldif") && c.IsSet("stores"):

@@ -3,9 +3,12 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -188,6 +191,32 @@ func evenOut(stores map[string]*household, added, drained map[string]bool) []res
 		home.residents = slices.Delete(home.residents, at, at+1)
 		move(r, to)
 	}
+}
+
+// sizesFrom tells how large mailboxes are: by a file of the user's, or else by
+// what the directory says.
+func sizesFrom(conf *config.Config, path string) (map[string]int64, error) {
+	if path != "" {
+		return readSizes(path)
+	}
+	published, err := mapfile.Open(filepath.Join(conf.Maps, mapfile.Size), conf.Foreign)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: --by quota needs --sizes FILE, or attributes.size in postern.conf", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer published.Close()
+	sizes := map[string]int64{}
+	err = published.Records(func(name, value string) error {
+		size, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || size < 0 {
+			return sysexits.DataErr.Errorf("size.cdb: %q: %q is not a number of octets", name, value)
+		}
+		sizes[name] = size
+		return nil
+	})
+	return sizes, err
 }
 
 // readSizes reads how large mailboxes are: lines of a name and octets.
