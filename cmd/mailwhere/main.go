@@ -43,7 +43,7 @@ func app() *cli.App {
 		&cli.StringFlag{Name: "diff", Usage: "print what is not as in the older map `OLD.cdb`"},
 		&cli.BoolFlag{Name: "verify", Usage: "print what is not as in the directory, by ldap2cdb"},
 		&cli.BoolFlag{Name: "stores", Usage: "verify with the stores, by imapfront, instead of the directory"},
-		&cli.StringFlag{Name: "ldif", Usage: "verify with the LDIF in `FILE` instead"},
+		&cli.StringFlag{Name: "ldif", Usage: "verify with the LDIF in `FILE` instead; plan: print LDIF for DNs as uid={login},..."},
 		&cli.StringFlag{Name: "watch", Usage: "print the answer for `NAME` whenever it changes"},
 		&cli.StringSliceFlag{Name: "plan", Usage: "list who should move for `add=STORE` or drain=STORE (repeatable)"},
 		&cli.StringFlag{Name: "by", Usage: "count and plan by `quota` instead of mailboxes"},
@@ -99,7 +99,7 @@ func run(c *cli.Context) error {
 	case "watch":
 		err = watch(c.Context, conf, c.String("watch"), out)
 	case "plan":
-		err = plan(conf, c.StringSlice("plan"), sizes, out)
+		err = plan(conf, c.StringSlice("plan"), sizes, c.String("ldif"), out)
 	default:
 		err = where(conf, names, out)
 	}
@@ -130,8 +130,12 @@ func modeOf(c *cli.Context, names []string) (mode string, err error) {
 		return "", sysexits.Usage.Errorf("--by is for --count and --plan")
 	case c.IsSet("sizes") && by != "quota":
 		return "", sysexits.Usage.Errorf("--sizes is for --by quota")
-	case (c.IsSet("ldif") || c.IsSet("stores")) && mode != "verify":
-		return "", sysexits.Usage.Errorf("--ldif and --stores are for --verify")
+	case c.IsSet("stores") && mode != "verify":
+		return "", sysexits.Usage.Errorf("--stores is for --verify")
+	case c.IsSet("ldif") && (mode != "verify" && mode != "plan" || c.String("ldif") == ""):
+		return "", sysexits.Usage.Errorf("--ldif is for --verify, with a file, and --plan, with a DN")
+	case c.IsSet("ldif") && mode == "plan" && c.Bool("json"):
+		return "", sysexits.Usage.Errorf("--ldif and --json exclude each other")
 	case c.IsSet("ldif") && c.IsSet("stores"):
 		return "", sysexits.Usage.Errorf("--ldif and --stores exclude each other")
 	}

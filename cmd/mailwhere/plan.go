@@ -30,8 +30,16 @@ type resident struct {
 
 // plan prints who should move when stores are added or drained. Nobody moves
 // but from a drained store, and to an added one; of all plans with these moves
-// it takes one after which the stores are most even.
-func plan(conf *config.Config, wishes []string, sizes map[string]int64, out *output) error {
+// it takes one after which the stores are most even. With a template for DNs the
+// moves are printed as LDIF.
+func plan(conf *config.Config, wishes []string, sizes map[string]int64, template string, out *output) error {
+	var records *ldif
+	if template != "" {
+		var err error
+		if records, err = newLDIF(template, conf.Attributes); err != nil {
+			return err
+		}
+	}
 	login, err := openLogins(conf)
 	if err != nil {
 		return err
@@ -69,9 +77,12 @@ func plan(conf *config.Config, wishes []string, sizes map[string]int64, out *out
 	}
 	moves := evenOut(stores, added, drained)
 	for _, move := range moves {
-		if out.json {
+		switch {
+		case records != nil:
+			err = records.write(out, move)
+		case out.json:
 			err = out.object(move)
-		} else {
+		default:
 			_, err = fmt.Fprintf(out, "%s\t%s\t%s\n", command.Printable(move.Login), move.From, move.To)
 		}
 		if err != nil {

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"encoding/base64"
+	"fmt"
+	"io"
+	"strings"
+
+	"postern/internal/config"
+	"postern/internal/sysexits"
+)
+
+// An ldif prints a plan as LDIF change records, RFC 2849, that ldapmodify(1)
+// takes. The maps do not know where in the directory a user stands, so the
+// administrator says it by a template.
+type ldif struct {
+	before, after string // the DN around the login name
+	attribute     string // that names the store
+}
+
+// loginPart is where a template has the login name.
+const loginPart = "{login}"
+
+func newLDIF(template string, attributes config.Attributes) (*ldif, error) {
+	before, after, found := strings.Cut(template, loginPart)
+	if !found || !strings.Contains(before, "=") || strings.Contains(after, loginPart) {
+		return nil, sysexits.Usage.Errorf("--ldif %q: must be a DN with %s once, as uid=%[2]s,ou=people,dc=example,dc=org", template, loginPart)
+	}
+	switch {
+	case len(attributes.Store) == 0:
+		return nil, sysexits.Config.Errorf("attributes.store is empty: no attribute to write the new store to")
+	case len(attributes.Stores) > 0:
+		return nil, sysexits.Config.Errorf("attributes.stores translates values to stores, and not back: make the LDIF from the plain list")
+	}
+	return &ldif{before, after, attributes.Store[0]}, nil
+}
+
+// write prints one move.
+func (l *ldif) write(out io.Writer, move resident) error {
+	_, err := fmt.Fprintf(out, "%s\nchangetype: modify\nreplace: %s\n%s\n\n",
+		ldifLine("dn", l.before+escapeValue(move.Login)+l.after), l.attribute, ldifLine(l.attribute, move.To))
+	return err
+}
+
+// escapeValue makes an attribute's value part of a DN, RFC 4514 section 2.4.
+// What must be escaped only at one end is escaped there alone.
+func escapeValue(value string) string {
+	var b strings.Builder
+	for i := 0; i < len(value); i++ {
+		c := value[i]
+		switch {
+		case c == 0:
+			b.WriteString(`\00`)
+			continue
+		case strings.IndexByte(`"+,;<>\=`, c) >= 0,
+			c == '#' && i == 0,
+			c == ' ' && (i == 0 || i == len(value)-1):
+			b.WriteByte('\\')
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+// ldifLine is a name and its value, in base64 where the value is no SAFE-STRING
+// of RFC 2849, or ends in a space (note 8). Other control characters would be
+// safe there, but not on the terminal that it may be printed to.
+func ldifLine(name, value string) string {
+	safe := !strings.HasPrefix(value, " ") && !strings.HasPrefix(value, ":") && !strings.HasPrefix(value, "<") &&
+		!strings.HasSuffix(value, " ")
+	for i := 0; i < len(value); i++ {
+		safe = safe && value[i] >= ' ' && value[i] < 0x7f
+	}
+	if safe {
+		return name + ": " + value
+	}
+	return name + ":: " + base64.StdEncoding.EncodeToString([]byte(value))
+}
