@@ -88,7 +88,7 @@ awk and cdb -c for the maps, and postmap for the tables.`, b.people), ldapsearch
 	}); err != nil {
 		return err
 	}
-	if err := b.shell("mailwhere --maps maps-paged --long --store imap1.example.org | cut -d' ' -f1 | cut -f1 >names; yes \"$(cat names)\" | head -n %d >names.many; cp maps-paged/login.cdb plain.cdb", b.people); err != nil {
+	if err := b.shell("mailwhere --maps maps-paged --long --store imap1.example.org | cut -d' ' -f1 | cut -f1 >names && awk '{ name[NR] = $0 } END { for (i = 0; i < %d; i++) print name[i %% NR + 1] }' names >names.many && cp maps-paged/login.cdb plain.cdb", b.people); err != nil {
 		return err
 	}
 	first, err := os.ReadFile(filepath.Join(b.dir, "names"))

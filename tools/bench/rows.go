@@ -110,7 +110,7 @@ func (r *row) goalText() string {
 	switch {
 	case r.goal.factor == 0:
 		return ""
-	case r.goal.factor == none:
+	case r.goal.factor == none && len(r.goal.of) == 0:
 		return "none"
 	case len(r.goal.of) == 0:
 		return strings.TrimSpace(fmt.Sprintf("%s %s %s", word, figure(r.goal.factor), r.unit))
