@@ -53,17 +53,20 @@ func touchedIn(m *mapfile.Map, touched map[registry.Key]bool, address bool) rost
 	}
 }
 
-// amend publishes the maps that change, and keeps so many copies.
+// amend publishes what changes, and keeps so many copies. Login and address map
+// go together also if one of them stays as it is: whoever reads both takes them
+// for one publication only if their stories agree.
 func (b *build) amend(writer *mapfile.Writer, last set, story mapfile.Story, c changes, keep int) (published bool, err error) {
 	var drafts []mapfile.Draft
-	if len(c.login) > 0 {
-		drafts = append(drafts, mapfile.Draft{Name: mapfile.Login, Story: story, Records: roster.Amended(last.login.Records, c.login)})
+	draft := func(name string, of *mapfile.Map, changes []roster.Change) {
+		drafts = append(drafts, mapfile.Draft{Name: name, Story: story, Records: roster.Amended(of.Records, changes)})
 	}
-	if len(c.address) > 0 {
-		drafts = append(drafts, mapfile.Draft{Name: mapfile.Address, Story: story, Records: roster.Amended(last.address.Records, c.address)})
+	if len(c.login)+len(c.address) > 0 {
+		draft(mapfile.Login, last.login, c.login)
+		draft(mapfile.Address, last.address, c.address)
 	}
 	if len(c.size) > 0 {
-		drafts = append(drafts, mapfile.Draft{Name: mapfile.Size, Story: story, Records: roster.Amended(last.size.Records, c.size)})
+		draft(mapfile.Size, last.size, c.size)
 	}
 	if len(drafts) == 0 {
 		return false, nil

@@ -171,6 +171,31 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// A change to one of the maps leaves the other one its pair: postmap-route and
+// mailwhere refuse two maps of different publications.
+func TestWatchKeepsThePair(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	dir := t.TempDir()
+	log := &logbook{}
+	follow(t, log, "--url", server.URL(), "--base", slapd.Base, "--maps", dir)
+	eventually(t, dir, "u1", "imap2.example.org", log)
+	paired := func() {
+		t.Helper()
+		login, address, err := mapfile.OpenPair(dir, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		login.Close()
+		address.Close()
+	}
+	server.Modify(change("u1", "add: uid\nuid: one\n"))
+	eventually(t, dir, "one", "u1@imap2.example.org", log)
+	paired()
+	server.Modify(change("u1", "add: mail\nmail: one@example.org\n"))
+	eventuallyIn(t, dir, mapfile.Address, "one@example.org", "u1@imap2.example.org", log)
+	paired()
+}
+
 // A directory restored from yesterday's copy: nobody goes back in time without
 // being told to.
 func TestOlderDirectory(t *testing.T) {
