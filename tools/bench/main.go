@@ -104,8 +104,8 @@ func measureAll(c *cli.Context) (err error) {
 		settle: 10 * time.Second, idleRounds: max(1, c.Int("rounds")-2), soak: c.Duration("soak"), people: c.Int("people"),
 	}
 	if b.quick {
-		b.rounds, b.span, b.soak, b.people = 3, 400*time.Millisecond, 5*time.Second, 100000
-		b.settle, b.idleRounds = 7*time.Second, 1
+		b.rounds, b.span, b.soak, b.people = 2, 200*time.Millisecond, 3*time.Second, 30000
+		b.settle, b.idleRounds = 6*time.Second, 1
 	}
 	chosen := c.StringSlice("only")
 	for _, name := range chosen {

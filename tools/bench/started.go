@@ -207,7 +207,7 @@ func (b *bench) byTCPServer(t *table, programs []perConnection, kind security) e
 	cost := t.row(fmt.Sprintf("CPU of a login by tcpserver, %s", kind), "ms", false, goal{0.5, []string{perdition}})
 	many := 1000
 	if b.quick {
-		many = 200
+		many = 100
 	}
 	memory := t.row(fmt.Sprintf("memory of an idle session, %s, of %d by tcpserver", kind, many), "kB", false, goal{2, []string{perdition}})
 	var proxies []*proxy
