@@ -24,6 +24,11 @@ import (
 // serve holds sessions for whoever connects.
 func serve(ctx context.Context, c *cli.Context, conf *config.Config) error {
 	forgetSecrets()
+	// From here on, for a signal that nobody waits for ends the program: who
+	// sees the ports open may send one before the settings are all in place.
+	hangUp := make(chan os.Signal, 1)
+	signal.Notify(hangUp, syscall.SIGHUP)
+	defer signal.Stop(hangUp)
 	shared := frontend.NewShared()
 	if file := conf.Frontend.FailureFile; file != "" {
 		table, err := penalty.Open(file)
@@ -68,7 +73,7 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) error {
 			first.Log.Info("listening", "protocol", l.Scheme, "address", l.Addr().String())
 		}
 		background.Go(func() { tidy(ctx, time.Tick(tidyTime)) })
-		background.Go(func() { service.reload(ctx, func() (*frontend.Frontend, error) { return reread(c, shared) }) })
+		background.Go(func() { service.reload(ctx, hangUp, func() (*frontend.Frontend, error) { return reread(c, shared) }) })
 		daemon.SdNotify(false, daemon.SdNotifyReady)
 		context.AfterFunc(ctx, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
 	}
@@ -110,10 +115,7 @@ const certificateCheck = time.Minute
 
 // reload takes new settings on SIGHUP, and whenever a file with keys was
 // replaced. Settings that are wrong change nothing.
-func (s *service) reload(ctx context.Context, read func() (*frontend.Frontend, error)) {
-	hangUp := make(chan os.Signal, 1)
-	signal.Notify(hangUp, syscall.SIGHUP)
-	defer signal.Stop(hangUp)
+func (s *service) reload(ctx context.Context, hangUp <-chan os.Signal, read func() (*frontend.Frontend, error)) {
 	tick := time.NewTicker(certificateCheck)
 	defer tick.Stop()
 	for seen := stamp(s.files); ; {
