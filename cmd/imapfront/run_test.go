@@ -535,6 +535,10 @@ func TestRule12_PasswordsAreNowhere(t *testing.T) {
 	password := "pw" + rand.Text()
 	c := dial(t, s.addrs[0], nil)
 	c.want("* OK ")
+	for _, fault := range []string{`LOGIN joe "` + password, `LOGIN joe "` + password + `\x"`, "LOGIN joe " + password + " x"} {
+		c.say("a " + fault)
+		c.want("a BAD ")
+	}
 	c.say("a LOGIN joe " + password)
 	c.want("a OK ")
 	for _, name := range []string{"cmdline", "environ"} {
