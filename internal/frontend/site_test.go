@@ -3,12 +3,7 @@ package frontend
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"io"
 	"log/slog"
@@ -25,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"postern/internal/account"
+	"postern/internal/authority"
 	"postern/internal/imap"
 	"postern/internal/listener"
 	"postern/internal/store"
@@ -129,38 +125,28 @@ func clearStore(where account.Location) *store.Store {
 
 func itoa(n int) string { return big.NewInt(int64(n)).String() }
 
-// certificate is for localhost and 127.0.0.1, and its own authority.
+// ca has signed certificate, for localhost and 127.0.0.1.
+var ca = sync.OnceValue(func() *authority.Authority {
+	a, err := authority.New("frontend test")
+	if err != nil {
+		panic(err)
+	}
+	return a
+})
+
 var certificate = sync.OnceValue(func() tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	c, err := ca().Issue("localhost", "127.0.0.1")
 	if err != nil {
 		panic(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		panic(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return c
 })
 
 func serverTLS() *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{certificate()}, MinVersion: tls.VersionTLS12}
 }
 
-func clientTLS() *tls.Config {
-	pool := x509.NewCertPool()
-	leaf, err := x509.ParseCertificate(certificate().Certificate[0])
-	if err != nil {
-		panic(err)
-	}
-	pool.AddCert(leaf)
-	return &tls.Config{RootCAs: pool, ServerName: "localhost"}
-}
+func clientTLS() *tls.Config { return ca().Trust("localhost") }
 
 // A client is a mail program that says exactly what it is told.
 type client struct {

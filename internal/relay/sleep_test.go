@@ -2,18 +2,16 @@ package relay
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
-	"math/big"
 	"runtime"
 	"runtime/debug"
 	"testing"
 	"time"
+
+	"postern/internal/authority"
 )
 
 // asleep counts directions that sleep.
@@ -137,16 +135,15 @@ func tlsRig(t testing.TB) (near *tls.Conn, far io.ReadWriteCloser, r *rig) {
 }
 
 func certificate(t testing.TB) tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca, err := authority.New("relay test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	c, err := ca.Issue("localhost")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return c
 }
 
 // What a pair costs while nothing happens in it: heap and stacks of the relay's

@@ -2,15 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"postern/internal/authority"
 )
 
 // firstPort is the first of some thirty ports on 127.0.0.1 that a run uses.
@@ -80,30 +75,18 @@ func (s *site) prepare(ctx context.Context) error {
 
 func (s *site) close() error { return s.storeGroup.remove() }
 
+// makeCertificate writes a throw-away key; nginx and perdition read it as root,
+// Dovecot, too.
 func (s *site) makeCertificate() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca, err := authority.New("postern bench")
 	if err != nil {
 		return err
 	}
-	cert := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "imap.example.org"},
-		DNSNames:     []string{"imap.example.org"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
+	certificate, err := ca.Issue("imap.example.org")
 	if err != nil {
 		return err
 	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	// A throw-away key; nginx and perdition read it as root, Dovecot, too.
-	return errors.Join(
-		os.WriteFile(s.cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644),
-		os.WriteFile(s.key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
+	return authority.Write(certificate, s.cert, s.key)
 }
 
 // usage is what a piece of work took.
