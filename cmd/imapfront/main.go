@@ -100,32 +100,16 @@ connection that it is given; with --listen it serves by itself:
 		Name:  "capability",
 		Usage: "ask all stores what they can do, and publish what they share as store.cdb",
 		Flags: append([]cli.Flag{app.Flags[0], app.Flags[1]}, stores...),
-		Action: func(c *cli.Context) error {
-			if err := command.NoOperands(c); err != nil {
-				return err
-			}
-			inherit(c)
-			conf, err := configured(c)
-			if err != nil {
-				return err
-			}
+		Action: asking(func(c *cli.Context, conf *config.Config) error {
 			return capability(c.Context, conf, c.App.Writer)
-		},
+		}),
 	}, {
 		Name:  "mailboxes",
 		Usage: "ask all stores for the mailboxes named on standard input",
 		Flags: append([]cli.Flag{app.Flags[0], app.Flags[1]}, stores...),
-		Action: func(c *cli.Context) error {
-			if err := command.NoOperands(c); err != nil {
-				return err
-			}
-			inherit(c)
-			conf, err := configured(c)
-			if err != nil {
-				return err
-			}
+		Action: asking(func(c *cli.Context, conf *config.Config) error {
 			return mailboxes(c.Context, conf, os.Stdin, c.App.Writer)
-		},
+		}),
 	}}
 	return app
 }
@@ -137,6 +121,21 @@ func storeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "store-tls", Usage: "TLS to all stores: `none, starttls or tls`"},
 		&cli.StringFlag{Name: "store-ca-file", Usage: "PEM `FILE` of who signs the stores' certificates"},
 		&cli.StringFlag{Name: "connect-timeout", Usage: "`TIME` (3s) to reach a store, and for its greeting"},
+	}
+}
+
+// asking is the action of a command that asks the stores.
+func asking(ask func(*cli.Context, *config.Config) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if err := command.NoOperands(c); err != nil {
+			return err
+		}
+		inherit(c)
+		conf, err := configured(c)
+		if err != nil {
+			return err
+		}
+		return ask(c, conf)
 	}
 }
 
