@@ -139,7 +139,8 @@ func TestTerminal(t *testing.T) {
 	if _, err := exec.LookPath("script"); err != nil {
 		t.Skip("no script(1), which makes a terminal:", err)
 	}
-	command, folder := start(t, "script", "-qefc", filepath.Join(bin, "demo"), "/dev/null")
+	// exec: where $SHELL is dash, the shell would take the Ctrl-C for itself.
+	command, folder := start(t, "script", "-qefc", "exec "+filepath.Join(bin, "demo"), "/dev/null")
 	command.Env = append(command.Env, "TERM=xterm")
 	keyboard, err := command.StdinPipe()
 	if err != nil {
