@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +19,8 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"postern/internal/account"
+	"postern/internal/command"
+	"postern/internal/config"
 	"postern/internal/directory"
 	"postern/internal/mapfile"
 	"postern/internal/registry"
@@ -230,12 +236,24 @@ func (w *watch) Begin(source string, at directory.Position) (cookie string, err 
 	if !w.force && at.Before(w.position) {
 		return "", sysexits.Unavailable.Errorf("the directory is older than the maps: it is at %s, they were made at %s; if it is meant so, use --force", at, w.position)
 	}
-	w.source = source
+	w.source = source + " " + rulebook(w.conf)
 	w.known.Unmark()
 	if w.force {
 		return "", nil
 	}
-	return w.known.Cookie(source), nil
+	return w.known.Cookie(w.source), nil
+}
+
+// rulebook tells the rules, and the program, that make accounts of entries from
+// others: what those made of an entry is not what would be made of it now.
+func rulebook(conf *config.Config) string {
+	rules, err := json.Marshal([]any{
+		command.Version, conf.Attributes, conf.Directory.StandardAddress, conf.Allow, slices.Sorted(maps.Keys(conf.Stores)),
+	})
+	if err != nil {
+		panic(err) // texts and lists of them
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(rules))
 }
 
 func (w *watch) Entry(id [16]byte, e *directory.Entry) error {

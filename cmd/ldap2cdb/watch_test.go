@@ -171,6 +171,20 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// What other rules made of an entry is not believed, though the entry has not
+// changed since.
+func TestWatchUnderOtherRules(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(3), Sync: true})
+	dir, log := t.TempDir(), &logbook{}
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir, "--standard-address"}
+	stop := follow(t, log, append(args, "{givenName:1}{sn}@example.org")...)
+	eventuallyIn(t, dir, mapfile.Address, "unumber1@example.org", "u1@imap2.example.org", log)
+	stop()
+	follow(t, log, append(args, "{givenName}.{sn}@example.org")...)
+	eventuallyIn(t, dir, mapfile.Address, "ursula.number1@example.org", "u1@imap2.example.org", log)
+	eventuallyIn(t, dir, mapfile.Address, "unumber1@example.org", "", log)
+}
+
 // A change to one of the maps leaves the other one its pair: postmap-route and
 // mailwhere refuse two maps of different publications.
 func TestWatchKeepsThePair(t *testing.T) {
