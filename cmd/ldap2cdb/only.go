@@ -76,10 +76,10 @@ func (o *only) gather(ctx context.Context, filter string) error {
 	}
 	names := o.rules.Named(filter)
 	for _, login := range names.Logins {
-		o.touch(registry.Key{Name: account.Fold(login)})
+		o.touch(registry.Key{Name: login})
 	}
 	for _, address := range names.Addresses {
-		o.touch(registry.Key{Address: true, Name: account.Fold(address)})
+		o.touch(registry.Key{Address: true, Name: address})
 	}
 	for _, a := range o.found {
 		for _, key := range registry.Keys(a) {

@@ -136,20 +136,21 @@ func (f *finder) atDelivery(address string) (end, bool, error) {
 		return end{}, false, nil
 	}
 	for _, key := range transport.Keys(address, f.conf.Route.Delimiter) {
-		name, found := strings.CutSuffix(key, "@"+account.Fold(f.conf.Route.Domains[0]))
-		if !found || name == "" {
+		at := strings.LastIndexByte(key, '@')
+		name, domain := key[:at], key[at+1:]
+		if own := account.Fold(f.conf.Route.Domains[0]); name == "" || domain != own && domain != account.OtherForm(own) {
 			continue
 		}
 		value, found, err := f.login.Get(name)
 		if err != nil || !found {
 			return end{}, false, err
 		}
-		at, err := account.ParseLocation(name, value)
+		home, err := account.ParseLocation(name, value)
 		if err != nil {
 			return end{}, false, sysexits.DataErr.Errorf("login %q: %w", name, err)
 		}
-		if at.Mailbox == name {
-			return end{Mailbox: name, Store: at.Store, Flags: strings.Fields(at.Flags.String())}, true, nil
+		if account.Fold(home.Mailbox) == name {
+			return end{Mailbox: home.Mailbox, Store: home.Store, Flags: strings.Fields(home.Flags.String())}, true, nil
 		}
 	}
 	return end{}, false, nil
@@ -161,13 +162,14 @@ func (f *finder) flagsOf(to account.Destination) ([]string, error) {
 	if to.Address != "" {
 		return nil, nil
 	}
-	value, found, err := f.login.Get(to.Mailbox)
+	login := account.Fold(to.Mailbox)
+	value, found, err := f.login.Get(login)
 	if err != nil || !found {
 		return nil, err
 	}
-	at, err := account.ParseLocation(to.Mailbox, value)
+	at, err := account.ParseLocation(login, value)
 	if err != nil {
-		return nil, sysexits.DataErr.Errorf("login %q: %w", to.Mailbox, err)
+		return nil, sysexits.DataErr.Errorf("login %q: %w", login, err)
 	}
 	if at.Mailbox != to.Mailbox || at.Store != to.Store {
 		return nil, nil

@@ -19,7 +19,8 @@ import (
 )
 
 // An Account is one user (or role, or list) as the directory describes it.
-// All names are folded.
+// All names are folded, and those with an internationalised domain stand there
+// in both forms, see WithForms.
 type Account struct {
 	Source    string   // where the directory has it, for reports: a DN
 	Logins    []string // names that open the mailbox; none for a pure forward
@@ -307,9 +308,13 @@ func CheckAddress(address string) error {
 	return nil
 }
 
+// inLabels are the signs that a domain may have between its letters, as in
+// paral·lel.example, RFC 5892 A.
+const inLabels = "\u00b7\u0375\u05f3\u05f4\u200c\u200d\u30fb"
+
 func isDomain(domain string) bool {
 	ascii := strings.Map(func(r rune) rune {
-		if r >= utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsMark(r) || unicode.IsDigit(r)) {
+		if r >= utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsMark(r) || unicode.IsDigit(r) || strings.ContainsRune(inLabels, r)) {
 			return 'x' // an internationalised label, RFC 6531 3.3
 		}
 		return unicode.ToLower(r)

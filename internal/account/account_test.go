@@ -152,6 +152,62 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+func TestWithForms(t *testing.T) {
+	for _, test := range []struct{ name, other string }{
+		{"user@müller.example", "user@xn--mller-kva.example"},
+		{`"j@x"@bücher.müller.example`, `"j@x"@xn--bcher-kva.xn--mller-kva.example`},
+		{"@müller.example", "@xn--mller-kva.example"},
+		{"jörg@paral·lel.example", "jörg@xn--parallel-koa.example"},
+		{"user@mü_ll_er.example", "user@xn--m_ll_er-n2a.example"},
+		{"user@例え.テスト", "user@xn--r8jz45g.xn--zckzah"},
+	} {
+		for _, pair := range [][2]string{{test.name, test.other}, {test.other, test.name}} {
+			if got := WithForms([]string{"x", pair[0]}); !slices.Equal(got, []string{"x", pair[0], pair[1]}) {
+				t.Errorf("%s: got %q, want %s as well", pair[0], got, pair[1])
+			}
+		}
+		if both := []string{test.name, test.other}; !slices.Equal(WithForms(both), both) {
+			t.Errorf("%q: got %q", both, WithForms(both))
+		}
+		if err := CheckAddress("u" + test.name); err != nil && test.name[0] != '"' {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{
+		"müller", "xn--mller-kva.example", "user@example.org", "user@",
+		"user@xn--strae-oqa.example",                   // Postfix asks for strasse.example
+		"user@xn--mller-kva2.example",                  // letters that make other labels
+		"user@xn--a.example",                           // no letters at all
+		"user@xn--bcher-kva.müller.example",            // half of each
+		"user@xn--MLLER-2pa.example",                   // capitals in disguise
+		"user@" + strings.Repeat("ü", 60) + ".example", // a label too long
+		"user@aא.example",                              // left and right in one label, RFC 5893
+	} {
+		if got := WithForms([]string{name}); len(got) != 1 {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+}
+
+func FuzzOtherForm(f *testing.F) {
+	f.Add("müller.example")
+	f.Add("xn--mller-kva.example")
+	f.Add("xn--.ß.\u200d")
+	f.Fuzz(func(t *testing.T, domain string) {
+		domain = Fold(domain)
+		other := OtherForm(domain)
+		if other == "" {
+			return
+		}
+		if back := OtherForm(other); back != domain {
+			t.Errorf("%q is %q, and that is %q", domain, other, back)
+		}
+		if Fold(other) != other || IsASCII(other) == IsASCII(domain) {
+			t.Errorf("%q is %q", domain, other)
+		}
+	})
+}
+
 func TestNames(t *testing.T) {
 	for _, name := range []string{"jdoe", "jdoe@example.org", `DOMAIN\user`, "jörg", "user%x"} {
 		if err := CheckLogin(name); err != nil {

@@ -16,12 +16,20 @@ import (
 // ASCII the result is in NFC. Builder and readers all fold here, so that they
 // can never disagree about a name.
 func Fold(name string) string {
+	if IsASCII(name) {
+		return strings.ToLower(name)
+	}
+	return norm.NFC.String(foldAll(norm.NFC.String(name)))
+}
+
+// IsASCII tells whether a name has no letters beyond ASCII.
+func IsASCII(name string) bool {
 	for i := 0; i < len(name); i++ {
 		if name[i] >= utf8.RuneSelf {
-			return norm.NFC.String(foldAll(norm.NFC.String(name)))
+			return false
 		}
 	}
-	return strings.ToLower(name) // pure ASCII here
+	return true
 }
 
 // foldAll is full case folding without regard to the neighbours. x/text/cases

@@ -7,6 +7,7 @@ import (
 	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
 
+	"postern/internal/account"
 	"postern/internal/sysexits"
 )
 
@@ -25,8 +26,8 @@ func (d *LDAP) Narrowed(filter string) (*LDAP, error) {
 // for by.
 type Names struct{ Logins, Addresses, Mailboxes []string }
 
-// Named are the names that a filter tells by equality: those of (uid=jdoe),
-// wherever that stands in the filter.
+// Named are the names, as the maps have them, that a filter tells by equality:
+// those of (uid=jdoe), wherever that stands in the filter.
 func (r *Rules) Named(filter string) Names {
 	var names Names
 	packet, err := ldap.CompileFilter(filter)
@@ -36,7 +37,7 @@ func (r *Rules) Named(filter string) Names {
 	var walk func(p *ber.Packet)
 	walk = func(p *ber.Packet) {
 		if p.Tag == ldap.FilterEqualityMatch && len(p.Children) == 2 {
-			attribute, value := p.Children[0].Data.String(), p.Children[1].Data.String()
+			attribute, value := p.Children[0].Data.String(), account.Fold(p.Children[1].Data.String())
 			slot, known := r.want.slots[strings.ToLower(attribute)]
 			switch {
 			case !known:
@@ -52,6 +53,7 @@ func (r *Rules) Named(filter string) Names {
 		}
 	}
 	walk(packet)
+	names.Logins, names.Addresses = account.WithForms(names.Logins), account.WithForms(names.Addresses)
 	return names
 }
 

@@ -2,10 +2,11 @@ package directory
 
 import (
 	"strings"
-	"unicode/utf8"
 
 	"github.com/mozillazg/go-unidecode"
 	"golang.org/x/text/unicode/norm"
+
+	"postern/internal/account"
 )
 
 // spelled has the letters that people spell otherwise than a table of look-alikes does.
@@ -20,7 +21,7 @@ var spelled = strings.NewReplacer(
 // expect it: lower case, é -> e, ß -> ss, ø -> o, O'Brien -> obrien, and
 // without spaces. Between the parts of a double name a hyphen stays.
 func plain(name string) string {
-	if !isASCII(name) {
+	if !account.IsASCII(name) {
 		name = unidecode.Unidecode(spelled.Replace(norm.NFC.String(name)))
 	}
 	var b strings.Builder
@@ -35,13 +36,4 @@ func plain(name string) string {
 		}
 	}
 	return strings.TrimSuffix(b.String(), "-")
-}
-
-func isASCII(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
 }

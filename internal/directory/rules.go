@@ -142,6 +142,7 @@ func (r *Rules) Judge(e *Entry) Outcome {
 		return o
 	}
 	a.Addresses, o.Minor = r.addresses(e, r.address, o.Minor)
+	a.Addresses = account.WithForms(a.Addresses)
 	if a.Location.Store == "" {
 		// draft-lachman-laser-ldap-mail-routing section 2: with a mailHost
 		// the mail goes to that host, and a routing address is the host's
@@ -164,7 +165,7 @@ func (r *Rules) Judge(e *Entry) Outcome {
 				o.Minor = append(o.Minor, fault("no standard address", "%v", err))
 			}
 		case !slices.Contains(a.Addresses, address):
-			a.Derived = []string{address}
+			a.Derived = account.WithForms([]string{address})
 		}
 	}
 	return o
@@ -203,6 +204,7 @@ func (r *Rules) logins(e *Entry, a *account.Account) *Fault {
 		// the first by the alphabet.
 		sortNaming(a.Logins[first:], e.DN)
 	}
+	a.Logins = account.WithForms(a.Logins)
 	return nil
 }
 

@@ -66,6 +66,10 @@ func TestRules(t *testing.T) {
 		{"a container", "ou: x\n", "nobody"},
 		{"a bad address costs only itself", "uid: b\nmailHost: imap1\nmail: b\nmail: b@e\n", `[b] {b imap1 0 } [b@e] [] []; bad address: address "b" has no domain`},
 		{"an address once", "uid: b\nmailHost: imap1\nmail: b@e\nmailLocalAddress: B@E\n", "[b] {b imap1 0 } [b@e] [] []"},
+		{"both forms of a domain", "uid: B@Müller.example\nmailHost: imap1\nmail: jörg@XN--MLLER-KVA.example\n",
+			"[b@müller.example b@xn--mller-kva.example] {b@müller.example imap1 0 } [jörg@xn--mller-kva.example jörg@müller.example] [] []"},
+		{"a domain whose letters fold", "uid: b\nmailHost: imap1\nmail: b@straße.example\nmail: c@xn--strae-oqa.example\n",
+			"[b] {b imap1 0 } [b@strasse.example c@xn--strae-oqa.example] [] []"},
 		{"an empty store", "uid: b\nmailHost:\n", "bad store: an empty value"},
 		{"NUL", "uid:: YQBi\nmailHost: imap1\n", `bad login name: login name "a\x00b" contains a control character`},
 	} {
@@ -213,7 +217,7 @@ func TestPlainNamesOfManyCultures(t *testing.T) {
 			names++
 			name = strings.ReplaceAll(name, "_", " ")
 			got := plain(name)
-			if err := account.CheckAddress(got + "@example.org"); got == "" || err != nil || !isASCII(got) || plain(got) != got {
+			if err := account.CheckAddress(got + "@example.org"); got == "" || err != nil || !account.IsASCII(got) || plain(got) != got {
 				t.Errorf("%q: got %q, %v", name, got, err)
 			}
 		}

@@ -307,11 +307,11 @@ func TestPostfixReadsTheTables(t *testing.T) {
 func testTables(t *testing.T, domains string) {
 	m := startMX(t, domains, "imap1", "imap2")
 	site := testSite()
-	site.Domains = []string{"example.org", "all.example"}
+	site.Domains = []string{"example.org", "all.example", "müller.example"}
 	site.Unknown = "lmtp:unix:no-route-in-transport-table"
 	site.Aliases = map[string]string{"mirror.example": "example.org"}
 	logins := book{"jdoe imap1", "mroe imap2", "gone imap1 disabled", "moving imap1 hold", "info imap1", "late imap2", `corp\x imap2`,
-		"a imap1", "b imap2", "rest imap2"}
+		"a imap1", "b imap2", "rest imap2", "cased Cased@imap1", "weiss Weiß@imap2"}
 	addresses := book{
 		"jdoe@example.org jdoe@imap1", "john.doe@example.org jdoe@imap1", `"j doe"@example.org jdoe@imap1`,
 		"élodie@example.org jdoe@imap1", "straße@example.org mroe@imap2",
@@ -321,6 +321,8 @@ func testTables(t *testing.T, domains string) {
 		"information@example.org info@imap1", "info@example.org mroe@imap2",
 		"a@example.org a@imap1 <b@example.org>", "b@example.org b@imap2 <a@example.org>",
 		"@all.example rest@imap2", "named@all.example jdoe@imap1",
+		"user@müller.example jdoe@imap1", "user@xn--mller-kva.example jdoe@imap1", "üser@müller.example mroe@imap2",
+		"case@example.org Cased@imap1", "weiss@example.org Weiß@imap2 <mroe@example.org>",
 	}
 	m.publish(t, site, logins, addresses)
 	for n, test := range []struct {
@@ -357,6 +359,16 @@ func testTables(t *testing.T, domains string) {
 		{"nobody@mirror.example", "550 5.1.1 ", nil},
 		{"anybody@all.example", "250 ", []string{"imap2 rest@example.org"}},
 		{"named@all.example", "250 ", []string{"imap1 jdoe@example.org"}},
+		// Both forms of a domain, whichever table they are asked of.
+		{"user@MÜLLER.example", "250 ", []string{"imap1 jdoe@example.org"}},
+		{"user+x@XN--MLLER-KVA.example", "250 ", []string{"imap1 jdoe+x@example.org"}},
+		{"üser@müller.example", "250 ", []string{"imap2 mroe@example.org"}},
+		{"Üser@xn--mller-kva.example", "250 ", []string{"imap2 mroe@example.org"}},
+		{"nobody@müller.example", "550 5.1.1 ", nil},
+		{"nobody@xn--mller-kva.example", "550 5.1.1 ", nil},
+		// Mailboxes as their stores spell them.
+		{"case@example.org", "250 ", []string{"imap1 Cased@example.org"}},
+		{"WEISS@example.org", "250 ", []string{"imap2 Weiß@example.org", "imap2 mroe@example.org"}},
 	} {
 		message := fmt.Sprintf("message %d to %s", n, test.to)
 		if answer := m.send(t, test.to, message); !strings.HasPrefix(answer, test.answer) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"postern/internal/account"
 )
 
 // Postfix takes an address through the tables as Postfix itself does, so that
@@ -31,9 +33,9 @@ const (
 	recursionLimit = 1000 // virtual_alias_recursion_limit, nested
 )
 
-// search looks an address up as mail_addr_find(3) does: whole, without the
-// detail, then by its domain in the forms given. It returns the detail that was
-// not part of the key, with its delimiter.
+// search looks an address up as mail_addr_find(3) does: folded; whole, without
+// the detail, then by its domain in the forms given. It returns the detail that
+// was not part of the key, with its delimiter.
 func (p Postfix) search(table Lookup, address string, domains ...string) (step Step, detail string, err error) {
 	step.Asked = address
 	keys := []string{address}
@@ -42,7 +44,8 @@ func (p Postfix) search(table Lookup, address string, domains ...string) (step S
 		keys = append(keys, bare)
 	}
 	for _, key := range append(keys, domains...) {
-		value, found, err := table.Get(key)
+		folded := account.Fold(key)
+		value, found, err := table.Get(folded)
 		if err != nil {
 			return step, "", err
 		}
@@ -51,7 +54,7 @@ func (p Postfix) search(table Lookup, address string, domains ...string) (step S
 				local := strings.LastIndexByte(bare, '@')
 				detail = address[local : len(address)-(len(bare)-local)]
 			}
-			step.Key, step.Value = key, value
+			step.Key, step.Value = folded, value
 			return step, detail, nil
 		}
 	}
@@ -80,7 +83,7 @@ func (p Postfix) Expand(address string) (steps []Step, recipients []string, err 
 			for n, right := range splitAddresses(step.Value) {
 				at := strings.LastIndexByte(right, '@')
 				right = right[:max(at, 0)] + detail + right[max(at, 0):]
-				if right == step.Asked {
+				if account.Fold(right) == account.Fold(step.Asked) {
 					done[right] = true
 				}
 				if n == 0 {

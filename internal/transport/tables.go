@@ -3,7 +3,6 @@ package transport
 import (
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 
@@ -41,8 +40,20 @@ func (t *Tables) assemble(address string, legs []leg) route {
 	case len(alias) == 1 && alias[0] == address:
 		return r
 	}
+	for i := range alias {
+		alias[i] = t.asStored(alias[i])
+	}
 	r.alias = strings.Join(alias, ", ")
 	return r
+}
+
+// asStored returns an address as the store that has its mailbox spells it: that
+// is what Postfix tells the store, whatever it asked a table for.
+func (t *Tables) asStored(address string) string {
+	if spelled, otherwise := t.spelled[address]; otherwise {
+		return spelled
+	}
+	return address
 }
 
 // transportOf returns the transport of a delivery address, given its mailbox as
@@ -115,7 +126,7 @@ func (t *Tables) eachWith(decide func(address, value string) (route, error), yie
 	// Postfix folds what it asks for, but does not compose it: a Mac may send
 	// e and an accent where the directory has one letter, Unicode TR 15.
 	spelled := func(address string, r route) error {
-		if err := yield(address, r); err != nil || isASCII(address) {
+		if err := yield(address, r); err != nil || account.IsASCII(address) {
 			return err
 		}
 		if decomposed := norm.NFD.String(address); decomposed != address {
@@ -162,15 +173,6 @@ func (t *Tables) eachWith(decide func(address, value string) (route, error), yie
 	return nil
 }
 
-func isASCII(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
-}
-
 // mirror lists another form of an address, that of a mirrored domain or another
 // spelling, unless it has a say of its own. It is rewritten to the one that it mirrors, address by address: one wildcard
 // for the whole domain would accept mail for everybody, virtual(5).
@@ -185,7 +187,7 @@ func (t *Tables) mirror(mirrored, address string, r route, yield func(string, ro
 	case address[0] == '@':
 		return yield(mirrored, r)
 	}
-	return yield(mirrored, route{transport: aliasedResult, alias: address})
+	return yield(mirrored, route{transport: aliasedResult, alias: t.asStored(address)})
 }
 
 // A Table lists its records, ready for mapfile.Draft.

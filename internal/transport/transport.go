@@ -16,6 +16,7 @@ package transport
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -73,6 +74,7 @@ type Tables struct {
 	homes     map[string]string        // delivery addresses that address.cdb lacks, and their mailboxes
 	homeless  []string                 // the same, in the order they were met
 	clashes   map[string]string        // those that two mailboxes have, and why
+	spelled   map[string]string        // those that a store spells in another way: Straße, and not strasse
 	special   map[string]route         // addresses that need more than a look at their destinations
 	catchAll  map[string]bool          // domains with an @domain address
 	renamed   map[string]string        // addresses that address.cdb spells in another way, and its key
@@ -100,6 +102,7 @@ func Plan(site Site, logins, addresses Map) (*Tables, error) {
 		flags:     map[string]account.Flags{},
 		homes:     map[string]string{},
 		clashes:   map[string]string{},
+		spelled:   map[string]string{},
 		special:   map[string]route{},
 		catchAll:  map[string]bool{},
 		renamed:   map[string]string{},
@@ -159,6 +162,22 @@ func (t *Tables) checkSite() error {
 			return sysexits.Config.Errorf("domain alias %q: %q is an alias itself", from, to)
 		}
 	}
+	// Postfix takes the two forms of an internationalised domain for two
+	// domains.
+	mirrorForm := func(domain, to string) {
+		other := account.OtherForm(domain)
+		if _, named := aliases[other]; other != "" && !named && other != to {
+			aliases[other] = to
+		}
+	}
+	for from, to := range maps.Clone(aliases) {
+		mirrorForm(from, to)
+	}
+	for _, domain := range t.site.Domains {
+		if _, mirror := aliases[domain]; !mirror {
+			mirrorForm(domain, domain)
+		}
+	}
 	t.site.Aliases = aliases
 	if t.site.Unknown != "" {
 		if err := CheckResult(t.site.Unknown); err != nil {
@@ -168,8 +187,8 @@ func (t *Tables) checkSite() error {
 	return nil
 }
 
-// deliveryAddress returns the address under which a mailbox gets its mail. It
-// fails for a name that no address can be made of.
+// deliveryAddress returns the address under which a mailbox gets its mail, as
+// Postfix asks for it. It fails for a name that no address can be made of.
 func (t *Tables) deliveryAddress(mailbox string) (string, error) {
 	at := strings.LastIndexByte(mailbox, '@')
 	local, domain := mailbox, ""
@@ -191,7 +210,11 @@ func (t *Tables) deliveryAddress(mailbox string) (string, error) {
 	if local == "" || account.CheckAddress(address) != nil {
 		return "", fmt.Errorf("mailbox %q makes no address", mailbox)
 	}
-	return address, nil
+	folded := queryForm(address)
+	if folded != address {
+		t.spelled[folded] = address
+	}
+	return folded, nil
 }
 
 // meet notes the domain of a delivery address, for a site that names none.

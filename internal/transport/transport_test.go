@@ -540,3 +540,51 @@ func FuzzPlan(f *testing.F) {
 		}
 	})
 }
+
+// A store may know a mailbox by capitals, or by letters that fold to others:
+// Postfix asks for it folded, and the store is told its own spelling.
+func TestMailboxesOfAnySpelling(t *testing.T) {
+	p, _ := mustPlan(t, testSite(), book{"jdoe JDoe@imap1", "gasse Straße@imap2", "weiss Weiß@imap2", "twin Twin@imap1", "twin2 twin@imap1"}, book{
+		"john@example.org JDoe@imap1", "strada@example.org Straße@imap2", "weiss@example.org Weiß@imap2 <x@y.example>",
+		"twins@example.org Twin@imap1",
+	})
+	for to, want := range map[string]string{
+		"john@example.org":   "lmtp:inet:[imap1]:2003 JDoe@example.org",
+		"john+x@example.org": "lmtp:inet:[imap1]:2003 JDoe+x@example.org",
+		"jdoe@example.org":   "lmtp:inet:[imap1]:2003 jdoe@example.org",
+		"strada@example.org": "lmtp:inet:[imap2]:2003 Straße@example.org",
+		"weiß@example.org":   "lmtp:inet:[imap2]:2003 Weiß@example.org <x@y.example>",
+		"twins@example.org":  "retry:4.3.5",
+	} {
+		if got, err := p.deliver(to); err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%s: got %q %v, want %s", to, got, err, want)
+		}
+	}
+}
+
+// Postfix does not know that the two forms of an internationalised domain are
+// one domain.
+func TestInternationalisedDomain(t *testing.T) {
+	for first, other := range map[string]string{"müller.example": "xn--mller-kva.example", "xn--mller-kva.example": "müller.example"} {
+		site := testSite()
+		site.Domains = []string{first, other}
+		site.Aliases = map[string]string{"bücher.example": first}
+		p, _ := mustPlan(t, site, book{"jdoe imap1", "late imap2"}, book{
+			"jdoe@" + first + " jdoe@imap1", "john@" + first + " jdoe@imap1", "john@" + other + " jdoe@imap1",
+		})
+		for _, domain := range []string{first, other, "bücher.example", "xn--bcher-kva.example"} {
+			for to, want := range map[string]string{
+				"jdoe@":   "lmtp:inet:[imap1]:2003 jdoe@" + first,
+				"john+x@": "lmtp:inet:[imap1]:2003 jdoe+x@" + first,
+				"late@":   "lmtp:inet:[imap2]:2003 late@" + first,
+			} {
+				if got, err := p.deliver(to + domain); err != nil || len(got) != 1 || got[0] != want {
+					t.Errorf("%s%s: got %q %v, want %s", to, domain, got, err, want)
+				}
+			}
+			if p[Domain][domain] == "" || p[Recipient]["late@"+domain] == "" {
+				t.Errorf("%s is not ours: %v", domain, p[Domain])
+			}
+		}
+	}
+}
