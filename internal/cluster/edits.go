@@ -57,7 +57,11 @@ func (c *Cluster) edits(sample string, s *Store) []edit {
 		}
 
 	case "cyrus/imapd.conf":
+		// XFER finds a store's password by its host up to the first dot; here
+		// that is an address, and one for both.
+		host, _, _ := strings.Cut(c.Network, ".")
 		return []edit{
+			{"allowusermoves: yes", "allowusermoves: yes\nproxy_authname: " + cyrusAdmin + "\n" + host + "_password: " + c.ProxyPassword},
 			{"servername: imap1.example.org", "servername: " + s.Name},
 			{"/etc/ssl/certs/imap1.example.org.pem", c.certFile(s.Name)},
 			{"/etc/ssl/private/imap1.example.org.key", c.keyFile(s.Name)},
