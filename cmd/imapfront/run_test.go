@@ -262,13 +262,16 @@ tls = "none"
 	if got := run(t, 0, "sessions", "--config", file, "--end", "--user", "joe"); got != "1\n" {
 		t.Errorf("ended %q", got)
 	}
+	joe.want("* BYE [UNAVAILABLE] ")
 	joe.wantEnd()
 	run(t, 64, "sessions", "--config", file, "--end")
 	if got := run(t, 0, "sessions", "--config", file, "--json", "--store", "127.0.0.1"); !strings.Contains(got, `"user":"jim"`) {
 		t.Errorf("got %s", got)
 	}
 	publishLogins(t, conf, "joe "+st.Addr().String(), "jim "+st.Addr().String()+" hold")
+	jim.want("* BYE [UNAVAILABLE] ")
 	jim.wantEnd()
+	jim2.want("* BYE [UNAVAILABLE] ")
 	jim2.wantEnd()
 	s.eventually(func() bool { return strings.Contains(s.log.String(), `reason="user is on hold"`) })
 
@@ -289,6 +292,7 @@ tls = "none"
 	waiting.want("* OK ")
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	waiting.want("* BYE [UNAVAILABLE] Shutting down")
+	inside.want("* BYE [UNAVAILABLE] ")
 	inside.wantEnd()
 	waiting.Close()
 	if err := s.cmd.Wait(); err != nil {

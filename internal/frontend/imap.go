@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"postern/internal/imap"
+	"postern/internal/relay"
 	"postern/internal/store"
 )
 
@@ -87,6 +88,12 @@ func (p *imapSession) goodbye(code, text string) {
 		text = "[" + code + "] " + text
 	}
 	p.write("* BYE %s\r\n", text)
+}
+
+func (p *imapSession) follow(client, store *relay.Side) *imap.Follower {
+	f := new(imap.Follower)
+	client.Follow, store.Follow = &f.Commands, &f.Responses
+	return f
 }
 
 // capabilities is what a client is promised in the present state: what all

@@ -787,7 +787,7 @@ func TestRule10_8_Shutdown(t *testing.T) {
 	s.stop()
 	waiting.wantEnd("* BYE [UNAVAILABLE] Shutting down, try again later\r\n")
 	trying.wantEnd("* BYE [UNAVAILABLE] Shutting down, try again later\r\n")
-	inside.wantEnd("")
+	inside.wantEnd(sessionOver)
 	<-s.done
 }
 

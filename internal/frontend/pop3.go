@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"postern/internal/imap"
+	"postern/internal/relay"
 	"postern/internal/store"
 )
 
@@ -57,6 +58,9 @@ func (p *pop3Session) goodbye(code, text string) {
 	}
 	p.write("-ERR %s\r\n", text)
 }
+
+// follow: POP3 has no line that comes unasked.
+func (p *pop3Session) follow(_, _ *relay.Side) *imap.Follower { return nil }
 
 var errLine = errors.New("malformed line")
 

@@ -32,6 +32,9 @@ type protocol interface {
 	// goodbye is the last line of a session that ends against the client's
 	// will.
 	goodbye(code, text string)
+	// follow makes it known when goodbye can be said after the login, too; nil
+	// where it never can.
+	follow(client, store *relay.Side) *imap.Follower
 	// store is how the same protocol is spoken with a store.
 	store() store.Protocol
 }
@@ -332,11 +335,17 @@ func (s *session) relay(ctx context.Context, over func()) bool {
 	log.Info("login", "mailbox", s.where.Mailbox, "tls", s.tls, "store_tls", s.opened.TLS)
 	client := relay.Side{Conn: s.conn, Ahead: s.in.take()}
 	store := relay.Side{Conn: s.opened.Conn, Ahead: s.opened.Behind}
+	followed := s.protocol.follow(&client, &store)
 	s.in, s.protocol, s.log = nil, nil, nil
 	relay.Start(ctx, client, store, func(account relay.Account) {
 		s.Metrics.passed(account.FromClient, account.FromStore)
 		log.Info("logout", "reason", account.Reason, "from_client", account.FromClient, "from_store", account.FromStore,
 			"seconds", time.Since(start).Round(time.Millisecond).Seconds(), "tls", s.tls)
+		if ctx.Err() != nil && followed != nil && followed.Between() {
+			s.opened.Conn.Close()
+			s.opened, s.protocol = nil, protocols[s.name](s)
+			s.dismiss(account.Reason, "UNAVAILABLE", "This session has ended, connect again")
+		}
 		over()
 	})
 	return true

@@ -234,6 +234,52 @@ func TestSessionsEndWhenTheMapSaysSo(t *testing.T) {
 	}
 }
 
+const sessionOver = "* BYE [UNAVAILABLE] This session has ended, connect again\r\n"
+
+// A last line is said between two responses of the store, and nowhere else.
+func TestRule10_4_SessionsEndWithBYE(t *testing.T) {
+	for _, test := range []struct {
+		fromStore, fromClient string
+		bye                   bool
+	}{
+		{"", "", true},
+		{`* 5 EXISTS\r\n+ idling\r\n`, "", true},
+		{`* 5 EXI`, "", false},
+		{`* 1 FETCH (BODY[] {9}\r\na1 OK x\r\n`, "", false},
+		{`* 1 FETCH (BODY[] {9}\r\na1 OK x\r\n)\r\n`, "", true},
+		{`* BYE out\r\n`, "", false},
+		{`c OK\r\n`, "c COMPRESS DEFLATE\r\n", false},
+	} {
+		for _, secure := range []bool{false, true} {
+			script := accepted
+			if test.fromClient != "" {
+				script += "C: " + strings.TrimSuffix(test.fromClient, "\r\n") + "\n"
+			}
+			if test.fromStore != "" {
+				script += "S- " + test.fromStore + "\n"
+			}
+			f := newFakeStore(t, loginScript(script+"hang"))
+			s := newSite(t, func(s *site) { s.people["joe"] = f.value(); s.TLS = serverTLS() })
+			c := s.client()
+			if secure {
+				c.send("t STARTTLS\r\n")
+				c.want("t OK Begin TLS\r\n")
+				c.startTLS(clientTLS())
+			}
+			c.send("a LOGIN joe secret\r\n" + test.fromClient)
+			want := "a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n"
+			c.want(want + strings.NewReplacer(`\r`, "\r", `\n`, "\n").Replace(test.fromStore))
+			s.End("drained", func(Info) bool { return true })
+			bye := ""
+			if test.bye {
+				bye = sessionOver
+			}
+			c.wantEnd(bye)
+			f.ended()
+		}
+	}
+}
+
 func TestSessionsAreListedAndEnded(t *testing.T) {
 	f := newFakeStore(t, loginScript(accepted+"hang"))
 	s := newSite(t, func(s *site) { s.people["joe"] = f.value() })
@@ -253,7 +299,7 @@ func TestSessionsAreListedAndEnded(t *testing.T) {
 	if n := s.End("drained", func(i Info) bool { return i.Store == "127.0.0.1" }); n != 1 {
 		t.Errorf("%d ended", n)
 	}
-	c.wantEnd("")
+	c.wantEnd(sessionOver)
 	s.eventually(func() bool { return len(s.Sessions()) == 0 && strings.Contains(s.log.String(), "reason=drained") })
 	var metrics strings.Builder
 	s.Metrics.Write(&metrics)

@@ -152,8 +152,7 @@ func (h *Shared) Sessions() []Info {
 	return all
 }
 
-// End ends the sessions that match, and tells how many. Nothing is added to
-// what passes: whether a line could be said now only the two ends know.
+// End ends the sessions that match, and tells how many.
 func (h *Shared) End(reason string, match func(Info) bool) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"postern/internal/imap"
+	"postern/internal/relay"
 	"postern/internal/store"
 )
 
@@ -58,6 +59,9 @@ func (p *sieveSession) goodbye(code, text string) {
 		p.write("BYE \"%s\"\r\n", text)
 	}
 }
+
+// follow: after the login nobody knows a string from a line.
+func (p *sieveSession) follow(_, _ *relay.Side) *imap.Follower { return nil }
 
 func (p *sieveSession) command() {
 	p.r.Next()

@@ -1,6 +1,6 @@
 // Package relay passes octets between two connections. It knows no protocol:
-// what passes is never looked at, so it can be anything, and nothing is added
-// to it, since nobody here could tell a line's start from a literal's middle.
+// what passes can be anything, and nothing is added to it. Who wants to know
+// what has passed can follow it.
 //
 // A session is silent for most of its hours. So each of its two directions is
 // awake, with a goroutine and a buffer, only for as long as octets come, and
@@ -32,8 +32,16 @@ var awake = 2 * time.Second
 
 // A Side is one of the two ends.
 type Side struct {
-	Conn  net.Conn // with CloseWrite, if half of it can be closed
-	Ahead []byte   // what it sent and the login did not need: goes first
+	Conn   net.Conn // with CloseWrite, if half of it can be closed
+	Ahead  []byte   // what it sent and the login did not need: goes first
+	Follow Follower // of what it sends; may be nil
+}
+
+// A Follower hears of the octets that one side sends.
+type Follower interface {
+	Passed([]byte) // to the other side
+	Unseen() int64 // how many of the next it need not see
+	Skip(n int64)  // so many have passed unseen, or may have
 }
 
 // An Account tells what passed, and why it ended.
@@ -57,8 +65,8 @@ func Run(ctx context.Context, client, store Side) Account {
 // once; its cause is the reason given.
 func Start(ctx context.Context, client, store Side, ended func(Account)) {
 	p := &pair{ctx: ctx, ended: ended, running: 2}
-	p.up = direction{pair: p, other: &p.down, name: "client", from: client.Conn, to: store.Conn, raw: descriptor(client.Conn)}
-	p.down = direction{pair: p, other: &p.up, name: "store", from: store.Conn, to: client.Conn, raw: descriptor(store.Conn)}
+	p.up = direction{pair: p, other: &p.down, name: "client", from: client.Conn, to: store.Conn, raw: descriptor(client.Conn), follow: client.Follow}
+	p.down = direction{pair: p, other: &p.up, name: "store", from: store.Conn, to: client.Conn, raw: descriptor(store.Conn), follow: store.Follow}
 	client.Conn.SetDeadline(time.Time{})
 	store.Conn.SetDeadline(time.Time{})
 	p.stop = context.AfterFunc(ctx, p.abort)
@@ -85,6 +93,7 @@ type direction struct {
 	name     string // of the side it comes from
 	from, to net.Conn
 	raw      syscall.RawConn // of from; nil where it has no descriptor to wait for
+	follow   Follower
 	moved    int64
 
 	state  state
@@ -104,10 +113,8 @@ const (
 // write of no octets would take the connection's error away from its reader.
 func (d *direction) start(ahead []byte) {
 	if len(ahead) > 0 {
-		n, err := d.to.Write(ahead)
-		d.moved = int64(n)
-		if err != nil {
-			d.end(&writeError{err})
+		if err := d.write(ahead); err != nil {
+			d.end(err)
 			return
 		}
 	}

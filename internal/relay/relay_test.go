@@ -209,6 +209,46 @@ func TestTheEndFromOutside(t *testing.T) {
 	})
 }
 
+// follower wants to see none of the octets between a mark and the last.
+type follower struct {
+	seen    []byte
+	unseen  int64
+	skipped int64
+}
+
+func (f *follower) Passed(octets []byte) {
+	f.seen = append(f.seen, octets...)
+	if f.unseen > 0 {
+		f.unseen -= int64(len(octets))
+	}
+}
+func (f *follower) Unseen() int64 { return f.unseen }
+func (f *follower) Skip(n int64)  { f.skipped += n; f.unseen -= n }
+
+func TestFollowersHearOfEachOctet(t *testing.T) {
+	each(t, func(t *testing.T, a, b bool) {
+		const size = 3 << 20
+		up, down := &follower{}, &follower{unseen: size + 11}
+		r := newRig(t, a, b, Side{Ahead: []byte("ahead "), Follow: up}, Side{Ahead: []byte("behind "), Follow: down})
+		octets := strings.Repeat("x", size) + "last"
+		go io.WriteString(r.client, octets)
+		echo(t, r.store, "ahead "+octets)
+		go func() { io.WriteString(r.store, octets); io.WriteString(r.store, " words"); r.store.Close() }()
+		echo(t, r.client, "behind "+octets+" words")
+		r.client.Close()
+		<-r.account
+		if string(up.seen) != "ahead "+octets || up.skipped != 0 {
+			t.Errorf("of what the client sent %d octets were seen, and %d not", len(up.seen), up.skipped)
+		}
+		if n := int64(len(down.seen)) + down.skipped; n != 7+size+10 || !strings.HasSuffix(string(down.seen), " words") {
+			t.Errorf("of what the store sent %d octets were heard of", n)
+		}
+		if spliced := down.skipped > 0; spliced != (!a && !b) {
+			t.Errorf("%d octets were passed by the kernel", down.skipped)
+		}
+	})
+}
+
 func benchmarkThroughput(b *testing.B, opaqueClient, opaqueStore bool) {
 	r := newRig(b, opaqueClient, opaqueStore, Side{}, Side{})
 	r.client.SetDeadline(time.Time{})

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"io"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -58,7 +59,8 @@ func (d *direction) transferLittle() error {
 // transferMuch copies until less comes than that. Between two TCP connections
 // with much to pass the kernel does it, without a copy to user space
 // (splice(2)); it tells nothing meanwhile, so a direction that lingers, whose
-// time limit is renewed with each octet, doesn't leave it to the kernel.
+// time limit is renewed with each octet, doesn't leave it to the kernel; and a
+// follower has to do without what passes so.
 func (d *direction) transferMuch() error {
 	buffer := large.Get().(*[largeBuffer]byte)
 	defer large.Put(buffer)
@@ -68,12 +70,11 @@ func (d *direction) transferMuch() error {
 		case err != nil || n < smallBuffer:
 			return err
 		case n == len(buffer) && d.bothTCP() && !d.lingers():
-			n, err := io.Copy(d.to, d.from)
-			d.moved += n
-			if err == nil {
-				err = io.EOF
+			if unseen := d.unseen(); unseen >= largeBuffer {
+				if err := d.splice(unseen); err != nil {
+					return err
+				}
 			}
-			return err
 		}
 	}
 }
@@ -83,12 +84,45 @@ func (d *direction) pass(buffer []byte) (int, error) {
 	d.lingers()
 	n, err := d.from.Read(buffer)
 	if n > 0 {
-		if _, err := d.to.Write(buffer[:n]); err != nil {
-			return n, &writeError{err}
+		if err := d.write(buffer[:n]); err != nil {
+			return n, err
 		}
-		d.moved += int64(n)
 	}
 	return n, err
+}
+
+func (d *direction) write(octets []byte) error {
+	n, err := d.to.Write(octets)
+	d.moved += int64(n)
+	switch {
+	case d.follow == nil:
+	case err != nil:
+		d.follow.Skip(int64(len(octets))) // nobody knows how many have arrived
+	default:
+		d.follow.Passed(octets)
+	}
+	if err != nil {
+		return &writeError{err}
+	}
+	return nil
+}
+
+// splice lets the kernel pass so many octets.
+func (d *direction) splice(most int64) error {
+	n, err := io.CopyN(d.to, d.from, most)
+	d.moved += n
+	if d.follow != nil {
+		d.follow.Skip(n)
+	}
+	return err
+}
+
+// unseen is how many octets may be passed so.
+func (d *direction) unseen() int64 {
+	if d.follow == nil {
+		return math.MaxInt64
+	}
+	return d.follow.Unseen()
 }
 
 func (d *direction) bothTCP() bool {
