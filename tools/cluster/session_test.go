@@ -504,8 +504,8 @@ func TestMovedUserLogsInAtHisNewStore(t *testing.T) {
 	}
 }
 
-// A session ends soon after its user may not have it any more, and nothing is
-// added to what its store said.
+// A session ends soon after its user may not have it any more; its client, here
+// one that idles, is told so behind what its store said.
 func TestSessionEndsWithItsUsersLeave(t *testing.T) {
 	t.Parallel()
 	for change, location := range map[string]string{
@@ -520,10 +520,13 @@ func TestSessionEndsWithItsUsersLeave(t *testing.T) {
 			stays := f.login(t, false, atCyrus)
 			w := f.login(t, false, guest{"rover", "", password})
 			w.ask("SELECT INBOX")
+			w.ask("FETCH 1 BODY.PEEK[]")
+			w.send("i IDLE\r\n")
+			w.until("+")
 			f.publish(t, map[string]string{"rover": location})
 			w.conn.SetReadDeadline(time.Now().Add(patience))
-			if rest, err := io.ReadAll(w.in); err != nil || len(rest) > 0 {
-				t.Errorf("got %q, %v, want the end", rest, err)
+			if rest, err := io.ReadAll(w.in); err != nil || !strings.HasPrefix(string(rest), "* BYE [UNAVAILABLE] ") || strings.Count(string(rest), "\n") != 1 {
+				t.Errorf("got %q, %v, want BYE and the end", rest, err)
 			}
 			stays.ask("NOOP")
 		})
