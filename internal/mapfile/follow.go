@@ -15,7 +15,8 @@ type Live struct {
 	foreign bool
 
 	mu   sync.RWMutex
-	m    *Map // the last that could be opened
+	m    *Map        // the last that could be opened
+	file os.FileInfo // its file
 	seen fileID
 	err  error // why the file that was seen is not the one in use
 }
@@ -38,18 +39,15 @@ func Follow(path string, foreign bool) *Live {
 }
 
 // Get is Map.Get in the map as it is now. It costs one stat(2) more. While
-// the file is missing or damaged the last good map answers.
+// the file is missing or damaged the last good map answers, unless that is the
+// one that was damaged.
 func (l *Live) Get(key string) (value string, found bool, err error) {
-	if _, err := l.Refresh(); err != nil {
-		l.mu.RLock()
-		defer l.mu.RUnlock()
-		if l.m == nil {
-			return "", false, err
-		}
-		return l.m.Get(key)
-	}
+	l.Refresh()
 	l.mu.RLock()
 	defer l.mu.RUnlock()
+	if l.m == nil {
+		return "", false, l.err
+	}
 	return l.m.Get(key)
 }
 
@@ -84,12 +82,18 @@ func (l *Live) Refresh() (replaced bool, err error) {
 	defer l.mu.Unlock()
 	l.seen, l.err = id, err
 	if err != nil {
+		if l.m != nil && info != nil && os.SameFile(l.file, info) {
+			// Written in place, as cp(1) does: no good map is left,
+			// and zeros would answer "unknown".
+			l.m.Close()
+			l.m = nil
+		}
 		return false, err
 	}
 	if l.m != nil {
 		l.m.Close()
 	}
-	l.m = m
+	l.m, l.file = m, info
 	return true, nil
 }
 

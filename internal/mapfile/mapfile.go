@@ -44,7 +44,8 @@ const (
 type Map struct {
 	path    string
 	data    []byte
-	end     int // of the records, where the hash tables start
+	header  [headerSize]byte // as it was checked, whatever becomes of the file
+	end     int              // of the records, where the hash tables start
 	foreign bool
 	story   Story
 	sound   [tables]atomic.Bool // hash tables that checkTable has seen
@@ -109,6 +110,7 @@ func open(path string) (*Map, error) {
 // checkHeader checks that all hash tables lie within the file, and finds where
 // the first one starts.
 func (m *Map) checkHeader() error {
+	copy(m.header[:], m.data)
 	m.end = len(m.data)
 	for number := range uint32(tables) {
 		pos, slots := m.table(number)
@@ -405,16 +407,18 @@ func (m *Map) entries() int {
 }
 
 func (m *Map) table(number uint32) (pos, slots int) {
-	return m.pair(int(number) * 8)
+	return pair(m.header[number*8:])
 }
 
 func (m *Map) slot(table, number int) (hash uint32, pos int) {
-	h, pos := m.pair(table + number*8)
+	h, pos := pair(m.data[table+number*8:])
 	return uint32(h), pos
 }
 
-func (m *Map) pair(at int) (int, int) {
-	return int(binary.LittleEndian.Uint32(m.data[at:])), int(binary.LittleEndian.Uint32(m.data[at+4:]))
+// pair reads two numbers. They are read once: what was checked is what is used,
+// should somebody write into the file.
+func pair(at []byte) (int, int) {
+	return int(binary.LittleEndian.Uint32(at)), int(binary.LittleEndian.Uint32(at[4:]))
 }
 
 // record returns the record at pos, which may be anything.
@@ -422,7 +426,7 @@ func (m *Map) record(pos int) (key, value []byte, err error) {
 	if pos < headerSize || pos > m.end-8 {
 		return nil, nil, m.damaged("a record at %d lies outside the records", pos)
 	}
-	keyLen, valueLen := m.pair(pos)
+	keyLen, valueLen := pair(m.data[pos:])
 	if keyLen+valueLen > m.end-pos-8 {
 		return nil, nil, m.damaged("the record at %d is longer than the file", pos)
 	}

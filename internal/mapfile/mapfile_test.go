@@ -517,6 +517,44 @@ func TestLiveMapFollows(t *testing.T) {
 	}
 }
 
+// Whoever writes into a published map takes the last good one away: from then
+// on nobody is unknown, and nothing worse happens.
+func TestLiveMapWrittenInPlace(t *testing.T) {
+	for name, write := range map[string]func(path string, good []byte) error{
+		"scribbled over": func(path string, good []byte) error {
+			return os.WriteFile(path, bytes.Repeat([]byte{0xff}, len(good)), 0o600)
+		},
+		"zeros":     func(path string, good []byte) error { return os.WriteFile(path, make([]byte, len(good)), 0o600) },
+		"cut short": func(path string, _ []byte) error { return os.Truncate(path, 100) },
+		"emptied":   func(path string, _ []byte) error { return os.Truncate(path, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := published(t, numbered(100))
+			live := Follow(path, false)
+			defer live.Close()
+			get(t, live, "user1")
+			held := openMap(t, path, false)
+			good, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := write(path, good); err != nil {
+				t.Fatal(err)
+			}
+			for _, key := range []string{"user1", "nobody"} {
+				if _, found, err := live.Get(key); found || sysexits.Of(err) != sysexits.DataErr {
+					t.Errorf("%s: found %v, %v", key, found, err)
+				}
+			}
+			held.Get("user1") // whatever it says
+			if err := os.WriteFile(path, good, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			get(t, live, "user1")
+		})
+	}
+}
+
 func TestLiveMapUnderManyReaders(t *testing.T) {
 	dir := t.TempDir()
 	draft := func(value string) Draft { return Draft{Login, Story{}, listing("a", value, "b", value)} }
