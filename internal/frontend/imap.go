@@ -60,15 +60,17 @@ var httpVerbs = []string{"GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "CON
 func newIMAP(s *session) protocol {
 	p := &imapSession{session: s}
 	p.r = imap.NewReader(source{s})
-	p.r.Continue = func() error {
-		if !s.private() {
-			return imap.Refused("a password in clear") // asks for no octets: they are one
-		}
-		s.write("+ Go on\r\n")
-		return nil
-	}
 	return p
 }
+
+// goOn asks for the octets of a literal.
+func (p *imapSession) goOn() error {
+	p.write("+ Go on\r\n")
+	return nil
+}
+
+// refuseSecret asks for none, for they would be a password in clear.
+func refuseSecret() error { return imap.Refused("a password in clear") }
 
 // source is the session's input, whichever it is just now.
 type source struct{ *session }
@@ -132,6 +134,7 @@ func (p *imapSession) capabilities() imap.Capabilities {
 
 func (p *imapSession) command() {
 	p.r.Next()
+	p.r.Continue = p.goOn
 	p.r.Plus = p.Capabilities().Has("LITERAL+")
 	p.tag = "*"
 	tag, ok := p.r.Tag()
@@ -158,9 +161,6 @@ func (p *imapSession) named() bool {
 		return command.run(p)
 	case slices.Contains(imapLater, name):
 		return p.bad("Log in first")
-	case slices.Contains(httpVerbs, p.tag):
-		p.dismiss("not an IMAP client", "", "This is an IMAP server")
-		return true
 	}
 	return p.bad("Unknown command")
 }
@@ -173,6 +173,10 @@ func (p *imapSession) bad(text string) bool {
 
 // refuse answers a command that could not be read, once its end is found.
 func (p *imapSession) refuse() {
+	if slices.Contains(httpVerbs, p.tag) {
+		p.dismiss("not an IMAP client", "", "This is an IMAP server")
+		return
+	}
 	cause := p.r.Err()
 	if err := p.r.Skip(); err != nil {
 		p.lost(err)
@@ -254,6 +258,9 @@ func (p *imapSession) starttls() bool {
 func (p *imapSession) loginCommand() bool {
 	var user, password []byte
 	defer func() { clear(password) }()
+	if !p.private() {
+		p.r.Continue = refuseSecret
+	}
 	if !p.r.SP() || !p.r.Astring(&user, maxUser) || !p.r.SP() || !p.r.Astring(&password, maxPassword) || !p.r.CRLF() {
 		return false
 	}

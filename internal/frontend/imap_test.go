@@ -70,8 +70,8 @@ func TestRule1_2_IllegalTagsAreNotEchoed(t *testing.T) {
 		{"{5} NOOP\r\n", "* BAD Invalid tag\r\n"},
 		{"\xe9 NOOP\r\n", "* BAD Invalid tag\r\n"},
 		{" NOOP\r\n", "* BAD Invalid tag\r\n"},
-		{strings.Repeat("a", 257) + " NOOP\r\n", "* BAD [TOOBIG] Argument too long\r\n"},
-		{strings.Repeat("a", 256) + " NOOP\r\n", strings.Repeat("a", 256) + " OK Done\r\n"},
+		{strings.Repeat("a", 1025) + " NOOP\r\n", "* BAD [TOOBIG] Argument too long\r\n"},
+		{strings.Repeat("a", 1024) + " NOOP\r\n", strings.Repeat("a", 1024) + " OK Done\r\n"},
 	})
 }
 
@@ -303,11 +303,13 @@ func TestRule2_7_ID(t *testing.T) {
 		{"a ID (\"k\" (\"v\"))\r\n", "a BAD String or NIL expected\r\n"},
 		{"a ID NIL NIL\r\n", "a BAD End of line expected\r\n"},
 	})
-	c := s.client()
-	c.send("a ID ({4}\r\n")
-	c.want("+ Go on\r\n")
-	c.send("name NIL)\r\n")
-	c.want(own)
+	inClear := newSite(t, func(s *site) { s.AllowPlaintext = false }) // its literals are no passwords
+	for _, c := range []*client{s.client(), inClear.client()} {
+		c.send("a ID ({4}\r\n")
+		c.want("+ Go on\r\n")
+		c.send("name NIL)\r\n")
+		c.want(own)
+	}
 }
 
 func TestRule3_Commands(t *testing.T) {
@@ -515,6 +517,9 @@ func TestRule5_6_ALPN(t *testing.T) {
 	}
 	c := newSite(t, nil).client()
 	c.send("POST / HTTP/1.1\r\nHost: x\r\n\r\n")
+	c.wantEnd("* BYE This is an IMAP server\r\n")
+	c = newSite(t, nil).client()
+	c.send("OPTIONS * HTTP/1.1\r\n\r\n")
 	c.wantEnd("* BYE This is an IMAP server\r\n")
 	c = newSite(t, nil).client()
 	c.send(strings.Repeat("a FOO\r\n", 20))

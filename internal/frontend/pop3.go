@@ -168,8 +168,17 @@ func (p *pop3Session) userCommand(name []byte) {
 		p.no(needsPrivacy)
 		return
 	}
+	if len(name) > maxUser {
+		p.tooLong()
+		return
+	}
 	p.name = bytes.Clone(name)
 	p.write("+OK\r\n")
+}
+
+func (p *pop3Session) tooLong() {
+	p.err("Argument too long")
+	p.fault()
 }
 
 // pass takes all of the rest for the password, spaces and all, RFC 1939 7.
@@ -180,6 +189,8 @@ func (p *pop3Session) pass(password []byte) {
 	case p.name == nil:
 		p.err("USER comes first")
 		p.fault()
+	case len(password) > maxPassword:
+		p.tooLong()
 	default:
 		name := string(p.name)
 		p.name = nil

@@ -40,6 +40,8 @@ func TestPOP3Commands(t *testing.T) {
 		{"USER j\x00oe\r\n", "-ERR Malformed line\r\n"},
 		{"USER j\roe\r\n", "-ERR Malformed line\r\n"},
 		{"USER " + strings.Repeat("x", 20000) + "\r\n", "-ERR Malformed line\r\n"},
+		{"USER " + strings.Repeat("x", 4097) + "\r\n", "-ERR Argument too long\r\n"},
+		{"USER joe\r\nPASS " + strings.Repeat("x", 8193) + "\r\n", "+OK\r\n-ERR Argument too long\r\n"},
 		{"STLS\r\n", "-ERR TLS is not available\r\n"},
 		{"AUTH\r\n", "+OK\r\nPLAIN\r\nLOGIN\r\n.\r\n"},
 		{"AUTH CRAM-MD5\r\n", "-ERR Mechanism is not supported\r\n"},

@@ -3,6 +3,7 @@ package frontend
 import (
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 
 	"postern/internal/imap"
@@ -70,6 +71,9 @@ func (p *sieveSession) command() {
 	switch {
 	case ok && known:
 		ok = run(p)
+	case slices.Contains(httpVerbs, name):
+		p.dismiss("not a ManageSieve client", "", "This is a ManageSieve server")
+		return
 	case ok:
 		p.r.Fail(imap.SyntaxError("Not a command of this state"))
 		ok = false

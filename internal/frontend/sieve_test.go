@@ -59,6 +59,9 @@ func TestSieveCommands(t *testing.T) {
 	c = s.sieveClient()
 	c.send("NOOP {70000+}\r\n")
 	c.wantEnd("BYE \"Too long\"\r\n")
+	c = s.sieveClient()
+	c.send("GET / HTTP/1.1\r\n\r\n")
+	c.wantEnd("BYE \"This is a ManageSieve server\"\r\n")
 }
 
 func TestSieveTLS(t *testing.T) {

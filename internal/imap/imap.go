@@ -20,7 +20,7 @@ package imap
 // Limits of what is read, in octets.
 const (
 	MaxLine     = 8 << 10  // of a line, RFC 9051 has none; RFC 7162 4 asks for 8192
-	MaxTag      = 256      // nobody's counter gets there
+	MaxTag      = 1024     // nobody's counter gets there
 	MaxSkip     = 64 << 10 // of what is read and thrown away for one command
 	MaxMinus    = 4096     // a non-synchronising literal under LITERAL-, RFC 7888 5
 	MaxSASL     = 16 << 10 // a SASL response in base64
