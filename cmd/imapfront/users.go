@@ -21,11 +21,10 @@ func newUsers(conf *config.Config) users {
 
 // Locate implements frontend.Users.
 func (u users) Locate(login string) (account.Location, bool, error) {
-	key := account.Fold(login)
-	if account.CheckLogin(key) != nil {
+	if account.CheckLogin(login) != nil {
 		return account.Location{}, false, nil // no map has such a key
 	}
-	value, found, err := u.logins.Get(key)
+	key, value, found, err := u.logins.Find(login)
 	if err != nil || !found {
 		return account.Location{}, false, err
 	}

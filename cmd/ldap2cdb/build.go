@@ -263,7 +263,7 @@ func (b *build) story(r *roster.Report) mapfile.Story {
 	host, _ := os.Hostname() // only to tell maps apart
 	return mapfile.Story{
 		Builder: "ldap2cdb " + command.Version, Host: host, Source: r.Source, Position: r.Position, Built: r.Started,
-		Accounts: r.Accounts, Conflicts: r.Conflicts.Count,
+		Accounts: r.Accounts, Conflicts: r.Conflicts.Count, PRECIS: b.conf.Attributes.PRECIS,
 	}
 }
 

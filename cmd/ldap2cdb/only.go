@@ -58,6 +58,9 @@ func (b *build) only(ctx context.Context, filter string) error {
 	if b.lacks(last) {
 		return sysexits.NoInput.Errorf("%s: no maps yet: run ldap2cdb without --only first", b.conf.Maps)
 	}
+	if last.login.Story().PRECIS != b.conf.Attributes.PRECIS {
+		return sysexits.Config.Errorf("%s: attributes.precis has changed since the maps were made: run ldap2cdb without --only first", b.conf.Maps)
+	}
 	o := &only{
 		build: b, server: server, last: last, touched: map[registry.Key]bool{},
 		homes: map[account.Destination]bool{}, found: map[string]account.Account{},

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -71,6 +73,13 @@ func TestOnly(t *testing.T) {
 		if got := recordsOf(t, dir, mapfile.Address); !maps.Equal(got, address) {
 			t.Fatalf("%s:\n got %v\nwant %v", test.name, got, address)
 		}
+	}
+	other := filepath.Join(t.TempDir(), "postern.conf")
+	if err := os.WriteFile(other, []byte("[attributes]\nprecis = true\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if status, stderr := tool(t, append(args, "--config", other, "--only", "(uid=u1)")...); status != 78 || !strings.Contains(stderr, "attributes.precis has changed") {
+		t.Errorf("exit status %d, %s", status, stderr)
 	}
 	if status, stderr := tool(t, append(args, "--only", "(uid=")...); status != 64 || !strings.Contains(stderr, `filter "(uid="`) {
 		t.Errorf("exit status %d, %s", status, stderr)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"postern/internal/account"
 	"postern/internal/command"
 )
 
@@ -33,7 +32,7 @@ func complete(c *cli.Context) {
 		return
 	}
 	defer login.Close()
-	enough, found, start := errors.New("enough"), 0, account.Fold(word)
+	enough, found, start := errors.New("enough"), 0, login.Story().Key(word)
 	login.Records(func(key, _ string) error {
 		if !strings.HasPrefix(key, start) {
 			return nil

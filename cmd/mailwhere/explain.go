@@ -88,7 +88,7 @@ func (f *finder) explain(name string, tables *tables) (*explanation, error) {
 		return nil, err
 	}
 	e := &explanation{answer: a}
-	if key := account.Fold(name); key != name {
+	if key := f.login.Story().Key(name); key != name {
 		e.say("asked for", "%s", key)
 	}
 	switch {

@@ -59,7 +59,7 @@ type end struct {
 // find looks a login name up, then an address.
 func (f *finder) find(name string) (answer, error) {
 	a := answer{Name: name}
-	key := account.Fold(name)
+	key := f.login.Story().Key(name)
 	value, found, err := f.login.Get(key)
 	if err != nil {
 		return a, err
@@ -162,7 +162,7 @@ func (f *finder) flagsOf(to account.Destination) ([]string, error) {
 	if to.Address != "" {
 		return nil, nil
 	}
-	login := account.Fold(to.Mailbox)
+	login := f.login.Story().Key(to.Mailbox)
 	value, found, err := f.login.Get(login)
 	if err != nil || !found {
 		return nil, err

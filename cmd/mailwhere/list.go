@@ -255,6 +255,9 @@ func info(conf *config.Config, out *output) error {
 		line("host", s.Host)
 		line("from", s.Source)
 		line("records", fmt.Sprint(s.Records))
+		if s.PRECIS {
+			line("names", "PRECIS UsernameCaseMapped (RFC 8265)")
+		}
 		line("accounts", fmt.Sprint(s.Accounts))
 		line("conflicts", fmt.Sprint(s.Conflicts))
 		line("format", fmt.Sprint(s.Version))

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"slices"
 	"strings"
-
-	"postern/internal/account"
 )
 
 // nearest finds names that somebody who mistyped may have meant: at most two
@@ -15,7 +13,7 @@ func (f *finder) nearest(name string) ([]string, error) {
 		far  = 3
 		most = 3
 	)
-	key := []rune(account.Fold(name))
+	key := []rune(f.login.Story().Key(name))
 	type near struct {
 		name     string
 		distance int

@@ -208,7 +208,12 @@ func evenOut(stores map[string]*household, added, drained map[string]bool) []res
 // what the directory says.
 func sizesFrom(conf *config.Config, path string) (map[string]int64, error) {
 	if path != "" {
-		return readSizes(path)
+		logins, err := openLogins(conf)
+		if err != nil {
+			return nil, err
+		}
+		defer logins.Close()
+		return readSizes(path, logins.Story().Key)
 	}
 	published, err := mapfile.Open(filepath.Join(conf.Maps, mapfile.Size), conf.Foreign)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -231,7 +236,7 @@ func sizesFrom(conf *config.Config, path string) (map[string]int64, error) {
 }
 
 // readSizes reads how large mailboxes are: lines of a name and octets.
-func readSizes(path string) (map[string]int64, error) {
+func readSizes(path string, keyOf func(name string) string) (map[string]int64, error) {
 	var in io.Reader = os.Stdin
 	if path != "-" {
 		f, err := os.Open(path)
@@ -255,7 +260,7 @@ func readSizes(path string) (map[string]int64, error) {
 		if err != nil || size < 0 {
 			return nil, sysexits.DataErr.Errorf("%s:%d: %q is not a number of octets", path, number, words[1])
 		}
-		sizes[account.Fold(words[0])] = size
+		sizes[keyOf(words[0])] = size
 	}
 	return sizes, sysexits.NoInput.Wrap(lines.Err())
 }

@@ -76,6 +76,7 @@ type Directory struct {
 // LDAP has for them.
 type Attributes struct {
 	Login   []string
+	PRECIS  bool `toml:"precis"` // login names are RFC 8265's, and not only folded
 	Store   []string
 	Stores  map[string]string // values of Store, or /patterns/, and the store that each means
 	Spread  []string          // stores for users who have none

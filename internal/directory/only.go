@@ -37,14 +37,14 @@ func (r *Rules) Named(filter string) Names {
 	var walk func(p *ber.Packet)
 	walk = func(p *ber.Packet) {
 		if p.Tag == ldap.FilterEqualityMatch && len(p.Children) == 2 {
-			attribute, value := p.Children[0].Data.String(), account.Fold(p.Children[1].Data.String())
+			attribute, value := p.Children[0].Data.String(), p.Children[1].Data.String()
 			slot, known := r.want.slots[strings.ToLower(attribute)]
 			switch {
 			case !known:
 			case slices.Contains(r.login, slot):
-				names.Logins = append(names.Logins, value)
+				names.Logins = append(names.Logins, r.loginKey(value))
 			case slices.Contains(r.address, slot):
-				names.Addresses = append(names.Addresses, value)
+				names.Addresses = append(names.Addresses, account.Fold(value))
 			}
 			return
 		}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"golang.org/x/text/secure/precis"
+
 	"postern/internal/account"
 	"postern/internal/config"
 )
@@ -16,6 +18,7 @@ import (
 type Rules struct {
 	want    *Selection
 	login   []int
+	precis  bool
 	store   []int
 	stores  *storeNames
 	spread  []string
@@ -34,7 +37,7 @@ type Rules struct {
 // NewRules compiles the rules. Stores that are not allowed make no accounts:
 // no tool of ours would connect to them.
 func NewRules(attributes config.Attributes, standardAddress string, allowed func(store string) bool) (*Rules, error) {
-	r := &Rules{mailbox: unwanted, size: unwanted, status: unwanted, allowed: allowed, flags: map[string]account.Flags{}}
+	r := &Rules{precis: attributes.PRECIS, mailbox: unwanted, size: unwanted, status: unwanted, allowed: allowed, flags: map[string]account.Flags{}}
 	names := slices.Concat(attributes.Login, attributes.Store, attributes.Address, attributes.Forward)
 	var err error
 	if r.stores, err = newStoreNames(attributes.Stores); err != nil {
@@ -192,29 +195,55 @@ func (r *Rules) logins(e *Entry, a *account.Account) *Fault {
 			if err == nil {
 				err = account.CheckLogin(name)
 			}
+			if err == nil {
+				name, err = r.loginName(name)
+			}
 			if err != nil {
 				return fault("bad login name", "%v", err)
 			}
-			if name = account.Fold(name); !slices.Contains(a.Logins, name) {
+			if !slices.Contains(a.Logins, name) {
 				a.Logins = append(a.Logins, name)
 			}
 		}
 		// LDAP's values have no order, and the first login name also
 		// names the mailbox: take the one that names the entry, else
 		// the first by the alphabet.
-		sortNaming(a.Logins[first:], e.DN)
+		r.sortNaming(a.Logins[first:], e.DN)
 	}
 	a.Logins = account.WithForms(a.Logins)
 	return nil
 }
 
-func sortNaming(names []string, dn []byte) {
+// loginName returns a login name as login.cdb has it.
+func (r *Rules) loginName(name string) (string, error) {
+	if !r.precis {
+		return account.Fold(name), nil
+	}
+	prepared, err := precis.UsernameCaseMapped.String(name)
+	if err == nil && prepared != account.CaseMapped(prepared) {
+		err = errors.New("two names in one")
+	}
+	if err != nil {
+		return "", fmt.Errorf("%q is no name by RFC 8265: %w", name, err)
+	}
+	return prepared, nil
+}
+
+// loginKey is loginName of what need not be one.
+func (r *Rules) loginKey(name string) string {
+	if r.precis {
+		return account.CaseMapped(name)
+	}
+	return account.Fold(name)
+}
+
+func (r *Rules) sortNaming(names []string, dn []byte) {
 	if len(names) < 2 {
 		return
 	}
 	rdn, _, _ := bytes.Cut(dn, []byte{','})
 	_, value, _ := bytes.Cut(rdn, []byte{'='})
-	naming := account.Fold(string(bytes.TrimSpace(value)))
+	naming := r.loginKey(string(bytes.TrimSpace(value)))
 	slices.SortFunc(names, func(a, b string) int {
 		switch {
 		case a == naming:
@@ -291,7 +320,7 @@ func (r *Rules) part(e *Entry, a *account.Account, p piece) string {
 	case len(r.login) > 0 && p.slot == r.login[0] && len(a.Logins) > 0:
 		return a.Logins[0]
 	case len(values) == 1:
-		return account.Fold(string(values[0]))
+		return r.loginKey(string(values[0]))
 	}
 	return "" // none, or nobody knows which
 }

@@ -121,6 +121,26 @@ func TestStoreRules(t *testing.T) {
 	}
 }
 
+// RFC 8265 keeps apart what folding makes one, and refuses what it has no place for.
+func TestPRECIS(t *testing.T) {
+	attributes := config.Default().Attributes
+	attributes.PRECIS, attributes.Mailbox = true, "{uid}"
+	for _, test := range []struct{ uid, want string }{
+		{"JDoe", "[jdoe] {jdoe imap1 0 } [] [] []"},
+		{"Straße", "[straße] {straße imap1 0 } [] [] []"},
+		{"ＪＤｏｅ", "[jdoe] {jdoe imap1 0 } [] [] []"},
+		{"JOSE\u0301", "[josé] {josé imap1 0 } [] [] []"},
+		{"jdoe@Müller.example", "[jdoe@müller.example jdoe@xn--mller-kva.example] {jdoe@müller.example imap1 0 } [] [] []"},
+		{"j♥doe", `bad login name: "j♥doe" is no name by RFC 8265: precis: disallowed rune encountered`},
+		{"ﬁnn", `bad login name: "ﬁnn" is no name by RFC 8265: precis: disallowed rune encountered`},
+		{"aא", `bad login name: "aא" is no name by RFC 8265: bidirule: failed Bidi Rule`},
+	} {
+		if got := show(judged(t, attributes, "", "uid: "+test.uid+"\nmailHost: imap1\n")); got != test.want {
+			t.Errorf("%s:\n got %s\nwant %s", test.uid, got, test.want)
+		}
+	}
+}
+
 // A store that is taken off the list moves its own users and nobody else.
 func TestSpread(t *testing.T) {
 	count := map[string]int{}

@@ -167,9 +167,6 @@ var (
 // open looks the user up and logs him in at his store.
 func (s *session) open(ctx context.Context, c credentials) (*store.Session, *failure, error) {
 	owner := c.user
-	if account.Fold(c.behalf) == account.Fold(c.user) {
-		c.behalf = ""
-	}
 	if c.behalf != "" {
 		owner = c.behalf
 	}
@@ -184,6 +181,16 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 		return nil, denied, errDisabled
 	case where.Flags&account.Hold != 0:
 		return nil, unavailable, errHold
+	}
+	if c.behalf != "" {
+		// Whose own mailbox it is acts for nobody, however he wrote the names.
+		own, found, err := s.Users.Locate(c.user)
+		if err != nil {
+			return nil, unavailable, err
+		}
+		if found && own == where {
+			c.behalf = ""
+		}
 	}
 	target, err := s.Stores(s.name, where)
 	if err != nil {

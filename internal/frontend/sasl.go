@@ -5,8 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-
-	"postern/internal/account"
 )
 
 // credentials are what a client has to show.
@@ -170,9 +168,5 @@ func readExternal(s *session, initial []byte, ask asker) (credentials, error) {
 	if bytes.IndexByte(behalf, 0) >= 0 {
 		return credentials{}, errMessage
 	}
-	c := credentials{user: s.certified(), certified: true}
-	if len(behalf) > 0 && account.Fold(string(behalf)) != account.Fold(c.user) {
-		c.behalf = string(behalf)
-	}
-	return c, nil
+	return credentials{user: s.certified(), behalf: string(behalf), certified: true}, nil
 }

@@ -90,6 +90,7 @@ func TestRule4_8_External(t *testing.T) {
 	f := newFakeStore(t, "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] x\nC: P1 AUTHENTICATE PLAIN "+b64("joe\x00front\x00key")+"\n"+accepted+"hang")
 	withCerts := func(s *site) {
 		s.people["joe"] = f.value()
+		s.people["john.roe"] = "joe@" + f.value() // his other name
 		s.TLS = serverTLS()
 		s.TLS.ClientAuth = tls.VerifyClientCertIfGiven
 		s.TLS.ClientCAs = clientTLS().RootCAs
@@ -114,7 +115,7 @@ func TestRule4_8_External(t *testing.T) {
 		}
 		return c
 	}
-	for _, message := range []string{"=", b64("joe")} {
+	for _, message := range []string{"=", b64("joe"), b64("John.Roe")} {
 		c := secure(s, true)
 		c.send("a AUTHENTICATE EXTERNAL " + message + "\r\n")
 		c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")

@@ -14,11 +14,11 @@ func TestPublishChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Unlock()
-	hour := 0
+	hour, precis := 0, false
 	publish := func(login, address string) bool {
 		t.Helper()
 		hour++
-		story := Story{Built: time.Unix(int64(hour)*3600, 0)}
+		story := Story{Built: time.Unix(int64(hour)*3600, 0), PRECIS: precis}
 		changed, err := w.PublishChanged(3, Draft{Login, story, listing("jdoe", login)}, Draft{Address, story, listing("jdoe@example.org", address)})
 		if err != nil {
 			t.Fatal(err)
@@ -44,6 +44,9 @@ func TestPublishChanged(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(dir, name+".1")); err != nil {
 			t.Error(err)
 		}
+	}
+	if precis = true; !publish("imap1", "jdoe@imap2") {
+		t.Error("how the same keys are found has changed, and nobody is told")
 	}
 	if err := os.Truncate(filepath.Join(dir, Login), 3000); err != nil {
 		t.Fatal(err)

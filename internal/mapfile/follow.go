@@ -42,13 +42,32 @@ func Follow(path string, foreign bool) *Live {
 // the file is missing or damaged the last good map answers, unless that is the
 // one that was damaged.
 func (l *Live) Get(key string) (value string, found bool, err error) {
+	err = l.look(func(m *Map) error {
+		value, found, err = m.Get(key)
+		return err
+	})
+	return value, found, err
+}
+
+// Find is Get for a login name as somebody typed it, whose key it returns, too.
+func (l *Live) Find(login string) (key, value string, found bool, err error) {
+	err = l.look(func(m *Map) error {
+		key = m.Story().Key(login)
+		value, found, err = m.Get(key)
+		return err
+	})
+	return key, value, found, err
+}
+
+// look shows the map as it is now.
+func (l *Live) look(at func(*Map) error) error {
 	l.Refresh()
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if l.m == nil {
-		return "", false, l.err
+		return l.err
 	}
-	return l.m.Get(key)
+	return at(l.m)
 }
 
 // Story returns the story of the map in use.

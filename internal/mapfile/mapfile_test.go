@@ -555,6 +555,30 @@ func TestLiveMapWrittenInPlace(t *testing.T) {
 	}
 }
 
+// A map says how its login names were made keys, also when it changes under the
+// eyes of a reader; one that an older reader would misunderstand is refused by it.
+func TestLoginNamesAsTheMapHasThem(t *testing.T) {
+	dir := t.TempDir()
+	live := Follow(filepath.Join(dir, Login), false)
+	defer live.Close()
+	for _, test := range []struct {
+		story   Story
+		version int
+		key     string
+	}{{Story{}, 1, "strasse"}, {Story{PRECIS: true}, 2, "straße"}} {
+		if err := publish(t, dir, 0, Draft{Login, test.story, listing("strasse", "imap1", "straße", "imap2")}); err != nil {
+			t.Fatal(err)
+		}
+		key, value, found, err := live.Find("STRAßE")
+		if want := get(t, live, test.key); key != test.key || value != want || !found || err != nil {
+			t.Errorf("found %s: %s, %v, %v; want %s: %s", key, value, found, err, test.key, want)
+		}
+		if got := live.Story().Version; got != test.version {
+			t.Errorf("version %d, want %d", got, test.version)
+		}
+	}
+}
+
 func TestLiveMapUnderManyReaders(t *testing.T) {
 	dir := t.TempDir()
 	draft := func(value string) Draft { return Draft{Login, Story{}, listing("a", value, "b", value)} }

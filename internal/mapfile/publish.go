@@ -87,7 +87,7 @@ func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err er
 			return true
 		}
 		defer old.Close()
-		return old.Story().Digest != digest || old.Verify() != nil
+		return old.Story().Digest != digest || old.Story().PRECIS != draft.Story.PRECIS || old.Verify() != nil
 	}, drafts)
 }
 
@@ -187,8 +187,11 @@ func (d Draft) write(f *os.File) (string, error) {
 		return "", err
 	}
 	story := d.Story
-	story.Version, story.Map = formatVersion, strings.TrimSuffix(d.Name, ".cdb")
+	story.Version, story.Map = 1, strings.TrimSuffix(d.Name, ".cdb")
 	story.Records, story.Digest = digest.records, digest.sum()
+	if story.PRECIS {
+		story.Version = formatVersion
+	}
 	text, err := story.value()
 	if err != nil {
 		return "", err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"postern/internal/account"
 	"postern/internal/sysexits"
 )
 
@@ -12,8 +13,9 @@ import (
 // no user and no address can ever have it, and Postfix never asks for it.
 const storyKey = "POSTERN"
 
-// formatVersion counts changes that an older reader could misunderstand.
-const formatVersion = 1
+// formatVersion counts changes that an older reader could misunderstand: 2 is a
+// map whose login names are PRECIS'.
+const formatVersion = 2
 
 // A Story is what a map tells of itself, one line of JSON in postern-maps(5).
 // Publish fills in Version, Map, Records and Digest.
@@ -28,6 +30,7 @@ type Story struct {
 	Records   int       `json:"records"` // without the story itself
 	Accounts  int       `json:"accounts,omitempty"`
 	Conflicts int       `json:"conflicts,omitempty"`
+	PRECIS    bool      `json:"precis,omitempty"` // how login names were made keys
 	// Digest is the SHA-256 of all records in file order, each as a line
 	// "key value": what `cdb -d -m` prints of them.
 	Digest string `json:"sha256"`
@@ -42,6 +45,15 @@ func parseStory(value string) (Story, error) {
 		return Story{}, sysexits.DataErr.Errorf("format %d, this program reads up to %d: upgrade postern on this host", s.Version, formatVersion)
 	}
 	return s, nil
+}
+
+// Key returns the key that a login name has in the map: the map says how its keys
+// were made, so that who reads it can never disagree with who built it.
+func (s Story) Key(login string) string {
+	if s.PRECIS {
+		return account.CaseMapped(login)
+	}
+	return account.Fold(login)
 }
 
 func (s Story) value() (string, error) {
