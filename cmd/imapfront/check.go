@@ -10,6 +10,7 @@ import (
 
 	"postern/internal/command"
 	"postern/internal/config"
+	"postern/internal/frontend"
 	"postern/internal/listener"
 	"postern/internal/mapfile"
 	"postern/internal/sysexits"
@@ -37,6 +38,7 @@ func check(conf *config.Config) error {
 		note(errors.New("neither a certificate nor allow-plaintext: nobody can log in"))
 	}
 	note(readable(newStores(conf)))
+	note(byTicket(new(frontend.Frontend), f, true))
 	if f.User != "" {
 		_, err := user.Lookup(f.User)
 		note(err)

@@ -213,6 +213,9 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 
 		Log: log,
 	}
+	if err := byTicket(front, f, one); err != nil {
+		return nil, err
+	}
 	front.TLS, err = serverTLS(f, one)
 	if f.ClientCAFile != "" {
 		front.ClientName = clientName(f)

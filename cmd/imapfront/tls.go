@@ -124,7 +124,7 @@ func clientName(f config.Frontend) func(*x509.Certificate) string {
 // keyFiles are the files that somebody else replaces in his own time.
 func keyFiles(conf *config.Config) []string {
 	f := conf.Frontend
-	files := []string{f.Cert, f.Key, f.Tickets, f.ClientCAFile}
+	files := []string{f.Cert, f.Key, f.Tickets, f.ClientCAFile, f.Keytab}
 	for _, pair := range f.Certificates {
 		files = append(files, pair.Cert, pair.Key)
 	}

@@ -110,6 +110,9 @@ type Frontend struct {
 	Sieve          []string      // Sieve extensions that all stores have
 	Strict         bool          // end a login at a store that lacks what its client was told
 
+	Keytab string            // keys of imap/host, pop/host and sieve/host, for clients with Kerberos tickets
+	Realms map[string]string // whose users may come so, and the domain that each has behind his name
+
 	ProxyNetworks   []netip.Prefix `toml:"proxy-networks"`   // who has to send a PROXY header
 	TrustedNetworks []netip.Prefix `toml:"trusted-networks"` // whose ID may name the client
 	ExemptNetworks  []netip.Prefix `toml:"exempt-networks"`  // whom the next three do not limit
@@ -404,6 +407,13 @@ func (c *Config) Check() error {
 	if name := c.Frontend.ClientName; name != "email" && name != "common-name" {
 		return fmt.Errorf("frontend.client-name = %q: must be email or common-name", name)
 	}
+	if f := c.Frontend; f.Keytab == "" && len(f.Realms) > 0 {
+		return errors.New("frontend.realms: of no use without a keytab")
+	} else if f.Keytab != "" {
+		if err := c.everyStoreHasAdmin(); err != nil {
+			return fmt.Errorf("frontend.keytab: %w", err)
+		}
+	}
 	for _, pattern := range c.Allow {
 		if _, err := path.Match(pattern, ""); err != nil {
 			return fmt.Errorf("store.allow: pattern %q: %w", pattern, err)
@@ -416,6 +426,20 @@ func (c *Config) Check() error {
 		if err := store.check(); err != nil {
 			return fmt.Errorf("store.%q: %w", name, err)
 		}
+	}
+	return nil
+}
+
+// everyStoreHasAdmin is what a login by ticket needs, which is offered before
+// anybody knows whose it is, and at which store.
+func (c *Config) everyStoreHasAdmin() error {
+	for name, store := range c.Stores {
+		if store.Admin == "" {
+			return fmt.Errorf("store.%q has no admin to log in with for users who have shown a ticket", name)
+		}
+	}
+	if c.Store.Admin == "" && (len(c.Stores) == 0 || len(c.Allow) > 0) {
+		return errors.New("[store] has no admin to log in with for users who have shown a ticket")
 	}
 	return nil
 }

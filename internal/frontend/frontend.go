@@ -23,6 +23,7 @@ import (
 
 	"postern/internal/account"
 	"postern/internal/imap"
+	"postern/internal/kerberos"
 	"postern/internal/listener"
 	"postern/internal/store"
 )
@@ -47,6 +48,11 @@ type Frontend struct {
 	// ClientName tells whose certificate a client has shown, or "" if nobody's.
 	// Nil: certificates do not count.
 	ClientName func(*x509.Certificate) string
+
+	// Kerberos takes clients' tickets, and PrincipalName tells whose they are,
+	// or "" if nobody's. Nil: tickets do not count.
+	Kerberos      *kerberos.Acceptor
+	PrincipalName func(kerberos.Principal) string
 
 	// Capabilities returns what all stores have, or a list that the
 	// administrator has fixed.

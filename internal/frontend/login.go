@@ -166,6 +166,9 @@ var (
 
 // open looks the user up and logs him in at his store.
 func (s *session) open(ctx context.Context, c credentials) (*store.Session, *failure, error) {
+	if c.refused != nil {
+		return nil, denied, c.refused
+	}
 	owner := c.user
 	if c.behalf != "" {
 		owner = c.behalf
@@ -198,11 +201,11 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 	}
 	login := store.Login{User: where.Mailbox, Password: c.password, Mechanism: c.token, Message: c.message}
 	switch {
-	case c.certified && c.behalf != "":
-		return nil, unauthorized, errors.New("the certificate is another's")
-	case c.certified && target.Admin == "":
-		return nil, unavailable, errors.New("no admin in postern.conf to log in with for a certificate")
-	case c.certified:
+	case c.proven && c.behalf != "":
+		return nil, unauthorized, errors.New("the mailbox is another's")
+	case c.proven && target.Admin == "":
+		return nil, unavailable, errors.New("no admin in postern.conf to log in with for a user without a password")
+	case c.proven:
 		login = store.Login{User: target.Admin, Behalf: where.Mailbox, Password: target.AdminPassword}
 	case c.behalf != "":
 		login.User, login.Behalf = c.user, where.Mailbox

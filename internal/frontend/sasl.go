@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+
+	"postern/internal/kerberos"
 )
 
 // credentials are what a client has to show.
@@ -16,7 +18,8 @@ type credentials struct {
 	token   string // the mechanism of a message that only the store can judge
 	message []byte
 
-	certified bool // by TLS: there is no password
+	proven  bool  // by a certificate or a ticket: there is no password
+	refused error // why what was shown proves nothing
 }
 
 func (c credentials) wipe() {
@@ -25,11 +28,13 @@ func (c credentials) wipe() {
 }
 
 // A mechanism of SASL reads a client's credentials. None is here whose messages
-// are bound to the server that they are made for (CRAM-MD5, SCRAM): they could
-// not be said again to a store.
+// are bound to the server that they are made for, and can only be judged by who
+// has the user's password (CRAM-MD5, SCRAM): they could not be said again to a
+// store. Who proves by other means who he is (EXTERNAL, GSSAPI) is logged in
+// there by the store's administrator.
 type mechanism struct {
 	name   string
-	secret bool                // needs a connection that nobody reads along
+	secret bool                // needs a connection that nobody reads along, or takes over
 	works  func(*session) bool // for every user, whatever his store
 	read   func(s *session, initial []byte, ask asker) (credentials, error)
 }
@@ -43,6 +48,7 @@ var mechanisms = []mechanism{
 	{"XOAUTH2", true, judgedByStores("XOAUTH2"), readXOAUTH2},
 	{"OAUTHBEARER", true, judgedByStores("OAUTHBEARER"), readOAUTHBEARER},
 	{"EXTERNAL", false, func(s *session) bool { return s.certified() != "" }, readExternal},
+	{"GSSAPI", true, servedByKerberos, readGSSAPI},
 }
 
 func always(*session) bool { return true }
@@ -168,5 +174,70 @@ func readExternal(s *session, initial []byte, ask asker) (credentials, error) {
 	if bytes.IndexByte(behalf, 0) >= 0 {
 		return credentials{}, errMessage
 	}
-	return credentials{user: s.certified(), behalf: string(behalf), certified: true}, nil
+	return credentials{user: s.certified(), behalf: string(behalf), proven: true}, nil
+}
+
+// services are the protocols' names in Kerberos, as IANA has them for GSS-API.
+var services = map[string]string{"imap": "imap", "pop3": "pop", "sieve": "sieve"}
+
+// servedByKerberos is what RFC 4752 3.2 asks for: who has no key for the service
+// must not offer it.
+func servedByKerberos(s *session) bool {
+	return s.Kerberos != nil && s.Kerberos.Serves(services[s.name])
+}
+
+// noLayer is the offer, and the choice, of no security layer: TLS protects the
+// connection, RFC 4752 3.3.
+var noLayer = []byte{1, 0, 0, 0}
+
+// readGSSAPI is RFC 4752 3.2: a ticket says who the client is.
+func readGSSAPI(s *session, initial []byte, ask asker) (credentials, error) {
+	token, err := message(initial, ask)
+	if err != nil {
+		return credentials{}, err
+	}
+	context, reply, err := s.Kerberos.Accept(services[s.name], token)
+	if err != nil {
+		return unproven(context, err), nil
+	}
+	if reply != nil {
+		if rest, err := ask(string(reply)); err != nil {
+			return credentials{}, err
+		} else if len(rest) > 0 {
+			return credentials{}, errMessage
+		}
+	}
+	offer, err := context.Wrap(noLayer)
+	if err != nil {
+		return unproven(context, err), nil
+	}
+	answer, err := ask(string(offer))
+	if err != nil {
+		return credentials{}, err
+	}
+	choice, err := context.Unwrap(answer)
+	if err != nil {
+		return unproven(context, err), nil
+	}
+	behalf, ok := bytes.CutPrefix(choice, noLayer)
+	if !ok {
+		return unproven(context, errors.New("the client wants a security layer that was not offered")), nil
+	}
+	if bytes.IndexByte(behalf, 0) >= 0 {
+		return credentials{}, errMessage
+	}
+	user := s.PrincipalName(context.Client)
+	if user == "" {
+		return unproven(context, errors.New("no login name belongs to this principal")), nil
+	}
+	return credentials{user: user, behalf: string(behalf), proven: true}, nil
+}
+
+// unproven is a ticket that proves nothing: a failed login, and no fault of the
+// client's grammar.
+func unproven(c *kerberos.Context, why error) credentials {
+	if c == nil {
+		return credentials{refused: why}
+	}
+	return credentials{user: c.Client.String(), refused: why}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/internal/account"
+	"postern/internal/kerberos"
 	"postern/internal/penalty"
 )
 
@@ -20,6 +21,7 @@ import (
 // was started with.
 type Shared struct {
 	Failures *penalty.Table
+	Replays  *kerberos.Replays
 	Metrics  *Metrics
 
 	challenge atomic.Value // []byte, the last that a store answered a token with
@@ -36,6 +38,7 @@ type Shared struct {
 func NewShared() *Shared {
 	return &Shared{
 		Failures:   penalty.New(),
+		Replays:    kerberos.NewReplays(),
 		Metrics:    newMetrics(),
 		sessions:   map[*session]struct{}{},
 		perAddress: map[netip.Prefix]int{},

@@ -77,6 +77,16 @@ func (a *Acceptor) Serves(service string) bool {
 	return false
 }
 
+// Realms lists those that the keys are of.
+func (a *Acceptor) Realms() []string {
+	var realms []string
+	for _, entry := range a.keys.Entries {
+		realms = append(realms, entry.Principal.Realm)
+	}
+	slices.Sort(realms)
+	return slices.Compact(realms)
+}
+
 // skew is how far a client's clock may be from ours, as everywhere with
 // Kerberos.
 const skew = 5 * time.Minute
