@@ -17,30 +17,15 @@ import (
 	"postern/internal/account"
 	"postern/internal/config"
 	"postern/internal/frontend"
+	"postern/internal/listener"
 	"postern/internal/sysexits"
 )
 
-// open opens the socket of `imapfront sessions`, and the port of metrics and
-// health.
-func (s *service) open(conf *config.Config) error {
-	if path := conf.Frontend.Control; path != "" {
-		if err := removeSocket(path); err != nil {
-			return err
-		}
-		l, err := net.Listen("unix", path)
-		if err != nil {
-			return sysexits.CantCreate.Errorf("control: %w", err)
-		}
-		if err := os.Chmod(path, 0o600); err != nil {
-			return sysexits.CantCreate.Errorf("control: %w", err)
-		}
-		mux := http.NewServeMux()
-		mux.HandleFunc("GET /sessions", s.list)
-		mux.HandleFunc("DELETE /sessions", s.endSessions)
-		s.serveHTTP(l, mux)
-	}
+// open opens the port of metrics and health, and the socket of `imapfront
+// sessions`.
+func (s *service) open(conf *config.Config, handed *listener.Handed) error {
 	if addr := conf.Frontend.Metrics; addr != "" {
-		l, err := net.Listen("tcp", addr)
+		l, err := handed.Listen("tcp", addr)
 		if err != nil {
 			return sysexits.Unavailable.Errorf("metrics: %w", err)
 		}
@@ -57,7 +42,39 @@ func (s *service) open(conf *config.Config) error {
 		mux.HandleFunc("GET /health", s.health)
 		s.serveHTTP(l, mux)
 	}
+	if path := conf.Frontend.Control; path != "" {
+		l := handed.Take("unix", path)
+		if l == nil {
+			var err error
+			if l, err = openSocket(path); err != nil {
+				return err
+			}
+		}
+		s.control = l.(*net.UnixListener)
+		s.control.SetUnlinkOnClose(true)
+		mux := http.NewServeMux()
+		mux.HandleFunc("GET /sessions", s.list)
+		mux.HandleFunc("DELETE /sessions", s.endSessions)
+		mux.HandleFunc("POST /replace", s.replace)
+		s.serveHTTP(l, mux)
+	}
 	return nil
+}
+
+// openSocket listens at path, for our own user.
+func openSocket(path string) (net.Listener, error) {
+	if err := removeSocket(path); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, sysexits.CantCreate.Errorf("control: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, sysexits.CantCreate.Errorf("control: %w", err)
+	}
+	return l, nil
 }
 
 // removeSocket removes what a front end that was killed has left, and nothing
@@ -81,7 +98,7 @@ func removeSocket(path string) error {
 
 func (s *service) serveHTTP(l net.Listener, handler http.Handler) {
 	server := &http.Server{Handler: handler, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
-	s.closers = append(s.closers, server.Close)
+	s.sockets, s.servers = append(s.sockets, l), append(s.servers, server)
 	go server.Serve(l)
 }
 

@@ -40,6 +40,7 @@ connection that it is given; with --listen it serves by itself:
 	app.Flags = append(app.Flags, stores...)
 	app.Flags = append(app.Flags,
 		&cli.StringSliceFlag{Name: "listen", Usage: "serve by itself on `URL`: imap://host:port, also imaps, pop3, pop3s, sieve; may be repeated"},
+		&cli.BoolFlag{Name: "replace", Usage: "take the place of a running imapfront, so that no client notices"},
 		&cli.StringFlag{Name: "inetd", Usage: "serve standard input, speaking `PROTOCOL`: imap, imaps, pop3, pop3s or sieve"},
 		&cli.StringFlag{Name: "cert", Usage: "certificate chain, PEM `FILE`"},
 		&cli.StringFlag{Name: "key", Usage: "its key, PEM `FILE`"},

@@ -421,17 +421,20 @@ func TestFailuresAreCountedAcrossProcesses(t *testing.T) {
 	}
 }
 
+// activated is the tool with descriptors for systemd, which sets LISTEN_PID
+// between fork and exec; so does this shell.
+func activated(args, conf string, env ...string) *exec.Cmd {
+	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0" --config "$1" `+args, os.Args[0], conf)
+	cmd.Env = append(append(os.Environ(), "BE_IMAPFRONT=1"), env...)
+	return cmd
+}
+
 func TestRule12_Systemd(t *testing.T) {
 	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
 	cert := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
-	// systemd sets LISTEN_PID between fork and exec; so does this shell.
-	shell := func(args string, env ...string) *exec.Cmd {
-		cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0" --config "$1" `+args, os.Args[0], filepath.Join(dir, "postern.conf"))
-		cmd.Env = append(append(os.Environ(), "BE_IMAPFRONT=1"), env...)
-		return cmd
-	}
+	file := filepath.Join(dir, "postern.conf")
 	child, c := socket(t)
-	cmd := shell("", "LISTEN_FDS=1", "LISTEN_FDNAMES=connection", "REMOTE_ADDR=127.0.0.1")
+	cmd := activated("", file, "LISTEN_FDS=1", "LISTEN_FDNAMES=connection", "REMOTE_ADDR=127.0.0.1")
 	cmd.ExtraFiles = []*os.File{child}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -460,7 +463,7 @@ func TestRule12_Systemd(t *testing.T) {
 		files = append(files, file)
 		l.Close()
 	}
-	cmd = shell("--cert "+filepath.Join(dir, "one.pem"), "LISTEN_FDS=2", "LISTEN_FDNAMES=imap:imaps")
+	cmd = activated("--cert "+filepath.Join(dir, "one.pem"), file, "LISTEN_FDS=2", "LISTEN_FDNAMES=imap:imaps")
 	cmd.ExtraFiles = files
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

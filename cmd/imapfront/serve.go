@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"strings"
@@ -37,11 +39,22 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) error {
 		}
 		shared.Failures = table
 	}
-	listeners, err := connections(c, conf)
+	var old predecessor
+	if c.Bool("replace") {
+		var err error
+		if old, err = findPredecessor(conf); err != nil {
+			return err
+		}
+		defer old.release()
+	}
+	listeners, err := connections(c, conf, old.handed)
 	if err != nil {
 		return err
 	}
 	one := listeners[0].Single()
+	if one && c.Bool("replace") {
+		return sysexits.Usage.Errorf("--replace: serves one connection, and has nothing to replace")
+	}
 	first, err := newFrontend(conf, shared, one)
 	if err != nil {
 		return err
@@ -52,10 +65,15 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) error {
 		}
 		l.Proxied = conf.Frontend.ProxyNetworks
 	}
-	service := &service{shared: shared, files: keyFiles(conf)}
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	service := &service{shared: shared, files: keyFiles(conf), end: end}
 	service.current.Store(first)
 	if !one {
-		if err := service.open(conf); err != nil {
+		for _, l := range listeners {
+			service.sockets = append(service.sockets, l.Listener)
+		}
+		if err := service.open(conf, old.handed); err != nil {
 			return err
 		}
 		defer service.close()
@@ -64,24 +82,27 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) error {
 		return err
 	}
 
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	// Sessions are looked after until the last has ended, also while the
+	// service is coming to its end.
+	life, over := context.WithCancel(context.Background())
+	defer over()
 	var background, sessions sync.WaitGroup
-	background.Go(func() { shared.Recheck(ctx, first.Users) })
+	background.Go(func() { shared.Recheck(life, first.Users) })
 	if !one {
 		for _, l := range listeners {
 			first.Log.Info("listening", "protocol", l.Scheme, "address", l.Addr().String())
 		}
-		background.Go(func() { tidy(ctx, time.Tick(tidyTime)) })
-		background.Go(func() { service.reload(ctx, hangUp, func() (*frontend.Frontend, error) { return reread(c, shared) }) })
+		background.Go(func() { tidy(life, time.Tick(tidyTime)) })
+		background.Go(func() { service.reload(life, hangUp, func() (*frontend.Frontend, error) { return reread(c, shared) }) })
 		daemon.SdNotify(false, daemon.SdNotifyReady)
 		context.AfterFunc(ctx, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
 	}
 	for _, l := range listeners {
 		sessions.Go(func() { frontend.Serve(ctx, l, service.current.Load) })
 	}
+	old.retire(first.Log)
 	sessions.Wait()
-	cancel()
+	over()
 	background.Wait()
 	return nil
 }
@@ -91,12 +112,22 @@ type service struct {
 	shared  *frontend.Shared
 	current atomic.Pointer[frontend.Frontend] // settings of the next session
 	files   []string                          // of keys, as they were named at the start
-	closers []func() error
+	end     context.CancelFunc                // as SIGTERM
+
+	sockets  []net.Listener // all that listen, for a successor
+	control  *net.UnixListener
+	servers  []*http.Server
+	replaced sync.Mutex // locked while there is a successor, or somebody who wants to be one
 }
 
+// closeTime is for what somebody asks just now by HTTP.
+const closeTime = time.Second
+
 func (s *service) close() {
-	for _, closer := range s.closers {
-		closer()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	for _, server := range s.servers {
+		server.Shutdown(ctx)
 	}
 }
 
@@ -142,7 +173,7 @@ func (s *service) reload(ctx context.Context, hangUp <-chan os.Signal, read func
 
 // connections finds out where clients come from: a flag says so, or whoever
 // started the program handed a socket over, or postern.conf tells.
-func connections(c *cli.Context, conf *config.Config) ([]*listener.Listener, error) {
+func connections(c *cli.Context, conf *config.Config, handed *listener.Handed) ([]*listener.Listener, error) {
 	scheme := c.String("inetd")
 	if _, known := listener.Ports[scheme]; !known && scheme != "" {
 		return nil, sysexits.Usage.Errorf("--inetd %q: no such protocol", scheme)
@@ -162,7 +193,7 @@ func connections(c *cli.Context, conf *config.Config) ([]*listener.Listener, err
 	}
 	var all []*listener.Listener
 	for _, url := range conf.Frontend.Listen {
-		l, err := listener.Open(url)
+		l, err := listener.Open(url, handed)
 		if err != nil {
 			return nil, err
 		}

@@ -128,6 +128,7 @@ type Frontend struct {
 	ConnectTimeout Duration `toml:"connect-timeout"` // to reach a store
 	FailureDelay   Duration `toml:"failure-delay"`   // before a login is refused
 	DrainTime      Duration `toml:"drain-time"`      // for sessions, after SIGTERM
+	RetireTime     Duration `toml:"retire-time"`     // for sessions, once another imapfront has taken over
 	LogFormat      string   `toml:"log-format"`      // logfmt, json
 	Syslog         bool     // instead of standard error
 }
@@ -204,6 +205,7 @@ func Default() *Config {
 			ConnectTimeout: Duration(5 * time.Second),
 			FailureDelay:   Duration(500 * time.Millisecond),
 			DrainTime:      Duration(5 * time.Second),
+			RetireTime:     Duration(time.Hour),
 			LogFormat:      "logfmt",
 			MinTLS:         "1.2",
 			ClientName:     "email",

@@ -91,19 +91,20 @@ const (
 )
 
 // Serve runs sessions as connections come, until there are no more: a
-// listener of inetd's kind has one. Each is started with the settings that are
-// current then. When ctx ends, sessions before their login are sent home, and
-// the others have DrainTime to come to their end.
+// listener of inetd's kind has one, and one that is closed has no more. Each is
+// started with the settings that are current then. When ctx ends, sessions
+// before their login are sent home, and the others have DrainTime to come to
+// their end.
 func Serve(ctx context.Context, l *listener.Listener, current func() *Frontend) {
 	relays, endRelays := context.WithCancelCause(context.Background())
 	defer endRelays(nil)
-	var sessions sync.WaitGroup
-	defer sessions.Wait()
 	stop := context.AfterFunc(ctx, func() {
 		l.Close()
 		time.AfterFunc(current().DrainTime, func() { endRelays(errShutdown) })
 	})
 	defer stop()
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
 	for {
 		conn, err := l.Accept()
 		f := current()

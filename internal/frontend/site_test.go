@@ -100,7 +100,7 @@ func newSite(t testing.TB, change func(*site)) *site {
 			scheme = s.addr
 		}
 	}
-	l, err := listener.Open(scheme + "://127.0.0.1:0")
+	l, err := listener.Open(scheme+"://127.0.0.1:0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,7 +94,7 @@ func fromSocket(scheme string, fd int) (*Listener, error) {
 		return nil, err
 	}
 	defer file.Close() // net has its own copy
-	if listening, err := unix.GetsockoptInt(int(file.Fd()), unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && listening != 0 {
+	if listens(int(file.Fd())) {
 		l, err := net.FileListener(file)
 		if err != nil {
 			return nil, sysexits.Software.Errorf("socket %d: %w", fd, err)
@@ -205,6 +205,11 @@ func takeOver(fd int) (*os.File, error) {
 func isSocket(fd int) bool {
 	var stat unix.Stat_t
 	return unix.Fstat(fd, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFSOCK
+}
+
+func listens(fd int) bool {
+	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	return err == nil && listening != 0
 }
 
 func same(a, b int) bool {

@@ -80,13 +80,14 @@ func Check(text string) (implicit bool, err error) {
 	return strings.HasSuffix(scheme, "s"), err
 }
 
-// Open listens as a URL says: imap://host:port, imaps://host.
-func Open(text string) (*Listener, error) {
+// Open listens as a URL says: imap://host:port, imaps://host. What was handed
+// over need not be opened.
+func Open(text string, handed *Handed) (*Listener, error) {
 	scheme, addr, err := parse(text)
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", addr)
+	l, err := handed.Listen("tcp", addr)
 	if err != nil {
 		return nil, sysexits.Unavailable.Errorf("listen %s: %w", text, err)
 	}

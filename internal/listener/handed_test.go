@@ -1,0 +1,143 @@
+package listener
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// channel is a unix socket's two ends.
+func channel(t *testing.T) (a, b *net.UnixConn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends []*net.UnixConn
+	for _, fd := range fds {
+		file := os.NewFile(uintptr(fd), "end")
+		conn, err := net.FileConn(file)
+		file.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		ends = append(ends, conn.(*net.UnixConn))
+	}
+	return ends[0], ends[1]
+}
+
+func listen(t *testing.T, network, address string) net.Listener {
+	t.Helper()
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// Who is in the queue is there for whoever has the socket.
+func TestSocketsAreHandedOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	four, six, local := listen(t, "tcp", "127.0.0.1:0"), listen(t, "tcp", "[::1]:0"), listen(t, "unix", path)
+	for _, l := range []net.Listener{four, six, local} {
+		c, err := net.Dial(l.Addr().Network(), l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	from, to := channel(t)
+	go Hand(from, []net.Listener{four, six, local})
+	handed, err := Receive(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer handed.Close()
+	local.(*net.UnixListener).SetUnlinkOnClose(false)
+	for _, l := range []net.Listener{six, four, local} {
+		l.Close()
+		again, err := handed.Listen(l.Addr().Network(), l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.Close()
+		c, err := again.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if handed.Take(l.Addr().Network(), l.Addr().String()) != nil {
+			t.Errorf("%v was there twice", l.Addr())
+		}
+	}
+	if _, err := handed.Listen("tcp", four.Addr().String()); err == nil {
+		t.Error("listens at an address in use")
+	}
+}
+
+func TestOnlySocketsThatListenAreTaken(t *testing.T) {
+	tcp := listen(t, "tcp", "127.0.0.1:0").(*net.TCPListener)
+	file, err := tcp.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	good, pipe := int(file.Fd()), [2]int{}
+	if err := unix.Pipe(pipe[:]); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	defer unix.Close(pipe[1])
+	for name, fds := range map[string][]int{"a pipe": {pipe[0]}, "two at once": {good, good}, "nothing": nil} {
+		from, to := channel(t)
+		from.WriteMsgUnix([]byte{0}, unix.UnixRights(good), nil)
+		if fds != nil {
+			from.WriteMsgUnix([]byte{0}, unix.UnixRights(fds...), nil)
+		}
+		from.Close()
+		if handed, err := Receive(to); err == nil || handed != nil {
+			t.Errorf("%s: got %v", name, handed)
+		}
+	}
+}
+
+func TestListensAt(t *testing.T) {
+	tcp := func(text string) net.Addr {
+		addr, err := net.ResolveTCPAddr("tcp", text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return addr
+	}
+	for _, test := range []struct {
+		have             net.Addr
+		network, address string
+		want             bool
+	}{
+		{tcp("127.0.0.1:143"), "tcp", "127.0.0.1:143", true},
+		{tcp("127.0.0.1:143"), "tcp", "localhost:143", true},
+		{tcp("127.0.0.1:143"), "tcp", "127.0.0.1:993", false},
+		{tcp("127.0.0.1:143"), "tcp", "127.0.0.2:143", false},
+		{tcp("127.0.0.1:143"), "tcp", ":143", false},
+		{tcp("127.0.0.1:143"), "tcp", "127.0.0.1:0", false},
+		{tcp("[::]:143"), "tcp", ":143", true},
+		{tcp("[::]:143"), "tcp", "0.0.0.0:143", true}, // as net.Listen takes it
+		{tcp("[::]:143"), "tcp", "[::]:143", true},
+		{tcp("[::]:143"), "tcp", "127.0.0.1:143", false},
+		{tcp("[::]:143"), "unix", ":143", false},
+		{&net.UnixAddr{Name: "/run/a", Net: "unix"}, "unix", "/run/a", true},
+		{&net.UnixAddr{Name: "/run/a", Net: "unix"}, "unix", "/run/b", false},
+		{&net.UnixAddr{Name: "127.0.0.1:143", Net: "unix"}, "tcp", "127.0.0.1:143", false},
+	} {
+		if got := listensAt(test.have, test.network, test.address); got != test.want {
+			t.Errorf("%v for %s %s: %v", test.have, test.network, test.address, got)
+		}
+	}
+}
