@@ -63,7 +63,7 @@ func BenchmarkLDAP(b *testing.B) {
 	dir := b.TempDir()
 	search := func(b *testing.B, options ...string) {
 		args := append([]string{"-x", "-LLL", "-H", server.URL(), "-b", slapd.Base}, options...)
-		args = append(args, config.Default().Directory.Filter, "uid", "mailHost", "mailLocalAddress", "mail", "mailRoutingAddress")
+		args = append(args, config.Default().Directories[0].Filter, "uid", "mailHost", "mailLocalAddress", "mail", "mailRoutingAddress")
 		if out, err := exec.Command("ldapsearch", args...).Output(); err != nil || len(out) < *size {
 			b.Fatal(err)
 		}

@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -31,7 +33,7 @@ type source interface {
 // A build is one run from the directory to the maps.
 type build struct {
 	conf       *config.Config
-	rules      *directory.Rules
+	origins    []*origin // the earlier goes before the later
 	dryRun     bool
 	force      bool
 	reportFile string
@@ -39,14 +41,27 @@ type build struct {
 }
 
 func newBuild(conf *config.Config) (*build, error) {
-	rules, err := directory.NewRules(conf.Attributes, conf.Directory.StandardAddress, func(store string) bool {
-		_, allowed := conf.StoreNamed(store)
-		return allowed
-	})
-	if err != nil {
-		return nil, sysexits.Config.Wrap(err)
+	b := &build{conf: conf, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
+	if most := roster.MaxRank + 1; len(conf.Directories) > most {
+		return nil, sysexits.Config.Errorf("%d directories, and %d can be read", len(conf.Directories), most)
 	}
-	return &build{conf: conf, rules: rules, terminal: term.IsTerminal(int(os.Stderr.Fd()))}, nil
+	for rank := range conf.Directories {
+		o, err := newOrigin(conf, rank)
+		if err != nil {
+			return nil, err
+		}
+		b.origins = append(b.origins, o)
+	}
+	return b, nil
+}
+
+// name is what is read.
+func (b *build) name() string {
+	labels := make([]string, len(b.origins))
+	for i, o := range b.origins {
+		labels[i] = o.label()
+	}
+	return strings.Join(labels, "; ")
 }
 
 // run makes the maps once.
@@ -81,25 +96,30 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 	defer all.Close()
 
 	started := time.Now()
-	name, from, err := b.source()
+	read, err := b.gather(ctx, all, last)
 	if err != nil {
-		return nil, err
-	}
-	if err := b.gather(ctx, from, all, last); err != nil {
 		return nil, fmt.Errorf("%w; maps not changed", err)
 	}
 	report, err := b.settle(all)
 	if err != nil {
 		return nil, err
 	}
-	report.Source, report.Started, report.Seconds = name, started, time.Since(started).Seconds()
-	if server, is := from.(*directory.LDAP); is {
-		report.Position = string(server.At())
-		if last.login != nil && server.At().Before(directory.Position(last.login.Story().Position)) {
-			report.Doubt("the directory is older than the last maps: it is at %s, they were made at %s",
-				report.Position, last.login.Story().Position)
-		}
+	report.Source, report.Started, report.Seconds = b.name(), started, time.Since(started).Seconds()
+	if len(b.origins) > 1 {
+		report.Directories = read
 	}
+	report.Position = b.positions(func(o *origin) directory.Position {
+		if o.ldap == nil {
+			return ""
+		}
+		at := o.ldap.At()
+		if last.login != nil {
+			if err := o.older(at, last.login.Story().Position); err != nil {
+				report.Doubt("%v", err)
+			}
+		}
+		return at
+	})
 	report.Judge(b.conf.Limits.MinAccounts, float64(b.conf.Limits.MaxShrink))
 	err = b.publish(writer, all, report)
 	report.Seconds = time.Since(started).Seconds()
@@ -119,7 +139,9 @@ func (s set) close() {
 }
 
 // sizes tells whether size.cdb is one of the maps.
-func (b *build) sizes() bool { return b.conf.Attributes.Size != "" }
+func (b *build) sizes() bool {
+	return slices.ContainsFunc(b.origins, func(o *origin) bool { return o.conf.Attributes.Size != "" })
+}
 
 // lacks tells whether the set is short of a map that we build.
 func (b *build) lacks(last set) bool {
@@ -146,45 +168,70 @@ func (b *build) lastMaps() (last set, err error) {
 	return last, nil
 }
 
-// source opens what is to be read, and tells what it is called.
-func (b *build) source() (name string, from source, err error) {
-	file := b.conf.Directory.LDIF
-	switch file {
-	case "":
-		from, err = directory.NewLDAP(b.conf.Directory)
-		return strings.Join(b.conf.Directory.URLs, " "), from, err
-	case "-":
-		return "standard input", directory.LDIF{Name: "standard input", From: b.progress(-1).reader(os.Stdin)}, nil
-	}
-	in, err := os.Open(file)
-	if err != nil {
-		return "", nil, sysexits.NoInput.Wrap(err)
-	}
-	info, err := in.Stat()
-	if err != nil {
-		return "", nil, sysexits.NoInput.Wrap(err)
-	}
-	return file, directory.LDIF{Name: file, From: b.progress(info.Size()).reader(in)}, nil
-}
-
-// gather reads the directory into the roster, and the last maps beside it.
-func (b *build) gather(ctx context.Context, from source, all *roster.Roster, last set) error {
-	if _, is := from.(*directory.LDAP); is && b.terminal {
-		from = counted(from, last)
-	}
+// gather reads the directories into the roster, and the last maps beside it.
+func (b *build) gather(ctx context.Context, all *roster.Roster, last set) ([]roster.Directory, error) {
 	remembered := make(chan error, 1)
 	go func() { remembered <- all.Remember(records(last.login), records(last.address), records(last.size)) }()
-	err := from.Entries(ctx, b.rules.Wanted(), func(e *directory.Entry) error {
-		return enter(all, b.rules.Judge(e))
-	})
+	var err error
+	var read []roster.Directory
+	for _, o := range b.origins {
+		var entries, accounts atomic.Int64
+		if err = b.read(ctx, o, last, func(e *directory.Entry) error {
+			outcome := o.judge(e)
+			entries.Add(1)
+			if outcome.Skip == nil && !outcome.Nobody {
+				accounts.Add(1)
+			}
+			return o.enter(all, outcome)
+		}); err != nil {
+			break
+		}
+		read = append(read, roster.Directory{Name: o.conf.Name, Source: o.label(), Entries: int(entries.Load()), Accounts: int(accounts.Load())})
+	}
 	if again := <-remembered; err == nil {
 		err = again
 	}
-	return err
+	return read, err
+}
+
+// read takes every entry of a directory.
+func (b *build) read(ctx context.Context, o *origin, last set, take func(*directory.Entry) error) error {
+	var from source
+	switch o.conf.LDIF {
+	case "":
+		if from = o.ldap; b.terminal {
+			from = counted(from, last)
+		}
+	case "-":
+		from = directory.LDIF{Name: o.label(), From: b.progress(-1).reader(os.Stdin)}
+	default:
+		in, err := os.Open(o.conf.LDIF)
+		if err != nil {
+			return o.named(sysexits.NoInput.Wrap(err))
+		}
+		defer in.Close()
+		info, err := in.Stat()
+		if err != nil {
+			return o.named(sysexits.NoInput.Wrap(err))
+		}
+		from = directory.LDIF{Name: o.label(), From: b.progress(info.Size()).reader(in)}
+	}
+	return o.named(from.Entries(ctx, o.rules.Wanted(), take))
+}
+
+// positions is what the maps tell of how far the directories had got.
+func (b *build) positions(of func(o *origin) directory.Position) string {
+	var all []string
+	for _, o := range b.origins {
+		if at := o.told(of(o)); at != "" {
+			all = append(all, at)
+		}
+	}
+	return strings.Join(all, " ")
 }
 
 // enter puts what an entry came to into the roster.
-func enter(all *roster.Roster, outcome directory.Outcome) error {
+func (o *origin) enter(all *roster.Roster, outcome directory.Outcome) error {
 	name := outcome.Account.Source
 	if outcome.Nobody {
 		all.Pass()
@@ -197,7 +244,7 @@ func enter(all *roster.Roster, outcome directory.Outcome) error {
 	for _, fault := range outcome.Minor {
 		all.LeaveOut(name, fault.Reason, fault.Detail)
 	}
-	return all.Add(outcome.Account)
+	return all.Add(o.ranked(outcome.Account))
 }
 
 func records(m *mapfile.Map) roster.Records {

@@ -79,7 +79,10 @@ func settings(c *cli.Context) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &conf.Directory
+	if c.IsSet("ldif") || c.IsSet("url") {
+		conf.Directories = conf.Directories[:1] // this is what to read, and nothing else
+	}
+	d := &conf.Directories[0]
 	for name, setting := range map[string]*string{
 		"ldif": &d.LDIF, "filter": &d.Filter, "bind-dn": &d.BindDN, "password-file": &d.PasswordFile,
 		"ca-file": &d.CAFile, "standard-address": &d.StandardAddress, "textfile": &conf.Textfile,
@@ -101,11 +104,14 @@ func settings(c *cli.Context) (*config.Config, error) {
 		return nil, sysexits.Usage.Errorf("--ldif and --url: read one or the other")
 	case c.IsSet("url"):
 		d.LDIF = ""
-	case d.LDIF == "" && len(d.URLs) == 0:
-		return nil, sysexits.Usage.Errorf("no directory to read: give --ldif, or --url and --base")
 	}
-	if d.LDIF == "" && len(d.Base) == 0 {
-		return nil, sysexits.Usage.Errorf("nowhere to search: give --base")
+	for _, d := range conf.Directories {
+		switch {
+		case d.LDIF == "" && len(d.URLs) == 0:
+			return nil, sysexits.Usage.Errorf("no directory to read: give --ldif, or --url and --base")
+		case d.LDIF == "" && len(d.Base) == 0:
+			return nil, sysexits.Usage.Errorf("nowhere to search: give --base")
+		}
 	}
 	return conf, nil
 }

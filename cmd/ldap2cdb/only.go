@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"postern/internal/account"
@@ -25,25 +26,19 @@ import (
 // directory is asked who claims each of them. Then they are decided about.
 type only struct {
 	*build
-	server  *directory.LDAP
 	last    set
 	touched map[registry.Key]bool
 	homes   map[account.Destination]bool // the mailboxes, and forwards, whose names are touched
 	found   map[string]account.Account   // by entry
 	faulty  []directory.Outcome          // that make none
-	at      directory.Position
 }
 
 // mostOnly is how many accounts are worth it; beyond, reading all is faster.
 const mostOnly = 1000
 
 func (b *build) only(ctx context.Context, filter string) error {
-	if b.conf.Directory.LDIF != "" {
+	if !slices.ContainsFunc(b.origins, func(o *origin) bool { return o.ldap != nil }) {
 		return sysexits.Usage.Errorf("--only asks an LDAP server")
-	}
-	server, err := directory.NewLDAP(b.conf.Directory)
-	if err != nil {
-		return err
 	}
 	writer, err := mapfile.Lock(b.conf.Maps, "ldap2cdb")
 	if err != nil {
@@ -62,7 +57,7 @@ func (b *build) only(ctx context.Context, filter string) error {
 		return sysexits.Config.Errorf("%s: attributes.precis has changed since the maps were made: run ldap2cdb without --only first", b.conf.Maps)
 	}
 	o := &only{
-		build: b, server: server, last: last, touched: map[registry.Key]bool{},
+		build: b, last: last, touched: map[registry.Key]bool{},
 		homes: map[account.Destination]bool{}, found: map[string]account.Account{},
 	}
 	if err := o.gather(ctx, filter); err != nil {
@@ -74,15 +69,22 @@ func (b *build) only(ctx context.Context, filter string) error {
 // gather finds whose names are to be decided about, all of those names, and
 // whoever else claims one of them.
 func (o *only) gather(ctx context.Context, filter string) error {
-	if err := o.search(ctx, filter, mostOnly); err != nil {
+	for _, from := range o.origins {
+		if from.ldap != nil {
+			if err := o.search(ctx, from, filter, mostOnly); err != nil {
+				return err
+			}
+		}
+		names := from.rules.Named(filter)
+		for _, login := range names.Logins {
+			o.touch(registry.Key{Name: login})
+		}
+		for _, address := range names.Addresses {
+			o.touch(registry.Key{Address: true, Name: address})
+		}
+	}
+	if err := o.scan(ctx); err != nil {
 		return err
-	}
-	names := o.rules.Named(filter)
-	for _, login := range names.Logins {
-		o.touch(registry.Key{Name: login})
-	}
-	for _, address := range names.Addresses {
-		o.touch(registry.Key{Address: true, Name: address})
 	}
 	for _, a := range o.found {
 		for _, key := range registry.Keys(a) {
@@ -98,8 +100,38 @@ func (o *only) gather(ctx context.Context, filter string) error {
 	if err := o.namesOf(); err != nil {
 		return err
 	}
-	for _, filter := range o.rules.Filters(o.names()) {
-		if err := o.search(ctx, filter, math.MaxInt); err != nil {
+	for _, from := range o.origins {
+		if from.ldap == nil {
+			continue
+		}
+		for _, filter := range from.rules.Filters(o.names()) {
+			if err := o.search(ctx, from, filter, math.MaxInt); err != nil {
+				return err
+			}
+		}
+	}
+	return o.scan(ctx)
+}
+
+// scan reads through the directories that are files, for whoever claims one of
+// the names.
+func (o *only) scan(ctx context.Context) error {
+	var mu sync.Mutex
+	for _, from := range o.origins {
+		if from.ldap != nil {
+			continue
+		}
+		err := o.read(ctx, from, o.last, func(e *directory.Entry) error {
+			outcome := from.judge(e)
+			wanted := slices.ContainsFunc(registry.Keys(outcome.Account), func(key registry.Key) bool { return o.touched[key] })
+			mu.Lock()
+			defer mu.Unlock()
+			if outcome.Skip == nil && wanted {
+				o.found[outcome.Account.Source] = from.ranked(outcome.Account)
+			}
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -107,13 +139,13 @@ func (o *only) gather(ctx context.Context, filter string) error {
 }
 
 // search reads the accounts that match.
-func (o *only) search(ctx context.Context, filter string, most int) error {
-	narrowed, err := o.server.Narrowed(filter)
+func (o *only) search(ctx context.Context, from *origin, filter string, most int) error {
+	narrowed, err := from.ldap.Narrowed(filter)
 	if err != nil {
 		return err
 	}
-	err = narrowed.Entries(ctx, o.rules.Wanted(), func(e *directory.Entry) error {
-		outcome := o.rules.Judge(e)
+	err = narrowed.Entries(ctx, from.rules.Wanted(), func(e *directory.Entry) error {
+		outcome := from.judge(e)
 		if most--; most < 0 {
 			return sysexits.Usage.Errorf("--only %s: more than %d entries: run without --only", filter, mostOnly)
 		}
@@ -121,12 +153,17 @@ func (o *only) search(ctx context.Context, filter string, most int) error {
 		case outcome.Skip != nil && most < mostOnly:
 			o.faulty = append(o.faulty, outcome)
 		case outcome.Skip == nil && !outcome.Nobody:
-			o.found[outcome.Account.Source] = outcome.Account
+			o.found[outcome.Account.Source] = from.ranked(outcome.Account)
 		}
 		return nil
 	})
-	o.at = narrowed.At()
-	return err
+	if err != nil {
+		return from.named(err)
+	}
+	if err := from.older(narrowed.At(), o.last.login.Story().Position); err != nil && !o.force {
+		return sysexits.DataErr.Errorf("%w; if it is meant so, use --force", err)
+	}
+	return nil
 }
 
 func (o *only) touch(key registry.Key) { o.touched[key] = true }
@@ -250,9 +287,6 @@ func (o *only) publish(writer *mapfile.Writer) error {
 	doubts := roster.Report{Accounts: o.conf.Limits.MinAccounts, Logins: report.Logins, Addresses: report.Addresses}
 	doubts.Logins.Before, doubts.Addresses.Before = before.Records, o.last.address.Story().Records
 	doubts.Judge(o.conf.Limits.MinAccounts, float64(o.conf.Limits.MaxShrink))
-	if o.at.Before(directory.Position(before.Position)) {
-		doubts.Doubt("the directory is older than the last maps: it is at %s, they were made at %s", o.at, before.Position)
-	}
 	if len(doubts.Doubts) > 0 && !o.force {
 		return sysexits.DataErr.Errorf("%s; maps not changed: if it is meant so, use --force", strings.Join(doubts.Doubts, "; "))
 	}

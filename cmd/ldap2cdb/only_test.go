@@ -102,3 +102,67 @@ func TestOnly(t *testing.T) {
 		t.Error("the maps have changed")
 	}
 }
+
+// A name's holder is looked for in every directory, files too.
+func TestOnlyInSeveral(t *testing.T) {
+	staff := slapd.Start(t, slapd.Settings{LDIF: people(20)})
+	students := slapd.Start(t, slapd.Settings{LDIF: people(2) + slapd.Person("s1", "S", "One", "imap1.example.org", "u7@example.org")})
+	file := filepath.Join(t.TempDir(), "roles.ldif")
+	roles := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	roles(slapd.Person("u8", "R", "Eight", "imap1.example.org", "eight@example.org"))
+	dir := t.TempDir()
+	args := []string{"--maps", dir, "--config", configFile(t, fmt.Sprintf(`
+[[directory]]
+name = "roles"
+ldif = %q
+[[directory]]
+name = "staff"
+urls = [%q]
+base = ["dc=example,dc=org"]
+[[directory]]
+name = "students"
+urls = [%q]
+base = ["dc=example,dc=org"]
+`, file, staff.URL(), students.URL()))}
+	if status, stderr := tool(t, args...); status != 0 {
+		t.Fatal(stderr)
+	}
+	for _, test := range []struct {
+		name, only    string
+		change        func()
+		login, u7, u8 string
+	}{
+		{"overruled as it was", "(uid=u8)", func() {}, "imap1.example.org", "u7@imap2.example.org", "u8@imap1.example.org"},
+		{"the file lets go", "(uid=u8)", func() { roles("") }, "imap1.example.org", "u7@imap2.example.org", "u8@imap1.example.org"},
+		{"the file moves him", "(uid=u8)", func() { roles(slapd.Person("u8", "R", "Eight", "imap2.example.org")) }, "imap2.example.org", "u7@imap2.example.org", "u8@imap1.example.org"},
+		{"an address goes to the next directory", "(uid=u7)", func() { staff.Modify("dn: uid=u7,ou=people,dc=example,dc=org\nchangetype: delete\n") }, "imap2.example.org", "s1@imap1.example.org", "u8@imap1.example.org"},
+	} {
+		test.change()
+		if status, stderr := tool(t, append(args, "--only", test.only)...); status != 0 {
+			t.Fatalf("%s: exit status %d, %s", test.name, status, stderr)
+		}
+		logins, addresses := recordsOf(t, dir, mapfile.Login), recordsOf(t, dir, mapfile.Address)
+		if logins["u8"] != test.login || addresses["u7@example.org"] != test.u7 || addresses["u8@example.org"] != test.u8 {
+			t.Errorf("%s: u8 on %s, u7@ %s, u8@ %s", test.name, logins["u8"], addresses["u7@example.org"], addresses["u8@example.org"])
+		}
+		other := t.TempDir()
+		if status, stderr := tool(t, append(args, "--maps", other)...); status != 0 {
+			t.Fatal(stderr)
+		}
+		if all := recordsOf(t, other, mapfile.Login); !maps.Equal(logins, all) {
+			t.Errorf("%s:\n got %v\nwant %v", test.name, logins, all)
+		}
+	}
+	before := snapshot(t, dir)
+	students.Kill()
+	if status, stderr := tool(t, append(args, "--only", "(uid=u3)")...); status != 69 || !strings.Contains(stderr, "ldap2cdb: students: ldap://") {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+	if !maps.Equal(before, snapshot(t, dir)) {
+		t.Error("the maps have changed")
+	}
+}

@@ -2,15 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
-	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -19,8 +14,6 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"postern/internal/account"
-	"postern/internal/command"
-	"postern/internal/config"
 	"postern/internal/directory"
 	"postern/internal/mapfile"
 	"postern/internal/registry"
@@ -28,26 +21,21 @@ import (
 	"postern/internal/sysexits"
 )
 
-// A watch follows the directory. What it hears goes into the registry at once,
+// A watch follows the directories. What it hears goes into registries at once,
 // and from there into the maps, once a second at most.
 type watch struct {
 	*build
-	log   io.Writer
-	retry time.Duration // after a lost connection
-	ldap  *directory.LDAP
-	known *registry.Registry
+	log       io.Writer
+	retry     time.Duration // after a lost connection
+	followers []*follower
 
-	mu       sync.Mutex         // over all below, and the registry
-	source   string             // the server that is followed now
-	cookie   string             // up to where it has been heard
-	position directory.Position // what the maps are made of
-	complete bool               // the refresh is over: what is known is what is there
-	whole    bool               // the maps need more than a few changes
-	touched  map[registry.Key]bool
-	kept     time.Time // when the last copies were made
-	recent   []loss    // for the limit on shrinking
-	printed  setDigest
-	wake     chan struct{}
+	mu      sync.Mutex // over all below, and the followers
+	whole   bool       // the maps need more than a few changes
+	touched map[registry.Key]bool
+	kept    time.Time // when the last copies were made
+	recent  []loss    // for the limit on shrinking
+	printed setDigest
+	wake    chan struct{}
 }
 
 // setDigest tells the maps that we have published from anybody else's.
@@ -77,32 +65,32 @@ const (
 const mostTouched = 20_000
 
 func (b *build) watch(ctx context.Context, log io.Writer, retry time.Duration) error {
-	if b.conf.Directory.LDIF != "" || b.dryRun {
-		return sysexits.Usage.Errorf("--watch follows an LDAP server, and publishes")
-	}
-	server, err := directory.NewLDAP(b.conf.Directory)
-	if err != nil {
-		return err
+	if b.dryRun || slices.ContainsFunc(b.origins, func(o *origin) bool { return o.conf.LDIF == "-" }) {
+		return sysexits.Usage.Errorf("--watch follows servers and files, and publishes")
 	}
 	lock, err := mapfile.Lock(b.conf.Maps, "ldap2cdb-watch")
 	if err != nil {
 		return err
 	}
 	defer lock.Unlock()
-	known, err := registry.Open(filepath.Join(b.conf.Maps, ".ldap2cdb.registry"))
-	if err != nil {
-		return err
-	}
-	w := &watch{build: b, log: log, retry: retry, ldap: server, known: known, whole: true, touched: map[registry.Key]bool{}, wake: make(chan struct{}, 1)}
-	defer w.known.Close()
+	w := &watch{build: b, log: log, retry: retry, whole: true, touched: map[registry.Key]bool{}, wake: make(chan struct{}, 1)}
 	last, err := w.lastMaps()
 	if err != nil {
 		return err
 	}
+	story := ""
 	if last.login != nil {
-		w.position = directory.Position(last.login.Story().Position)
+		story = last.login.Story().Position
 	}
 	last.close()
+	for _, o := range b.origins {
+		f, err := w.newFollower(o, story)
+		if err != nil {
+			return err
+		}
+		defer f.known.Close()
+		w.followers = append(w.followers, f)
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	go w.watchdog(ctx)
@@ -130,95 +118,67 @@ func (w *watch) watchdog(ctx context.Context) {
 	}
 }
 
-// run follows one server after the other until it is told to stop.
+// run follows the directories until it is told to stop.
 func (w *watch) run(ctx context.Context) error {
 	pause := w.retry
 	for {
-		err := w.follow(ctx)
-		if ctx.Err() != nil {
-			daemon.SdNotify(false, daemon.SdNotifyStopping)
-			return nil
+		started := time.Now()
+		err := w.together(ctx)
+		if time.Since(started) > lastRetry {
+			pause = w.retry
 		}
 		switch {
-		case errors.Is(err, directory.ErrRefresh):
-			w.forgetCookie()
-		case errors.Is(err, directory.ErrNoSync), errors.Is(err, directory.ErrBases):
-			w.say("%v: reading all every %s instead", err, time.Duration(w.conf.Directory.PollInterval))
-			return w.poll(ctx)
+		case ctx.Err() != nil:
+			daemon.SdNotify(false, daemon.SdNotifyStopping)
+			return nil
 		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm:
 			return err
 		case errors.Is(err, errDoubtful):
-			// The directory may show again what it hides now, and
+			// A directory may show again what it hides now, and
 			// would not tell us: nothing about it has changed.
-			w.forgetCookie()
+			for _, f := range w.followers {
+				f.forget()
+			}
 			pause = doubtRetry
-		case w.heard():
-			pause = w.retry
 		}
-		// Front ends that lost the same server shall not come back in step.
-		wait := pause/2 + rand.N(pause)
-		w.say("%v; maps not changed, next try in %s", err, wait.Round(time.Second/10))
-		select {
-		case <-ctx.Done():
+		if !w.pause(ctx, &pause, err) {
 			return nil
-		case <-time.After(wait):
-		}
-		pause = min(2*pause, lastRetry)
-	}
-}
-
-// poll makes the maps anew, again and again. A build that fails leaves the
-// maps, and the next one comes when it is due.
-func (w *watch) poll(ctx context.Context) error {
-	for {
-		if err := w.build.run(ctx); err != nil && ctx.Err() == nil {
-			w.say("%v", err)
-		} else {
-			w.force = false // it counts for the first maps only
-			daemon.SdNotify(false, daemon.SdNotifyReady)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Duration(w.conf.Directory.PollInterval)):
 		}
 	}
 }
 
-// heard tells whether the last connection came as far as to hear it all.
-func (w *watch) heard() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.complete
+// pause waits for the next try, and longer each time.
+func (w *watch) pause(ctx context.Context, pause *time.Duration, why error) (goOn bool) {
+	// Front ends that lost the same server shall not come back in step.
+	wait := *pause/2 + rand.N(*pause)
+	*pause = min(2**pause, lastRetry)
+	w.say("%v; maps not changed, next try in %s", why, wait.Round(time.Second/10))
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(wait):
+		return true
+	}
 }
 
-func (w *watch) forgetCookie() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.known.SetCookie(w.source, "")
-}
-
-// follow follows one server and publishes beside it.
-func (w *watch) follow(ctx context.Context) error {
+// together follows all directories and publishes beside, until that fails.
+func (w *watch) together(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	w.mu.Lock()
-	w.complete, w.cookie = false, ""
-	w.mu.Unlock()
-	published := make(chan struct{})
-	go func() {
-		defer close(published)
-		if err := w.publishAlong(ctx); err != nil {
-			stop(err)
-		}
-	}()
-	err := w.ldap.Follow(ctx, w.rules.Wanted(), w)
-	if cause := context.Cause(ctx); cause != nil {
-		err = cause
+	var all sync.WaitGroup
+	run := func(part func(context.Context) error) {
+		all.Go(func() {
+			if err := part(ctx); err != nil {
+				stop(err)
+			}
+		})
 	}
-	stop(nil)
-	<-published
-	return err
+	run(w.publishAlong)
+	for _, f := range w.followers {
+		run(f.run)
+	}
+	all.Wait()
+	return context.Cause(ctx)
 }
 
 // say writes a line of the log.
@@ -226,103 +186,6 @@ func (w *watch) say(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	fmt.Fprintf(w.log, "ldap2cdb: %s\n", strings.ReplaceAll(text, "\n", " "))
 	daemon.SdNotify(false, "STATUS="+text)
-}
-
-// What the directory says, directory.Changes.
-
-func (w *watch) Begin(source string, at directory.Position) (cookie string, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.force && at.Before(w.position) {
-		return "", sysexits.Unavailable.Errorf("the directory is older than the maps: it is at %s, they were made at %s; if it is meant so, use --force", at, w.position)
-	}
-	w.source = source + " " + rulebook(w.conf)
-	w.known.Unmark()
-	if w.force {
-		return "", nil
-	}
-	return w.known.Cookie(w.source), nil
-}
-
-// rulebook tells the rules, and the program, that make accounts of entries from
-// others: what those made of an entry is not what would be made of it now.
-func rulebook(conf *config.Config) string {
-	rules, err := json.Marshal([]any{
-		command.Version, conf.Attributes, conf.Directory.StandardAddress, conf.Allow, slices.Sorted(maps.Keys(conf.Stores)),
-	})
-	if err != nil {
-		panic(err) // texts and lists of them
-	}
-	return fmt.Sprintf("%x", sha256.Sum256(rules))
-}
-
-func (w *watch) Entry(id [16]byte, e *directory.Entry) error {
-	outcome := w.rules.Judge(e)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := outcome.Account
-	if fault := outcome.Skip; fault != nil || outcome.Nobody {
-		now = account.Account{Source: now.Source}
-		if fault != nil && w.complete {
-			w.say("skipped: %s: %v", now.Source, fault)
-		}
-	}
-	before, found, err := w.known.Get(id)
-	if err != nil {
-		return err
-	}
-	if found && reflect.DeepEqual(before, now) {
-		w.known.Mark(id)
-		return nil
-	}
-	w.touch(before, now)
-	return w.known.Put(id, now)
-}
-
-func (w *watch) Present(id [16]byte) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.known.Mark(id)
-}
-
-func (w *watch) Gone(id [16]byte) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.gone(id)
-}
-
-func (w *watch) gone(id [16]byte) error {
-	before, found, err := w.known.Get(id)
-	if err != nil || !found {
-		return err
-	}
-	w.touch(before)
-	return w.known.Delete(id)
-}
-
-func (w *watch) Mentioned() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, id := range w.known.Unmarked() {
-		if err := w.gone(id); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (w *watch) Cookie(cookie string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.cookie = cookie
-	w.rouse()
-}
-
-func (w *watch) Refreshed() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.complete = true
-	w.rouse()
 }
 
 // touch notes the keys of accounts that have changed.
@@ -382,7 +245,7 @@ func (w *watch) publishAlong(ctx context.Context) error {
 func (w *watch) freshen() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.complete || w.whole || len(w.touched) > 0 {
+	if !w.complete() || w.whole || len(w.touched) > 0 {
 		return nil
 	}
 	return w.writeTextfile(nil, true)
@@ -392,7 +255,7 @@ func (w *watch) freshen() error {
 func (w *watch) publishNow() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.complete {
+	if !w.complete() {
 		return nil
 	}
 	if w.whole || len(w.touched) > 0 {
@@ -420,14 +283,32 @@ func (w *watch) publishNow() error {
 			return err
 		}
 		w.whole, w.force = false, false // it counts for the first maps only
+		for _, f := range w.followers {
+			f.story = report.Position
+		}
 		clear(w.touched)
-		w.position = directory.Position(report.Position)
 		w.announce(report, started)
 		if err := w.writeTextfile(nil, true); err != nil {
 			return err
 		}
 	}
-	return w.known.SetCookie(w.source, w.cookie)
+	for _, f := range w.followers {
+		if err := f.known.SetCookie(f.source, f.cookie); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// complete tells whether what is known is what is there: not while a directory
+// is yet to be read, or is being read again.
+func (w *watch) complete() bool {
+	return !slices.ContainsFunc(w.followers, func(f *follower) bool { return !f.complete })
+}
+
+// position is how far the directories have been heard.
+func (w *watch) position() string {
+	return w.positions(func(o *origin) directory.Position { return w.followers[o.rank].position })
 }
 
 func digestsOf(s set) setDigest {
@@ -458,12 +339,15 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 	defer all.Close()
 	remembered := make(chan error, 1)
 	go func() { remembered <- all.Remember(records(last.login), records(last.address), records(last.size)) }()
-	err := w.known.All(func(a account.Account) error {
-		if len(registry.Keys(a)) == 0 {
-			return nil // an entry that makes no account
-		}
-		return all.Add(a)
-	})
+	var err error
+	for _, f := range w.followers {
+		err = errors.Join(err, f.known.All(func(a account.Account) error {
+			if len(registry.Keys(a)) == 0 {
+				return nil // an entry that makes no account
+			}
+			return all.Add(f.ranked(a))
+		}))
+	}
 	if err := errors.Join(err, <-remembered); err != nil {
 		return nil, err
 	}
@@ -471,7 +355,7 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 	if err != nil {
 		return nil, err
 	}
-	report.Source, report.Position, report.Started = w.name(), string(directory.CookiePosition(w.cookie)), started
+	report.Source, report.Position, report.Started = w.name(), w.position(), started
 	report.Judge(w.conf.Limits.MinAccounts, float64(w.conf.Limits.MaxShrink))
 	if err := w.refused(report.Doubts); err != nil {
 		return nil, err
@@ -509,17 +393,19 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 	wanted := func(address bool, key string) bool { return w.touched[registry.Key{Address: address, Name: key}] }
 	entered := map[string]bool{}
 	for key := range w.touched {
-		claimants, err := w.known.Claimants(key)
-		if err != nil {
-			return nil, err
-		}
-		for _, a := range claimants {
-			if entered[a.Source] {
-				continue
-			}
-			entered[a.Source] = true
-			if err := few.AddSome(a, wanted); err != nil {
+		for _, f := range w.followers {
+			claimants, err := f.known.Claimants(key)
+			if err != nil {
 				return nil, err
+			}
+			for _, a := range claimants {
+				if entered[a.Source] {
+					continue
+				}
+				entered[a.Source] = true
+				if err := few.AddSome(f.ranked(a), wanted); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}
@@ -528,8 +414,10 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 		return nil, err
 	}
 	before := last.login.Story()
-	report.Source, report.Position = w.name(), string(directory.CookiePosition(w.cookie))
-	report.Started, report.Accounts = started, w.known.Len()
+	report.Source, report.Position, report.Started, report.Accounts = w.name(), w.position(), started, 0
+	for _, f := range w.followers {
+		report.Accounts += f.known.Len()
+	}
 	if err := w.refused(w.doubts(report, before.Records, started)); err != nil {
 		return nil, err
 	}
@@ -562,5 +450,3 @@ func (w *watch) doubts(r *roster.Report, logins int, now time.Time) []string {
 	}
 	return window.Doubts
 }
-
-func (w *watch) name() string { return strings.Join(w.conf.Directory.URLs, " ") }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -233,7 +234,7 @@ func TestOlderDirectory(t *testing.T) {
 	server.Kill()
 	server.Restore()
 	server.Run()
-	eventuallySays(t, log, "the directory is older than the maps")
+	eventuallySays(t, log, "the directory is older than the last maps")
 	if status, stderr := tool(t, args...); status != 65 || !strings.Contains(stderr, "the directory is older than the last maps") {
 		t.Errorf("exit status %d, %s", status, stderr)
 	}
@@ -279,29 +280,182 @@ func TestHiddenHalf(t *testing.T) {
 	}
 }
 
-// A server without syncprov, and several bases, are read again and again.
+// Active Directory's count of changes, as far as a poll looks at it, on a server
+// that doesn't count by itself.
+var counting = []string{
+	"attributetype ( 1.3.6.1.4.1.32473.1.1 NAME 'uSNChanged' EQUALITY integerMatch ORDERING integerOrderingMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 SINGLE-VALUE )",
+	"attributetype ( 1.3.6.1.4.1.32473.1.2 NAME 'highestCommittedUSN' SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 )",
+	"attributetype ( 1.3.6.1.4.1.32473.1.3 NAME 'dsServiceName' SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )",
+	"attributetype ( 1.3.6.1.4.1.32473.1.4 NAME 'invocationId' SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 )",
+	"attributetype ( 1.3.6.1.4.1.32473.1.5 NAME 'objectGUID' SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 )",
+	"objectclass ( 1.3.6.1.4.1.32473.2.1 NAME 'counted' AUXILIARY MAY ( uSNChanged $ invocationId $ objectGUID ) )",
+}
+
+func countingServer(t *testing.T, people, invocation string) slapd.Settings {
+	t.Helper()
+	root := filepath.Join(t.TempDir(), "root.ldif")
+	err := os.WriteFile(root, []byte("dn:\nhighestCommittedUSN: 1000\ndsServiceName: cn=NTDS Settings,dc=example,dc=org\n"), 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	usn := 100
+	var ldif strings.Builder
+	for line := range strings.Lines(people) {
+		if ldif.WriteString(line); strings.HasPrefix(line, "objectClass: inetLocal") {
+			usn++
+			fmt.Fprintf(&ldif, "objectClass: counted\nuSNChanged: %d\nobjectGUID: GUID-%011d\n", usn, usn)
+		}
+	}
+	fmt.Fprintf(&ldif, "dn: cn=NTDS Settings,dc=example,dc=org\nobjectClass: device\nobjectClass: counted\ncn: NTDS Settings\ninvocationId: %s\n\n", invocation)
+	return slapd.Settings{LDIF: ldif.String(), Global: append(slices.Clone(counting), "rootDSE "+root),
+		Database: []string{"index uSNChanged eq"}}
+}
+
+// A server that doesn't tell of changes is asked for them, and read as a whole
+// now and then.
 func TestPolling(t *testing.T) {
-	for name, settings := range map[string]slapd.Settings{
-		"no syncprov": {LDIF: people(20)}, "two bases": {LDIF: people(20), Sync: true},
+	hidden := []string{"access to attrs=entryCSN by * none", "access to * by * read"}
+	for _, test := range []struct {
+		name, way string
+		settings  slapd.Settings
+		more      []string
+	}{
+		{"OpenLDAP without syncprov", "asking every 20ms for changes by entryCSN, and reading all every 1h0m0s", slapd.Settings{LDIF: people(20)}, nil},
+		{"times alone", "asking every 20ms for changes by modifyTimestamp", slapd.Settings{LDIF: people(20), Database: hidden}, nil},
+		{"Active Directory", "asking every 20ms for changes by uSNChanged", countingServer(t, people(20), "one"), nil},
+		{"two bases", "2 bases, and one can be followed: asking every 20ms for changes by entryCSN", slapd.Settings{LDIF: people(20), Sync: true}, []string{"--base", "uid=u1,ou=people," + slapd.Base}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			server := slapd.Start(t, settings)
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			server := slapd.Start(t, test.settings)
 			dir := t.TempDir()
-			args := []string{"--url", server.URL(), "--maps", dir, "--base", "ou=people," + slapd.Base,
-				"--config", configFile(t, "[directory]\npoll-interval = \"20ms\"\n")}
-			if name == "two bases" {
-				args = append(args, "--base", "uid=u1,ou=people,"+slapd.Base)
-			}
+			args := append([]string{"--url", server.URL(), "--maps", dir, "--base", "ou=people," + slapd.Base, "--filter", "(mailHost=*)"}, test.more...)
 			log := &logbook{}
-			stop := follow(t, log, args...)
+			stop := follow(t, log, append(args, "--config", configFile(t, "[directory]\npoll-interval = \"20ms\"\nreread-interval = \"1h\"\n"))...)
 			eventually(t, dir, "u1", "imap2.example.org", log)
-			eventuallySays(t, log, "reading all every 20ms instead")
-			server.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
+			eventuallySays(t, log, test.way)
+			usn := 200
+			modify := func(uid, lines string) {
+				if usn++; strings.HasPrefix(test.name, "Active") {
+					lines += fmt.Sprintf("-\nreplace: uSNChanged\nuSNChanged: %d\n", usn)
+				}
+				server.Modify(change(uid, lines))
+			}
+			modify("u1", "replace: mailHost\nmailHost: imap1.example.org\n")
 			eventually(t, dir, "u1", "imap1.example.org", log)
+			modify("u1", "replace: mailHost\nmailHost: imap2.example.org\n") // within the same second
+			eventually(t, dir, "u1", "imap2.example.org", log)
+			modify("u3", "delete: mailHost\n") // the filter wants him no more
+			eventually(t, dir, "u3", "", log)
 			server.Modify("dn: uid=u2,ou=people,dc=example,dc=org\nchangetype: delete\n")
-			eventually(t, dir, "u2", "", log)
+			modify("u5", "replace: mailHost\nmailHost: imap1.example.org\n")
+			eventually(t, dir, "u5", "imap1.example.org", log)
+			if _, still := recordsOf(t, dir, mapfile.Login)["u2"]; !still {
+				t.Error("the deletion was seen: all is read each time")
+			}
 			stop()
+			follow(t, log, append(args, "--config", configFile(t, "[directory]\npoll-interval = \"20ms\"\nreread-interval = \"60ms\"\n"))...)
+			eventually(t, dir, "u2", "", log)
 		})
+	}
+}
+
+// Numbers count where they were made: the same database is asked for what is
+// new since, another is read as a whole.
+func TestPollingAnotherServer(t *testing.T) {
+	settings := countingServer(t, people(20), "one")
+	server := slapd.Start(t, settings)
+	dir := t.TempDir()
+	args := []string{"--url", server.URL(), "--maps", dir, "--base", "ou=people," + slapd.Base,
+		"--config", configFile(t, "[directory]\npoll-interval = \"20ms\"\nreread-interval = \"1h\"\n")}
+	log := &logbook{}
+	stop := follow(t, log, args...)
+	eventually(t, dir, "u1", "imap2.example.org", log)
+	stop()
+	server.Modify("dn: uid=u2,ou=people,dc=example,dc=org\nchangetype: delete\n")
+	server.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n-\nreplace: uSNChanged\nuSNChanged: 300\n"))
+	stop = follow(t, log, args...)
+	eventually(t, dir, "u1", "imap1.example.org", log)
+	stop()
+	if _, still := recordsOf(t, dir, mapfile.Login)["u2"]; !still {
+		t.Error("the deletion was seen: all was read again after a restart")
+	}
+	server.Modify("dn: cn=NTDS Settings,dc=example,dc=org\nchangetype: modify\nreplace: invocationId\ninvocationId: two\n")
+	follow(t, log, args...)
+	eventually(t, dir, "u2", "", log)
+}
+
+// Several directories: nothing is published before each has been read, and from
+// then on each is followed by itself.
+func TestWatchSeveral(t *testing.T) {
+	staff := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	students := slapd.Prepare(t, slapd.Settings{LDIF: slapd.Person("u1", "S", "One", "imap9.example.org", "s1@example.org") +
+		slapd.Person("s2", "S", "Two", "imap9.example.org") + slapd.Person("s3", "S", "Three", "imap9.example.org")})
+	file := filepath.Join(t.TempDir(), "roles.ldif")
+	role := func(store string) {
+		temporary := file + ".new"
+		if err := os.WriteFile(temporary, []byte(slapd.Person("postmaster", "P", "M", store)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(temporary, file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	role("imap2.example.org")
+	dir := t.TempDir()
+	args := []string{"--maps", dir, "--config", configFile(t, fmt.Sprintf(`
+[[directory]]
+name = "staff"
+urls = [%q]
+base = ["dc=example,dc=org"]
+[[directory]]
+name = "students"
+urls = [%q]
+base = ["dc=example,dc=org"]
+poll-interval = "20ms"
+[[directory]]
+name = "roles"
+ldif = %q
+poll-interval = "20ms"
+`, staff.URL(), students.URL(), file))}
+	log := &logbook{}
+	stop := follow(t, log, args...)
+	eventuallySays(t, log, "staff: the server tells of changes by itself")
+	eventuallySays(t, log, "students: ldap://")
+	staff.Modify(change("u4", "replace: mailHost\nmailHost: imap2.example.org\n"))
+	if strings.Contains(log.String(), "published") {
+		t.Errorf("published without the students:\n%s", log)
+	}
+	students.Run()
+	eventually(t, dir, "s2", "imap9.example.org", log)
+	for login, store := range map[string]string{"u1": "imap2.example.org", "u4": "imap2.example.org", "postmaster": "imap2.example.org"} {
+		eventually(t, dir, login, store, log)
+	}
+	// The students' u1 has the name when the staff's lets go, and loses it
+	// again.
+	staff.Modify("dn: uid=u1,ou=people,dc=example,dc=org\nchangetype: delete\n")
+	eventually(t, dir, "u1", "imap9.example.org", log)
+	staff.Modify(strings.Replace(slapd.Person("u1", "N", "New", "imap1.example.org"), "objectClass", "changetype: add\nobjectClass", 1))
+	eventually(t, dir, "u1", "imap1.example.org", log)
+	role("imap1.example.org")
+	eventually(t, dir, "postmaster", "imap1.example.org", log)
+
+	// One that is away holds up nobody else, and loses nobody.
+	students.Kill()
+	staff.Modify(change("u5", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	eventually(t, dir, "u5", "imap1.example.org", log)
+	stop()
+	stop = follow(t, log, args...)
+	students.Run()
+	students.Modify(change("s2", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	eventually(t, dir, "s2", "imap1.example.org", log)
+	stop()
+	before := snapshot(t, dir)
+	if status, stderr := tool(t, args...); status != 0 {
+		t.Error(stderr)
+	}
+	if after := snapshot(t, dir); len(recordsOf(t, dir, mapfile.Login)) != 23 || before["login.cdb"] == after["login.cdb"] {
+		t.Errorf("%v", recordsOf(t, dir, mapfile.Login))
 	}
 }
 

@@ -122,11 +122,11 @@ func TestPlanAsLDIF(t *testing.T) {
 			t.Errorf("%q: %v", template, err)
 		}
 	}
-	conf.Attributes.Stores = map[string]string{"db1": "imap1.example.org"}
+	conf.Directories[0].Attributes.Stores = map[string]string{"db1": "imap1.example.org"}
 	if _, err := moves("uid={login}"); err == nil || !strings.Contains(err.Error(), "and not back") {
 		t.Error(err)
 	}
-	conf.Attributes.Store = nil
+	conf.Directories[0].Attributes.Store = nil
 	if _, err := moves("uid={login}"); err == nil || !strings.Contains(err.Error(), "no attribute to write") {
 		t.Error(err)
 	}

@@ -23,6 +23,7 @@ import (
 // in both forms, see WithForms.
 type Account struct {
 	Source    string   // where the directory has it, for reports: a DN
+	Rank      uint8    // of the directory, where there are several: the lowest counts most
 	Logins    []string // names that open the mailbox; none for a pure forward
 	Location  Location // the zero Location if no store holds a mailbox
 	Addresses []string // addresses the entry claims itself

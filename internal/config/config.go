@@ -13,6 +13,8 @@ import (
 	"net/netip"
 	"os"
 	"path"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -37,11 +39,11 @@ type Config struct {
 
 	Textfile string // where ldap2cdb tells node_exporter how it went
 
-	Directory  Directory
-	Attributes Attributes
-	Limits     Limits
-	Frontend   Frontend
-	Route      Route
+	Directories []Directory `toml:"directory"` // [directory], or several [[directory]], of which the earlier goes before the later
+	Attributes  Attributes  // what holds in every directory
+	Limits      Limits
+	Frontend    Frontend
+	Route       Route
 
 	Store  Store            `toml:"-"` // [store]: what holds for every store
 	Stores map[string]Store `toml:"-"` // [store."name"], completed by [store]
@@ -50,7 +52,9 @@ type Config struct {
 
 // Directory says where accounts are read from.
 type Directory struct {
+	Name            string   // where there are several
 	URLs            []string `toml:"urls"` // ldap, ldaps, ldapi; tried in turn
+	References      []string // servers beside these that a reference may lead to
 	LDIF            string   `toml:"ldif"` // a file instead; "-" is standard input
 	Base            []string
 	Filter          string
@@ -65,11 +69,15 @@ type Directory struct {
 	Krb5Conf        string   `toml:"krb5-conf"`
 	Cert, Key       string   // PEM files: the client's certificate
 	Aliases         bool     // follow alias entries
-	PollInterval    Duration `toml:"poll-interval"`   // of a watch, where the server cannot be followed
+	PollInterval    Duration `toml:"poll-interval"`   // of a watch, where the server doesn't tell by itself
+	RereadInterval  Duration `toml:"reread-interval"` // of a watch, for what polling doesn't find
 	PageSize        int      `toml:"page-size"`       // entries; 0 asks for no pages
 	ConnectTimeout  Duration `toml:"connect-timeout"` // for one address
 	Timeout         Duration // without a byte from the server
 	StandardAddress string   `toml:"standard-address"`
+
+	// [attributes], with what [directory.attributes] sets in its place.
+	Attributes Attributes
 }
 
 // Attributes says which attribute of an entry tells what, by the names that
@@ -180,26 +188,11 @@ const (
 // Default returns what holds where postern.conf says nothing.
 func Default() *Config {
 	return &Config{
-		Maps: DefaultMaps,
-		Keep: 7,
-		Directory: Directory{
-			Filter:         "(|(objectClass=inetLocalMailRecipient)(objectClass=inetOrgPerson))",
-			PageSize:       1000,
-			PollInterval:   Duration(10 * time.Minute),
-			Krb5Conf:       "/etc/krb5.conf",
-			ConnectTimeout: Duration(10 * time.Second),
-			Timeout:        Duration(60 * time.Second),
-		},
-		Attributes: Attributes{
-			Login:    []string{"uid"},
-			Store:    []string{"mailHost"},
-			Address:  []string{"mailLocalAddress", "mail"},
-			Forward:  []string{"mailRoutingAddress"},
-			Active:   []string{"active"},
-			Disabled: []string{"disabled", "inactive", "closed"},
-			Hold:     []string{"hold"},
-		},
-		Limits: Limits{MinAccounts: 1, MaxShrink: 5},
+		Maps:        DefaultMaps,
+		Keep:        7,
+		Directories: []Directory{defaultDirectory()},
+		Attributes:  defaultAttributes(),
+		Limits:      Limits{MinAccounts: 1, MaxShrink: 5},
 		Frontend: Frontend{
 			LoginTimeout:   Duration(60 * time.Second),
 			ConnectTimeout: Duration(5 * time.Second),
@@ -223,6 +216,31 @@ func Default() *Config {
 	}
 }
 
+func defaultDirectory() Directory {
+	return Directory{
+		Filter:         "(|(objectClass=inetLocalMailRecipient)(objectClass=inetOrgPerson))",
+		PageSize:       1000,
+		PollInterval:   Duration(5 * time.Second),
+		RereadInterval: Duration(10 * time.Minute),
+		Krb5Conf:       "/etc/krb5.conf",
+		ConnectTimeout: Duration(10 * time.Second),
+		Timeout:        Duration(60 * time.Second),
+		Attributes:     defaultAttributes(),
+	}
+}
+
+func defaultAttributes() Attributes {
+	return Attributes{
+		Login:    []string{"uid"},
+		Store:    []string{"mailHost"},
+		Address:  []string{"mailLocalAddress", "mail"},
+		Forward:  []string{"mailRoutingAddress"},
+		Active:   []string{"active"},
+		Disabled: []string{"disabled", "inactive", "closed"},
+		Hold:     []string{"hold"},
+	}
+}
+
 // Load reads a file over the defaults. Every key must be known: a misspelt
 // "starttls" must not quietly mean no TLS.
 func Load(file string) (*Config, error) {
@@ -242,10 +260,19 @@ func Load(file string) (*Config, error) {
 }
 
 // document is the file as TOML sees it: [store] holds both settings and, as
-// sub-tables, the stores.
+// sub-tables, the stores; there may be one directory or a list of them, and
+// [attributes] is read once for each.
 type document struct {
 	*Config
-	Store map[string]toml.Primitive
+	Directory  toml.Primitive `toml:"directory"`
+	Attributes toml.Primitive
+	Store      map[string]toml.Primitive
+}
+
+// directoryTable is one of the directories.
+type directoryTable struct {
+	*Directory
+	Attributes toml.Primitive
 }
 
 // parse returns errors that start with ":LINE: " where the line is known and
@@ -256,7 +283,9 @@ func (c *Config) parse(text string) error {
 	if err != nil {
 		return positioned(err)
 	}
-	err = c.decodeStores(meta, doc.Store)
+	if err = c.decodeDirectories(meta, doc); err == nil {
+		err = c.decodeStores(meta, doc.Store)
+	}
 	if undecoded := meta.Undecoded(); err == nil && len(undecoded) > 0 {
 		// An unknown table comes with its keys: name the first of those.
 		err = unknownKey(slices.MaxFunc(undecoded, func(a, b toml.Key) int { return cmp.Compare(len(a), len(b)) }))
@@ -284,6 +313,42 @@ func positioned(err error) error {
 		return fmt.Errorf(":%d: %s", at.Position.Line, at.Message)
 	}
 	return fmt.Errorf(": %w", err)
+}
+
+func (c *Config) decodeDirectories(meta toml.MetaData, doc document) error {
+	if err := decode(meta, doc.Attributes, &c.Attributes); err != nil {
+		return err
+	}
+	tables := []toml.Primitive{doc.Directory}
+	if meta.Type("directory") == "ArrayHash" {
+		tables = nil // and not in place of the first
+		if err := meta.PrimitiveDecode(doc.Directory, &tables); err != nil {
+			return err
+		}
+	}
+	c.Directories = nil
+	for _, table := range tables {
+		d := defaultDirectory()
+		into := directoryTable{Directory: &d}
+		if err := decode(meta, table, &into); err != nil {
+			return err
+		}
+		for _, attributes := range []toml.Primitive{doc.Attributes, into.Attributes} {
+			if err := decode(meta, attributes, &d.Attributes); err != nil {
+				return err
+			}
+		}
+		c.Directories = append(c.Directories, d)
+	}
+	return nil
+}
+
+// decode reads a table if the file has it.
+func decode(meta toml.MetaData, table toml.Primitive, into any) error {
+	if reflect.ValueOf(table).IsZero() {
+		return nil
+	}
+	return meta.PrimitiveDecode(table, into)
 }
 
 func (c *Config) decodeStores(meta toml.MetaData, tables map[string]toml.Primitive) error {
@@ -388,17 +453,8 @@ func (c *Config) Check() error {
 	if c.Keep < 0 {
 		return fmt.Errorf("keep = %d: must not be negative", c.Keep)
 	}
-	switch d := c.Directory; d.SASL {
-	case "", "external":
-	case "gssapi":
-		if (d.Keytab == "") == (d.TicketCache == "") || (d.Keytab == "") != (d.Principal == "") {
-			return errors.New(`directory.sasl = "gssapi": needs a principal and its keytab, or a ticket-cache`)
-		}
-	default:
-		return fmt.Errorf("directory.sasl = %q: must be external, gssapi, or empty", d.SASL)
-	}
-	if (c.Directory.Cert == "") != (c.Directory.Key == "") {
-		return errors.New("directory.cert and directory.key: one is of no use without the other")
+	if err := c.checkDirectories(); err != nil {
+		return err
 	}
 	if format := c.Frontend.LogFormat; format != "logfmt" && format != "json" {
 		return fmt.Errorf("frontend.log-format = %q: must be logfmt or json", format)
@@ -442,6 +498,49 @@ func (c *Config) everyStoreHasAdmin() error {
 	}
 	if c.Store.Admin == "" && (len(c.Stores) == 0 || len(c.Allow) > 0) {
 		return errors.New("[store] has no admin to log in with for users who have shown a ticket")
+	}
+	return nil
+}
+
+// directoryName is also part of a file's name, and a word of what maps tell of
+// themselves.
+var directoryName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+func (c *Config) checkDirectories() error {
+	names, piped := map[string]bool{}, false
+	for i, d := range c.Directories {
+		switch {
+		case d.Name == "" && len(c.Directories) > 1:
+			return fmt.Errorf("directory: of several each needs a name, and number %d has none", i+1)
+		case d.Name != "" && !directoryName.MatchString(d.Name):
+			return fmt.Errorf("directory.name = %q: must be of letters, digits, dots, hyphens and underlines", d.Name)
+		case names[d.Name]:
+			return fmt.Errorf("directory.name = %q: there are two of this name", d.Name)
+		case d.Attributes.PRECIS != c.Attributes.PRECIS:
+			return errors.New("directory.attributes.precis: what a name is holds for the maps: set it in [attributes]")
+		case d.LDIF == "-" && piped:
+			return errors.New("directory.ldif: two of them are to be read from standard input")
+		}
+		names[d.Name], piped = true, piped || d.LDIF == "-"
+		if err := d.check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d Directory) check() error {
+	switch d.SASL {
+	case "", "external":
+	case "gssapi":
+		if (d.Keytab == "") == (d.TicketCache == "") || (d.Keytab == "") != (d.Principal == "") {
+			return errors.New(`directory.sasl = "gssapi": needs a principal and its keytab, or a ticket-cache`)
+		}
+	default:
+		return fmt.Errorf("directory.sasl = %q: must be external, gssapi, or empty", d.SASL)
+	}
+	if (d.Cert == "") != (d.Key == "") {
+		return errors.New("directory.cert and directory.key: one is of no use without the other")
 	}
 	return nil
 }

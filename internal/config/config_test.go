@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,6 +59,55 @@ port = 1430
 	}
 }
 
+// Each directory has settings of its own, over the defaults and nobody else's;
+// [attributes] holds for all of them.
+func TestDirectories(t *testing.T) {
+	c, err := load(t, `
+[[directory]]
+name = "staff"
+urls = ["ldap://a"]
+page-size = 7
+[directory.attributes]
+login = ["sAMAccountName"]
+stores = { db1 = "imap1" }
+[[directory]]
+name = "students"
+ldif = "x"
+[attributes]
+login = ["uid", "mail"]
+store = ["db"]
+stores = { db2 = "imap2" }
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Directories) != 2 {
+		t.Fatalf("%d directories", len(c.Directories))
+	}
+	a, b := c.Directories[0], c.Directories[1]
+	if a.PageSize != 7 || b.PageSize != 1000 || len(b.URLs) != 0 || b.LDIF != "x" {
+		t.Errorf("got %+v\nand %+v", a, b)
+	}
+	for _, test := range []struct {
+		got  Attributes
+		want string
+	}{
+		{a.Attributes, "[sAMAccountName] [db] map[db1:imap1 db2:imap2] [mailLocalAddress mail]"},
+		{b.Attributes, "[uid mail] [db] map[db2:imap2] [mailLocalAddress mail]"},
+		{c.Attributes, "[uid mail] [db] map[db2:imap2] [mailLocalAddress mail]"},
+	} {
+		if got := fmt.Sprint(test.got.Login, test.got.Store, test.got.Stores, test.got.Address); got != test.want {
+			t.Errorf("got %s\nwant %s", got, test.want)
+		}
+	}
+	if c, err = load(t, "[directory]\nurls = [\"ldap://a\"]\n[directory.attributes]\nlogin = [\"cn\"]"); err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Directories) != 1 || c.Directories[0].Attributes.Login[0] != "cn" || c.Attributes.Login[0] != "uid" {
+		t.Errorf("got %+v", c.Directories)
+	}
+}
+
 func TestAnyHostWithoutRules(t *testing.T) {
 	store, known := Default().StoreNamed("imap1.example.org")
 	if !known || store.Port != 143 || store.TLS != TLSStartTLS {
@@ -81,6 +131,14 @@ func TestRefused(t *testing.T) {
 		{"[directory]\nsasl = \"plain\"", `directory.sasl = "plain": must be external, gssapi`},
 		{"[directory]\nsasl = \"gssapi\"", `needs a principal and its keytab, or a ticket-cache`},
 		{"[directory]\ncert = \"x\"", `directory.cert and directory.key`},
+		{"[[directory]]\nname = \"a\"\n[[directory]]\nbsae = [\"x\"]", `:4: unknown key directory.bsae`},
+		{"[directory.attributes]\nlgoin = [\"x\"]", `:2: unknown key directory.attributes.lgoin`},
+		{"[[directory]]\nname = \"a\"\n[[directory]]\n", `number 2 has none`},
+		{"[[directory]]\nname = \"a\"\n[[directory]]\nname = \"a\"", `directory.name = "a": there are two`},
+		{"[directory]\nname = \"../a\"", `directory.name = "../a": must be`},
+		{"[[directory]]\nname = \"a\"\nldif = \"-\"\n[[directory]]\nname = \"b\"\nldif = \"-\"", `two of them are to be read from standard input`},
+		{"[directory.attributes]\nprecis = true", `directory.attributes.precis: `},
+		{"directory = 1", `line 1`},
 		{"[store]\nallow = [\"[\"]", `pattern "["`},
 		{"[limits]\nmax-shrink = \"5\"", `:2: "5" is not a percentage`},
 		{"[frontend]\nlogin-timeout = \"-5s\"", `:2: "-5s" is not a positive duration`},

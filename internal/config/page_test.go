@@ -37,19 +37,32 @@ func TestEverySettingIsInTheManual(t *testing.T) {
 		name := key(field)
 		switch {
 		case name == "-" && field.Name != "Store": // Stores has what Store has, Allow is Store's
-		case field.Type.Kind() != reflect.Struct:
+		case structOf(field.Type) == nil:
 			if !documented(top, name) {
 				t.Errorf("%s is missing", name)
 			}
 		default:
-			name = strings.ToLower(field.Name)
-			for _, setting := range reflect.VisibleFields(field.Type) {
+			if name == "-" {
+				name = strings.ToLower(field.Name)
+			}
+			for _, setting := range reflect.VisibleFields(structOf(field.Type)) {
 				if !documented(section(name), key(setting)) {
 					t.Errorf("[%s] %s is missing", name, key(setting))
 				}
 			}
 		}
 	}
+}
+
+// structOf is the struct of a table, or of one in a list of them.
+func structOf(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.Kind() == reflect.Struct && t.PkgPath() == reflect.TypeFor[Config]().PkgPath() {
+		return t
+	}
+	return nil
 }
 
 func key(field reflect.StructField) string {

@@ -19,8 +19,10 @@ const (
 	tagSet          = 0x31
 	tagSearchEntry  = 0x64 // [APPLICATION 4]
 	tagSearchDone   = 0x65 // [APPLICATION 5]
+	tagReference    = 0x73 // [APPLICATION 19]
 	tagIntermediate = 0x79 // [APPLICATION 25]
 	tagControls     = 0xa0 // [0] of an LDAPMessage
+	tagReferral     = 0xa3 // [3] of an LDAPResult
 )
 
 // maxMessage bounds one answer: an entry with a picture or two.
@@ -121,10 +123,11 @@ func parseEntry(op []byte, want *Selection, entry *Entry) (controls []byte, err 
 		if name, attribute, err = next(attribute, tagOctetString); err != nil {
 			return nil, err
 		}
-		slot := want.slot(name)
+		slot, rest := want.slot(name)
 		if slot == unwanted {
 			continue
 		}
+		entry.lacks(slot, rest)
 		if values, _, err = next(attribute, tagSet); err != nil {
 			return nil, err
 		}
@@ -138,4 +141,42 @@ func parseEntry(op []byte, want *Selection, entry *Entry) (controls []byte, err 
 	}
 	entry.finish()
 	return controls, nil
+}
+
+// parseReference reads the URLs of a SearchResultReference, any one of which
+// will do, RFC 4511 section 4.5.3.
+//
+//	SearchResultReference ::= [APPLICATION 19] SEQUENCE SIZE (1..MAX) OF uri URI
+func parseReference(op []byte) (urls []string, err error) {
+	list, _, err := next(op, tagReference)
+	return parseURLs(list, err)
+}
+
+// parseReferral reads those of a search's result, RFC 4511 section 4.1.10; it
+// has none where the result is not a referral.
+//
+//	LDAPResult ::= SEQUENCE { resultCode ENUMERATED, matchedDN LDAPDN,
+//	     diagnosticMessage LDAPString, referral [3] Referral OPTIONAL }
+func parseReferral(op []byte) (urls []string, err error) {
+	rest, _, err := next(op, tagSearchDone)
+	for _, tag := range []byte{tagEnumerated, tagOctetString, tagOctetString} {
+		if err == nil {
+			_, rest, err = next(rest, tag)
+		}
+	}
+	if err != nil || len(rest) == 0 || rest[0] != tagReferral {
+		return nil, err
+	}
+	list, _, err := next(rest, tagReferral)
+	return parseURLs(list, err)
+}
+
+func parseURLs(list []byte, err error) ([]string, error) {
+	var urls []string
+	for err == nil && len(list) > 0 {
+		var text []byte
+		text, list, err = next(list, tagOctetString)
+		urls = append(urls, string(text))
+	}
+	return urls, err
 }

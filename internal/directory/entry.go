@@ -8,8 +8,10 @@
 package directory
 
 import (
+	"bytes"
 	"maps"
-	"math"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -23,13 +25,32 @@ type Selection struct {
 func newSelection(names []string) *Selection {
 	s := &Selection{slots: map[string]int{}}
 	for _, name := range names {
-		key := strings.ToLower(name)
+		key := canonical(name)
 		if _, found := s.slots[key]; !found {
 			s.slots[key] = len(s.names)
 			s.names = append(s.names, name)
 		}
 	}
 	return s
+}
+
+// with is a selection of more. What was wanted keeps its slots.
+func (s *Selection) with(names ...string) *Selection {
+	return newSelection(append(slices.Clip(s.names), names...))
+}
+
+// find is the slot of an attribute that was selected by this name.
+func (s *Selection) find(name string) int { return s.slots[canonical(name)] }
+
+// canonical spells an attribute description one way: in lower case, and its
+// options, which have no order, by the alphabet (RFC 4512 section 2.5).
+func canonical(description string) string {
+	description = strings.ToLower(description)
+	if parts := strings.Split(description, ";"); len(parts) > 2 {
+		slices.Sort(parts[1:])
+		description = strings.Join(parts, ";")
+	}
+	return description
 }
 
 // clone is a selection for another goroutine: each learns spellings by itself.
@@ -39,27 +60,25 @@ func (s *Selection) clone() *Selection { return &Selection{s.names, maps.Clone(s
 const maxSpellings = 10_000
 
 // unwanted is the slot of an attribute that no rule looks at. A wanted one
-// that came with options ("mail;lang-de", RFC 4512 2.5) has slot -2-n: its
-// values count, after those without.
+// that came with options ("mail;lang-de", RFC 4512 2.5) that nobody asked for
+// has slot -2-n: its values count, after those without.
 const unwanted = -1
 
-// partOf is the slot of an attribute of which Active Directory sends some values
-// only ("proxyAddresses;range=0-1499"); the rest would have to be asked for.
-const partOf = math.MinInt
-
-func (s *Selection) slot(description []byte) int {
+// slot is where the values of an attribute belong. Of many values Active
+// Directory sends a range ("member;range=0-1499", [MS-ADTS] 3.1.1.3.1.3.3);
+// then rest is what the next one begins with.
+func (s *Selection) slot(description []byte) (slot int, rest string) {
 	if slot, found := s.slots[string(description)]; found {
-		return slot
+		return slot, ""
 	}
-	folded := strings.ToLower(string(description))
-	slot, found := s.slots[folded]
-	if base, options, tagged := strings.Cut(folded, ";"); !found && tagged {
-		slot, found = s.slots[base]
-		switch {
-		case !found || options == "binary":
-		case strings.HasPrefix(options, "range=") && !strings.HasSuffix(options, "-*"):
-			return partOf // not remembered: there are many ranges
-		default:
+	name := canonical(string(description))
+	slot, found := s.slots[name]
+	if base, options, tagged := strings.Cut(name, ";"); !found && tagged {
+		if whole, limits, ranged := cutRange(name); ranged {
+			slot, _ = s.slot([]byte(whole))
+			return slot, limits // not remembered: there are many ranges
+		}
+		if slot, found = s.slots[base]; found && options != "binary" {
 			slot = -2 - slot
 		}
 	}
@@ -69,7 +88,22 @@ func (s *Selection) slot(description []byte) int {
 	if len(s.slots) < maxSpellings {
 		s.slots[string(description)] = slot
 	}
-	return slot
+	return slot, ""
+}
+
+// cutRange takes the range off a description, and tells where the next one
+// begins; the last one ends in an asterisk.
+func cutRange(name string) (whole, next string, ranged bool) {
+	parts := strings.Split(name, ";")
+	i := slices.IndexFunc(parts, func(part string) bool { return strings.HasPrefix(part, "range=") })
+	if i < 1 {
+		return name, "", false
+	}
+	_, high, _ := strings.Cut(parts[i], "-")
+	if last, err := strconv.ParseUint(high, 10, 31); err == nil {
+		next = strconv.FormatUint(last+1, 10)
+	}
+	return strings.Join(slices.Delete(parts, i, i+1), ";"), next, true
 }
 
 // An Entry is one object of the directory, reduced to a Selection. Its bytes
@@ -78,7 +112,13 @@ type Entry struct {
 	DN     []byte
 	values [][][]byte // by slot
 	tagged [][][]byte // values that came with attribute options
-	part   bool       // values are missing
+	rests  []rest     // values that are missing
+}
+
+// A rest is the values of an attribute that the server has yet to be asked for.
+type rest struct {
+	slot int
+	from string
 }
 
 func (e *Entry) reset(s *Selection) {
@@ -86,7 +126,7 @@ func (e *Entry) reset(s *Selection) {
 		e.values = make([][][]byte, len(s.names))
 		e.tagged = make([][][]byte, len(s.names))
 	}
-	e.DN, e.part = e.DN[:0], false
+	e.DN, e.rests = e.DN[:0], e.rests[:0]
 	for i := range e.values {
 		e.values[i] = e.values[i][:0]
 		e.tagged[i] = e.tagged[i][:0]
@@ -96,8 +136,6 @@ func (e *Entry) reset(s *Selection) {
 func (e *Entry) add(slot int, value []byte) {
 	switch {
 	case slot == unwanted:
-	case slot == partOf:
-		e.part = true
 	case slot < 0:
 		e.tagged[-2-slot] = append(e.tagged[-2-slot], value)
 	default:
@@ -105,9 +143,32 @@ func (e *Entry) add(slot int, value []byte) {
 	}
 }
 
+// lacks notes that an attribute's values go on from somewhere.
+func (e *Entry) lacks(slot int, from string) {
+	if from != "" && slot != unwanted {
+		e.rests = append(e.rests, rest{slot, from})
+	}
+}
+
 // finish puts the values that came with options behind those without.
 func (e *Entry) finish() {
 	for i, tagged := range e.tagged {
 		e.values[i] = append(e.values[i], tagged...)
+	}
+}
+
+// clone is an entry that outlives the source's buffer.
+func (e *Entry) clone() *Entry {
+	c := &Entry{DN: bytes.Clone(e.DN), values: make([][][]byte, len(e.values)), tagged: make([][][]byte, len(e.values)), rests: slices.Clone(e.rests)}
+	c.take(e)
+	return c
+}
+
+// take adds copies of another entry's values.
+func (e *Entry) take(from *Entry) {
+	for slot, values := range from.values {
+		for _, value := range values {
+			e.values[slot] = append(e.values[slot], bytes.Clone(value))
+		}
 	}
 }

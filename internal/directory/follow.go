@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/go-ldap/ldap/v3"
@@ -13,6 +14,8 @@ import (
 
 // Changes hears of everything that happens in a directory that is followed.
 type Changes interface {
+	// Way is how changes are heard of, for the log.
+	Way(text string)
 	// Begin is told which server, base and filter is followed now, and how
 	// far that server has got; it answers up to where it has heard that
 	// source: "" is from the start.
@@ -45,32 +48,55 @@ func CookiePosition(cookie string) Position {
 // ErrNoSync is a server that cannot be followed.
 var ErrNoSync = errors.New("the server does not speak RFC 4533 (OpenLDAP needs its syncprov overlay)")
 
-// ErrBases is a directory of which more is read than can be followed.
-var ErrBases = errors.New("only one can be followed")
-
 // ErrRefresh is a server that cannot go on where we stopped: it must be read
 // from the start.
 var ErrRefresh = errors.New("the server cannot go on from where we stopped")
 
 // Follow reads what has changed since the last time, then hears of changes as
-// they happen, RFC 4533 refreshAndPersist. It returns when that ends, always
-// with an error.
+// they happen. It returns when that ends, always with an error. A server that
+// doesn't tell by itself is asked again and again.
 func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) error {
-	if len(d.conf.Base) != 1 {
-		return sysexits.Config.Errorf("%d bases: %w", len(d.conf.Base), ErrBases)
-	}
 	s, err := d.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	source := strings.Join(append([]string{s.server, d.conf.Base[0], d.conf.Filter}, want.names...), " ")
-	cookie, err := changes.Begin(source, d.position(s))
+	defer func() { s.close() }()
+	var why error
+	switch {
+	case len(d.conf.Base) > 1:
+		why = fmt.Errorf("%d bases, and one can be followed", len(d.conf.Base))
+	case d.conf.Aliases:
+		why = errors.New("what an alias stands for cannot be followed")
+	case len(d.conf.References) > 0:
+		why = errors.New("references cannot be followed")
+	case d.root(s).syncs:
+		if err := d.sync(ctx, s, want, changes); !errors.Is(err, ErrNoSync) {
+			return err
+		}
+		why = ErrNoSync
+		s.close()
+		if s, err = d.connect(ctx); err != nil {
+			return err
+		}
+	default:
+		why = ErrNoSync
+	}
+	return d.poll(ctx, s, want, changes, why)
+}
+
+// source names what is read of a server.
+func (d *LDAP) source(s *session, want *Selection) string {
+	return strings.Join(slices.Concat([]string{s.server}, d.conf.Base, []string{d.conf.Filter}, want.names), " ")
+}
+
+// sync is RFC 4533's refreshAndPersist.
+func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Changes) error {
+	cookie, err := changes.Begin(d.source(s, want), d.position(s))
 	if err != nil {
 		return err
 	}
 	f := &following{want: want, changes: changes, anew: cookie == "", tap: s.tap}
-	s.tap.ears.Store(&ears{f.entry, f.info})
+	s.tap.ears.Store(&ears{entry: f.entry, info: f.info})
 	request := ldap.NewSearchRequest(d.conf.Base[0], ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
 		0, 0, false, d.conf.Filter, want.names, nil)
 	response := s.conn.Syncrepl(ctx, request, 0, ldap.SyncRequestModeRefreshAndPersist, []byte(cookie), false)
@@ -95,7 +121,7 @@ func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) err
 	case err != nil:
 		return sysexits.Unavailable.Errorf("%s: %w", s.server, plainError(err))
 	case referral != "":
-		return sysexits.Unavailable.Errorf("%s: a reference to %s, whose entries are missing", s.server, referral)
+		return sysexits.Unavailable.Errorf("%s: a reference to %s, whose entries are missing: name the server in references, or search elsewhere", s.server, referral)
 	case s.tap.done.Load() && !f.refreshed:
 		return sysexits.Unavailable.Errorf("%s: %w", s.server, ErrNoSync)
 	}
@@ -288,6 +314,7 @@ func (f *following) info(op []byte) error {
 	if choice != tagSyncIDSet && flag && !f.refreshed {
 		f.refreshed = true
 		f.tap.silence.Store(0) // nothing may happen for days
+		f.changes.Way("the server tells of changes by itself (RFC 4533)")
 		f.changes.Refreshed()
 	}
 	return nil

@@ -249,7 +249,8 @@ func parseLine(line []byte, want *Selection, entry *Entry) error {
 		}
 		return nil
 	}
-	slot := want.slot(name)
+	slot, rest := want.slot(name)
+	entry.lacks(slot, rest)
 	if slot == unwanted {
 		return nil
 	}

@@ -38,7 +38,7 @@ func (r *Rules) Named(filter string) Names {
 	walk = func(p *ber.Packet) {
 		if p.Tag == ldap.FilterEqualityMatch && len(p.Children) == 2 {
 			attribute, value := p.Children[0].Data.String(), p.Children[1].Data.String()
-			slot, known := r.want.slots[strings.ToLower(attribute)]
+			slot, known := r.want.slots[canonical(attribute)]
 			switch {
 			case !known:
 			case slices.Contains(r.login, slot):

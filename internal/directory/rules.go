@@ -71,7 +71,7 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 	r.want = newSelection(names)
 	slots := func(list []string) (slots []int) {
 		for _, attribute := range list {
-			slots = append(slots, r.want.slots[strings.ToLower(attribute)])
+			slots = append(slots, r.want.find(attribute))
 		}
 		return slots
 	}
@@ -134,7 +134,7 @@ func (r *Rules) Judge(e *Entry) Outcome {
 	if o.Nobody = r.nobody(e); o.Nobody {
 		return o
 	}
-	if e.part {
+	if len(e.rests) > 0 {
 		o.Skip = fault("values missing", "the server sends only some of an attribute's values")
 		return o
 	}

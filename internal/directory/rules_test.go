@@ -270,8 +270,8 @@ func FuzzStandardAddress(f *testing.F) {
 		p.resolve(want)
 		var e Entry
 		e.reset(want)
-		e.add(want.slot([]byte("givenName")), []byte(given))
-		e.add(want.slot([]byte("sn")), []byte(sn))
+		e.add(want.find("givenName"), []byte(given))
+		e.add(want.find("sn"), []byte(sn))
 		address, err := p.expand(&e)
 		if err == nil && account.CheckAddress(address) != nil {
 			t.Errorf("%q", address)
@@ -291,7 +291,7 @@ func FuzzRules(f *testing.F) {
 		e.reset(rules.want)
 		for name, value := range map[string]string{"uid": uid, "mailHost": store, "mail": mail, "mailRoutingAddress": forward, "givenName": given, "sn": sn} {
 			if value != "" {
-				e.add(rules.want.slot([]byte(name)), []byte(value))
+				e.add(rules.want.find(name), []byte(value))
 			}
 		}
 		o := rules.Judge(&e)

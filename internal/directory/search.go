@@ -12,8 +12,8 @@ import (
 
 // Entries searches every base and calls take for each entry. Nothing but
 // "success" from the server at the end of each search is success: a size
-// limit, a time limit, a reference elsewhere or a lost connection all mean
-// that entries are missing.
+// limit, a time limit, a reference that is not to be followed or a lost
+// connection all mean that entries are missing.
 func (d *LDAP) Entries(ctx context.Context, want *Selection, take func(*Entry) error) error {
 	s, err := d.connect(ctx)
 	if err != nil {
@@ -21,74 +21,170 @@ func (d *LDAP) Entries(ctx context.Context, want *Selection, take func(*Entry) e
 	}
 	defer s.close()
 	d.at = d.position(s)
-	for _, base := range d.conf.Base {
-		if err := d.search(ctx, s, base, want, take); err != nil {
-			return fmt.Errorf("%s: search %s: %w", s.server, base, err)
-		}
-	}
-	return nil
+	_, err = d.searchAll(ctx, s, d.conf.Filter, want, take)
+	return err
 }
 
 // At is how far the server had got when Entries began to read it.
 func (d *LDAP) At() Position { return d.at }
 
-func (d *LDAP) search(ctx context.Context, s *session, base string, want *Selection, take func(*Entry) error) error {
+// searchAll searches every base, and tells how many references were followed.
+func (d *LDAP) searchAll(ctx context.Context, s *session, filter string, want *Selection, take func(*Entry) error) (references int, err error) {
+	r := &reading{LDAP: d, want: want, take: take}
+	for _, base := range d.conf.Base {
+		if err := r.follow(ctx, s, query{base, ldap.ScopeWholeSubtree, filter}, nil); err != nil {
+			return r.references, err
+		}
+	}
+	return r.references, nil
+}
+
+// A query is what is searched for, and where.
+type query struct {
+	base   string
+	scope  int
+	filter string
+}
+
+// A reading is a search with all that it leads to.
+type reading struct {
+	*LDAP
+	want       *Selection
+	take       func(*Entry) error
+	references int // that have been followed
+}
+
+// follow searches at one server, then wherever it refers to. The trail is the
+// searches that led here.
+func (r *reading) follow(ctx context.Context, s *session, q query, trail []hop) error {
+	trail = append(trail, hop{s.url, q})
+	away, err := r.search(ctx, s, q)
+	if err != nil {
+		return fmt.Errorf("%s: search %s: %w", s.server, q.base, err)
+	}
+	for _, urls := range away {
+		if err := r.goTo(ctx, urls, trail); err != nil {
+			return fmt.Errorf("%s: search %s: %w", s.server, q.base, err)
+		}
+	}
+	return nil
+}
+
+// search reads all pages of one server's answer, and returns its references
+// to others: of each the URLs, any one of which will do.
+func (r *reading) search(ctx context.Context, s *session, q query) (away [][]string, err error) {
 	var (
 		entry   Entry
+		partial []*Entry
 		read    int
 		refused error // by take: not the server's fault
 	)
-	s.tap.ears.Store(&ears{entry: func(op []byte) error {
-		if _, err := parseEntry(op, want, &entry); err != nil {
+	listen := &ears{entry: func(op []byte) error {
+		if _, err := parseEntry(op, r.want, &entry); err != nil {
 			return err
 		}
 		read++
-		refused = take(&entry)
+		if len(entry.rests) > 0 {
+			partial = append(partial, entry.clone())
+			return nil
+		}
+		refused = r.take(&entry)
 		return refused
-	}})
+	}, away: func(urls []string) { away = append(away, urls) }}
 	var page *ldap.ControlPaging
 	var controls []ldap.Control
-	if d.conf.PageSize > 0 {
-		page = ldap.NewControlPaging(uint32(d.conf.PageSize))
+	if r.conf.PageSize > 0 {
+		page = ldap.NewControlPaging(uint32(r.conf.PageSize))
 		controls = []ldap.Control{page}
 	}
 	for {
+		s.tap.ears.Store(listen)
 		s.tap.done.Store(false)
-		request := ldap.NewSearchRequest(base, ldap.ScopeWholeSubtree, d.aliases(),
-			0, 0, false, d.conf.Filter, want.names, controls)
+		request := ldap.NewSearchRequest(q.base, q.scope, r.aliases(), 0, 0, false, q.filter, r.want.names, controls)
 		response := s.conn.SearchAsync(ctx, request, 0)
-		var referral string
 		for response.Next() {
-			if to := response.Referral(); to != "" {
-				referral = to
-			}
 		}
 		err := response.Err()
 		switch {
 		case ctx.Err() != nil: // the reader may still be at work
-			return sysexits.TempFail.Wrap(ctx.Err())
+			return nil, sysexits.TempFail.Wrap(ctx.Err())
 		case refused != nil:
-			return refused
+			return nil, refused
 		case s.tap.err() != nil && !s.tap.done.Load():
-			return sysexits.Unavailable.Errorf("%w after %d entries", s.tap.err(), read)
+			return nil, sysexits.Unavailable.Errorf("%w after %d entries", s.tap.err(), read)
+		case ldap.IsErrorWithCode(err, ldap.LDAPResultReferral) && len(away) > 0:
+			return away, nil
 		case err != nil && refusal(err):
-			return sysexits.NoPerm.Wrap(plainError(err))
+			return nil, sysexits.NoPerm.Wrap(plainError(err))
 		case err != nil:
-			return sysexits.Unavailable.Errorf("%w, after %d entries", plainError(err), read)
-		case referral != "":
-			return sysexits.Unavailable.Errorf("a reference to %s, whose entries are missing", referral)
+			return nil, sysexits.Unavailable.Errorf("%w, after %d entries", plainError(err), read)
 		case !s.tap.done.Load():
 			// go-ldap takes a connection closed at a bad moment for
 			// the end of the search.
-			return sysexits.Unavailable.Wrap(errors.New("the connection was lost"))
+			return nil, sysexits.Unavailable.Wrap(errors.New("the connection was lost"))
 		}
+		for _, e := range partial {
+			if err := r.complete(ctx, s, e); err != nil {
+				return nil, fmt.Errorf("%s: %w", e.DN, err)
+			}
+			if err := r.take(e); err != nil {
+				return nil, err
+			}
+		}
+		partial = partial[:0]
 		if page == nil {
-			return nil
+			return away, nil
 		}
 		answer, _ := ldap.FindControl(response.Controls(), ldap.ControlTypePaging).(*ldap.ControlPaging)
 		if answer == nil || len(answer.Cookie) == 0 {
-			return nil
+			return away, nil
 		}
 		page.SetCookie(answer.Cookie)
 	}
+}
+
+// complete asks for the values of an entry that the server has kept back, one
+// range after the other.
+func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
+	for len(e.rests) > 0 {
+		missing := e.rests[0]
+		e.rests = e.rests[1:]
+		slot := missing.slot
+		if slot < 0 {
+			slot = -2 - slot
+		}
+		var more []rest
+		var part Entry
+		values := 0
+		s.tap.ears.Store(&ears{entry: func(op []byte) error {
+			if _, err := parseEntry(op, r.want, &part); err != nil {
+				return err
+			}
+			for _, list := range part.values {
+				values += len(list)
+			}
+			e.take(&part)
+			more = append(more, part.rests...)
+			return nil
+		}})
+		s.tap.done.Store(false)
+		request := ldap.NewSearchRequest(string(e.DN), ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false,
+			"(objectClass=*)", []string{r.want.names[slot] + ";range=" + missing.from + "-*"}, nil)
+		response := s.conn.SearchAsync(ctx, request, 0)
+		for response.Next() {
+		}
+		err := response.Err()
+		switch {
+		case ctx.Err() != nil:
+			return sysexits.TempFail.Wrap(ctx.Err())
+		case err != nil:
+			return sysexits.Unavailable.Wrap(plainError(err))
+		case s.tap.err() != nil || !s.tap.done.Load():
+			return sysexits.Unavailable.Errorf("the connection was lost")
+		case values == 0 || len(more) > 0 && more[0].from == missing.from:
+			return sysexits.Unavailable.Errorf("no value of %s from number %s on, where the server promised some", r.want.names[slot], missing.from)
+		}
+		e.rests = append(e.rests, more...)
+	}
+	return nil
 }

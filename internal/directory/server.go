@@ -44,7 +44,7 @@ func NewLDAP(conf config.Directory) (*LDAP, error) {
 			return nil, sysexits.Config.Errorf("base %q: %w", base, plainError(err))
 		}
 	}
-	for _, text := range conf.URLs {
+	for _, text := range slices.Concat(conf.URLs, conf.References) {
 		if _, err := parseURL(text); err != nil {
 			return nil, sysexits.Config.Wrap(err)
 		}
@@ -202,6 +202,7 @@ func youngest(csns map[string]string) string {
 // A session is a connection to one server, after the bind.
 type session struct {
 	server string // its URL, and its address if there are several
+	url    string // as serverOf has it
 	conn   *ldap.Conn
 	tap    *tap
 }
@@ -236,7 +237,7 @@ func (d *LDAP) connect(ctx context.Context) (*session, error) {
 			}
 			s, err := d.open(ctx, u, address)
 			if err == nil {
-				s.server = server
+				s.server, s.url = server, serverOf(u)
 				return s, nil
 			}
 			err = fmt.Errorf("%s: %w", server, err)
@@ -271,13 +272,9 @@ func (d *LDAP) addresses(ctx context.Context, u *url.URL) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"ldap": "389", "ldaps": "636"}[u.Scheme]
-	}
 	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
 	for i, host := range hosts {
-		hosts[i] = net.JoinHostPort(host, port)
+		hosts[i] = net.JoinHostPort(host, portOf(u))
 	}
 	return hosts, nil
 }

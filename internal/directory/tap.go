@@ -32,6 +32,7 @@ type tap struct {
 type ears struct {
 	entry func(op []byte) error // each SearchResultEntry, with the controls behind it
 	info  func(op []byte) error // each IntermediateResponse; nil leaves them to go-ldap
+	away  func(urls []string)   // each reference to another server; nil leaves them to go-ldap
 }
 
 // err is why Read gave up.
@@ -46,6 +47,15 @@ func newTap(conn net.Conn, silence time.Duration) *tap {
 	t := &tap{Conn: conn, buf: make([]byte, 256<<10)}
 	t.silence.Store(int64(silence))
 	return t
+}
+
+// expect limits the silence from now on, also that which lasts already.
+func (t *tap) expect(silence time.Duration) {
+	var deadline time.Time
+	if t.silence.Store(int64(silence)); silence > 0 {
+		deadline = time.Now().Add(silence)
+	}
+	t.Conn.SetReadDeadline(deadline) // where it fails, so does the next read
 }
 
 // A reader that wakes for each entry costs slapd twice the processor time, and
@@ -99,7 +109,14 @@ func (t *tap) advance() error {
 		return ears.entry(op)
 	case ears != nil && kind == tagIntermediate && ears.info != nil:
 		return ears.info(op)
+	case ears != nil && kind == tagReference && ears.away != nil:
+		urls, err := parseReference(op)
+		ears.away(urls)
+		return err
 	case kind == tagSearchDone:
+		if urls, err := parseReferral(op); err == nil && len(urls) > 0 && ears != nil && ears.away != nil {
+			ears.away(urls)
+		}
 		t.done.Store(true)
 		t.gather = false
 	}

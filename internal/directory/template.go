@@ -110,7 +110,7 @@ func (t *template) attributes() []string {
 func (t *template) resolve(want *Selection) {
 	for i, p := range t.pieces {
 		if p.attribute != "" {
-			t.pieces[i].slot = want.slots[strings.ToLower(p.attribute)]
+			t.pieces[i].slot = want.find(p.attribute)
 		}
 	}
 }

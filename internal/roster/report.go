@@ -19,8 +19,11 @@ type Report struct {
 	Entries  int       `json:"entries"`  // read
 	Accounts int       `json:"accounts"` // made of them
 
-	Skipped   Faults            `json:"skipped"`  // entries that made no account
-	LeftOut   Faults            `json:"left_out"` // addresses that an account goes without
+	Directories []Directory `json:"directories,omitempty"` // where there are several
+
+	Skipped   Faults            `json:"skipped"`   // entries that made no account
+	LeftOut   Faults            `json:"left_out"`  // addresses that an account goes without
+	Overruled Faults            `json:"overruled"` // names that an earlier directory has
 	Conflicts Conflicts         `json:"conflicts"`
 	Logins    Tally             `json:"login"`
 	Addresses Tally             `json:"address"`
@@ -29,6 +32,14 @@ type Report struct {
 
 	Doubts    []string `json:"doubts,omitempty"` // why the maps are not believed
 	Published bool     `json:"published"`
+}
+
+// A Directory is what one of several came to.
+type Directory struct {
+	Name     string `json:"name"`
+	Source   string `json:"source"`
+	Entries  int    `json:"entries"`
+	Accounts int    `json:"accounts"`
 }
 
 // A Tally counts the records of one map.
@@ -147,18 +158,27 @@ func (r *Roster) conflict(b *book, key, kept []byte, claims []claim) {
 	}
 	slices.SortFunc(c.Claimants, func(a, b Named) int { return strings.Compare(a.Entry, b.Entry) })
 	all.Named = append(all.Named, c)
-	if claims[0].kind == derived {
+	if claims[0].kind.made() == derived {
 		at := len(all.Named) - 1
 		r.wishes = append(r.wishes, wish{c.Key, func(free string) { all.Named[at].Free = free }})
 	}
 }
 
-// yielded notes standard addresses that are somebody's own already.
-func (r *Roster) yielded(holder claim, yields []claim) {
+// yielded notes claims that are of no use: names that an earlier directory has,
+// and standard addresses that are somebody's own already.
+func (r *Roster) yielded(b *book, value []byte, best, yields []claim) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range yields {
-		if c.kind != derived || string(c.source) == string(holder.source) {
+		holder := best[0]
+		if string(c.source) == string(holder.source) || b.name == "size" {
+			continue
+		}
+		if c.kind.made() == holder.kind.made() {
+			if string(c.value) != string(value) {
+				r.report.Overruled.add(string(c.source), b.name+" of an earlier directory",
+					fmt.Sprintf("%s belongs to %s", c.key, holder.source))
+			}
 			continue
 		}
 		named := r.report.LeftOut.add(string(c.source), "standard address taken",
@@ -261,6 +281,9 @@ func (r *Report) Text(out io.Writer) error {
 	w := bufio.NewWriter(out)
 	fmt.Fprintf(w, "%s: %s read, %s made in %.1f s (%.0f a second)\n", r.Source,
 		entries(r.Entries), count(r.Accounts, "account"), r.Seconds, float64(r.Entries)/max(r.Seconds, 0.001))
+	for _, d := range r.Directories {
+		fmt.Fprintf(w, "directory %s: %s, %s\n", d.Name, entries(d.Entries), count(d.Accounts, "account"))
+	}
 	for _, m := range []struct {
 		name string
 		Tally
@@ -277,6 +300,7 @@ func (r *Report) Text(out io.Writer) error {
 	}
 	r.Skipped.text(w, "skipped")
 	r.LeftOut.text(w, "left out")
+	r.Overruled.text(w, "overruled")
 	for i, c := range r.Conflicts.Named {
 		if i == few {
 			fmt.Fprintf(w, "conflict: and %d more\n", r.Conflicts.Count-few)

@@ -94,12 +94,12 @@ func (r *Roster) AddSome(a account.Account, wanted func(address bool, key string
 	defer r.mu.Unlock()
 	r.report.Entries++
 	r.report.Accounts++
-	claim := func(b *book, keys []string, kind kind, value func(key string) string) error {
+	claim := func(b *book, keys []string, how kind, value func(key string) string) error {
 		for _, key := range keys {
 			if wanted != nil && !wanted(b == r.maps[1], key) {
 				continue
 			}
-			if err := b.claims.add(key, kind, value(key), a.Source); err != nil {
+			if err := b.claims.add(key, how|kind(a.Rank), value(key), a.Source); err != nil {
 				return err
 			}
 		}
@@ -254,7 +254,6 @@ func (r *Roster) decide(b *book, group []claim, changed func(Change) error) erro
 	for i := range claims {
 		if claims[i].kind != claims[0].kind {
 			best = claims[:i]
-			r.yielded(claims[0], claims[i:])
 			break
 		}
 	}
@@ -266,6 +265,7 @@ func (r *Roster) decide(b *book, group []claim, changed func(Change) error) erro
 		value = standing(best, last)
 		r.conflict(b, group[0].key, value, best)
 	}
+	r.yielded(b, value, best, claims[len(best):])
 	if len(value) > 0 {
 		b.tally.Records++
 		b.tally.Bytes += recordSize(group[0].key, value)

@@ -93,6 +93,46 @@ func TestWhoHoldsAnAddress(t *testing.T) {
 	}
 }
 
+// Of several directories the first has its way, also against who had the key; a
+// claim goes before a standard address whatever the directory.
+func TestDirectoriesInOrder(t *testing.T) {
+	of := func(rank uint8, a account.Account) account.Account {
+		a.Rank = rank
+		a.Source = fmt.Sprintf("%d: %s", rank, a.Source)
+		return a
+	}
+	jdoe, jane := user("jdoe", "imap1", "x@e"), user("jane", "imap2", "x@e")
+	derives := user("jim", "imap3")
+	derives.Derived = []string{"x@e"}
+	for _, test := range []struct {
+		name                 string
+		last                 string
+		accounts             []account.Account
+		want                 string
+		conflicts, overruled int
+	}{
+		{"the first has it", "", []account.Account{of(1, jane), of(0, jdoe)}, "x@e jdoe@imap1", 0, 1},
+		{"also what was the other's", "jane@imap2", []account.Account{of(1, jane), of(0, jdoe)}, "x@e jdoe@imap1", 0, 1},
+		{"the last directory of all", "", []account.Account{of(MaxRank, jane)}, "x@e jane@imap2", 0, 0},
+		{"a conflict within the first", "", []account.Account{of(0, jane), of(0, jdoe), of(1, user("z", "imap3", "x@e"))}, "", 1, 1},
+		{"a conflict within the second is nobody's matter", "", []account.Account{of(1, jane), of(1, jdoe), of(0, user("z", "imap3", "x@e"))}, "x@e z@imap3", 0, 2},
+		{"both say the same", "", []account.Account{of(0, jdoe), of(1, jdoe)}, "x@e jdoe@imap1", 0, 0},
+		{"a claim goes before the first one's standard address", "", []account.Account{of(0, derives), of(1, jdoe)}, "x@e jdoe@imap1", 0, 0},
+		{"of standard addresses the first one's", "", []account.Account{of(1, derives), of(0, derives)}, "x@e jim@imap3", 0, 0},
+	} {
+		var last Records
+		if test.last != "" {
+			last = listing("x@e", test.last)
+		}
+		for _, size := range []int{1 << 20, 1} { // in memory, and in files
+			_, got, report, _ := settled(t, size, nil, last, test.accounts...)
+			if got != test.want || report.Conflicts.Count != test.conflicts || report.Overruled.Count != test.overruled {
+				t.Errorf("%s: %q, %d conflicts, %d overruled", test.name, got, report.Conflicts.Count, report.Overruled.Count)
+			}
+		}
+	}
+}
+
 func TestFlagsDoNotMakeAnotherOfHim(t *testing.T) {
 	held := user("x", "imap1")
 	held.Location.Flags = account.Hold

@@ -14,14 +14,21 @@ import (
 	"postern/internal/sysexits"
 )
 
-// A kind is how good a claim is. What is less counts more.
+// A kind is how good a claim is. What is less counts more: first by how the
+// claim is made, then by the directory's rank, which is in the lower bits.
 type kind byte
 
 const (
-	claimed kind = iota // the entry names the key itself
-	derived             // the key was made by a template
-	former              // the last map had it: not a claim, but remembered
+	claimed kind = 0x00 // the entry names the key itself
+	derived kind = 0x40 // the key was made by a template
+	former  kind = 0x80 // the last map had it: not a claim, but remembered
 )
+
+// MaxRank is the last directory's that a kind has room for.
+const MaxRank = 0x3f
+
+// made is how a claim is made, whatever the directory's rank.
+func (k kind) made() kind { return k &^ MaxRank }
 
 // A claim says that a key belongs somewhere.
 type claim struct {

@@ -49,7 +49,7 @@ awk and cdb -c for the maps, and postmap for the tables.`, b.people), ldapsearch
 
 	night := min(b.rounds, 3)
 	search := fmt.Sprintf("ldapsearch -x -LLL -H ldap://%s -b dc=example,dc=org %%s '%s' uid mailHost mailLocalAddress mail mailRoutingAddress",
-		b.directory(), config.Default().Directory.Filter)
+		b.directory(), config.Default().Directories[0].Filter)
 	build := "ldap2cdb --config %s.conf --maps maps-%[1]s --force"
 	r := t.row("nightly build from LDAP, unpaged", "s", false, goal{1, []string{ldapsearch}})
 	if err := b.commands(r, night, []command{

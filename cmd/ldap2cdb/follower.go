@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"reflect"
+
+	"postern/internal/account"
+	"postern/internal/directory"
+	"postern/internal/registry"
+	"postern/internal/sysexits"
+)
+
+// A follower hears of one directory's changes, and keeps what is known of it.
+type follower struct {
+	*watch
+	*origin
+	known *registry.Registry
+
+	story    string             // what the last maps say of positions
+	source   string             // the server that is followed now
+	cookie   string             // up to where it has been heard
+	position directory.Position // how far it has got
+	complete bool               // the refresh is over: what is known is what is there
+	heard    bool               // over this connection
+}
+
+func (w *watch) newFollower(o *origin, story string) (*follower, error) {
+	name := ".ldap2cdb.registry"
+	if o.conf.Name != "" {
+		name += "-" + o.conf.Name
+	}
+	known, err := registry.Open(filepath.Join(w.conf.Maps, name))
+	if err != nil {
+		return nil, err
+	}
+	return &follower{watch: w, origin: o, known: known, story: story}, nil
+}
+
+// run follows one server after the other until it is told to stop, or may not
+// go on. A server that is away leaves what is known of it.
+func (f *follower) run(ctx context.Context) error {
+	pause := f.retry
+	for {
+		f.heard = false
+		err := f.named(f.follow(ctx, f))
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm:
+			return err
+		case errors.Is(err, directory.ErrRefresh):
+			f.forget()
+		}
+		if f.heard {
+			pause = f.retry
+		}
+		if !f.pause(ctx, &pause, err) {
+			return nil
+		}
+	}
+}
+
+// forget has it read from the start.
+func (f *follower) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.complete, f.cookie = false, ""
+	f.known.SetCookie(f.source, "")
+}
+
+// What the directory says, directory.Changes.
+
+func (f *follower) Way(text string) { f.say("%v", f.named(errors.New(text))) }
+
+func (f *follower) Begin(source string, at directory.Position) (cookie string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.older(at, f.story); err != nil && !f.force {
+		return "", sysexits.Unavailable.Errorf("%w; if it is meant so, use --force", err)
+	}
+	// Other rules would make other accounts of the same entries.
+	f.source = source + " " + f.rulebook
+	f.position, f.complete, f.cookie = at, false, ""
+	f.known.Unmark()
+	if !f.force {
+		f.cookie = f.known.Cookie(f.source)
+	}
+	return f.cookie, nil
+}
+
+func (f *follower) Entry(id [16]byte, e *directory.Entry) error {
+	outcome := f.judge(e)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := outcome.Account
+	if fault := outcome.Skip; fault != nil || outcome.Nobody {
+		now = account.Account{Source: now.Source}
+		if fault != nil && f.complete {
+			f.say("skipped: %s: %v", now.Source, fault)
+		}
+	}
+	before, found, err := f.known.Get(id)
+	if err != nil {
+		return err
+	}
+	if found && reflect.DeepEqual(before, now) {
+		f.known.Mark(id)
+		return nil
+	}
+	f.touch(before, now)
+	return f.known.Put(id, now)
+}
+
+func (f *follower) Present(id [16]byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.known.Mark(id)
+}
+
+func (f *follower) Gone(id [16]byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.gone(id)
+}
+
+func (f *follower) gone(id [16]byte) error {
+	before, found, err := f.known.Get(id)
+	if err != nil || !found {
+		return err
+	}
+	f.touch(before)
+	return f.known.Delete(id)
+}
+
+func (f *follower) Mentioned() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range f.known.Unmarked() {
+		if err := f.gone(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *follower) Cookie(cookie string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cookie = cookie
+	if at := directory.CookiePosition(cookie); at != "" {
+		f.position = at
+	}
+	f.rouse()
+}
+
+func (f *follower) Refreshed() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.complete, f.heard = true, true
+	f.rouse()
+}

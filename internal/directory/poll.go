@@ -1,0 +1,278 @@
+package directory
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"postern/internal/sysexits"
+)
+
+// Where a server doesn't tell of changes by itself it is asked every
+// poll-interval which entries have changed, by what it notes of each: a time,
+// or in Active Directory a number. What is gone, moved away or hidden isn't
+// found so, nor what a tardy replica brings later than overlap: so all is read
+// every reread-interval.
+
+// Of these attributes the first that entries have is asked by.
+const (
+	usnChanged      = "uSNChanged" // Active Directory: the server's own count of changes
+	entryCSN        = "entryCSN"   // OpenLDAP: time, with the number of the change
+	modifyTimestamp = "modifyTimestamp"
+)
+
+var marks = []string{usnChanged, entryCSN, modifyTimestamp}
+
+// identities tell an entry from all others, by whatever name it goes: RFC
+// 4530, Active Directory's, 389 Directory Server's.
+var identities = []string{"entryUUID", "objectGUID", "nsUniqueId"}
+
+// What was noted shortly before the last question is asked for again: a change
+// may have got its time, or its number, before others and be there after them.
+const (
+	overlap    = time.Minute
+	usnOverlap = 100
+)
+
+// maxAhead is how far a server's clock may be before ours. A time beyond is some
+// entry's mistake, and there would be nothing newer for years.
+const maxAhead = time.Hour
+
+// A root is what a server says of itself.
+type root struct {
+	syncs   bool   // it may speak RFC 4533
+	service string // Active Directory: its own entry
+	usn     bool   // it counts its changes
+}
+
+const oidSync = "1.3.6.1.4.1.4203.1.9.1.1"
+
+// root reads the root DSE, RFC 4512 section 5.1. One that is hidden says
+// nothing against RFC 4533: trying will tell.
+func (d *LDAP) root(s *session) root {
+	answer, err := s.conn.Search(ldap.NewSearchRequest("", ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
+		"(objectClass=*)", []string{"supportedControl", "highestCommittedUSN", "dsServiceName"}, nil))
+	if err != nil || len(answer.Entries) == 0 {
+		return root{syncs: true}
+	}
+	e := answer.Entries[0]
+	controls := e.GetAttributeValues("supportedControl")
+	return root{
+		syncs:   len(controls) == 0 || slices.Contains(controls, oidSync),
+		service: e.GetAttributeValue("dsServiceName"),
+		usn:     e.GetAttributeValue("highestCommittedUSN") != "",
+	}
+}
+
+// invocation is which database of Active Directory counts: another server's,
+// or one restored from a copy, counts otherwise.
+func (d *LDAP) invocation(s *session, service string) string {
+	answer, err := s.conn.Search(ldap.NewSearchRequest(service, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
+		"(objectClass=*)", []string{"invocationId"}, nil))
+	if service == "" || err != nil || len(answer.Entries) == 0 {
+		return ""
+	}
+	return hex.EncodeToString(answer.Entries[0].GetRawAttributeValue("invocationId"))
+}
+
+// A poller asks one server over one connection.
+type poller struct {
+	*LDAP
+	s       *session
+	want    *Selection
+	changes Changes
+	root    root
+	counter string // the invocation, if the server counts
+
+	usn     uint64          // the highest number
+	clocks  map[string]tide // by attribute, what its times tell
+	reread  time.Time       // when all was read last
+	asked   time.Time       // when changes were read last
+	strange bool            // entries come from several servers, of several clocks
+}
+
+// A tide is what time it is at least where times are noted: one that was seen
+// is past there, and from then on as much time goes by there as here.
+type tide struct{ noted, seen time.Time }
+
+func (t tide) at(now time.Time) time.Time { return t.noted.Add(now.Sub(t.seen)) }
+
+// poll reads all, then asks for changes until something fails.
+func (d *LDAP) poll(ctx context.Context, s *session, want *Selection, changes Changes, why error) error {
+	p := &poller{LDAP: d, s: s, want: want.with(slices.Concat(identities, marks)...), changes: changes, root: d.root(s), clocks: map[string]tide{}}
+	if p.root.usn {
+		p.counter = d.invocation(s, p.root.service)
+	}
+	every, reread := time.Duration(d.conf.PollInterval), time.Duration(d.conf.RereadInterval)
+	if err := p.begin(ctx); err != nil {
+		return err
+	}
+	if mark, _ := p.since(); mark == "" {
+		changes.Way(fmt.Sprintf("%v: reading all every %s", why, reread))
+	} else {
+		changes.Way(fmt.Sprintf("%v: asking every %s for changes by %s, and reading all every %s", why, every, mark, reread))
+	}
+	for {
+		mark, since := p.since()
+		next := time.Until(p.reread.Add(reread))
+		if mark != "" {
+			next = min(every, next)
+		}
+		s.tap.expect(0)
+		select {
+		case <-ctx.Done():
+			return sysexits.TempFail.Wrap(ctx.Err())
+		case <-time.After(next):
+		}
+		s.tap.expect(time.Duration(d.conf.Timeout))
+		var err error
+		if mark == "" || time.Since(p.reread) >= reread {
+			err = p.all(ctx, time.Now())
+		} else {
+			err = p.changed(ctx, "("+mark+">="+since+")")
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// begin goes on from the last run where this server's numbers are what they
+// were. Times are trusted only over one connection: behind a URL may be another
+// server the next time, which has yet to hear of what the last one knew.
+func (p *poller) begin(ctx context.Context) error {
+	started := time.Now()
+	cookie, err := p.changes.Begin(p.source(p.s, p.want), p.position(p.s))
+	if err != nil {
+		return err
+	}
+	var counter string
+	var reread int64
+	if n, _ := fmt.Sscanf(cookie, "%s %d %d", &counter, &p.usn, &reread); n == 3 && counter != "" && counter == p.counter {
+		p.asked, p.reread = started, time.Unix(reread, 0)
+		mark, since := p.since()
+		if err := p.changed(ctx, "("+mark+">="+since+")"); err != nil {
+			return err
+		}
+		p.changes.Refreshed()
+		return nil
+	}
+	p.usn = 0
+	return p.read(ctx, started)
+}
+
+// all reads everything, and forgets whoever is not there.
+func (p *poller) all(ctx context.Context, started time.Time) error {
+	if _, err := p.changes.Begin(p.source(p.s, p.want), p.position(p.s)); err != nil {
+		return err
+	}
+	return p.read(ctx, started)
+}
+
+func (p *poller) read(ctx context.Context, started time.Time) error {
+	references, err := p.searchAll(ctx, p.s, p.conf.Filter, p.want, p.entry)
+	if err != nil {
+		return err
+	}
+	if err := p.changes.Mentioned(); err != nil {
+		return err
+	}
+	p.asked, p.reread, p.strange = started, started, references > 0
+	p.note()
+	p.changes.Refreshed()
+	return nil
+}
+
+// changed reads what has changed. An entry that the filter wants no more is
+// gone.
+func (p *poller) changed(ctx context.Context, since string) error {
+	started := time.Now()
+	if _, err := p.searchAll(ctx, p.s, "(&"+p.conf.Filter+since+")", p.want, p.entry); err != nil {
+		return err
+	}
+	ids := newSelection(identities)
+	_, err := p.searchAll(ctx, p.s, "(&(!"+p.conf.Filter+")"+since+")", ids, func(e *Entry) error {
+		return p.changes.Gone(identity(e, ids))
+	})
+	p.asked = started
+	p.note()
+	return err
+}
+
+// note has it remembered how far the server has been heard.
+func (p *poller) note() {
+	if p.counter != "" && p.usn > 0 && !p.strange {
+		p.changes.Cookie(fmt.Sprintf("%s %d %d", p.counter, p.usn, p.reread.Unix()))
+	}
+}
+
+// entry takes an entry, and what it tells about the server's time.
+func (p *poller) entry(e *Entry) error {
+	now := time.Now()
+	for _, mark := range marks {
+		for _, value := range e.values[p.want.find(mark)] {
+			if mark == usnChanged {
+				if usn, err := strconv.ParseUint(string(value), 10, 63); err == nil {
+					p.usn = max(p.usn, usn)
+				}
+				continue
+			}
+			noted, err := time.Parse("20060102150405", string(value[:min(14, len(value))]))
+			if t, known := p.clocks[mark]; err == nil && noted.Before(now.Add(maxAhead)) && (!known || noted.After(t.at(now))) {
+				p.clocks[mark] = tide{noted, now}
+			}
+		}
+	}
+	return p.changes.Entry(identity(e, p.want), e)
+}
+
+// since is what is asked by, and from where on.
+func (p *poller) since() (mark, value string) {
+	if p.strange {
+		return "", ""
+	}
+	if p.root.usn && p.usn > 0 {
+		return usnChanged, strconv.FormatUint(max(p.usn, usnOverlap)-usnOverlap+1, 10)
+	}
+	for _, mark := range marks[1:] {
+		if t, known := p.clocks[mark]; known {
+			since := t.at(p.asked).Add(-overlap).UTC().Format("20060102150405")
+			if mark == entryCSN { // draft-chu-ldap-csn
+				return mark, since + ".000000Z#000000#000#000000"
+			}
+			return mark, since + "Z"
+		}
+	}
+	return "", ""
+}
+
+// identity is what an entry's identifying attribute tells: 16 octets, as they
+// are or in hexadecimal with hyphens.
+func identity(e *Entry, s *Selection) (id [16]byte) {
+	for _, attribute := range identities {
+		values := e.values[s.find(attribute)]
+		if len(values) != 1 {
+			continue
+		}
+		if len(values[0]) == len(id) {
+			return [16]byte(values[0])
+		}
+		if octets, err := hex.DecodeString(strings.ReplaceAll(string(values[0]), "-", "")); err == nil && len(octets) == len(id) {
+			return [16]byte(octets)
+		}
+	}
+	return idOf(e)
+}
+
+// idOf stands for an entry that nothing but its name tells from others.
+func idOf(e *Entry) [16]byte {
+	sum := sha256.Sum256([]byte(strings.ToLower(string(e.DN))))
+	return [16]byte(sum[:16])
+}
