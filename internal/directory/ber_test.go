@@ -56,7 +56,7 @@ func tapped(stream io.Reader) (entries []string, rest []byte, err error) {
 		}
 		entries = append(entries, fmt.Sprintf("%s %s", e.DN, e.values))
 		return nil
-	}})
+	}, away: func([]string) {}})
 	rest, err = io.ReadAll(tap)
 	return entries, rest, err
 }
@@ -147,6 +147,33 @@ func FuzzTap(f *testing.F) {
 			t.Errorf("the tap saw %d entries, asn1-ber %d", len(entries), seen)
 		}
 	})
+}
+
+func TestTapHearsOfReferences(t *testing.T) {
+	uris := concat(element(tagOctetString, 1, []byte("ldap://a/")), element(tagOctetString, 0, []byte("ldap://b/")))
+	done := func(rest ...[]byte) []byte {
+		return element(tagSequence, 0, []byte{tagInteger, 1, 2},
+			element(tagSearchDone, 0, append([][]byte{{tagEnumerated, 1, 10, tagOctetString, 0, tagOctetString, 0}}, rest...)...))
+	}
+	for name, test := range map[string]struct {
+		stream []byte
+		want   string
+		err    error
+	}{
+		"beside entries":      {concat(element(tagSequence, 2, []byte{tagInteger, 1, 2}, element(tagReference, 2, uris)), searchDone), "[[ldap://a/ ldap://b/]]", nil},
+		"instead of them":     {done(element(tagReferral, 1, uris)), "[[ldap://a/ ldap://b/]]", nil},
+		"something else":      {done(element(0x87, 0, []byte("credentials"))), "[]", nil},
+		"a referral cut":      {done([]byte{tagReferral, 9}), "[]", nil}, // go-ldap will say so
+		"a reference's end":   {element(tagSequence, 0, []byte{tagInteger, 1, 2, tagReference, 2, tagOctetString, 9}), "[[]]", errShort},
+		"not a list of texts": {element(tagSequence, 0, []byte{tagInteger, 1, 2, tagReference, 2, tagOctetString, 0}), "[[]]", nil},
+	} {
+		var heard [][]string
+		tap := newTap(streamConn{bytes.NewReader(test.stream)}, 0)
+		tap.ears.Store(&ears{entry: func([]byte) error { return nil }, away: func(urls []string) { heard = append(heard, urls) }})
+		if _, err := io.ReadAll(tap); !errors.Is(err, test.err) || fmt.Sprint(heard) != test.want {
+			t.Errorf("%s: heard %v, %v", name, heard, err)
+		}
+	}
 }
 
 func TestPosition(t *testing.T) {

@@ -66,17 +66,17 @@ const unwanted = -1
 
 // slot is where the values of an attribute belong. Of many values Active
 // Directory sends a range ("member;range=0-1499", [MS-ADTS] 3.1.1.3.1.3.3);
-// then rest is what the next one begins with.
-func (s *Selection) slot(description []byte) (slot int, rest string) {
+// then rest is the number that the next one begins with.
+func (s *Selection) slot(description []byte) (slot, rest int) {
 	if slot, found := s.slots[string(description)]; found {
-		return slot, ""
+		return slot, 0
 	}
 	name := canonical(string(description))
 	slot, found := s.slots[name]
 	if base, options, tagged := strings.Cut(name, ";"); !found && tagged {
-		if whole, limits, ranged := cutRange(name); ranged {
+		if whole, next, ranged := cutRange(name); ranged {
 			slot, _ = s.slot([]byte(whole))
-			return slot, limits // not remembered: there are many ranges
+			return slot, next // not remembered: there are many ranges
 		}
 		if slot, found = s.slots[base]; found && options != "binary" {
 			slot = -2 - slot
@@ -88,20 +88,20 @@ func (s *Selection) slot(description []byte) (slot int, rest string) {
 	if len(s.slots) < maxSpellings {
 		s.slots[string(description)] = slot
 	}
-	return slot, ""
+	return slot, 0
 }
 
 // cutRange takes the range off a description, and tells where the next one
 // begins; the last one ends in an asterisk.
-func cutRange(name string) (whole, next string, ranged bool) {
+func cutRange(name string) (whole string, next int, ranged bool) {
 	parts := strings.Split(name, ";")
 	i := slices.IndexFunc(parts, func(part string) bool { return strings.HasPrefix(part, "range=") })
 	if i < 1 {
-		return name, "", false
+		return name, 0, false
 	}
 	_, high, _ := strings.Cut(parts[i], "-")
 	if last, err := strconv.ParseUint(high, 10, 31); err == nil {
-		next = strconv.FormatUint(last+1, 10)
+		next = int(last) + 1
 	}
 	return strings.Join(slices.Delete(parts, i, i+1), ";"), next, true
 }
@@ -117,8 +117,7 @@ type Entry struct {
 
 // A rest is the values of an attribute that the server has yet to be asked for.
 type rest struct {
-	slot int
-	from string
+	slot, from int
 }
 
 func (e *Entry) reset(s *Selection) {
@@ -144,8 +143,8 @@ func (e *Entry) add(slot int, value []byte) {
 }
 
 // lacks notes that an attribute's values go on from somewhere.
-func (e *Entry) lacks(slot int, from string) {
-	if from != "" && slot != unwanted {
+func (e *Entry) lacks(slot, from int) {
+	if from > 0 && slot != unwanted {
 		e.rests = append(e.rests, rest{slot, from})
 	}
 }

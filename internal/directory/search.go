@@ -169,7 +169,7 @@ func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
 		}})
 		s.tap.done.Store(false)
 		request := ldap.NewSearchRequest(string(e.DN), ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false,
-			"(objectClass=*)", []string{r.want.names[slot] + ";range=" + missing.from + "-*"}, nil)
+			"(objectClass=*)", []string{fmt.Sprintf("%s;range=%d-*", r.want.names[slot], missing.from)}, nil)
 		response := s.conn.SearchAsync(ctx, request, 0)
 		for response.Next() {
 		}
@@ -181,8 +181,8 @@ func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
 			return sysexits.Unavailable.Wrap(plainError(err))
 		case s.tap.err() != nil || !s.tap.done.Load():
 			return sysexits.Unavailable.Errorf("the connection was lost")
-		case values == 0 || len(more) > 0 && more[0].from == missing.from:
-			return sysexits.Unavailable.Errorf("no value of %s from number %s on, where the server promised some", r.want.names[slot], missing.from)
+		case values == 0 || len(more) > 0 && more[0].from <= missing.from:
+			return sysexits.Unavailable.Errorf("no value of %s from number %d on, where the server promised some", r.want.names[slot], missing.from)
 		}
 		e.rests = append(e.rests, more...)
 	}
