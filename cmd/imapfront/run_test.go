@@ -476,6 +476,28 @@ func TestRule12_Systemd(t *testing.T) {
 	}
 }
 
+// SIGTERM ends the session of a process that has only that one, too.
+func TestOneSessionIsDrained(t *testing.T) {
+	st := takingStore(t)
+	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\ndrain-time = \"10ms\"\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	child, c := socket(t)
+	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imap")
+	cmd.Stdin, cmd.Stdout = child, child
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	child.Close()
+	c.want("* OK ")
+	c.say("a LOGIN joe secret")
+	c.want("a OK ")
+	cmd.Process.Signal(syscall.SIGTERM)
+	c.want("* BYE ")
+	c.wantEnd()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTicketsAreSharedByProcesses(t *testing.T) {
 	dir, _ := siteDir(t, "[frontend]\ntickets = \"DIR/tickets\"\ncert = \"DIR/one.pem\"\n", "joe imap1.example.org")
 	settings := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
