@@ -18,6 +18,10 @@ func decide(few *roster.Roster, last set, touched map[registry.Key]bool) (*roste
 	if err := few.Remember(touchedIn(last.login, touched, false), touchedIn(last.address, touched, true), touchedIn(last.size, touched, false)); err != nil {
 		return nil, all, err
 	}
+	few.Held = func(address string) (bool, error) {
+		_, found, err := last.address.Get(address)
+		return found, err
+	}
 	report, err := few.Settle(func(c roster.Change) error {
 		list := map[string]*[]roster.Change{"login": &all.login, "address": &all.address, "size": &all.size}[c.Map]
 		*list = append(*list, c)

@@ -28,6 +28,7 @@ type Account struct {
 	Location  Location // the zero Location if no store holds a mailbox
 	Addresses []string // addresses the entry claims itself
 	Derived   []string // addresses made from a template, which yield to claimed ones
+	Spare     string   // what may be proposed to whom a derived one cannot be given, or empty
 	Forward   []string // addresses that get the mail, beside the mailbox if there is one
 	Size      int64    // of the mailbox, or its quota, in octets; 0: nobody knows
 }

@@ -120,6 +120,14 @@ type rest struct {
 	slot, from int
 }
 
+// first is one value of an attribute, or nothing.
+func (e *Entry) first(slot int) string {
+	if slot == unwanted || len(e.values[slot]) == 0 {
+		return ""
+	}
+	return string(e.values[slot][0])
+}
+
 func (e *Entry) reset(s *Selection) {
 	if e.values == nil {
 		e.values = make([][][]byte, len(s.names))

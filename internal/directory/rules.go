@@ -31,6 +31,7 @@ type Rules struct {
 
 	flags    map[string]account.Flags // by status value
 	standard *template
+	initials int // of names that the standard address has no room for
 	allowed  func(store string) bool
 }
 
@@ -66,7 +67,7 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 		if r.standard, err = parseTemplate(standardAddress); err != nil {
 			return nil, fmt.Errorf("standard address %q: %w", standardAddress, err)
 		}
-		names = append(names, r.standard.attributes()...)
+		names = append(append(names, r.standard.attributes()...), "initials")
 	}
 	r.want = newSelection(names)
 	slots := func(list []string) (slots []int) {
@@ -85,6 +86,9 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 	}
 	if attributes.Status != "" {
 		r.status = slots([]string{attributes.Status})[0]
+	}
+	if r.standard != nil {
+		r.initials = slots([]string{"initials"})[0]
 	}
 	for _, t := range []*template{r.standard, r.named} {
 		if t != nil {
@@ -168,7 +172,7 @@ func (r *Rules) Judge(e *Entry) Outcome {
 				o.Minor = append(o.Minor, fault("no standard address", "%v", err))
 			}
 		case !slices.Contains(a.Addresses, address):
-			a.Derived = account.WithForms([]string{address})
+			a.Derived, a.Spare = account.WithForms([]string{address}), r.standard.spare(e, r.initials)
 		}
 	}
 	return o
@@ -298,7 +302,7 @@ func (r *Rules) location(e *Entry, a *account.Account) *Fault {
 		}
 	} else if r.named != nil {
 		var err error
-		if l.Mailbox, err = r.named.fill(func(p piece) string { return r.part(e, a, p) }); err != nil {
+		if l.Mailbox, err = r.named.fill(func(p piece) string { return p.cut(r.part(e, a, p)) }); err != nil {
 			return fault("bad mailbox", "%v", err)
 		}
 	} else if len(a.Logins) > 0 {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/text/unicode/norm"
+
 	"postern/internal/account"
 	"postern/internal/config"
 )
@@ -121,6 +123,27 @@ func TestStoreRules(t *testing.T) {
 	}
 }
 
+// What may be proposed to somebody whose standard address is another's.
+func TestSpareAddress(t *testing.T) {
+	for _, test := range []struct{ template, ldif, want string }{
+		{"{givenName:1}{sn}@e.org", "givenName: John\nsn: Doe\n", ""},
+		{"{givenName:1}{sn}@e.org", "givenName: John Michael\nsn: Doe\n", "jmdoe@e.org"},
+		{"{givenName:first}.{sn}@e.org", "givenName: Zoë Élise\nsn: Doe\n", "zoee.doe@e.org"},
+		{"{givenName:4}{sn}@e.org", "givenName: Jo Michael\nsn: Doe\n", ""}, // it is in already
+		{"{givenName}{sn}@e.org", "givenName: John Michael\nsn: Doe\n", ""},
+		{"{givenName:1}{sn}@e.org", "givenName: John\ninitials: JM\nsn: Doe\n", "jmdoe@e.org"},
+		{"{givenName:1}{sn}@e.org", "givenName: John\ninitials: J. M.\nsn: Doe\n", "jmdoe@e.org"},
+		{"{givenName:1}{sn}@e.org", "givenName: John\ninitials: M\nsn: Doe\n", "jmdoe@e.org"}, // Active Directory
+		{"{givenName:1}{sn}@e.org", "givenName: John\ninitials: J\nsn: Doe\n", ""},
+		{"{sn:last}@e.org", "givenName: John Michael\nsn: van Doe\n", ""},
+	} {
+		o := judged(t, config.Default().Attributes, test.template, "uid: b\nmailHost: imap1\n"+test.ldif)
+		if got := o.Account.Spare; got != test.want {
+			t.Errorf("%s of %q: got %q, want %q", test.template, test.ldif, got, test.want)
+		}
+	}
+}
+
 // RFC 8265 keeps apart what folding makes one, and refuses what it has no place for.
 func TestPRECIS(t *testing.T) {
 	attributes := config.Default().Attributes
@@ -221,7 +244,8 @@ func TestPlain(t *testing.T) {
 }
 
 // Some 2,500 names of two dozen cultures all come to something an address can
-// be made of, and what is plain already stays.
+// be made of, and to the same however they are written; what is plain already
+// stays.
 func TestPlainNamesOfManyCultures(t *testing.T) {
 	text, err := os.ReadFile("../../tools/orgmaker/names.txt")
 	if err != nil {
@@ -239,6 +263,14 @@ func TestPlainNamesOfManyCultures(t *testing.T) {
 			got := plain(name)
 			if err := account.CheckAddress(got + "@example.org"); got == "" || err != nil || !account.IsASCII(got) || plain(got) != got {
 				t.Errorf("%q: got %q, %v", name, got, err)
+			}
+			for form, want := range map[string]string{
+				strings.ToUpper(name): got, norm.NFD.String(name): got, " " + name + ". ": got, name + "\u2019s": got + "s",
+				"O'" + name: "o" + got, "van der " + name: "vander" + got, name + "-" + name: got + "-" + got, "Anna " + name: "anna" + got,
+			} {
+				if plain(form) != want {
+					t.Errorf("%q: got %q, want %q", form, plain(form), want)
+				}
 			}
 		}
 	}

@@ -117,17 +117,71 @@ func (t *template) resolve(want *Selection) {
 
 // expand makes the address of an entry.
 func (t *template) expand(e *Entry) (string, error) {
-	text, err := t.fill(func(p piece) string {
-		if values := e.values[p.slot]; len(values) > 0 {
-			return p.spell(string(values[0]))
+	return t.address(func(p piece) string { return p.cut(p.spell(e.first(p.slot))) })
+}
+
+// spare makes another address of an entry, with the initial of a middle name
+// behind the first piece that has no room for it: jmdoe and not jdoe. It is
+// empty for somebody without a middle name.
+func (t *template) spare(e *Entry, initials int) string {
+	done := false
+	address, err := t.address(func(p piece) string {
+		name := p.cut(p.spell(e.first(p.slot)))
+		if !done {
+			if middle := p.middle(e.first(p.slot), e.first(initials)); middle != "" {
+				name, done = name+middle, true
+			}
 		}
-		return ""
+		return name
 	})
+	if err != nil || !done {
+		return ""
+	}
+	return address
+}
+
+func (t *template) address(value func(piece) string) (string, error) {
+	text, err := t.fill(value)
 	if err != nil {
 		return "", fmt.Errorf("%w in the letters of an address", err)
 	}
 	address := account.Fold(text)
 	return address, account.CheckAddress(address)
+}
+
+// middle is the initial of a second given name that the piece leaves out: of the
+// value's own second word, or of the attribute initials, which has all of them
+// (RFC 4519 2.14) or, in Active Directory, the middle ones alone.
+func (p piece) middle(value, initials string) string {
+	words := strings.Fields(value)
+	if len(words) == 0 || p.word == "last" || p.letters == 0 && p.word == "" {
+		return ""
+	}
+	first := plain(words[0])
+	if p.word == "" && p.letters > len(first) {
+		return ""
+	}
+	for _, word := range words[1:] {
+		if word = plain(word); word != "" {
+			return word[:1]
+		}
+	}
+	if !strings.EqualFold(p.attribute, "givenName") {
+		return ""
+	}
+	letters := strings.ReplaceAll(plain(initials), "-", "")
+	if first != "" && strings.HasPrefix(letters, first[:1]) {
+		letters = letters[1:]
+	}
+	return letters[:min(1, len(letters))]
+}
+
+// cut leaves so many letters of a value as are used.
+func (p piece) cut(value string) string {
+	if letters := []rune(value); p.letters > 0 && len(letters) > p.letters {
+		return string(letters[:p.letters])
+	}
+	return value
 }
 
 // spell writes a value's words in the letters of an address.
@@ -160,9 +214,6 @@ func (t *template) fill(value func(piece) string) (string, error) {
 		name := value(p)
 		if name == "" {
 			return "", fmt.Errorf("no %s", p.attribute)
-		}
-		if letters := []rune(name); p.letters > 0 && len(letters) > p.letters {
-			name = string(letters[:p.letters])
 		}
 		b.WriteString(name)
 	}

@@ -78,7 +78,7 @@ type place struct {
 	seen   bool
 }
 
-const magic = "postern registry 2\n"
+const magic = "postern registry 3\n"
 
 // Kinds of records.
 const (
@@ -495,6 +495,7 @@ func appendText(b []byte, text string) []byte {
 // encode writes an account.
 func encode(a account.Account) []byte {
 	b := appendText(nil, a.Source)
+	b = appendText(b, a.Spare)
 	b = appendText(b, a.Location.Mailbox)
 	b = appendText(b, a.Location.Store)
 	b = binary.AppendUvarint(b, uint64(a.Location.Port))
@@ -513,6 +514,7 @@ func encode(a account.Account) []byte {
 func decode(b []byte) (account.Account, error) {
 	d := decoder{b}
 	a := account.Account{Source: d.text()}
+	a.Spare = d.text()
 	a.Location.Mailbox, a.Location.Store = d.text(), d.text()
 	a.Location.Port = int(d.number())
 	a.Location.Flags = account.Flags(d.number())

@@ -52,6 +52,7 @@ func TestWhatIsKnownLasts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r")
 	r := open(t, path)
 	a := user("a", "imap1", "x@e")
+	a.Spare = "dd@e"
 	a.Derived, a.Forward, a.Location.Port = []string{"d@e"}, []string{"f@y", "g@y"}, 143
 	a.Size = 5 << 30
 	must(t, r.Put(ID{1}, a))

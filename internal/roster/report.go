@@ -2,6 +2,7 @@ package roster
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -88,6 +89,16 @@ type Group struct {
 type Named struct {
 	Entry  string `json:"entry"`
 	Detail string `json:"detail"`
+	// Free is an address that nobody has, for somebody who cannot have his
+	// standard address.
+	Free string `json:"free,omitempty"`
+}
+
+func (n Named) proposal() string {
+	if n.Free == "" {
+		return ""
+	}
+	return ", " + n.Free + " is free"
 }
 
 // add notes an entry; it returns nil if it was only counted.
@@ -102,7 +113,7 @@ func (f *Faults) add(entry, reason, detail string) *Named {
 	if g.Count++; g.Count > mostNamed {
 		return nil
 	}
-	named := &Named{entry, detail}
+	named := &Named{Entry: entry, Detail: detail}
 	g.Named = append(g.Named, named)
 	return named
 }
@@ -115,13 +126,10 @@ type Conflicts struct {
 
 // A Conflict is one such key.
 type Conflict struct {
-	Map       string  `json:"map"`
-	Key       string  `json:"key"`
-	Kept      string  `json:"kept,omitempty"` // the value that stays; empty: the key is left out
-	Claimants []Named `json:"claimants"`      // entry, and where it wants the key to lead
-	// Free is an address much like the key that nobody has, where a
-	// standard address cannot be everybody's.
-	Free string `json:"free,omitempty"`
+	Map       string   `json:"map"`
+	Key       string   `json:"key"`
+	Kept      string   `json:"kept,omitempty"` // the value that stays; empty: the key is left out
+	Claimants []*Named `json:"claimants"`      // entry, and where it wants the key to lead
 }
 
 // String is the conflict as a line.
@@ -134,10 +142,7 @@ func (c Conflict) String() string {
 		fmt.Fprintf(&b, "stays %s", c.Kept)
 	}
 	for _, claimant := range c.Claimants {
-		fmt.Fprintf(&b, "; %s wants %s", claimant.Entry, claimant.Detail)
-	}
-	if c.Free != "" {
-		fmt.Fprintf(&b, "; %s is free", c.Free)
+		fmt.Fprintf(&b, "; %s wants %s%s", claimant.Entry, claimant.Detail, claimant.proposal())
 	}
 	return b.String()
 }
@@ -154,37 +159,40 @@ func (r *Roster) conflict(b *book, key, kept []byte, claims []claim) {
 	}
 	c := Conflict{Map: b.name, Key: string(key), Kept: string(kept)}
 	for _, claim := range claims[:min(len(claims), mostClaimants)] {
-		c.Claimants = append(c.Claimants, Named{string(claim.source), string(claim.value)})
+		name, spare := claim.entry()
+		claimant := &Named{Entry: name, Detail: string(claim.value)}
+		c.Claimants = append(c.Claimants, claimant)
+		if claim.kind.made() == derived && claimant.Detail != c.Kept {
+			r.wishes = append(r.wishes, wish{c.Key, spare, claimant})
+		}
 	}
-	slices.SortFunc(c.Claimants, func(a, b Named) int { return strings.Compare(a.Entry, b.Entry) })
+	slices.SortFunc(c.Claimants, func(a, b *Named) int { return strings.Compare(a.Entry, b.Entry) })
 	all.Named = append(all.Named, c)
-	if claims[0].kind.made() == derived {
-		at := len(all.Named) - 1
-		r.wishes = append(r.wishes, wish{c.Key, func(free string) { all.Named[at].Free = free }})
-	}
 }
 
 // yielded notes claims that are of no use: names that an earlier directory has,
 // and standard addresses that are somebody's own already.
 func (r *Roster) yielded(b *book, value []byte, best, yields []claim) {
+	if len(yields) == 0 {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	owner, _ := best[0].entry()
 	for _, c := range yields {
-		holder := best[0]
-		if string(c.source) == string(holder.source) || b.name == "size" {
+		name, spare := c.entry()
+		if name == owner || b.name == "size" {
 			continue
 		}
-		if c.kind.made() == holder.kind.made() {
+		if c.kind.made() == best[0].kind.made() {
 			if string(c.value) != string(value) {
-				r.report.Overruled.add(string(c.source), b.name+" of an earlier directory",
-					fmt.Sprintf("%s belongs to %s", c.key, holder.source))
+				r.report.Overruled.add(name, b.name+" of an earlier directory", fmt.Sprintf("%s belongs to %s", c.key, owner))
 			}
 			continue
 		}
-		named := r.report.LeftOut.add(string(c.source), "standard address taken",
-			fmt.Sprintf("%s belongs to %s", c.key, holder.source))
+		named := r.report.LeftOut.add(name, "standard address taken", fmt.Sprintf("%s belongs to %s", c.key, owner))
 		if named != nil {
-			r.wishes = append(r.wishes, wish{string(c.key), func(free string) { named.Detail += "; " + free + " is free" }})
+			r.wishes = append(r.wishes, wish{string(c.key), spare, named})
 		}
 	}
 }
@@ -193,25 +201,35 @@ func (r *Roster) yielded(b *book, value []byte, best, yields []claim) {
 // unasked, but the report proposes one that is free.
 type wish struct {
 	address string
-	propose func(free string)
+	spare   string // with a middle initial, if he has one
+	of      *Named
 }
 
 // proposals are how many numbers are tried behind a name.
 const proposals = 9
+
+// candidates are what may be proposed, best first.
+func (w wish) candidates() []string {
+	var list []string
+	if w.spare != "" {
+		list = append(list, w.spare)
+	}
+	local, domain, _ := strings.Cut(w.address, "@")
+	for n := 2; n <= proposals; n++ {
+		list = append(list, fmt.Sprintf("%s%d@%s", local, n, domain))
+	}
+	return list
+}
 
 // propose finds free addresses for all wishes, in one pass over the map.
 func (r *Roster) propose() error {
 	if len(r.wishes) == 0 {
 		return nil
 	}
-	like := func(address string, n int) string {
-		local, domain, _ := strings.Cut(address, "@")
-		return fmt.Sprintf("%s%d@%s", local, n, domain)
-	}
 	taken := map[string]bool{}
 	for _, w := range r.wishes {
-		for n := 2; n <= proposals; n++ {
-			taken[like(w.address, n)] = false
+		for _, address := range w.candidates() {
+			taken[address] = false
 		}
 	}
 	err := r.Addresses(func(key, _ string) error {
@@ -223,12 +241,25 @@ func (r *Roster) propose() error {
 	if err != nil {
 		return err
 	}
-	slices.SortStableFunc(r.wishes, func(a, b wish) int { return strings.Compare(a.address, b.address) })
+	for address := range taken {
+		if r.Held == nil || taken[address] {
+			continue
+		}
+		if taken[address], err = r.Held(address); err != nil {
+			return err
+		}
+	}
 	for _, w := range r.wishes {
-		for n := 2; n <= proposals; n++ {
-			if free := like(w.address, n); !taken[free] {
+		taken[w.address] = true // by whoever gets it in the end
+	}
+	slices.SortStableFunc(r.wishes, func(a, b wish) int {
+		return cmp.Or(strings.Compare(a.address, b.address), strings.Compare(a.of.Entry, b.of.Entry))
+	})
+	for _, w := range r.wishes {
+		for _, free := range w.candidates() {
+			if !taken[free] {
 				taken[free] = true // to the next one another
-				w.propose(free)
+				w.of.Free = free
 				break
 			}
 		}
@@ -322,7 +353,7 @@ func (f *Faults) text(w io.Writer, what string) {
 				fmt.Fprintf(w, "  and %d more\n", g.Count-few)
 				break
 			}
-			fmt.Fprintf(w, "  %s: %s\n", n.Entry, n.Detail)
+			fmt.Fprintf(w, "  %s: %s%s\n", n.Entry, n.Detail, n.proposal())
 		}
 	}
 }

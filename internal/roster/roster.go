@@ -23,6 +23,10 @@ import (
 
 // A Roster gathers accounts, then settles who holds what.
 type Roster struct {
+	// Held tells whether an address is somebody's that this roster does not
+	// decide about; nil: it decides about all.
+	Held func(address string) (bool, error)
+
 	dir    string // for what doesn't fit in memory
 	size   int
 	mu     sync.Mutex
@@ -95,11 +99,15 @@ func (r *Roster) AddSome(a account.Account, wanted func(address bool, key string
 	r.report.Entries++
 	r.report.Accounts++
 	claim := func(b *book, keys []string, how kind, value func(key string) string) error {
+		source := a.Source
+		if how == derived && a.Spare != "" {
+			source += spareMark + a.Spare
+		}
 		for _, key := range keys {
 			if wanted != nil && !wanted(b == r.maps[1], key) {
 				continue
 			}
-			if err := b.claims.add(key, how|kind(a.Rank), value(key), a.Source); err != nil {
+			if err := b.claims.add(key, how|kind(a.Rank), value(key), source); err != nil {
 				return err
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -320,8 +321,9 @@ func TestProposals(t *testing.T) {
 		return a
 	}
 	_, address, report, _ := settled(t, runSize, nil, nil, named("john"), named("jane"), user("x", "imap1", "jdoe2@e"))
-	if c := report.Conflicts.Named; address != "jdoe2@e x@imap1" || len(c) != 1 || c[0].Free != "jdoe3@e" {
-		t.Errorf("%s, %+v", address, c)
+	if c := report.Conflicts.Named; address != "jdoe2@e x@imap1" || len(c) != 1 ||
+		c[0].String() != "conflict: address jdoe@e: left out; uid=jane wants jane@imap1, jdoe3@e is free; uid=john wants john@imap1, jdoe4@e is free" {
+		t.Errorf("%s, %v", address, c)
 	}
 	_, address, report, _ = settled(t, runSize, nil, nil, named("john"), named("jane"), user("x", "imap1", "jdoe@e"))
 	if address != "jdoe@e x@imap1" {
@@ -329,10 +331,36 @@ func TestProposals(t *testing.T) {
 	}
 	var details []string
 	for _, n := range report.LeftOut.Groups[0].Named {
-		details = append(details, n.Detail)
+		details = append(details, n.Entry+": "+n.Detail+n.proposal())
 	}
-	if got := strings.Join(details, "|"); got != "jdoe@e belongs to uid=x; jdoe2@e is free|jdoe@e belongs to uid=x; jdoe3@e is free" {
+	slices.Sort(details)
+	if got := strings.Join(details, "|"); got != "uid=jane: jdoe@e belongs to uid=x, jdoe2@e is free|uid=john: jdoe@e belongs to uid=x, jdoe3@e is free" {
 		t.Errorf("got %s", got)
+	}
+	// A middle initial comes first, unless somebody has that address, too; who
+	// keeps his address is proposed nothing.
+	jim, jack := named("jim"), named("jack")
+	jim.Spare, jack.Spare = "jmdoe@e", "jmdoe@e"
+	last := listing("jdoe@e", "john@imap1")
+	_, _, report, _ = settled(t, runSize, nil, last, named("john"), jim, jack)
+	if got := report.Conflicts.Named[0].String(); got != "conflict: address jdoe@e: stays john@imap1; "+
+		"uid=jack wants jack@imap1, jmdoe@e is free; uid=jim wants jim@imap1, jdoe2@e is free; uid=john wants john@imap1" {
+		t.Errorf("got %s", got)
+	}
+	few := New(t.TempDir())
+	defer few.Close()
+	few.Held = func(address string) (bool, error) { return address != "jdoe9@e", nil }
+	for _, a := range []account.Account{named("john"), jim} {
+		if err := few.Add(a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	report, err := few.Settle(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := report.Conflicts.Named[0].Claimants[0].Free; got != "jdoe9@e" {
+		t.Errorf("what others hold is proposed: %q", got)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"postern/internal/sysexits"
 )
@@ -35,7 +36,17 @@ type claim struct {
 	key    []byte
 	kind   kind
 	value  []byte
-	source []byte // the entry's name
+	source []byte // the entry's name, and what may be proposed to it
+}
+
+// spareMark stands between the name of an entry and the address that may be
+// proposed to it.
+const spareMark = "\x00"
+
+// entry is who claims, and spare the address that may be proposed to him, if any.
+func (c claim) entry() (name, spare string) {
+	name, spare, _ = strings.Cut(string(c.source), spareMark)
+	return name, spare
 }
 
 // runSize is how many bytes of claims are sorted in memory at once. There are
