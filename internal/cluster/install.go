@@ -27,8 +27,8 @@ var packages = []string{
 // started, clients, and checkers of pages and scripts.
 var workshop = []string{
 	"ucspi-tcp", "xinetd", "socat", "openssl", "mandoc", "shellcheck",
-	// a directory that is asked by Kerberos
-	"krb5-kdc", "krb5-admin-server", "krb5-user", "libsasl2-modules-gssapi-mit",
+	// a directory, and a front end, that are asked by Kerberos
+	"krb5-kdc", "krb5-admin-server", "krb5-user", "libsasl2-modules-gssapi-mit", "python3-gssapi",
 	// mail programs
 	"isync", "curl", "mutt", "python3", "offlineimap3", "getmail6", "fetchmail", "sieve-connect",
 	// what contrib is for

@@ -14,6 +14,7 @@ import (
 
 	"postern/internal/account"
 	"postern/internal/imap"
+	"postern/internal/kerberos"
 	"postern/internal/listener"
 	"postern/internal/store"
 )
@@ -53,10 +54,13 @@ func (a *accepts) Addr() net.Addr { return nil }
 var answers = map[string]*regexp.Regexp{
 	"imap":  regexp.MustCompile(`^((\* |[!#$&',-\[\]^_` + "`" + `a-z|}~]+ )(OK|NO|BAD|BYE|CAPABILITY|ID) [ -~]*|\+ [ -~]*)\r\n$`),
 	"pop3":  regexp.MustCompile(`^((\+OK|-ERR)( [ -~]*)?|\+ [ -~]*|[A-Z][ -~]*|\.)\r\n$`),
-	"sieve": regexp.MustCompile(`^((OK|NO|BYE) [ -~]*|"[ -~]*)\r\n$`),
+	"sieve": regexp.MustCompile(`^((OK|NO|BYE) [ -~]*|"[ -~]*|\{[0-9]+\}|[0-9A-Za-z+/=]*)\r\n$`),
 }
 
 func FuzzSession(f *testing.F) {
+	r := newRealm(f, "imap/imap.example.org")
+	keys := r.open(f)
+	f.Add([]byte("a AUTHENTICATE GSSAPI " + b64(string(r.joes(f).token)) + "\r\n\r\nBQQA\r\nb NOOP\r\n"))
 	for _, seed := range []string{
 		"a LOGIN joe secret\r\nb LOGOUT\r\n", "a AUTHENTICATE OAUTHBEARER " + b64("n,a=j=2Coe,\x01auth=Bearer x\x01\x01") + "\r\nAQ==\r\n",
 		"a AUTHENTICATE XOAUTH2\r\n" + b64("user=joe\x01auth=Bearer x\x01\x01") + "\r\n\r\nb NOOP\r\n", "a LOGIN {3}\r\njoe \"x\"\r\n",
@@ -74,6 +78,7 @@ func FuzzSession(f *testing.F) {
 				Stores:       func(string, account.Location) (*store.Store, error) { return nil, errors.New("none") },
 				Capabilities: func() imap.Capabilities { return imap.ParseCapabilities("AUTH=XOAUTH2 AUTH=OAUTHBEARER LITERAL+") },
 				Exempt:       loopback,
+				Kerberos:     keys, PrincipalName: kerberos.Principal.String,
 			}
 			var log logBook
 			front.Log = slog.New(slog.NewTextHandler(&log, nil))

@@ -191,9 +191,11 @@ func (p *sieveSession) authenticate() bool {
 	return true
 }
 
-// ask sends a challenge as a string, and reads the answer as one.
+// ask sends a challenge as a string, and reads the answer as one. It is a
+// literal, as Cyrus and Dovecot have it: there are clients that know no other.
 func (p *sieveSession) ask(challenge string) ([]byte, error) {
-	p.write("\"%s\"\r\n", base64.StdEncoding.EncodeToString([]byte(challenge)))
+	challenge = base64.StdEncoding.EncodeToString([]byte(challenge))
+	p.write("{%d}\r\n%s\r\n", len(challenge), challenge)
 	p.r.Next()
 	var text []byte
 	defer func() { clear(text) }()

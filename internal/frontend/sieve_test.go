@@ -44,11 +44,11 @@ func TestSieveCommands(t *testing.T) {
 		{"AUTHENTICATE PLAIN\r\n", "NO \"String expected\"\r\n"},
 		{"AUTHENTICATE {5}\r\n", "NO \"A literal needs a plus sign\"\r\n"},
 		{"AUTHENTICATE \"CRAM-MD5\"\r\n", "NO \"Mechanism is not supported\"\r\n"},
-		{"AUTHENTICATE \"PLAIN\"\r\n\"*\"\r\n", "\"\"\r\nNO \"Authentication was not completed\"\r\n"},
+		{"AUTHENTICATE \"PLAIN\"\r\n\"*\"\r\n", "{0}\r\n\r\nNO \"Authentication was not completed\"\r\n"},
 		{"AUTHENTICATE \"PLAIN\" \"!!\"\r\n", "NO \"Authentication was not completed\"\r\n"},
 		{"AUTHENTICATE \"PLAIN\" \"" + b64("\x00nobody\x00x") + "\"\r\n", "NO \"Authentication failed\"\r\n"},
-		{"AUTHENTICATE \"PLAIN\"\r\n{12+}\r\n" + b64("\x00nobod\x00x") + "\r\n", "\"\"\r\nNO \"Authentication failed\"\r\n"},
-		{"AUTHENTICATE \"LOGIN\"\r\n\"" + b64("nobody") + "\"\r\n\"" + b64("x") + "\"\r\n", "\"VXNlcm5hbWU6\"\r\n\"UGFzc3dvcmQ6\"\r\nNO \"Authentication failed\"\r\n"},
+		{"AUTHENTICATE \"PLAIN\"\r\n{12+}\r\n" + b64("\x00nobod\x00x") + "\r\n", "{0}\r\n\r\nNO \"Authentication failed\"\r\n"},
+		{"AUTHENTICATE \"LOGIN\"\r\n\"" + b64("nobody") + "\"\r\n\"" + b64("x") + "\"\r\n", "{12}\r\nVXNlcm5hbWU6\r\n{12}\r\nUGFzc3dvcmQ6\r\nNO \"Authentication failed\"\r\n"},
 	} {
 		c := s.sieveClient()
 		c.send(e.send + "NOOP\r\n")

@@ -69,19 +69,21 @@ func (k *KDC) run(program string, args ...string) {
 	}
 }
 
-// Keytab makes a principal and returns the file that has its key.
-func (k *KDC) Keytab(principal string) string {
+// Keytab makes principals and returns the file that has their keys.
+func (k *KDC) Keytab(principals ...string) string {
 	k.t.Helper()
-	file := filepath.Join(k.dir, strings.ReplaceAll(principal, "/", "-")+".keytab")
-	k.run("kadmin.local", "-q", "addprinc -randkey "+principal)
-	k.run("kadmin.local", "-q", "ktadd -k "+file+" "+principal)
+	file := filepath.Join(k.dir, strings.ReplaceAll(principals[0], "/", "-")+".keytab")
+	for _, principal := range principals {
+		k.run("kadmin.local", "-q", "addprinc -randkey "+principal)
+		k.run("kadmin.local", "-q", "ktadd -k "+file+" "+principal)
+	}
 	return file
 }
 
 // TicketCache gets a ticket by a keytab, as k5start does.
 func (k *KDC) TicketCache(principal, keytab string) string {
 	k.t.Helper()
-	file := filepath.Join(k.dir, "cache")
+	file := keytab + ".cache"
 	kinit := exec.Command("kinit", "-k", "-t", keytab, "-c", "FILE:"+file, principal)
 	kinit.Env = k.env
 	if out, err := kinit.CombinedOutput(); err != nil {
