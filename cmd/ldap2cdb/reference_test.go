@@ -83,3 +83,32 @@ func TestReferences(t *testing.T) {
 		})
 	}
 }
+
+// An alias stands for what it names where that is wanted, also in a watch.
+func TestAliases(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{Sync: true, LDIF: people(3) + below("far", "f1", "f2") + `dn: cn=alias,ou=people,dc=example,dc=org
+objectClass: alias
+objectClass: extensibleObject
+cn: alias
+aliasedObjectName: uid=f1,ou=far,dc=example,dc=org
+
+`})
+	for aliases, want := range map[bool]string{false: "", true: "imap1.example.org"} {
+		dir, log := t.TempDir(), &logbook{}
+		args := []string{"--url", server.URL(), "--base", "ou=people,dc=example,dc=org", "--maps", dir,
+			"--config", configFile(t, fmt.Sprintf("[directory]\naliases = %v\npoll-interval = \"20ms\"\n", aliases))}
+		if status, stderr := tool(t, args...); status != 0 {
+			t.Fatal(stderr)
+		}
+		if got := recordsOf(t, dir, mapfile.Login)["f1"]; got != want {
+			t.Errorf("aliases = %v: f1 on %q", aliases, got)
+		}
+		stop := follow(t, log, args...)
+		eventuallySays(t, log, map[bool]string{false: "the server tells of changes by itself", true: "what an alias stands for cannot be followed: asking every 20ms"}[aliases])
+		if aliases {
+			server.Modify("dn: uid=f1,ou=far,dc=example,dc=org\nchangetype: modify\nreplace: mailHost\nmailHost: imap2.example.org\n")
+			eventually(t, dir, "f1", "imap2.example.org", log)
+		}
+		stop()
+	}
+}

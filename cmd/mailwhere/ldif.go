@@ -29,6 +29,8 @@ func newLDIF(template string, attributes config.Attributes) (*ldif, error) {
 	switch {
 	case len(attributes.Store) == 0:
 		return nil, sysexits.Config.Errorf("attributes.store is empty: no attribute to write the new store to")
+	case strings.Contains(attributes.Store[0], "{") || attributes.Store[0] == "dn":
+		return nil, sysexits.Config.Errorf("attributes.store begins with %q, which is no attribute to write the new store to", attributes.Store[0])
 	case len(attributes.Stores) > 0:
 		return nil, sysexits.Config.Errorf("attributes.stores translates values to stores, and not back: make the LDIF from the plain list")
 	}

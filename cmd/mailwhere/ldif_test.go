@@ -126,6 +126,10 @@ func TestPlanAsLDIF(t *testing.T) {
 	if _, err := moves("uid={login}"); err == nil || !strings.Contains(err.Error(), "and not back") {
 		t.Error(err)
 	}
+	conf.Directories[0].Attributes.Store = []string{"{dn:ou=}", "mailHost"}
+	if _, err := moves("uid={login}"); err == nil || !strings.Contains(err.Error(), "no attribute to write") {
+		t.Error(err)
+	}
 	conf.Directories[0].Attributes.Store = nil
 	if _, err := moves("uid={login}"); err == nil || !strings.Contains(err.Error(), "no attribute to write") {
 		t.Error(err)

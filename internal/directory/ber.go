@@ -139,7 +139,7 @@ func parseEntry(op []byte, want *Selection, entry *Entry) (controls []byte, err 
 			entry.add(slot, value)
 		}
 	}
-	entry.finish()
+	entry.finish(want)
 	return controls, nil
 }
 

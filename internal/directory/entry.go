@@ -20,16 +20,20 @@ import (
 type Selection struct {
 	names []string       // as the administrator wrote them: asked of the server
 	slots map[string]int // by attribute description, as any source ever spelled it
+	dn    int            // the slot of the entry's name, which is no attribute; or unwanted
 }
 
 func newSelection(names []string) *Selection {
-	s := &Selection{slots: map[string]int{}}
+	s := &Selection{slots: map[string]int{}, dn: unwanted}
 	for _, name := range names {
 		key := canonical(name)
 		if _, found := s.slots[key]; !found {
 			s.slots[key] = len(s.names)
 			s.names = append(s.names, name)
 		}
+	}
+	if slot, found := s.slots["dn"]; found {
+		s.dn = slot
 	}
 	return s
 }
@@ -54,7 +58,7 @@ func canonical(description string) string {
 }
 
 // clone is a selection for another goroutine: each learns spellings by itself.
-func (s *Selection) clone() *Selection { return &Selection{s.names, maps.Clone(s.slots)} }
+func (s *Selection) clone() *Selection { return &Selection{s.names, maps.Clone(s.slots), s.dn} }
 
 // maxSpellings bounds what a hostile source can make us remember.
 const maxSpellings = 10_000
@@ -157,8 +161,12 @@ func (e *Entry) lacks(slot, from int) {
 	}
 }
 
-// finish puts the values that came with options behind those without.
-func (e *Entry) finish() {
+// finish puts the values that came with options behind those without, and the
+// name where it is wanted.
+func (e *Entry) finish(s *Selection) {
+	if s.dn != unwanted {
+		e.values[s.dn] = append(e.values[s.dn][:0], e.DN)
+	}
 	for i, tagged := range e.tagged {
 		e.values[i] = append(e.values[i], tagged...)
 	}
@@ -167,15 +175,10 @@ func (e *Entry) finish() {
 // clone is an entry that outlives the source's buffer.
 func (e *Entry) clone() *Entry {
 	c := &Entry{DN: bytes.Clone(e.DN), values: make([][][]byte, len(e.values)), tagged: make([][][]byte, len(e.values)), rests: slices.Clone(e.rests)}
-	c.take(e)
-	return c
-}
-
-// take adds copies of another entry's values.
-func (e *Entry) take(from *Entry) {
-	for slot, values := range from.values {
+	for slot, values := range e.values {
 		for _, value := range values {
-			e.values[slot] = append(e.values[slot], bytes.Clone(value))
+			c.values[slot] = append(c.values[slot], bytes.Clone(value))
 		}
 	}
+	return c
 }

@@ -207,7 +207,7 @@ func parseRecord(record []byte, want *Selection, entry *Entry) (lines int, err e
 		}
 		lines += 1 + folds
 	}
-	entry.finish()
+	entry.finish(want)
 	return lines, nil
 }
 

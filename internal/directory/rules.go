@@ -19,7 +19,7 @@ type Rules struct {
 	want    *Selection
 	login   []int
 	precis  bool
-	store   []int
+	store   []storeSource
 	stores  *storeNames
 	spread  []string
 	mailbox int
@@ -39,8 +39,20 @@ type Rules struct {
 // no tool of ours would connect to them.
 func NewRules(attributes config.Attributes, standardAddress string, allowed func(store string) bool) (*Rules, error) {
 	r := &Rules{precis: attributes.PRECIS, mailbox: unwanted, size: unwanted, status: unwanted, allowed: allowed, flags: map[string]account.Flags{}}
-	names := slices.Concat(attributes.Login, attributes.Store, attributes.Address, attributes.Forward)
+	names := slices.Concat(attributes.Login, attributes.Address, attributes.Forward)
 	var err error
+	for _, text := range attributes.Store {
+		s := storeSource{name: text}
+		if strings.Contains(text, "{") {
+			if s.template, err = parsePieces(text); err != nil {
+				return nil, fmt.Errorf("store %q: %w", text, err)
+			}
+			names = append(names, s.template.attributes()...)
+		} else {
+			names = append(names, text)
+		}
+		r.store = append(r.store, s)
+	}
 	if r.stores, err = newStoreNames(attributes.Stores); err != nil {
 		return nil, err
 	}
@@ -76,7 +88,14 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 		}
 		return slots
 	}
-	r.login, r.store = slots(attributes.Login), slots(attributes.Store)
+	r.login = slots(attributes.Login)
+	for i, s := range r.store {
+		if s.template == nil {
+			r.store[i].slot = r.want.find(s.name)
+		} else {
+			s.template.resolve(r.want)
+		}
+	}
 	r.address, r.forward = slots(attributes.Address), slots(attributes.Forward)
 	if attributes.Mailbox != "" {
 		r.mailbox = slots([]string{attributes.Mailbox})[0]
@@ -180,14 +199,16 @@ func (r *Rules) Judge(e *Entry) Outcome {
 
 // nobody tells whether an entry has nothing that mail or a login could go by.
 func (r *Rules) nobody(e *Entry) bool {
-	for _, slots := range [][]int{r.login, r.store, r.address, r.forward} {
+	for _, slots := range [][]int{r.login, r.address, r.forward} {
 		for _, slot := range slots {
 			if len(e.values[slot]) > 0 {
 				return false
 			}
 		}
 	}
-	return true
+	return !slices.ContainsFunc(r.store, func(s storeSource) bool { // every entry has a DN
+		return s.template == nil && s.slot != r.want.dn && len(e.values[s.slot]) > 0
+	})
 }
 
 // logins collects the login names.
@@ -262,8 +283,8 @@ func (r *Rules) sortNaming(names []string, dn []byte) {
 // location finds the store and the name of the mailbox there.
 func (r *Rules) location(e *Entry, a *account.Account) *Fault {
 	l := &a.Location
-	for _, slot := range r.store {
-		for _, value := range e.values[slot] {
+	for _, source := range r.store {
+		for _, value := range r.storeValues(e, a, source) {
 			name, err := text(value)
 			if err != nil {
 				return fault("bad store", "%v", err)
@@ -320,13 +341,33 @@ func (r *Rules) location(e *Entry, a *account.Account) *Fault {
 // part is what stands for an attribute in a mailbox's name: of several login
 // names the first.
 func (r *Rules) part(e *Entry, a *account.Account, p piece) string {
-	switch values := e.values[p.slot]; {
-	case len(r.login) > 0 && p.slot == r.login[0] && len(a.Logins) > 0:
+	switch slot, values := p.pick(e); {
+	case len(r.login) > 0 && slot == r.login[0] && p.rdn == "" && len(a.Logins) > 0:
 		return a.Logins[0]
 	case len(values) == 1:
-		return r.loginKey(string(values[0]))
+		return r.loginKey(values[0])
 	}
 	return "" // none, or nobody knows which
+}
+
+// A storeSource is where an entry tells its store: an attribute, or a template.
+type storeSource struct {
+	name     string
+	slot     int
+	template *template
+}
+
+// storeValues is what one of them tells: of a template nothing, if the entry
+// lacks something that stands in it.
+func (r *Rules) storeValues(e *Entry, a *account.Account, from storeSource) [][]byte {
+	if from.template == nil {
+		return e.values[from.slot]
+	}
+	text, err := from.template.fill(func(p piece) string { return p.cut(r.part(e, a, p)) })
+	if err != nil {
+		return nil
+	}
+	return [][]byte{[]byte(text)}
 }
 
 // forwards tells whether an entry has an address to send mail on to.

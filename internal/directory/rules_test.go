@@ -144,6 +144,49 @@ func TestSpareAddress(t *testing.T) {
 	}
 }
 
+// What stands in names of entries, and behind semicolons.
+func TestDNsAndOptions(t *testing.T) {
+	of := func(store, mailbox string) config.Attributes {
+		a := config.Default().Attributes
+		a.Store, a.Mailbox = []string{"mailHost", store}, mailbox
+		return a
+	}
+	table := of("dn", "")
+	table.Stores = map[string]string{"/.*,dc=e/": "imap5.example.org"}
+	german := config.Default().Attributes
+	german.Address = []string{"mail;x-b;lang-de", "mail"}
+	for _, test := range []struct {
+		name                 string
+		attributes           config.Attributes
+		standard, ldif, want string
+	}{
+		{"a store from his own name", of("{dn:dc=}.example.org", ""), "", "uid: b\n", "[b] {b e.example.org 0 } [] [] []"},
+		{"his attribute goes first", of("{dn:dc=}.example.org", ""), "", "uid: b\nmailHost: imap1\n", "[b] {b imap1 0 } [] [] []"},
+		{"from another's name", of("{seeAlso:CN=}.example.org", ""), "", "uid: b\nseeAlso: cn=imap3,ou=stores,dc=e\n", "[b] {b imap3.example.org 0 } [] [] []"},
+		{"the first part of the kind", of("{seeAlso:ou=}.example.org", ""), "", "uid: b\nseeAlso: cn=x,ou=s\\20t+ou=u,ou=v,dc=e\n", `bad store: store "s t.example.org" is not a host name`},
+		{"no such part", of("{seeAlso:ou=}.example.org", ""), "", "uid: b\nseeAlso: cn=x,dc=e\nmail: b@e\n", "no store: and no address to send mail on to"},
+		{"no DN", of("{seeAlso:ou=}.example.org", ""), "", "uid: b\nseeAlso: \\,,ou\n", "no store: and no address to send mail on to"},
+		{"nobody knows which", of("{seeAlso:cn=}.example.org", ""), "", "uid: b\nseeAlso: cn=x,dc=e\nseeAlso: cn=y,dc=e\n", "no store: and no address to send mail on to"},
+		{"the whole name, by a pattern", table, "", "uid: b\n", "[b] {b imap5.example.org 0 } [] [] []"},
+		{"a name is nobody's yet", of("dn", ""), "", "ou: x\n", "nobody"},
+		{"a mailbox", of("mailHost", "{uid}@{dn:dc=}"), "", "uid: b\nmailHost: imap1\n", "[b] {b@e imap1 0 } [] [] []"},
+		{"the first that there is", of("mailHost", "{mailbox|uid}"), "", "uid: b\nmailHost: imap1\n", "[b] {b imap1 0 } [] [] []"},
+		{"and not the next", of("mailHost", "{mailbox|uid}"), "", "uid: b\nmailbox: m\nmailHost: imap1\n", "[b] {m imap1 0 } [] [] []"},
+		{"a language", config.Default().Attributes, "{givenName;lang-en|givenName}.{sn;lang-en|sn}@e", "uid: b\nmailHost: imap1\ngivenName: Иван\ngivenName;lang-en: John\nsn: Doe\n", "[b] {b imap1 0 } [] [] [john.doe@e]"},
+		{"and it only", config.Default().Attributes, "{sn;lang-en}@e", "uid: b\nmailHost: imap1\nsn: Doe\nsn;lang-de: Reh\n", "[b] {b imap1 0 } [] [] []; no standard address: no sn;lang-en in the letters of an address"},
+		{"options have no order", german, "", "uid: b\nmailHost: imap1\nmail;LANG-de;X-b: de@e\nmail;lang-fr: fr@e\nmail: b@e\n", "[b] {b imap1 0 } [de@e b@e fr@e] [] []"},
+	} {
+		if got := show(judged(t, test.attributes, test.standard, test.ldif)); got != test.want {
+			t.Errorf("%s:\n got %s\nwant %s", test.name, got, test.want)
+		}
+	}
+	for _, bad := range []string{"{dn:=}", "{|uid}", "{uid|}", "{", "{dn:ou}"} {
+		if _, err := NewRules(of(bad, ""), "", anyStore); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}
+
 // RFC 8265 keeps apart what folding makes one, and refuses what it has no place for.
 func TestPRECIS(t *testing.T) {
 	attributes := config.Default().Attributes

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -160,10 +161,10 @@ func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
 			if _, err := parseEntry(op, r.want, &part); err != nil {
 				return err
 			}
-			for _, list := range part.values {
-				values += len(list)
+			values += len(part.values[slot])
+			for _, value := range part.values[slot] {
+				e.values[slot] = append(e.values[slot], bytes.Clone(value))
 			}
-			e.take(&part)
 			more = append(more, part.rests...)
 			return nil
 		}})

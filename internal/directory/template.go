@@ -3,8 +3,11 @@ package directory
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/go-ldap/ldap/v3"
 
 	"postern/internal/account"
 )
@@ -15,18 +18,63 @@ import (
 // colons in the braces stands what is done with a value of several words (Anna
 // Maria, van der Berg): {sn:last} is its last word, {givenName:first} its first,
 // {sn:-} joins them by a hyphen; a number cuts what comes out to so many letters.
+// Of a value that is a DN, {dn:ou=} takes what its first ou is; dn is the
+// entry's own. Of {sn;lang-en|sn} the first counts that the entry has.
 type template struct {
 	pieces []piece
 }
 
-// A piece is fixed text, or an attribute.
+// A piece is fixed text, or one of some attributes.
 type piece struct {
-	literal   string
-	attribute string
-	slot      int
-	word      string // first, last, or empty: all
-	join      string // what goes between words
-	letters   int    // how many are used; 0: all
+	literal string
+	names   []string // the first counts that there is
+	slots   []int
+	rdn     string // the part of a DN that is used; empty: it's no DN
+	word    string // first, last, or empty: all
+	join    string // what goes between words
+	letters int    // how many are used; 0: all
+}
+
+// pick is what an entry has of the piece, and in which slot.
+func (p piece) pick(e *Entry) (slot int, values []string) {
+	for _, slot := range p.slots {
+		for _, value := range e.values[slot] {
+			if text := p.part(string(value)); text != "" {
+				values = append(values, text)
+			}
+		}
+		if len(values) > 0 {
+			return slot, values
+		}
+	}
+	return unwanted, nil
+}
+
+// first is one of these values, or nothing.
+func (p piece) first(e *Entry) string {
+	if _, values := p.pick(e); len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+// part is the value, or what its first part of the wanted type is, RFC 4514.
+func (p piece) part(value string) string {
+	if p.rdn == "" {
+		return value
+	}
+	dn, err := ldap.ParseDN(value)
+	if err != nil {
+		return ""
+	}
+	for _, rdn := range dn.RDNs {
+		for _, attribute := range rdn.Attributes {
+			if strings.EqualFold(attribute.Type, p.rdn) {
+				return attribute.Value
+			}
+		}
+	}
+	return ""
 }
 
 // parseTemplate reads the template of an address.
@@ -38,7 +86,7 @@ func parseTemplate(text string) (*template, error) {
 	// Any letter will do to see whether an address comes of it.
 	var sample strings.Builder
 	for _, p := range t.pieces {
-		if p.attribute != "" {
+		if p.names != nil {
 			sample.WriteByte('x')
 		}
 		sample.WriteString(p.literal)
@@ -76,13 +124,16 @@ func parsePieces(text string) (*template, error) {
 
 func parsePiece(text string) (piece, error) {
 	parts := strings.Split(text, ":")
-	p := piece{attribute: parts[0]}
-	if p.attribute == "" || strings.ContainsAny(p.attribute, "{ ,*") {
+	p := piece{names: strings.Split(parts[0], "|")}
+	if slices.Contains(p.names, "") || strings.ContainsAny(parts[0], "{ ,*") {
 		return p, fmt.Errorf("{%s} names no attribute", text)
 	}
 	for _, part := range parts[1:] {
 		n, err := strconv.Atoi(part)
+		rdn, isRDN := strings.CutSuffix(part, "=")
 		switch {
+		case isRDN && rdn != "":
+			p.rdn = rdn
 		case part == "first" || part == "last":
 			p.word = part
 		case part == "-" || part == "." || part == "_":
@@ -90,7 +141,7 @@ func parsePiece(text string) (piece, error) {
 		case err == nil && n > 0:
 			p.letters = n
 		default:
-			return p, fmt.Errorf("{%s}: %q is neither a number of letters, first, last, nor one of - . _", text, part)
+			return p, fmt.Errorf("{%s}: %q is neither a number of letters, first, last, part= of a DN, nor one of - . _", text, part)
 		}
 	}
 	return p, nil
@@ -100,24 +151,22 @@ func parsePiece(text string) (piece, error) {
 func (t *template) attributes() []string {
 	var names []string
 	for _, p := range t.pieces {
-		if p.attribute != "" {
-			names = append(names, p.attribute)
-		}
+		names = append(names, p.names...)
 	}
 	return names
 }
 
 func (t *template) resolve(want *Selection) {
 	for i, p := range t.pieces {
-		if p.attribute != "" {
-			t.pieces[i].slot = want.find(p.attribute)
+		for _, name := range p.names {
+			t.pieces[i].slots = append(t.pieces[i].slots, want.find(name))
 		}
 	}
 }
 
 // expand makes the address of an entry.
 func (t *template) expand(e *Entry) (string, error) {
-	return t.address(func(p piece) string { return p.cut(p.spell(e.first(p.slot))) })
+	return t.address(func(p piece) string { return p.cut(p.spell(p.first(e))) })
 }
 
 // spare makes another address of an entry, with the initial of a middle name
@@ -126,9 +175,9 @@ func (t *template) expand(e *Entry) (string, error) {
 func (t *template) spare(e *Entry, initials int) string {
 	done := false
 	address, err := t.address(func(p piece) string {
-		name := p.cut(p.spell(e.first(p.slot)))
+		name := p.cut(p.spell(p.first(e)))
 		if !done {
-			if middle := p.middle(e.first(p.slot), e.first(initials)); middle != "" {
+			if middle := p.middle(p.first(e), e.first(initials)); middle != "" {
 				name, done = name+middle, true
 			}
 		}
@@ -166,7 +215,7 @@ func (p piece) middle(value, initials string) string {
 			return word[:1]
 		}
 	}
-	if !strings.EqualFold(p.attribute, "givenName") {
+	if !slices.ContainsFunc(p.names, isGivenName) {
 		return ""
 	}
 	letters := strings.ReplaceAll(plain(initials), "-", "")
@@ -182,6 +231,20 @@ func (p piece) cut(value string) string {
 		return string(letters[:p.letters])
 	}
 	return value
+}
+
+func isGivenName(attribute string) bool {
+	name, _, _ := strings.Cut(attribute, ";")
+	return strings.EqualFold(name, "givenName")
+}
+
+// String is the piece's attributes, and the part of a DN that is wanted of them.
+func (p piece) String() string {
+	text := strings.Join(p.names, " or ")
+	if p.rdn != "" {
+		text = p.rdn + "= in " + text
+	}
+	return text
 }
 
 // spell writes a value's words in the letters of an address.
@@ -207,13 +270,13 @@ func (p piece) spell(value string) string {
 func (t *template) fill(value func(piece) string) (string, error) {
 	var b strings.Builder
 	for _, p := range t.pieces {
-		if p.attribute == "" {
+		if p.names == nil {
 			b.WriteString(p.literal)
 			continue
 		}
 		name := value(p)
 		if name == "" {
-			return "", fmt.Errorf("no %s", p.attribute)
+			return "", fmt.Errorf("no %s", p)
 		}
 		b.WriteString(name)
 	}
