@@ -621,6 +621,7 @@ func TestFail2ban(t *testing.T) {
 Nov 23 18:06:57 front1 imapfront[123]: msg="login failed" session=14d1 protocol=imap client=192.0.2.7:39274 user=jdoe store=imap1.example.org code=AUTHENTICATIONFAILED cause="refused"
 Nov 23 18:06:57 front1 imapfront[123]: msg="login failed" session=14d1 protocol=imap client=[2001:db8::7]:39274 user=jdoe store="" code=AUTHENTICATIONFAILED cause="no such user"
 Nov 23 18:06:57 front1 imapfront[123]: msg="login failed" session=14d1 protocol=imap client=192.0.2.8:39274 user="\" store=x code=AUTHENTICATIONFAILED x" store="" code=UNAVAILABLE cause="down"
+Nov 23 18:06:57 front1 imapfront[123]: msg="login failed" session=14d1 protocol=imap client=192.0.2.11:39274 user=jdoe store="" code=LIMIT cause="more than 120 logins a minute of this user from 192.0.2.11/32" tls=""
 Nov 23 18:06:57 front1 other[123]: imapfront[123]: msg="login failed" session=14d1 protocol=imap client=192.0.2.9:1 user=jdoe store=x code=AUTHENTICATIONFAILED
 @4000000065a1b2c3075bcd15 time=2026-11-23T18:06:57.254Z level=INFO msg="login failed" session=14d1 protocol=imap client=192.0.2.10:1 user=x store="" code=AUTHENTICATIONFAILED cause="no such user"
 `)

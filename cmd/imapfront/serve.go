@@ -236,9 +236,13 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 		MaxSessions:    f.MaxSessions,
 		MaxPerAddress:  f.MaxPerAddress,
 		MaxPerUser:     f.MaxPerUser,
-		Exempt:         f.ExemptNetworks,
-		Trusted:        f.TrustedNetworks,
-		Strict:         f.Strict,
+
+		LoginsPerAddress: f.LoginsPerAddress,
+		LoginsPerUser:    f.LoginsPerUser,
+
+		Exempt:  f.ExemptNetworks,
+		Trusted: f.TrustedNetworks,
+		Strict:  f.Strict,
 
 		SieveExtensions: f.Sieve,
 

@@ -121,13 +121,15 @@ type Frontend struct {
 	Keytab string            // keys of imap/host, pop/host and sieve/host, for clients with Kerberos tickets
 	Realms map[string]string // whose users may come so, and the domain that each has behind his name
 
-	ProxyNetworks   []netip.Prefix `toml:"proxy-networks"`   // who has to send a PROXY header
-	TrustedNetworks []netip.Prefix `toml:"trusted-networks"` // whose ID may name the client
-	ExemptNetworks  []netip.Prefix `toml:"exempt-networks"`  // whom the next three do not limit
-	MaxSessions     int            `toml:"max-sessions"`     // in all; 0: no limit, here as below
-	MaxPerAddress   int            `toml:"max-per-address"`
-	MaxPerUser      int            `toml:"max-per-user"`
-	FailureFile     string         `toml:"failure-file"` // where failures are counted, shared by processes
+	ProxyNetworks    []netip.Prefix `toml:"proxy-networks"`   // who has to send a PROXY header
+	TrustedNetworks  []netip.Prefix `toml:"trusted-networks"` // whose ID may name the client
+	ExemptNetworks   []netip.Prefix `toml:"exempt-networks"`  // whom the next five do not limit
+	MaxSessions      int            `toml:"max-sessions"`     // in all; 0: no limit, here as below
+	MaxPerAddress    int            `toml:"max-per-address"`
+	MaxPerUser       int            `toml:"max-per-user"`
+	LoginsPerAddress int            `toml:"logins-per-address"` // in a minute
+	LoginsPerUser    int            `toml:"logins-per-user"`    // from one address
+	FailureFile      string         `toml:"failure-file"`       // where failures are counted, shared by processes
 
 	User           string   // to become, once ports and keys are open
 	Control        string   // unix socket for imapfront sessions
@@ -194,18 +196,20 @@ func Default() *Config {
 		Attributes:  defaultAttributes(),
 		Limits:      Limits{MinAccounts: 1, MaxShrink: 5},
 		Frontend: Frontend{
-			LoginTimeout:   Duration(60 * time.Second),
-			ConnectTimeout: Duration(5 * time.Second),
-			FailureDelay:   Duration(500 * time.Millisecond),
-			DrainTime:      Duration(5 * time.Second),
-			RetireTime:     Duration(time.Hour),
-			LogFormat:      "logfmt",
-			MinTLS:         "1.2",
-			ClientName:     "email",
-			MaxSessions:    20000,
-			MaxPerAddress:  500,
-			MaxPerUser:     100,
-			ExemptNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+			LoginTimeout:     Duration(60 * time.Second),
+			ConnectTimeout:   Duration(5 * time.Second),
+			FailureDelay:     Duration(500 * time.Millisecond),
+			DrainTime:        Duration(5 * time.Second),
+			RetireTime:       Duration(time.Hour),
+			LogFormat:        "logfmt",
+			MinTLS:           "1.2",
+			ClientName:       "email",
+			MaxSessions:      20000,
+			MaxPerAddress:    500,
+			MaxPerUser:       100,
+			LoginsPerAddress: 3000,
+			LoginsPerUser:    120,
+			ExemptNetworks:   []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 		},
 		Route: Route{
 			Transport: "lmtp:inet:[{store}]:2003",
@@ -455,6 +459,14 @@ func (c *Config) Check() error {
 	}
 	if err := c.checkDirectories(); err != nil {
 		return err
+	}
+	for name, limit := range map[string]int{
+		"max-sessions": c.Frontend.MaxSessions, "max-per-address": c.Frontend.MaxPerAddress, "max-per-user": c.Frontend.MaxPerUser,
+		"logins-per-address": c.Frontend.LoginsPerAddress, "logins-per-user": c.Frontend.LoginsPerUser,
+	} {
+		if limit < 0 {
+			return fmt.Errorf("frontend.%s = %d: must not be negative", name, limit)
+		}
 	}
 	if format := c.Frontend.LogFormat; format != "logfmt" && format != "json" {
 		return fmt.Errorf("frontend.log-format = %q: must be logfmt or json", format)

@@ -142,6 +142,7 @@ func TestRefused(t *testing.T) {
 		{"[store]\nallow = [\"[\"]", `pattern "["`},
 		{"[limits]\nmax-shrink = \"5\"", `:2: "5" is not a percentage`},
 		{"[frontend]\nlogin-timeout = \"-5s\"", `:2: "-5s" is not a positive duration`},
+		{"[frontend]\nlogins-per-user = -1", `frontend.logins-per-user = -1: must not be negative`},
 		{"[frontend]\nmin-tls = \"1.0\"", `frontend.min-tls = "1.0"`},
 		{"[frontend]\nclient-name = \"dn\"", `frontend.client-name = "dn"`},
 		{"[frontend]\nkeytab = \"x\"", `frontend.keytab: [store] has no admin`},

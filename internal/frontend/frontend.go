@@ -67,6 +67,7 @@ type Frontend struct {
 	// Limits of sessions, 0 for none. Those of an address and of a user, and
 	// delays for failures elsewhere, spare exempt networks.
 	MaxSessions, MaxPerAddress, MaxPerUser int
+	LoginsPerAddress, LoginsPerUser        int // in a minute
 	Exempt                                 []netip.Prefix
 
 	Trusted []netip.Prefix // clients that may name theirs, by ID

@@ -169,6 +169,9 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 	if c.refused != nil {
 		return nil, denied, c.refused
 	}
+	if err := s.paced(); err != nil {
+		return nil, tooFast, err
+	}
 	owner := c.user
 	if c.behalf != "" {
 		owner = c.behalf

@@ -116,6 +116,10 @@ func (p *pop3Session) err(text string) { p.write("-ERR %s\r\n", text) }
 
 // no is a failure in the codes of POP3: RFC 2449 8 and RFC 3206.
 func (p *pop3Session) no(f *failure) {
+	if f == tooFast {
+		p.err("[LOGIN-DELAY] " + f.text)
+		return
+	}
 	switch f.code {
 	case "AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED":
 		p.err("[AUTH] " + f.text)

@@ -27,6 +27,7 @@ type Shared struct {
 	challenge atomic.Value // []byte, the last that a store answered a token with
 	slowest   slowest
 	down      down
+	paces     paces
 
 	mu         sync.Mutex
 	sessions   map[*session]struct{}
