@@ -60,7 +60,7 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) error {
 		return err
 	}
 	for _, l := range listeners {
-		if l.Implicit() && first.TLS == nil {
+		if l.Implicit() && first.TLS == nil && !l.OutsideTLS() {
 			return sysexits.Config.Errorf("%s needs a certificate: set cert and key in [frontend], or --cert and --key", l.Scheme)
 		}
 		l.Proxied = conf.Frontend.ProxyNetworks

@@ -58,6 +58,7 @@ type session struct {
 
 	secure   bool // nobody on the way reads along
 	tls      string
+	outside  func(context.Context) (net.Conn, string, error) // begins TLS for us, unless nil
 	deadline time.Time
 	commands int
 	faults   int
@@ -80,7 +81,7 @@ func (f *Frontend) session(ctx, relays context.Context, conn listener.Conn, sche
 	relays, end := context.WithCancelCause(relays)
 	s := &session{
 		Frontend: f, ctx: ctx, end: end, id: newID(), raw: conn.Conn, conn: conn.Conn,
-		secure: conn.Secure, hops: maxHops, deadline: time.Now().Add(f.LoginTime),
+		secure: conn.Secure, tls: conn.TLS, outside: conn.StartTLS, hops: maxHops, deadline: time.Now().Add(f.LoginTime),
 	}
 	name, implicit := strings.CutSuffix(scheme, "s")
 	s.name = name
@@ -271,28 +272,50 @@ func (s *session) introduced(fields map[string]string) {
 func (s *session) private() bool { return s.secure || s.AllowPlaintext }
 
 // canStartTLS tells whether the client may ask for TLS.
-func (s *session) canStartTLS() bool { return s.TLS != nil && !s.secure }
+func (s *session) canStartTLS() bool { return (s.TLS != nil || s.outside != nil) && !s.secure }
 
-// startTLS secures the connection. Octets that came in clear behind the
-// command are the handshake's, which has no use for commands: so nothing that
-// was said before TLS can count after it.
+// startTLS secures the connection.
 func (s *session) startTLS() bool {
-	if s.TLS == nil {
-		s.ended = "no certificate for TLS"
-		return false
-	}
-	conn := tls.Server(&prefixed{s.conn, s.in.take()}, s.tlsFor(s.name))
-	s.raw.SetDeadline(earlier(s.deadline, time.Now().Add(handshakeTime)))
-	if err := conn.HandshakeContext(s.ctx); err != nil {
+	deadline := earlier(s.deadline, time.Now().Add(handshakeTime))
+	ctx, cancel := context.WithDeadlineCause(s.ctx, deadline, os.ErrDeadlineExceeded)
+	defer cancel()
+	conn, version, err := s.handshake(ctx)
+	if err != nil {
 		s.ended = "TLS: " + err.Error()
 		s.log.Info("no TLS", "cause", err)
 		return false
 	}
-	s.arm()
 	s.conn, s.in = conn, &input{conn: conn}
-	s.secure, s.tls = true, tls.VersionName(conn.ConnectionState().Version)
+	s.secure, s.tls = true, version
+	s.arm()
 	s.Metrics.handshake(s.tls)
 	return true
+}
+
+var (
+	errNoCertificate = errors.New("no certificate")
+	errInClear       = errors.New("octets in clear behind the command")
+)
+
+// handshake lets whoever started us begin TLS, or begins it. Octets that came in
+// clear behind the command end it, RFC 9051 11.1: ours takes them for the
+// client's part in the handshake, and has no use for commands; with another's
+// they would be left over. So nothing that was said before TLS can count after
+// it.
+func (s *session) handshake(ctx context.Context) (net.Conn, string, error) {
+	switch {
+	case s.outside != nil && s.in.waiting():
+		return nil, "", errInClear
+	case s.outside != nil:
+		return s.outside(ctx)
+	case s.TLS == nil:
+		return nil, "", errNoCertificate
+	}
+	conn := tls.Server(&prefixed{s.conn, s.in.take()}, s.tlsFor(s.name))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, "", err
+	}
+	return conn, tls.VersionName(conn.ConnectionState().Version), nil
 }
 
 // prefixed is a connection of which some octets have been read already.

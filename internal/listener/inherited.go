@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -132,13 +131,17 @@ func fromUCSPI(scheme, proto string) (*Listener, error) {
 		}
 		known.Conn = &pair{in: in, out: out}
 	}
+	// With a pipe for a socket TLS was taken off; sslserver -n leaves it to us
+	// to begin it.
+	if known.Secure = proto == "SSL" && !known.Client.IsValid(); known.Secure {
+		known.TLS = versionOf(os.Getenv("SSL_PROTOCOL"))
+	}
 	if client, ok := ucspiAddress(proto, "REMOTE"); ok {
 		known.Client = client
 	}
 	if local, ok := ucspiAddress(proto, "LOCAL"); ok {
 		known.Local = local
 	}
-	known.Secure = proto == "SSL"
 	return one(schemeOf(scheme, net.TCPAddrFromAddrPort(known.Local)), known), nil
 }
 
@@ -195,16 +198,17 @@ func takeOver(fd int) (*os.File, error) {
 	}
 	// Only what is ours alone may be made non-blocking: a terminal is
 	// shared with the shell.
-	var stat unix.Stat_t
-	if unix.Fstat(moved, &stat) == nil && slices.Contains([]uint32{unix.S_IFSOCK, unix.S_IFIFO}, stat.Mode&unix.S_IFMT) {
+	if isSocket(moved) || isType(moved, unix.S_IFIFO) {
 		unix.SetNonblock(moved, true)
 	}
 	return os.NewFile(uintptr(moved), "descriptor "+strconv.Itoa(fd)), nil
 }
 
-func isSocket(fd int) bool {
+func isSocket(fd int) bool { return isType(fd, unix.S_IFSOCK) }
+
+func isType(fd int, kind uint32) bool {
 	var stat unix.Stat_t
-	return unix.Fstat(fd, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFSOCK
+	return unix.Fstat(fd, &stat) == nil && stat.Mode&unix.S_IFMT == kind
 }
 
 func listens(fd int) bool {

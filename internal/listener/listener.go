@@ -6,6 +6,7 @@
 package listener
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"net/url"
@@ -28,7 +29,8 @@ type Listener struct {
 	Proxied []netip.Prefix
 
 	net.Listener
-	single bool
+	single  bool
+	outside bool
 }
 
 // A Conn is a connection, and what is known of it beyond its octets. Addresses
@@ -36,7 +38,12 @@ type Listener struct {
 type Conn struct {
 	net.Conn
 	Client, Local netip.AddrPort
-	Secure        bool // whoever started us has taken TLS off already
+	Secure        bool   // whoever started us has taken TLS off already
+	TLS           string // the version of it, if that was told
+
+	// StartTLS, unless nil, lets whoever started us begin TLS. It returns
+	// the connection from then on, and the version.
+	StartTLS func(context.Context) (net.Conn, string, error)
 
 	proxied bool
 }
@@ -69,6 +76,9 @@ func addrPort(addr net.Addr) netip.AddrPort {
 
 // Single tells that the program was started for one connection.
 func (l *Listener) Single() bool { return l.single }
+
+// OutsideTLS tells that TLS is the business of whoever started us.
+func (l *Listener) OutsideTLS() bool { return l.outside }
 
 // Implicit tells that TLS is to begin with the first octet.
 func (l *Listener) Implicit() bool { return strings.HasSuffix(l.Scheme, "s") }
@@ -111,10 +121,15 @@ func parse(text string) (scheme, addr string, err error) {
 
 // one is the listener of a single connection.
 func one(scheme string, conn Conn) *Listener {
+	if !conn.Secure {
+		if d := delay(conn.Conn); d != nil {
+			conn.Conn, conn.StartTLS = d, d.startTLS
+		}
+	}
 	l := &single{conns: make(chan net.Conn, 1)}
 	l.conns <- &only{conn}
 	close(l.conns)
-	return &Listener{Scheme: scheme, Listener: l, single: true}
+	return &Listener{Scheme: scheme, Listener: l, single: true, outside: conn.Secure || conn.StartTLS != nil}
 }
 
 type only struct{ Conn }
