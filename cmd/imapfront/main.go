@@ -23,6 +23,9 @@ func main() {
 		diagnostics = toSyslog
 		command.Stderr = syslogLines{}
 	}
+	if listener.LooksSingle() {
+		oneThread()
+	}
 	os.Exit(command.Run(app(), os.Args))
 }
 

@@ -52,6 +52,9 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) error {
 		return err
 	}
 	one := listeners[0].Single()
+	if !one {
+		allThreads()
+	}
 	if one && c.Bool("replace") {
 		return sysexits.Usage.Errorf("--replace: serves one connection, and has nothing to replace")
 	}

@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/BurntSushi/toml"
@@ -515,8 +516,10 @@ func (c *Config) everyStoreHasAdmin() error {
 }
 
 // directoryName is also part of a file's name, and a word of what maps tell of
-// themselves.
-var directoryName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+// themselves. It is compiled for who has directories, not at every login.
+var directoryName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+})
 
 func (c *Config) checkDirectories() error {
 	names, piped := map[string]bool{}, false
@@ -524,7 +527,7 @@ func (c *Config) checkDirectories() error {
 		switch {
 		case d.Name == "" && len(c.Directories) > 1:
 			return fmt.Errorf("directory: of several each needs a name, and number %d has none", i+1)
-		case d.Name != "" && !directoryName.MatchString(d.Name):
+		case d.Name != "" && !directoryName().MatchString(d.Name):
 			return fmt.Errorf("directory.name = %q: must be of letters, digits, dots, hyphens and underlines", d.Name)
 		case names[d.Name]:
 			return fmt.Errorf("directory.name = %q: there are two of this name", d.Name)
