@@ -2,6 +2,7 @@ package roster
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"fmt"
 	"io"
@@ -181,13 +182,12 @@ func (r *Roster) yielded(b *book, value []byte, best, yields []claim) {
 	owner, _ := best[0].entry()
 	for _, c := range yields {
 		name, spare := c.entry()
-		if name == owner || b.name == "size" {
+		sameWay := c.kind.made() == best[0].kind.made()
+		switch {
+		case name == owner || b.name == "size", sameWay && bytes.Equal(c.value, value):
 			continue
-		}
-		if c.kind.made() == best[0].kind.made() {
-			if string(c.value) != string(value) {
-				r.report.Overruled.add(name, b.name+" of an earlier directory", fmt.Sprintf("%s belongs to %s", c.key, owner))
-			}
+		case c.kind.made() == claimed:
+			r.report.Overruled.add(name, b.name+" of an earlier directory", fmt.Sprintf("%s belongs to %s", c.key, owner))
 			continue
 		}
 		named := r.report.LeftOut.add(name, "standard address taken", fmt.Sprintf("%s belongs to %s", c.key, owner))

@@ -103,8 +103,8 @@ func TestDirectoriesInOrder(t *testing.T) {
 		return a
 	}
 	jdoe, jane := user("jdoe", "imap1", "x@e"), user("jane", "imap2", "x@e")
-	derives := user("jim", "imap3")
-	derives.Derived = []string{"x@e"}
+	derives, janeDerives := user("jim", "imap3"), user("jane", "imap2")
+	derives.Derived, janeDerives.Derived = []string{"x@e"}, []string{"x@e"}
 	for _, test := range []struct {
 		name                 string
 		last                 string
@@ -119,6 +119,7 @@ func TestDirectoriesInOrder(t *testing.T) {
 		{"a conflict within the second is nobody's matter", "", []account.Account{of(1, jane), of(1, jdoe), of(0, user("z", "imap3", "x@e"))}, "x@e z@imap3", 0, 2},
 		{"both say the same", "", []account.Account{of(0, jdoe), of(1, jdoe)}, "x@e jdoe@imap1", 0, 0},
 		{"a claim goes before the first one's standard address", "", []account.Account{of(0, derives), of(1, jdoe)}, "x@e jdoe@imap1", 0, 0},
+		{"of different standard addresses, too", "", []account.Account{of(1, derives), of(0, janeDerives)}, "x@e jane@imap2", 0, 0},
 		{"of standard addresses the first one's", "", []account.Account{of(1, derives), of(0, derives)}, "x@e jim@imap3", 0, 0},
 	} {
 		var last Records
