@@ -90,7 +90,7 @@ func (f *follower) Begin(source string, at directory.Position) (cookie string, e
 	return f.cookie, nil
 }
 
-func (f *follower) Entry(id [16]byte, e *directory.Entry) error {
+func (f *follower) Entry(id [16]byte, e *directory.Entry) (news bool, err error) {
 	outcome := f.judge(e)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -103,14 +103,14 @@ func (f *follower) Entry(id [16]byte, e *directory.Entry) error {
 	}
 	before, found, err := f.known.Get(id)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if found && reflect.DeepEqual(before, now) {
 		f.known.Mark(id)
-		return nil
+		return false, nil
 	}
 	f.touch(before, now)
-	return f.known.Put(id, now)
+	return true, f.known.Put(id, now)
 }
 
 func (f *follower) Present(id [16]byte) {

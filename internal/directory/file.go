@@ -46,7 +46,10 @@ func readFile(ctx context.Context, path string, want *Selection, changes Changes
 		return sysexits.NoInput.Wrap(err)
 	}
 	defer in.Close()
-	err = LDIF{path, in}.Entries(ctx, want, func(e *Entry) error { return changes.Entry(idOf(e), e) })
+	err = LDIF{path, in}.Entries(ctx, want, func(e *Entry) error {
+		_, err := changes.Entry(idOf(e), e)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -20,8 +20,8 @@ type Changes interface {
 	// far that server has got; it answers up to where it has heard that
 	// source: "" is from the start.
 	Begin(source string, at Position) (cookie string, err error)
-	// Entry is there, and this is how it is now.
-	Entry(id [16]byte, e *Entry) error
+	// Entry is there, and this is how it is now: is that news?
+	Entry(id [16]byte, e *Entry) (news bool, err error)
 	// Present is an entry that is as it was.
 	Present(id [16]byte)
 	// Gone is an entry that is there no more.
@@ -164,7 +164,7 @@ func (f *following) entry(op []byte) error {
 	case statePresent:
 		f.changes.Present(id)
 	case stateAdd, stateModify:
-		err = f.changes.Entry(id, &f.current)
+		_, err = f.changes.Entry(id, &f.current)
 	case stateDelete:
 		err = f.changes.Gone(id)
 	default:

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -177,12 +178,24 @@ func (p *poller) all(ctx context.Context, started time.Time) error {
 }
 
 func (p *poller) read(ctx context.Context, started time.Time) error {
-	references, err := p.searchAll(ctx, p.s, p.conf.Filter, p.want, p.entry)
+	mark, since := p.since()
+	clocks, missed := map[string]tide{}, false
+	references, err := p.searchAll(ctx, p.s, p.conf.Filter, p.want, func(e *Entry) error {
+		p.hear(e, clocks)
+		news, err := p.entry(e)
+		if news && mark != usnChanged && string(bytes.Join(e.values[p.want.find(mark)], nil)) < since {
+			missed = true
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	if err := p.changes.Mentioned(); err != nil {
 		return err
+	}
+	if missed { // the clock there was set back: begin with the time anew
+		p.clocks = clocks
 	}
 	p.asked, p.reread, p.strange = started, started, references > 0
 	p.note()
@@ -194,11 +207,15 @@ func (p *poller) read(ctx context.Context, started time.Time) error {
 // gone.
 func (p *poller) changed(ctx context.Context, since string) error {
 	started := time.Now()
-	if _, err := p.searchAll(ctx, p.s, "(&"+p.conf.Filter+since+")", p.want, p.entry); err != nil {
+	_, err := p.searchAll(ctx, p.s, "(&"+p.conf.Filter+since+")", p.want, func(e *Entry) error {
+		_, err := p.entry(e)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	ids := newSelection(identities)
-	_, err := p.searchAll(ctx, p.s, "(&(!"+p.conf.Filter+")"+since+")", ids, func(e *Entry) error {
+	_, err = p.searchAll(ctx, p.s, "(&(!"+p.conf.Filter+")"+since+")", ids, func(e *Entry) error {
 		return p.changes.Gone(identity(e, ids))
 	})
 	p.asked = started
@@ -213,24 +230,28 @@ func (p *poller) note() {
 	}
 }
 
-// entry takes an entry, and what it tells about the server's time.
-func (p *poller) entry(e *Entry) error {
-	now := time.Now()
-	for _, mark := range marks {
-		for _, value := range e.values[p.want.find(mark)] {
-			if mark == usnChanged {
-				if usn, err := strconv.ParseUint(string(value), 10, 63); err == nil {
-					p.usn = max(p.usn, usn)
-				}
-				continue
-			}
-			noted, err := time.Parse("20060102150405", string(value[:min(14, len(value))]))
-			if t, known := p.clocks[mark]; err == nil && noted.Before(now.Add(maxAhead)) && (!known || noted.After(t.at(now))) {
-				p.clocks[mark] = tide{noted, now}
-			}
+// entry takes an entry, and what it tells about the server's time or number.
+func (p *poller) entry(e *Entry) (news bool, err error) {
+	p.hear(e, p.clocks)
+	for _, value := range e.values[p.want.find(usnChanged)] {
+		if usn, err := strconv.ParseUint(string(value), 10, 63); err == nil {
+			p.usn = max(p.usn, usn)
 		}
 	}
 	return p.changes.Entry(identity(e, p.want), e)
+}
+
+// hear sets the clocks by the times that an entry has.
+func (p *poller) hear(e *Entry, clocks map[string]tide) {
+	now := time.Now()
+	for _, mark := range marks[1:] {
+		for _, value := range e.values[p.want.find(mark)] {
+			noted, err := time.Parse("20060102150405", string(value[:min(14, len(value))]))
+			if t, known := clocks[mark]; err == nil && noted.Before(now.Add(maxAhead)) && (!known || noted.After(t.at(now))) {
+				clocks[mark] = tide{noted, now}
+			}
+		}
+	}
 }
 
 // since is what is asked by, and from where on.

@@ -1,0 +1,140 @@
+package directory
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"postern/internal/config"
+)
+
+// What is asked for moves on with the time of the server, which nobody tells but
+// its entries.
+func TestPollSince(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &LDAP{conf: config.Default().Directories[0]}
+		want := newSelection([]string{"uid"}).with(append(identities, marks...)...)
+		p := &poller{LDAP: d, want: want, changes: nobody{}, clocks: map[string]tide{}}
+		server := time.Now().UTC()
+		p.hears(t, "uSNChanged: 7")
+		p.expects(t, "") // it doesn't count by its root
+		for _, step := range []struct {
+			name  string
+			pass  time.Duration
+			noted time.Duration // by the server's clock, since we began; -1: nothing
+			want  time.Duration
+		}{
+			{"one change", 0, 0, -time.Minute},
+			{"an older one says nothing new", 0, -time.Hour, -time.Minute},
+			{"time goes by", 10 * time.Minute, -1, 9 * time.Minute},
+			{"a change that was due by then", 0, 10 * time.Minute, 9 * time.Minute},
+			{"a clock before ours", 0, 30 * time.Minute, 29 * time.Minute},
+			{"a year that isn't yet", 0, 10 * 365 * 24 * time.Hour, 29 * time.Minute},
+			{"and time goes by", time.Minute, -1, 30 * time.Minute},
+		} {
+			time.Sleep(step.pass)
+			if step.noted != -1 {
+				p.hears(t, "modifyTimestamp: "+server.Add(step.noted).Format("20060102150405Z"))
+			}
+			t.Log(step.name)
+			p.asked = time.Now()
+			p.expects(t, "modifyTimestamp>="+server.Add(step.want).Format("20060102150405Z"))
+		}
+		p.hears(t, "entryCSN: "+server.Add(time.Hour).Format("20060102150405")+".123456Z#000001#002#000000")
+		p.expects(t, "entryCSN>="+server.Add(59*time.Minute).Format("20060102150405")+".000000Z#000000#000#000000")
+		p.root.usn = true
+		p.expects(t, "uSNChanged>=1")
+		p.hears(t, "uSNChanged: 123456")
+		p.hears(t, "uSNChanged: 1234")
+		p.hears(t, "uSNChanged: many")
+		p.expects(t, "uSNChanged>=123357")
+		p.strange = true
+		p.expects(t, "")
+	})
+}
+
+func (p *poller) hears(t *testing.T, line string) {
+	t.Helper()
+	var e Entry
+	if _, err := parseRecord([]byte("dn: cn=x\n"+line+"\n"), p.want, &e); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.entry(&e); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *poller) expects(t *testing.T, want string) {
+	t.Helper()
+	got := ""
+	if mark, since := p.since(); mark != "" {
+		got = mark + ">=" + since
+	}
+	if got != want {
+		t.Errorf("asks for %s, want %s", got, want)
+	}
+}
+
+// nobody hears it, and all is news.
+type nobody struct{ Changes }
+
+func (nobody) Entry([16]byte, *Entry) (bool, error) { return true, nil }
+func (nobody) Mentioned() error                     { return nil }
+func (nobody) Refreshed()                           {}
+
+// A change that was noted before what is asked for: the clock has been set back,
+// and what it tells now counts.
+func TestPollClockSetBack(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	server := &ranging{most: 9, entries: map[string]map[string][]string{
+		"cn=b,dc=e": {"uid": {"b"}, "modifyTimestamp": {now.Format("20060102150405Z")}},
+	}}
+	conf := config.Default().Directories[0]
+	conf.URLs, conf.Base, conf.PageSize = []string{server.listen(t)}, []string{"dc=e"}, 0
+	d, err := NewLDAP(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := d.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	for _, ahead := range []time.Duration{0, time.Hour} {
+		p := &poller{LDAP: d, s: s, want: newSelection([]string{"uid"}).with(append(identities, marks...)...), changes: nobody{},
+			clocks: map[string]tide{modifyTimestamp: {now.Add(ahead), time.Now()}}, asked: time.Now()}
+		if err := p.read(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		p.asked = p.clocks[modifyTimestamp].seen
+		p.expects(t, "modifyTimestamp>="+now.Add(-time.Minute).Format("20060102150405Z"))
+	}
+}
+
+func TestIdentity(t *testing.T) {
+	s := newSelection(identities)
+	seen := map[[16]byte]string{}
+	for _, line := range []string{
+		"entryUUID: 00112233-4455-6677-8899-aabbccddeeff",
+		"nsUniqueId: 00112233-44556677-8899aabb-ccddee00",
+		"objectGUID:: AAECAwQFBgcICQoLDA0ODw==",
+		"cn: none", "objectGUID: short",
+	} {
+		var e Entry
+		if _, err := parseRecord([]byte("dn: cn=X\n"+line+"\n"), s, &e); err != nil {
+			t.Fatal(err)
+		}
+		seen[identity(&e, s)] += line + "|"
+	}
+	var byName Entry
+	if _, err := parseRecord([]byte("dn: CN=x\n"), s, &byName); err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) != 4 || seen[identity(&byName, s)] != "cn: none|objectGUID: short|" {
+		t.Errorf("got %v", seen)
+	}
+	if _, found := seen[[16]byte{0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}]; !found {
+		t.Error(fmt.Sprint(seen))
+	}
+}
