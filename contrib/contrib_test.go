@@ -368,6 +368,61 @@ func TestXinetd(t *testing.T) {
 	}
 }
 
+// unpacked returns a program of a Debian package, from this machine or else from
+// a copy of the package: those of inetd exclude each other.
+func unpacked(t *testing.T, name, program string) string {
+	t.Helper()
+	dir := t.TempDir()
+	download := exec.Command(need(t, "apt-get"), "download", "-q", name)
+	download.Dir = dir
+	if out, err := download.CombinedOutput(); err != nil {
+		t.Skipf("no package %s: %v\n%s", name, err, out)
+	}
+	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+	if err != nil || len(debs) != 1 {
+		t.Fatal(debs, err)
+	}
+	run(t, "dpkg", "-x", debs[0], dir)
+	return filepath.Join(dir, program)
+}
+
+func TestInetd(t *testing.T) {
+	for _, daemon := range []struct {
+		name, program string
+		args          []string
+	}{
+		{"openbsd-inetd", "usr/sbin/inetd", []string{"-i"}},
+		{"inetutils-inetd", "usr/sbin/inetutils-inetd", []string{"--debug", "--pidfile=PID"}},
+		{"inetutils-inetd", "usr/sbin/inetutils-inetd", []string{"--debug", "--pidfile=PID", "--environment"}},
+	} {
+		t.Run(daemon.name, func(t *testing.T) {
+			program := unpacked(t, daemon.name, daemon.program)
+			if out, err := exec.Command("ldd", program).CombinedOutput(); err != nil || strings.Contains(string(out), "not found") {
+				t.Skipf("%s lacks libraries: %v\n%s", daemon.name, err, out)
+			}
+			dir, conf := site(t, "allow-plaintext = true\nfailure-delay = \"1ms\"")
+			imap, imaps := freePort(t), freePort(t)
+			services := write(t, dir, "inetd.conf", read(t, "inetd/inetd.conf",
+				"\n143 ", "\n"+imap+" ", "\n993 ", "\n"+imaps+" ", " postern ", " "+strings.TrimSpace(run(t, "id", "-un"))+" ",
+				"/usr/local/sbin/imapfront imapfront", filepath.Join(bin, "imapfront")+" imapfront --config "+conf))
+			for i := range daemon.args {
+				daemon.args[i] = strings.ReplaceAll(daemon.args[i], "PID", filepath.Join(dir, "pid"))
+			}
+			start(t, exec.Command(program, append(daemon.args, services)...), filepath.Join(dir, "log"))
+			for _, port := range []string{imap, imaps} {
+				client := greeting(t, port)
+				fmt.Fprint(client, "a LOGIN nobody secret\r\nb LOGOUT\r\n")
+				client.Flush()
+				// Nothing of the log is among it.
+				rest, err := io.ReadAll(client)
+				if want := "a NO [AUTHENTICATIONFAILED] Authentication failed\r\n* BYE Logging out\r\nb OK Done\r\n"; string(rest) != want || err != nil {
+					t.Errorf("got %q, %v", rest, err)
+				}
+			}
+		})
+	}
+}
+
 func TestTcpserver(t *testing.T) {
 	for _, service := range []struct{ name, standard string }{{"imapfront-imap", "143"}, {"imapfront-imaps", "993"}, {"imapfront-pop3", "110"}} {
 		t.Run(service.name, func(t *testing.T) {
