@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -115,14 +117,19 @@ func TestServerKilledUnderAWatch(t *testing.T) {
 	}
 }
 
-// The tool is killed at a random moment: whatever it was doing, there are two
-// whole maps, and the next run clears up after it.
-func TestKilled(t *testing.T) {
+// built is the tool as it is installed.
+func built(t *testing.T) string {
+	t.Helper()
 	program := filepath.Join(t.TempDir(), "ldap2cdb")
 	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	var days [2]string
+	return program
+}
+
+// twoDays are directories between which half of the users move to a new store.
+func twoDays(t *testing.T) (days [2]string) {
+	t.Helper()
 	for i := range days {
 		days[i] = filepath.Join(t.TempDir(), "people.ldif")
 		text := strings.ReplaceAll(people(3000), "imap1.example.org", fmt.Sprintf("imap%d.example.org", 1+2*i))
@@ -130,6 +137,13 @@ func TestKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	return days
+}
+
+// The tool is killed at a random moment: whatever it was doing, there are two
+// whole maps, and the next run clears up after it.
+func TestKilled(t *testing.T) {
+	program, days := built(t), twoDays(t)
 	dir := t.TempDir()
 	run := func(ctx context.Context, day int) error {
 		// Every time a store vanishes.
@@ -160,6 +174,82 @@ func TestKilled(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, ".*[0-9]")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// The tool is killed at each step of a publication, on its way into the system
+// call: what was renamed is new, what was not is old, and all of it is whole.
+func TestKilledAtEachStep(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil || exec.Command(strace, "true").Run() != nil {
+		t.Skip("needs strace, and the right to use it")
+	}
+	program, days := built(t), twoDays(t)
+	settings := filepath.Join(t.TempDir(), "postern.conf")
+	if err := os.WriteFile(settings, []byte("keep = 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		name, call, path string // into which call, about which file of the folder
+		new              []string
+	}{
+		{"before a map is synced", "fsync", "", nil},
+		{"before the login map's copy is in place", "renameat", "login.cdb.1", nil},
+		{"before the address map's copy is in place", "renameat", "address.cdb.1", nil},
+		{"before the maps are renamed", "renameat", "login.cdb", nil},
+		{"between the two", "renameat", "address.cdb", []string{mapfile.Login}},
+		{"before the folder is synced", "fsync", ".", []string{mapfile.Login, mapfile.Address}},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			dir := t.TempDir()
+			args := func(day int) []string {
+				return []string{"--config", settings, "--ldif", days[day], "--maps", dir, "--force"} // a store vanishes
+			}
+			for range 2 { // so that there are copies
+				if out, err := exec.Command(program, args(0)...).CombinedOutput(); err != nil {
+					t.Fatalf("%v\n%s", err, out)
+				}
+			}
+			traced := []string{"-f", "-q", "-o", os.DevNull, "-e", "trace=" + step.call, "-e", "inject=" + step.call + ":signal=KILL"}
+			if step.path != "" {
+				traced = append(traced, "-P", filepath.Join(dir, step.path))
+			}
+			out, err := exec.Command(strace, append(append(traced, program), args(1)...)...).CombinedOutput()
+			if exit, is := errors.AsType[*exec.ExitError](err); !is || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+				t.Fatalf("not killed: %v\n%s", err, out)
+			}
+			look := func(news []string) {
+				t.Helper()
+				for _, name := range []string{mapfile.Login, mapfile.Address} {
+					m, err := mapfile.Open(filepath.Join(dir, name), false)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := m.Verify(); err != nil {
+						t.Error(err)
+					}
+					value, _, _ := m.Get(map[string]string{mapfile.Login: "u0", mapfile.Address: "u0@example.org"}[name])
+					if isNew := strings.HasSuffix(value, "imap3.example.org"); isNew != slices.Contains(news, name) {
+						t.Errorf("%s has %s", name, value)
+					}
+					m.Close()
+				}
+			}
+			look(step.new)
+			if out, err := exec.Command(program, args(1)...).CombinedOutput(); err != nil {
+				t.Fatalf("the next run: %v\n%s", err, out)
+			}
+			look([]string{mapfile.Login, mapfile.Address})
+			login, address, err := mapfile.OpenPair(dir, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			login.Close()
+			address.Close()
+			if left, _ := filepath.Glob(filepath.Join(dir, ".*[0-9]")); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
 	}
 }
 

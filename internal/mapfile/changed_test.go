@@ -45,6 +45,14 @@ func TestPublishChanged(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	hour++
+	killed := Draft{Login, Story{Built: time.Unix(int64(hour)*3600, 0)}, listing("jdoe", "imap1")}
+	if err := w.Publish(0, killed); err != nil {
+		t.Fatal(err)
+	}
+	if !publish("imap1", "jdoe@imap2") {
+		t.Error("maps of two publications stay")
+	}
 	if precis = true; !publish("imap1", "jdoe@imap2") {
 		t.Error("how the same keys are found has changed, and nobody is told")
 	}

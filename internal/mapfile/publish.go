@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/colinmarc/cdb"
@@ -79,15 +80,18 @@ func (w *Writer) Publish(keep int, drafts ...Draft) error {
 
 // PublishChanged is Publish where the records of at least one draft are not
 // those on disk. Otherwise nothing is touched: readers need not look again, and
-// the copies kept are of maps that differ.
+// the copies kept are of maps that differ. Maps of two publications, as a writer
+// leaves them that was killed between two renames, are a change.
 func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err error) {
+	var built []time.Time
 	return w.publish(keep, func(draft Draft, digest string) bool {
 		old, err := Open(filepath.Join(w.dir, draft.Name), false)
 		if err != nil {
 			return true
 		}
 		defer old.Close()
-		return old.Story().Digest != digest || old.Story().PRECIS != draft.Story.PRECIS || old.Verify() != nil
+		built = append(built, old.Story().Built)
+		return !built[0].Equal(old.Story().Built) || old.Story().Digest != digest || old.Story().PRECIS != draft.Story.PRECIS || old.Verify() != nil
 	}, drafts)
 }
 
