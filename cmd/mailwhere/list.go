@@ -250,7 +250,7 @@ func info(conf *config.Config, out *output) error {
 			line("story", "none: the map comes from elsewhere")
 			continue
 		}
-		line("built", fmt.Sprintf("%s (%s ago)", s.Built.Local().Format("2006-01-02 15:04:05 -0700"), age(time.Since(s.Built))))
+		line("built", fmt.Sprintf("%s (%s)", s.Built.Local().Format("2006-01-02 15:04:05 -0700"), age(time.Since(s.Built))))
 		line("by", s.Builder)
 		line("host", s.Host)
 		line("from", s.Source)
@@ -269,12 +269,14 @@ func info(conf *config.Config, out *output) error {
 // age rounds a duration to what somebody wants to know.
 func age(d time.Duration) string {
 	switch {
+	case d < 0:
+		return "in the future: a clock is wrong"
 	case d < 2*time.Minute:
-		return fmt.Sprintf("%d seconds", int(d.Seconds()))
+		return fmt.Sprintf("%d seconds ago", int(d.Seconds()))
 	case d < 2*time.Hour:
-		return fmt.Sprintf("%d minutes", int(d.Minutes()))
+		return fmt.Sprintf("%d minutes ago", int(d.Minutes()))
 	case d < 48*time.Hour:
-		return fmt.Sprintf("%d hours", int(d.Hours()))
+		return fmt.Sprintf("%d hours ago", int(d.Hours()))
 	}
-	return fmt.Sprintf("%d days", int(d.Hours()/24))
+	return fmt.Sprintf("%d days ago", int(d.Hours()/24))
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"postern/internal/config"
 	"postern/internal/mapfile"
@@ -31,6 +32,17 @@ func TestDistance(t *testing.T) {
 	} {
 		if got := distance([]rune(test.a), []rune(test.b), 3); got != test.want {
 			t.Errorf("%s, %s: %d, want %d", test.a, test.b, got, test.want)
+		}
+	}
+}
+
+func TestAge(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0 seconds ago", 90 * time.Second: "90 seconds ago", 90 * time.Minute: "90 minutes ago",
+		30 * time.Hour: "30 hours ago", 72 * time.Hour: "3 days ago", -time.Hour: "in the future: a clock is wrong",
+	} {
+		if got := age(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
 		}
 	}
 }
