@@ -84,6 +84,7 @@ for dir in /etc /usr/local /var/lib; do
 	mount -t overlay overlay -o "lowerdir=$dir,upperdir=$SCRATCH$dir/upper,workdir=$SCRATCH$dir/work" "$dir" ||
 		{ echo cannot mount overlay; exit 1; }
 done
+mount -t tmpfs tmpfs /run
 PATH=/usr/local/sbin:/usr/local/bin:$PATH
 cat >>/etc/hosts <<'END'
 %s
@@ -100,6 +101,7 @@ systemctl() {
 	unit=/etc/systemd/system/$3
 	case $unit in
 	*.service)
+		mkdir "/run/$(sed -n 's/^RuntimeDirectory=//p' "$unit")"
 		eval "$(sed -n 's/^ExecStart=//p' "$unit") &"
 		wait_for_front_end ;;
 	*) test -e "$unit" ;;
