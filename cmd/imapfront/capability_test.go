@@ -52,12 +52,17 @@ func clearConfig(t *testing.T) *config.Config {
 
 func publishLogins(t *testing.T, conf *config.Config, records ...string) {
 	t.Helper()
+	publishMap(t, conf, mapfile.Login, records...)
+}
+
+func publishMap(t *testing.T, conf *config.Config, name string, records ...string) {
+	t.Helper()
 	w, err := mapfile.Lock(conf.Maps, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Unlock()
-	err = w.Publish(0, mapfile.Draft{Name: mapfile.Login, Story: mapfile.Story{Map: "login"}, Records: func(put func(key, value string) error) error {
+	err = w.Publish(0, mapfile.Draft{Name: name, Story: mapfile.Story{Map: strings.TrimSuffix(name, ".cdb")}, Records: func(put func(key, value string) error) error {
 		for _, record := range records {
 			key, value, _ := strings.Cut(record, " ")
 			if err := put(key, value); err != nil {

@@ -251,6 +251,9 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 
 		Log: log,
 	}
+	if f.Referrals {
+		front.Referred = knownStores(conf)
+	}
 	if err := byTicket(front, f, one); err != nil {
 		return nil, err
 	}

@@ -10,12 +10,14 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"postern/internal/account"
 	"postern/internal/config"
+	"postern/internal/mapfile"
 	"postern/internal/store"
 	"postern/internal/sysexits"
 )
@@ -122,6 +124,21 @@ func (s *stores) at(protocol string, where account.Location) (*store.Store, erro
 		target.TLS = s.tls(where.Store, how)
 	}
 	return target, nil
+}
+
+// knownStores tells which stores another may send a user to: those that
+// postern.conf names or has a rule for, or where it has neither, those of
+// store.cdb. That the map may name any host then is no leave for a store to do so.
+func knownStores(conf *config.Config) func(string) bool {
+	probed := mapfile.Follow(filepath.Join(conf.Maps, mapfile.Store), conf.Foreign)
+	return func(name string) bool {
+		if len(conf.Stores) > 0 || len(conf.Allow) > 0 {
+			_, allowed := conf.StoreNamed(name)
+			return allowed
+		}
+		_, found, err := probed.Get(name)
+		return found && err == nil
+	}
 }
 
 // prober returns the account that tells what a store can do after a login.

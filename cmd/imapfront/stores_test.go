@@ -13,6 +13,7 @@ import (
 
 	"postern/internal/account"
 	"postern/internal/config"
+	"postern/internal/mapfile"
 	"postern/internal/store"
 )
 
@@ -143,5 +144,25 @@ func TestClientNames(t *testing.T) {
 	leaf.EmailAddresses = []string{"joe@example.org", "jim@example.org"}
 	if got := byMail(leaf); got != "joe@example.org" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// Who may be referred to, whatever a map may name.
+func TestKnownStores(t *testing.T) {
+	conf := clearConfig(t)
+	known := func(name string) bool { return knownStores(conf)(name) }
+	if known("imap1.example.org") {
+		t.Error("known without a word of it")
+	}
+	publishMap(t, conf, mapfile.Store, "* IMAP4rev1", "imap1.example.org IMAP4rev1")
+	if !known("imap1.example.org") || known("evil.example.com") {
+		t.Error("store.cdb does not count")
+	}
+	conf.Stores = map[string]config.Store{"imap2.example.org": {}}
+	conf.Allow = []string{"*.lab.example.org"}
+	for name, want := range map[string]bool{"imap1.example.org": false, "imap2.example.org": true, "x.lab.example.org": true, "evil.example.com": false} {
+		if known(name) != want {
+			t.Errorf("%s: %v", name, !want)
+		}
 	}
 }

@@ -122,6 +122,8 @@ type Frontend struct {
 	Keytab string            // keys of imap/host, pop/host and sieve/host, for clients with Kerberos tickets
 	Realms map[string]string // whose users may come so, and the domain that each has behind his name
 
+	Referrals bool // follow a store that sends a user on to another
+
 	ProxyNetworks    []netip.Prefix `toml:"proxy-networks"`   // who has to send a PROXY header
 	TrustedNetworks  []netip.Prefix `toml:"trusted-networks"` // whose ID may name the client
 	ExemptNetworks   []netip.Prefix `toml:"exempt-networks"`  // whom the next five do not limit
@@ -205,6 +207,7 @@ func Default() *Config {
 			LogFormat:        "logfmt",
 			MinTLS:           "1.2",
 			ClientName:       "email",
+			Referrals:        true,
 			MaxSessions:      20000,
 			MaxPerAddress:    500,
 			MaxPerUser:       100,

@@ -42,6 +42,10 @@ type Frontend struct {
 	Users  Users
 	Stores func(protocol string, where account.Location) (*store.Store, error) // an error: no such store is allowed
 
+	// Referred tells whether a store may send a user on to another, RFC 2221.
+	// Nil: to none.
+	Referred func(store string) bool
+
 	TLS            *tls.Config // nil: no certificate, so no TLS; without NextProtos
 	AllowPlaintext bool        // passwords without TLS
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -198,6 +199,47 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 			c.behalf = ""
 		}
 	}
+	opened, failure, err := s.openAt(ctx, c)
+	if name, user, ok := store.Referral(err); ok {
+		if there, why := s.referred(name, user); why != nil {
+			err = fmt.Errorf("%w: %w", err, why)
+		} else {
+			s.log.Warn("store refers a user to another", "user", brief(s.user), "store", s.where.Store, "to", there.Store)
+			s.where = there
+			opened, failure, err = s.openAt(ctx, c) // whose word is the last
+		}
+	}
+	if err != nil {
+		return nil, failure, err
+	}
+	if failure, err := s.accept(opened, owner, where); err != nil {
+		opened.Conn.Close()
+		return nil, failure, err
+	}
+	return opened, nil, nil
+}
+
+// referred is where a mailbox is by the word of the store that the map has for
+// it: at another store of ours, under the same name, or we do not follow.
+func (s *session) referred(name, user string) (account.Location, error) {
+	name, err := account.CheckStore(name)
+	switch {
+	case s.Referred == nil:
+		err = errors.New("referrals are not followed")
+	case err != nil:
+	case name == s.where.Store:
+		err = errors.New("it refers to itself")
+	case user != "" && account.Fold(user) != account.Fold(s.where.Mailbox):
+		err = errors.New("it refers to another mailbox")
+	case !s.Referred(name):
+		err = fmt.Errorf("%s is not a store of ours", name)
+	}
+	return account.Location{Store: name, Mailbox: s.where.Mailbox}, err
+}
+
+// openAt logs a user in at the store where he is.
+func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *failure, error) {
+	where := s.where
 	target, err := s.Stores(s.name, where)
 	if err != nil {
 		return nil, unavailable, err
@@ -232,17 +274,17 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 	if err != nil {
 		return nil, unavailable, err
 	}
-	if failure, err := s.accept(opened, owner); err != nil {
-		opened.Conn.Close()
-		return nil, failure, err
-	}
 	return opened, nil, nil
 }
 
 // accept looks at a login that the store has taken: whether the user may have
 // one more session, and whether the store has what its client was promised. The
 // promise of an initial response has been kept by then, if not by the store.
-func (s *session) accept(opened *store.Session, owner string) (*failure, error) {
+func (s *session) accept(opened *store.Session, owner string, where account.Location) (*failure, error) {
+	if opened.Refers != "" {
+		// Known to the log alone: the map says which store is the user's.
+		s.log.Warn("store takes a user, and refers to another", "user", brief(s.user), "store", s.where.Store, "to", brief(opened.Refers))
+	}
 	if caps := opened.Capabilities; caps != nil {
 		if lacking := s.Capabilities().BeforeLogin().Without(slices.Concat(caps, imap.Capabilities{"SASL-IR"})); len(lacking) > 0 {
 			s.Metrics.mismatch(s.where.Store)
@@ -252,7 +294,7 @@ func (s *session) accept(opened *store.Session, owner string) (*failure, error) 
 			}
 		}
 	}
-	if err := s.enter(owner); err != nil {
+	if err := s.enter(owner, where); err != nil {
 		return tooMany, err
 	}
 	return nil, nil

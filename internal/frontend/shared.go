@@ -105,7 +105,7 @@ func countDown[K comparable](counts map[K]int, key K) {
 }
 
 // enter notes that a session has a store now, unless its user has too many.
-func (s *session) enter(owner string) error {
+func (s *session) enter(owner string, where account.Location) error {
 	s.Shared.mu.Lock()
 	defer s.Shared.mu.Unlock()
 	owner = account.Fold(owner)
@@ -116,7 +116,7 @@ func (s *session) enter(owner string) error {
 	s.info = Info{
 		Session: s.id, Protocol: s.name, Client: s.client, User: s.user,
 		Store: s.where.Store, Mailbox: s.where.Mailbox, TLS: s.tls, Since: time.Now(),
-		owner: owner, where: s.where,
+		owner: owner, where: where, at: s.where,
 	}
 	return nil
 }
@@ -138,6 +138,7 @@ type Info struct {
 
 	owner string // key of the mailbox's owner in the map
 	where account.Location
+	at    account.Location // the same, unless that store has referred him
 }
 
 // Sessions lists the sessions that have a store, the oldest first.
@@ -200,7 +201,7 @@ func (h *Shared) recheck(users Users) {
 			reason = "user was disabled"
 		case now.Flags&account.Hold != 0:
 			reason = "user is on hold"
-		case now != info.where:
+		case now != info.where && now != info.at:
 			reason = "user has moved"
 		}
 		if reason != "" {

@@ -99,6 +99,7 @@ func (imapStore) login(d *dialogue, login Login) error {
 		return fmt.Errorf("%s %.200q", r.Name, r.Text)
 	}
 	d.note(r)
+	d.refers, _, _ = referral(r.Code)
 	return nil
 }
 

@@ -92,20 +92,20 @@ func (d *dialogue) sieveAnswer(keep func(words []string) error) error {
 		case len(words) == 0:
 			return errors.New("an empty line")
 		}
-		code, text := "", words[len(words)-1]
+		status, text, code := strings.ToUpper(words[0]), words[len(words)-1], ""
 		if len(words) > 1 && strings.HasPrefix(words[1], "(") {
-			code = strings.ToUpper(strings.Trim(words[1], "()"))
+			code = strings.Trim(words[1], "()")
 		}
-		switch strings.ToUpper(words[0]) {
-		case "OK":
+		name, _, _ := strings.Cut(strings.ToUpper(code), " ")
+		switch {
+		case status == "OK":
 			return nil
-		case "NO":
-			if code == "TRYLATER" || code == "ENCRYPT-NEEDED" || strings.HasPrefix(code, "REFERRAL") {
-				return fmt.Errorf("NO (%s) %.200q", code, text)
-			}
+		case (status == "NO" || status == "BYE") && name == "REFERRAL":
+			return &Refusal{Code: code, Text: text}
+		case status == "BYE", status == "NO" && (name == "TRYLATER" || name == "ENCRYPT-NEEDED"):
+			return fmt.Errorf("%s (%s) %.200q", status, code, text)
+		case status == "NO":
 			return &Refusal{Text: text}
-		case "BYE":
-			return fmt.Errorf("BYE %.200q", text)
 		}
 		if err := keep(words); err != nil {
 			return err

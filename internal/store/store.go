@@ -87,6 +87,7 @@ type Session struct {
 	Behind       []byte            // what the store sent behind its answer
 	Capabilities imap.Capabilities // as they are now; nil where the store keeps them to itself
 	TLS          string            // the version, or empty
+	Refers       string            // to which store, for the user's own mailboxes
 }
 
 // A Refusal is what a store said when it refused a login, and meant it.
@@ -126,6 +127,7 @@ type dialogue struct {
 	known  bool   // caps are what the store said in its present state
 	budget int    // octets it may still say before the present step is over
 	tags   int    // commands so far
+	refers string // to which store, though it takes the login
 	keep   bool   // what it says is the client's, kept in
 	behind []byte // this
 }
@@ -167,6 +169,7 @@ func (s *Store) Open(ctx context.Context, p Protocol, login Login) (*Session, er
 	}
 	ahead, _ := d.in.Peek(d.in.Buffered())
 	session.Behind = append(d.behind, ahead...)
+	session.Refers = d.refers
 	session.Conn.SetDeadline(time.Time{})
 	return session, nil
 }
