@@ -297,15 +297,16 @@ func (o *only) publish(writer *mapfile.Writer) error {
 		return nil
 	}
 	story := o.story(report)
-	story.Conflicts = before.Conflicts
+	story.Conflicts += before.Conflicts // until the next time all are decided
 	if report.Published, err = o.amend(writer, o.last, story, changes, o.conf.Keep); err != nil {
 		return err
 	}
 	return o.tell(report)
 }
 
-// standing leaves an account only those standard addresses that it has: that
-// nobody else's template makes the same one, only reading all can tell.
+// standing leaves an account only those standard addresses that it has, or that
+// are nobody's. One that the map lacks may be what several would get, which
+// only reading all can tell, unless there was no conflict when all were read.
 func (o *only) standing(a account.Account) (account.Account, error) {
 	var kept []string
 	for _, address := range a.Derived {
@@ -313,7 +314,7 @@ func (o *only) standing(a account.Account) (account.Account, error) {
 		if err != nil {
 			return a, err
 		}
-		if found && slices.ContainsFunc(homes(registry.Key{Address: true, Name: address}, value), func(d account.Destination) bool {
+		if !found && o.last.login.Story().Conflicts == 0 || found && slices.ContainsFunc(homes(registry.Key{Address: true, Name: address}, value), func(d account.Destination) bool {
 			return d.Mailbox == a.Location.Mailbox
 		}) {
 			kept = append(kept, address)

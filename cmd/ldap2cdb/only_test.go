@@ -12,6 +12,11 @@ import (
 	"postern/internal/slapd"
 )
 
+// newcomer adds somebody to the directory.
+func newcomer(uid, given, sn string) string {
+	return strings.Replace(slapd.Person(uid, given, sn, "imap1.example.org", uid+"@example.org"), "objectClass", "changetype: add\nobjectClass", 1)
+}
+
 func TestOnly(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{LDIF: people(60)})
 	dir := t.TempDir()
@@ -38,8 +43,15 @@ func TestOnly(t *testing.T) {
 			map[string]string{"u3": ""}, map[string]string{"u3@example.org": "", "unumber3@example.org": ""}},
 		{"another address", change("u4", "replace: mailLocalAddress\nmailLocalAddress: four@example.org\n"), "(uid=u4)",
 			nil, map[string]string{"u4@example.org": "", "four@example.org": "u4@imap1.example.org"}},
-		{"new", strings.Replace(slapd.Person("new", "N", "Ew", "imap1.example.org", "new@example.org"), "objectClass", "changetype: add\nobjectClass", 1), "(uid=new)",
-			map[string]string{"new": "imap1.example.org"}, map[string]string{"new@example.org": "new@imap1.example.org"}},
+		{"new, with a standard address", newcomer("new", "Nadia", "Neu"), "(uid=new)",
+			map[string]string{"new": "imap1.example.org"}, map[string]string{"new@example.org": "new@imap1.example.org", "nneu@example.org": "new@imap1.example.org"}},
+		{"new, and the standard address is another's", newcomer("newer", "Nora", "Neu"), "(uid=newer)",
+			map[string]string{"newer": "imap1.example.org"}, map[string]string{"newer@example.org": "newer@imap1.example.org"}},
+		{"new, two at once with one standard address", newcomer("x1", "Xaver", "Y") + newcomer("x2", "Xenia", "Y"), "(sn=Y)",
+			map[string]string{"x1": "imap1.example.org", "x2": "imap1.example.org"},
+			map[string]string{"x1@example.org": "x1@imap1.example.org", "x2@example.org": "x2@imap1.example.org"}},
+		{"and then who can tell", newcomer("z", "Zoë", "Zett"), "(|(uid=z)(uid=x1))",
+			map[string]string{"z": "imap1.example.org"}, map[string]string{"z@example.org": "z@imap1.example.org"}},
 		{"claims another's address: it stays his", change("u5", "add: mailLocalAddress\nmailLocalAddress: u6@example.org\n"), "(uid=u5)", nil, nil},
 		{"and is the claimant's when the other lets go", change("u6", "replace: mailLocalAddress\nmailLocalAddress: six@example.org\n"), "(uid=u6)",
 			nil, map[string]string{"u6@example.org": "u5@imap2.example.org", "six@example.org": "u6@imap1.example.org"}},
