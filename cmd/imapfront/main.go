@@ -62,6 +62,11 @@ connection that it is given; with --listen it serves by itself:
 		}
 		conf, err := configured(c)
 		if err != nil {
+			if !c.Bool("check") {
+				if given, err := handedIn(c); err == nil {
+					refuse(given)
+				}
+			}
 			return err
 		}
 		if c.Bool("check") {

@@ -383,16 +383,42 @@ func TestRule12_Inetd(t *testing.T) {
 			}
 		})
 	}
-	// Settings that are wrong are the administrator's to see, not the
-	// client's.
-	child, c := socket(t)
-	cmd := tool("--config", filepath.Join(dir, "missing.conf"))
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = child, child, child
-	err := cmd.Run()
-	child.Close()
-	c.wantEnd()
-	if cmd.ProcessState.ExitCode() != 66 {
-		t.Errorf("got %v", err)
+}
+
+// Settings that are wrong are the administrator's to see. The client is told to
+// come again, where nobody has to know TLS for that.
+func TestRule12_InetdWithWrongSettings(t *testing.T) {
+	dir, _ := siteDir(t, "", "joe imap1.example.org")
+	good := filepath.Join(dir, "postern.conf")
+	for _, test := range []struct {
+		status int
+		want   string
+		args   []string
+	}{
+		{66, "* BYE [UNAVAILABLE] ", []string{"--config", good + ".missing"}},
+		{66, "-ERR [SYS/TEMP] ", []string{"--config", good + ".missing", "--inetd", "pop3"}},
+		{66, "BYE (TRYLATER) ", []string{"--config", good + ".missing", "--inetd", "sieve"}},
+		{66, "", []string{"--config", good + ".missing", "--inetd", "imaps"}},
+		{78, "* BYE [UNAVAILABLE] ", []string{"--config", good, "--cert", good}},
+		{78, "", []string{"--config", good, "--inetd", "imaps"}},
+		{64, "* BYE [UNAVAILABLE] ", []string{"--config", good, "--store-tls", "ssl"}},
+		{64, "", []string{"--config", good, "--inetd", "smtp"}},
+	} {
+		child, c := socket(t)
+		cmd := tool(test.args...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = child, child, child
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		child.Close()
+		if test.want != "" {
+			c.want(test.want)
+		}
+		c.wantEnd()
+		c.Close()
+		if cmd.Wait(); cmd.ProcessState.ExitCode() != test.status {
+			t.Errorf("%q: %v", test.args, cmd.ProcessState)
+		}
 	}
 }
 

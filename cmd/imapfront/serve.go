@@ -24,7 +24,7 @@ import (
 )
 
 // serve holds sessions for whoever connects.
-func serve(ctx context.Context, c *cli.Context, conf *config.Config) error {
+func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error) {
 	forgetSecrets()
 	// From here on, for a signal that nobody waits for ends the program: who
 	// sees the ports open may send one before the settings are all in place.
@@ -32,16 +32,8 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) error {
 	signal.Notify(hangUp, syscall.SIGHUP)
 	defer signal.Stop(hangUp)
 	shared := frontend.NewShared()
-	if file := conf.Frontend.FailureFile; file != "" {
-		table, err := penalty.Open(file)
-		if err != nil {
-			return sysexits.CantCreate.Errorf("failure-file: %w", err)
-		}
-		shared.Failures = table
-	}
 	var old predecessor
 	if c.Bool("replace") {
-		var err error
 		if old, err = findPredecessor(conf); err != nil {
 			return err
 		}
@@ -50,6 +42,18 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) error {
 	listeners, err := connections(c, conf, old.handed)
 	if err != nil {
 		return err
+	}
+	defer func() {
+		if err != nil {
+			refuse(listeners)
+		}
+	}()
+	if file := conf.Frontend.FailureFile; file != "" {
+		table, err := penalty.Open(file)
+		if err != nil {
+			return sysexits.CantCreate.Errorf("failure-file: %w", err)
+		}
+		shared.Failures = table
 	}
 	one := listeners[0].Single()
 	if !one {
@@ -177,19 +181,9 @@ func (s *service) reload(ctx context.Context, hangUp <-chan os.Signal, read func
 // connections finds out where clients come from: a flag says so, or whoever
 // started the program handed a socket over, or postern.conf tells.
 func connections(c *cli.Context, conf *config.Config, handed *listener.Handed) ([]*listener.Listener, error) {
-	scheme := c.String("inetd")
-	if _, known := listener.Ports[scheme]; !known && scheme != "" {
-		return nil, sysexits.Usage.Errorf("--inetd %q: no such protocol", scheme)
-	}
-	if !c.IsSet("listen") {
-		inherited, err := listener.Inherited(scheme)
-		if err != nil || inherited != nil {
-			return inherited, err
-		}
-		if scheme != "" {
-			l, err := listener.Standard(scheme)
-			return []*listener.Listener{l}, err
-		}
+	given, err := handedIn(c)
+	if err != nil || given != nil {
+		return given, err
 	}
 	if len(conf.Frontend.Listen) == 0 {
 		return nil, sysexits.Usage.Errorf("nothing to serve: standard input is no socket, and neither --listen nor [frontend] listen says where to listen")
@@ -203,6 +197,32 @@ func connections(c *cli.Context, conf *config.Config, handed *listener.Handed) (
 		all = append(all, l)
 	}
 	return all, nil
+}
+
+// handedIn is what whoever started the program handed over, unless a flag says
+// where to listen.
+func handedIn(c *cli.Context) ([]*listener.Listener, error) {
+	scheme := c.String("inetd")
+	if _, known := listener.Ports[scheme]; !known && scheme != "" {
+		return nil, sysexits.Usage.Errorf("--inetd %q: no such protocol", scheme)
+	}
+	if c.IsSet("listen") {
+		return nil, nil
+	}
+	given, err := listener.Inherited(scheme)
+	if err != nil || given != nil || scheme == "" {
+		return given, err
+	}
+	l, err := listener.Standard(scheme)
+	return []*listener.Listener{l}, err
+}
+
+// refuse tells the client for whom we were started to come again. What is wrong
+// is for the administrator to know.
+func refuse(given []*listener.Listener) {
+	if len(given) == 1 && given[0].Single() {
+		frontend.Refuse(given[0])
+	}
 }
 
 // stamp changes when one of the files does.

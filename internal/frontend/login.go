@@ -259,14 +259,14 @@ func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *f
 	if login.Origin.Hops == 0 {
 		return nil, unavailable, errors.New("the login has come through too many front ends: is a store of ours one of them?")
 	}
-	if s.down.is(target.Address) {
+	if s.Failures.IsUnreached(target.Address, downTime) {
 		return nil, unavailable, errDown
 	}
 	start := time.Now()
 	opened, err := target.Open(ctx, s.protocol.store(), login)
 	s.Metrics.asked(where.Store, time.Since(start))
-	if _, unreached := errors.AsType[*store.Unreachable](err); unreached && ctx.Err() == nil {
-		s.down.note(target.Address, time.Since(start))
+	if _, unreached := errors.AsType[*store.Unreachable](err); unreached && ctx.Err() == nil && time.Since(start) >= downSlow {
+		s.Failures.Unreached(target.Address)
 	}
 	if refusal, ok := errors.AsType[*store.Refusal](err); ok {
 		return nil, passOn(refusal), refusal

@@ -104,6 +104,24 @@ func (f *Frontend) session(ctx, relays context.Context, conn listener.Conn, sche
 	}
 }
 
+// Refuse sends the client of a listener that has just one away at once, if that
+// can be said in clear.
+func Refuse(l *listener.Listener) {
+	conn, err := l.Accept()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	name, implicit := strings.CutSuffix(l.Scheme, "s")
+	if implicit && !conn.Secure {
+		return
+	}
+	s := &session{raw: conn.Conn, conn: conn.Conn, in: &input{conn: conn.Conn}}
+	s.protocol = protocols[name](s)
+	s.dismiss("refused", "UNAVAILABLE", unavailable.text)
+	s.close()
+}
+
 // beforeLogin is the first part of a session. It tells whether there is a
 // second.
 func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {

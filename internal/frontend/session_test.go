@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"postern/internal/account"
+	"postern/internal/penalty"
 	"postern/internal/store"
 )
 
@@ -346,20 +347,21 @@ func TestPasswordsAreNotLogged(t *testing.T) {
 
 func TestAStoreKnownToBeDownIsNotWaitedFor(t *testing.T) {
 	f := newFakeStore(t, loginScript(accepted+"hang"))
-	s := newSite(t, func(s *site) { s.people["joe"] = f.value() })
-	s.down.note(f.value(), time.Millisecond) // refused at once: may be up again
+	s := newSite(t, func(s *site) { s.people["joe"], s.people["jim"] = f.value(), "127.0.0.1:1" })
 	c := s.client()
-	c.send("a LOGIN joe secret\r\n")
-	c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
-	s.down.note(f.value(), downSlow)
-	c = s.client()
-	c.send("a LOGIN joe secret\r\n")
+	c.send("a LOGIN jim secret\r\n")
 	c.want("a " + unreached)
-	s.down.mu.Lock()
-	s.down.until[f.value()] = time.Now().Add(-time.Second)
-	s.down.mu.Unlock()
+	if s.Failures.IsUnreached("127.0.0.1:1", downTime) {
+		t.Error("refused at once, it may be up again")
+	}
+	s.Failures.Unreached(f.value())
 	c.send("b LOGIN joe secret\r\n")
-	c.want("b OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	c.want("b " + unreached)
+	s.eventually(func() bool { return strings.Contains(s.log.String(), errDown.Error()) })
+	s.Failures = penalty.New()
+	c = s.client()
+	c.send("c LOGIN joe secret\r\n")
+	c.want("c OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
 }
 
 func TestADefectEndsOneSessionOnly(t *testing.T) {

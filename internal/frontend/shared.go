@@ -26,7 +26,6 @@ type Shared struct {
 
 	challenge atomic.Value // []byte, the last that a store answered a token with
 	slowest   slowest
-	down      down
 	paces     paces
 
 	mu         sync.Mutex
@@ -238,38 +237,10 @@ func (s *slowest) get() time.Duration {
 	return s.took
 }
 
-// down are the stores that were not reached of late, and took their time over
-// it. A morning's users would wait for a dead store one after the other, each
-// with a connection open; one that refuses at once may be tried at once.
-type down struct {
-	mu    sync.Mutex
-	until map[string]time.Time // by address
-}
-
+// A store that was not reached of late, and took its time over it, is down. A
+// morning's users would wait for a dead store one after the other, each with a
+// connection open; one that refuses at once may be tried at once.
 const (
 	downTime = 5 * time.Second
 	downSlow = time.Second
 )
-
-func (d *down) note(address string, took time.Duration) {
-	if took < downSlow {
-		return
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.until == nil {
-		d.until = map[string]time.Time{}
-	}
-	d.until[address] = time.Now().Add(downTime)
-}
-
-func (d *down) is(address string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	until, known := d.until[address]
-	if known && time.Now().After(until) {
-		delete(d.until, address)
-		known = false
-	}
-	return known
-}

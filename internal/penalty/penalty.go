@@ -1,8 +1,9 @@
 // Package penalty remembers who has failed to log in, so that the next try can
 // be made to wait: a guess at a password costs the more time the more guesses
-// there were. It is a table of fixed size, in memory or in a file that many
-// processes have mapped: under inetd each session is a process of its own, and
-// none would learn of the others' failures otherwise.
+// there were. And it remembers what could not be reached. It is a table of fixed
+// size, in memory or in a file that many processes have mapped: under inetd each
+// session is a process of its own, and none would learn of the others' failures
+// otherwise.
 //
 // Names are kept as hashes, and of those only a part; when the table is full the
 // oldest failure of a few is forgotten. So it can err, by a delay that somebody
@@ -61,8 +62,17 @@ func Open(file string) (*Table, error) {
 	return &Table{unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(&mem[0])), cells), time.Now}, nil
 }
 
-// A cell is a part of the name's hash (24 bits), how often it failed (8), and
-// when it did last, in seconds (32).
+// A name is of one kind or the other, so that no client can choose one that is
+// taken for a store's.
+type kind uint32
+
+const (
+	person kind = iota
+	place
+)
+
+// A cell is the kind of a name (1 bit) and a part of its hash (23), how often it
+// failed (8), and when it did last, in seconds (32).
 type cell struct {
 	name  uint32
 	count uint32
@@ -78,10 +88,10 @@ func (c cell) pack() uint64 {
 }
 
 // find returns the cell that has a name, or the one that it should take.
-func (t *Table) find(name string) (at *atomic.Uint64, old uint64, c cell, found bool) {
+func (t *Table) find(of kind, name string) (at *atomic.Uint64, old uint64, c cell, found bool) {
 	sum := sha256.Sum256([]byte(name))
 	hash := binary.BigEndian.Uint64(sum[:])
-	part := uint32(hash>>40) | 1 // never 0, which is an empty cell
+	part := uint32(of)<<23 | uint32(hash>>41) | 1 // never 0, which is an empty cell
 	now := t.now().Unix()
 	for i := range ways {
 		candidate := &t.cells[(hash+uint64(i))%cells]
@@ -102,8 +112,10 @@ func (t *Table) find(name string) (at *atomic.Uint64, old uint64, c cell, found 
 }
 
 // Failed counts a failure.
-func (t *Table) Failed(name string) {
-	at, old, c, _ := t.find(name)
+func (t *Table) Failed(name string) { t.failed(person, name) }
+
+func (t *Table) failed(of kind, name string) {
+	at, old, c, _ := t.find(of, name)
 	c.count = min(c.count+1, maxCount)
 	c.last = t.now().Unix()
 	at.CompareAndSwap(old, c.pack()) // who loses a race has been counted nearly as well
@@ -111,7 +123,7 @@ func (t *Table) Failed(name string) {
 
 // Forgive forgets a name's failures.
 func (t *Table) Forgive(name string) {
-	if at, old, _, found := t.find(name); found {
+	if at, old, _, found := t.find(person, name); found {
 		at.CompareAndSwap(old, 0)
 	}
 }
@@ -119,9 +131,19 @@ func (t *Table) Forgive(name string) {
 // Delay is what the next try has to wait: nothing after a few failures, then a
 // second, and twice as much with each more.
 func (t *Table) Delay(name string, limit time.Duration) time.Duration {
-	_, _, c, found := t.find(name)
+	_, _, c, found := t.find(person, name)
 	if !found || c.count <= free {
 		return 0
 	}
 	return min(time.Second<<min(c.count-free-1, 10), limit)
+}
+
+// Unreached notes that an address was not reached.
+func (t *Table) Unreached(address string) { t.failed(place, address) }
+
+// IsUnreached tells whether an address was not reached within some time, which
+// is measured in whole seconds.
+func (t *Table) IsUnreached(address string, within time.Duration) bool {
+	_, _, c, found := t.find(place, address)
+	return found && t.now().Unix()-c.last <= int64(within/time.Second)
 }

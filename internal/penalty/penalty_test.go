@@ -72,6 +72,10 @@ func TestProcessesShareAFile(t *testing.T) {
 	if two.Delay("joe", time.Minute) == 0 {
 		t.Error("the other process knows nothing of it")
 	}
+	one.Unreached("192.0.2.1:143")
+	if !two.IsUnreached("192.0.2.1:143", time.Minute) || two.IsUnreached("192.0.2.1:144", time.Minute) {
+		t.Error("the other process does not know what was not reached")
+	}
 	os.WriteFile(file+".other", []byte("something else"), 0o600)
 	if _, err := Open(file + ".other"); err == nil {
 		t.Error("took another's file")
@@ -79,5 +83,29 @@ func TestProcessesShareAFile(t *testing.T) {
 	os.Symlink(file, file+".link")
 	if _, err := Open(file + ".link"); err == nil {
 		t.Error("followed a link")
+	}
+}
+
+func TestUnreached(t *testing.T) {
+	table := New()
+	now := time.Unix(1e9, 0)
+	table.now = func() time.Time { return now }
+	table.Unreached("192.0.2.1:143")
+	for seconds, want := range []bool{true, true, true, true, true, true, false, false} {
+		if got := table.IsUnreached("192.0.2.1:143", 5*time.Second); got != want {
+			t.Errorf("after %d seconds: %v", seconds, got)
+		}
+		now = now.Add(time.Second)
+	}
+	// Whatever clients call themselves, they are no place.
+	table.Failed("192.0.2.2:143")
+	if table.IsUnreached("192.0.2.2:143", time.Minute) {
+		t.Error("a user's failure counts for a store")
+	}
+	for range 2 * maxCount {
+		table.Unreached("192.0.2.3:143")
+	}
+	if table.Delay("192.0.2.3:143", time.Minute) != 0 {
+		t.Error("a store's failures count for a user")
 	}
 }
