@@ -253,6 +253,9 @@ func fromBase64(text []byte, initial bool) ([]byte, error) {
 	if initial && string(text) == "=" {
 		return []byte{}, nil
 	}
+	if bytes.ContainsAny(text, "\r\n") { // which the decoder would pass over
+		return nil, errMessage
+	}
 	message := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
 	n, err := base64.StdEncoding.Strict().Decode(message, text)
 	if err != nil {

@@ -117,6 +117,7 @@ func readLogin(_ *session, initial []byte, ask asker) (credentials, error) {
 		return credentials{}, err
 	}
 	if len(user) == 0 || len(password) == 0 || bytes.IndexByte(user, 0) >= 0 || bytes.IndexByte(password, 0) >= 0 {
+		clear(password)
 		return credentials{}, errMessage
 	}
 	return credentials{user: string(user), password: password}, nil
@@ -129,12 +130,20 @@ func readXOAUTH2(_ *session, initial []byte, ask asker) (credentials, error) {
 	if err != nil {
 		return credentials{}, err
 	}
-	fields := strings.Split(string(text), "\x01")
-	user, ok := strings.CutPrefix(fields[0], "user=")
-	if !ok || user == "" || len(fields) != 4 || !strings.HasPrefix(fields[1], "auth=Bearer ") || fields[2] != "" || fields[3] != "" {
+	fields := bytes.Split(text, []byte{1})
+	user, ok := bytes.CutPrefix(fields[0], []byte("user="))
+	if !ok || len(user) == 0 || len(fields) != 4 || !isBearer(fields[1]) || len(fields[2])+len(fields[3]) > 0 {
+		clear(text)
 		return credentials{}, errMessage
 	}
-	return credentials{user: user, token: "XOAUTH2", message: text}, nil
+	return credentials{user: string(user), token: "XOAUTH2", message: text}, nil
+}
+
+// isBearer tells whether a field is a bearer token. The scheme has no case, RFC
+// 9110 11.1.
+func isBearer(field []byte) bool {
+	const scheme = "auth=Bearer "
+	return len(field) > len(scheme) && bytes.EqualFold(field[:len(scheme)], []byte(scheme))
 }
 
 // readOAUTHBEARER finds the user in the GS2 header of RFC 7628 3.1, which
@@ -144,18 +153,24 @@ func readOAUTHBEARER(_ *session, initial []byte, ask asker) (credentials, error)
 	if err != nil {
 		return credentials{}, err
 	}
-	header, pairs, _ := strings.Cut(string(text), "\x01")
-	fields := strings.Split(header, ",")
-	if len(fields) != 3 || fields[0] != "n" && fields[0] != "y" || fields[2] != "" ||
-		!strings.Contains("\x01"+pairs, "\x01auth=") || !strings.HasSuffix(pairs, "\x01\x01") {
-		return credentials{}, errMessage
-	}
-	user, ok := strings.CutPrefix(fields[1], "a=")
-	user, valid := saslName(user)
-	if !ok || !valid || user == "" {
+	header, _, _ := bytes.Cut(text, []byte{1})
+	user, ok := authzid(string(header))
+	if !ok || !bytes.Contains(text, []byte("\x01auth=")) || !bytes.HasSuffix(text, []byte("\x01\x01")) {
+		clear(text)
 		return credentials{}, errMessage
 	}
 	return credentials{user: user, token: "OAUTHBEARER", message: text}, nil
+}
+
+// authzid is whom a GS2 header names, `n,a=joe,`: RFC 5801 4.
+func authzid(header string) (user string, ok bool) {
+	fields := strings.Split(header, ",")
+	if len(fields) != 3 || fields[0] != "n" && fields[0] != "y" || fields[2] != "" {
+		return "", false
+	}
+	name, named := strings.CutPrefix(fields[1], "a=")
+	user, valid := saslName(name)
+	return user, named && valid && user != ""
 }
 
 // saslName undoes the encoding of a name in a GS2 header, RFC 5801 4.

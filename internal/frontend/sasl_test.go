@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,11 +79,92 @@ func TestRule4_7_Tokens(t *testing.T) {
 		"n,a=j=oe,\x01auth=x\x01\x01", "n,a=joe,\x01host=x\x01\x01", "n,a=joe,\x01auth=x", "n,a=joe\x01auth=x\x01\x01"} {
 		s.talk(t, []exchange{{"a AUTHENTICATE OAUTHBEARER\r\n" + b64(message) + "\r\n", "+ \r\na BAD Invalid authentication message\r\n"}})
 	}
-	for _, message := range []string{"", "user=joe", "user=\x01auth=Bearer x\x01\x01", "user=joe\x01auth=Basic x\x01\x01", "user=joe\x01auth=Bearer x\x01"} {
+	for _, message := range []string{"", "user=joe", "user=\x01auth=Bearer x\x01\x01", "user=joe\x01auth=Basic x\x01\x01", "user=joe\x01auth=Bearer \x01\x01", "user=joe\x01auth=Bearer x\x01"} {
 		s.talk(t, []exchange{{"a AUTHENTICATE XOAUTH2\r\n" + b64(message) + "\r\n", "+ \r\na BAD Invalid authentication message\r\n"}})
+	}
+	if c, err := readXOAUTH2(nil, []byte("user=joe\x01auth=bearer x\x01\x01"), nil); err != nil || c.user != "joe" {
+		t.Errorf("another case: %+v, %v", c, err)
 	}
 	// Not offered by all: not known.
 	newSite(t, nil).talk(t, []exchange{{"a AUTHENTICATE XOAUTH2\r\n", "a NO Mechanism is not supported\r\n"}})
+}
+
+// In each protocol, by each mechanism: what is no message is refused, and the
+// session goes on.
+func TestRule4_2_FaultyMessages(t *testing.T) {
+	r := newRealm(t, "imap/h", "pop/h", "sieve/h")
+	for _, protocol := range []struct{ name, begin, initial, answer, ask, asks, refuses, next, after string }{
+		{"imap", "a AUTHENTICATE %s\r\n", "a AUTHENTICATE %s %s\r\n", "%s\r\n", "+ ", "", "a BAD ", "b NOOP\r\n", "b OK "},
+		{"pop3", "AUTH %s\r\n", "AUTH %s %s\r\n", "%s\r\n", "+ ", "", "-ERR ", "QUIT\r\n", "+OK Bye"},
+		{"sieve", "AUTHENTICATE \"%s\"\r\n", "AUTHENTICATE \"%s\" \"%s\"\r\n", "\"%s\"\r\n", "{", "\r\n", "NO ", "NOOP\r\n", "OK "},
+	} {
+		s := newSite(t, func(s *site) {
+			r.serve(s)
+			s.addr = protocol.name
+			s.Capabilities = all("AUTH=XOAUTH2 AUTH=OAUTHBEARER")
+		})
+		for _, mechanism := range []string{"PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "GSSAPI"} {
+			for _, message := range []string{
+				"!!!!", "AGpvZQB4=", "AGpv ZQB4", "AG=vZQB4", "AGpvZQB", "====", "QQ==QQ==",
+				"AAB=", // bits behind the last octet
+				"*",
+				strings.Repeat("A", 20000),
+			} {
+				for _, initial := range []bool{true, false} {
+					if initial && message == "*" {
+						continue // "*" is no initial response, and not what all call base64
+					}
+					c := s.connect()
+					if c.line(); protocol.name == "sieve" {
+						c.conn.Close()
+						c = s.sieveClient()
+					}
+					if initial {
+						c.send(fmt.Sprintf(protocol.initial, mechanism, message))
+					} else {
+						c.send(fmt.Sprintf(protocol.begin+protocol.answer, mechanism, message))
+						if line := c.line(); !strings.HasPrefix(line, protocol.ask) {
+							t.Fatalf("%s %s: %s", protocol.name, mechanism, line)
+						}
+						if protocol.asks != "" {
+							c.line()
+						}
+					}
+					c.send(protocol.next)
+					if line := c.line(); !strings.HasPrefix(line, protocol.refuses) {
+						t.Errorf("%s %s %.20q: %s", protocol.name, mechanism, message, line)
+					}
+					if line := c.line(); !strings.HasPrefix(line, protocol.after) {
+						t.Errorf("%s %s %.20q, then: %s", protocol.name, mechanism, message, line)
+					}
+					c.conn.Close()
+				}
+			}
+		}
+	}
+	// A literal may have line ends in it, base64 may not.
+	c := newSite(t, sieve(nil)).sieveClient()
+	c.send("AUTHENTICATE \"PLAIN\" {10+}\r\nAGpv\r\nZQB4\r\nNOOP\r\n")
+	c.want("NO \"Authentication was not completed\"\r\nOK \"Done\"\r\n")
+}
+
+// What could be a secret does not stay in memory for having been said wrongly.
+func TestFaultyMessagesAreWiped(t *testing.T) {
+	for name, message := range map[string]string{
+		"PLAIN": "\x00joe\x00secret\x00", "LOGIN": "se\x00cret", "XOAUTH2": "user=joe\x01auth=Bearer secret", "OAUTHBEARER": "n,,\x01auth=Bearer secret\x01\x01",
+	} {
+		at := slices.IndexFunc(mechanisms, func(m mechanism) bool { return m.name == name })
+		said := []byte(message)
+		_, err := mechanisms[at].read(nil, nil, func(challenge string) ([]byte, error) {
+			if challenge == "Username:" {
+				return []byte("joe"), nil
+			}
+			return said, nil
+		})
+		if err != errMessage || string(said) != strings.Repeat("\x00", len(said)) {
+			t.Errorf("%s: %q, %v", name, said, err)
+		}
+	}
 }
 
 func TestRule4_8_External(t *testing.T) {
