@@ -22,8 +22,11 @@ type follower struct {
 	source   string             // the server that is followed now
 	cookie   string             // up to where it has been heard
 	position directory.Position // how far it has got
-	complete bool               // the refresh is over: what is known is what is there
-	heard    bool               // over this connection
+	complete bool               // what is known is what was there at some time
+	heard    bool               // all, over this connection
+
+	refreshing bool // what changes now need not be whole before all is heard
+	ahead      directory.Position
 }
 
 func (w *watch) newFollower(o *origin, story string) (*follower, error) {
@@ -82,7 +85,7 @@ func (f *follower) Begin(source string, at directory.Position) (cookie string, e
 	}
 	// Other rules would make other accounts of the same entries.
 	f.source = source + " " + f.rulebook
-	f.position, f.complete, f.cookie = at, false, ""
+	f.ahead, f.refreshing, f.cookie = at, true, ""
 	f.known.Unmark()
 	if !f.force {
 		f.cookie = f.known.Cookie(f.source)
@@ -97,7 +100,7 @@ func (f *follower) Entry(id [16]byte, e *directory.Entry) (news bool, err error)
 	now := outcome.Account
 	if fault := outcome.Skip; fault != nil || outcome.Nobody {
 		now = account.Account{Source: now.Source}
-		if fault != nil && f.complete {
+		if fault != nil && !f.refreshing {
 			f.say("skipped: %s: %v", now.Source, fault)
 		}
 	}
@@ -109,7 +112,7 @@ func (f *follower) Entry(id [16]byte, e *directory.Entry) (news bool, err error)
 		f.known.Mark(id)
 		return false, nil
 	}
-	f.touch(before, now)
+	f.changed(before, now)
 	return true, f.known.Put(id, now)
 }
 
@@ -130,8 +133,16 @@ func (f *follower) gone(id [16]byte) error {
 	if err != nil || !found {
 		return err
 	}
-	f.touch(before)
+	f.changed(before)
 	return f.known.Delete(id)
+}
+
+// changed notes what happens to accounts.
+func (f *follower) changed(accounts ...account.Account) {
+	if f.refreshing {
+		f.complete = false
+	}
+	f.touch(accounts...)
 }
 
 func (f *follower) Mentioned() error {
@@ -150,7 +161,10 @@ func (f *follower) Cookie(cookie string) {
 	defer f.mu.Unlock()
 	f.cookie = cookie
 	if at := directory.CookiePosition(cookie); at != "" {
-		f.position = at
+		f.ahead = at
+	}
+	if !f.refreshing {
+		f.position = f.ahead
 	}
 	f.rouse()
 }
@@ -158,6 +172,6 @@ func (f *follower) Cookie(cookie string) {
 func (f *follower) Refreshed() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.complete, f.heard = true, true
+	f.complete, f.heard, f.refreshing, f.position = true, true, false, f.ahead
 	f.rouse()
 }

@@ -440,8 +440,15 @@ poll-interval = "20ms"
 	role("imap1.example.org")
 	eventually(t, dir, "postmaster", "imap1.example.org", log)
 
-	// One that is away holds up nobody else, and loses nobody.
+	// One that is away, or unwilling, holds up nobody else, and loses nobody.
 	students.Kill()
+	students.Configure(slapd.Settings{Global: []string{"require authc"}})
+	students.Run()
+	eventuallySays(t, log, "authentication required")
+	staff.Modify(change("u6", "replace: mailHost\nmailHost: imap2.example.org\n"))
+	eventually(t, dir, "u6", "imap2.example.org", log)
+	students.Kill()
+	students.Configure(slapd.Settings{})
 	staff.Modify(change("u5", "replace: mailHost\nmailHost: imap1.example.org\n"))
 	eventually(t, dir, "u5", "imap1.example.org", log)
 	stop()

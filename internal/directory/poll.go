@@ -50,7 +50,7 @@ const maxAhead = time.Hour
 type root struct {
 	syncs   bool   // it may speak RFC 4533
 	service string // Active Directory: its own entry
-	usn     bool   // it counts its changes
+	usn     uint64 // Active Directory: how many changes it has counted
 }
 
 const oidSync = "1.3.6.1.4.1.4203.1.9.1.1"
@@ -65,11 +65,8 @@ func (d *LDAP) root(s *session) root {
 	}
 	e := answer.Entries[0]
 	controls := e.GetAttributeValues("supportedControl")
-	return root{
-		syncs:   len(controls) == 0 || slices.Contains(controls, oidSync),
-		service: e.GetAttributeValue("dsServiceName"),
-		usn:     e.GetAttributeValue("highestCommittedUSN") != "",
-	}
+	usn, _ := strconv.ParseUint(e.GetAttributeValue("highestCommittedUSN"), 10, 63)
+	return root{len(controls) == 0 || slices.Contains(controls, oidSync), e.GetAttributeValue("dsServiceName"), usn}
 }
 
 // invocation is which database of Active Directory counts: another server's,
@@ -77,7 +74,7 @@ func (d *LDAP) root(s *session) root {
 func (d *LDAP) invocation(s *session, service string) string {
 	answer, err := s.conn.Search(ldap.NewSearchRequest(service, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
 		"(objectClass=*)", []string{"invocationId"}, nil))
-	if service == "" || err != nil || len(answer.Entries) == 0 {
+	if err != nil || len(answer.Entries) == 0 {
 		return ""
 	}
 	return hex.EncodeToString(answer.Entries[0].GetRawAttributeValue("invocationId"))
@@ -108,7 +105,7 @@ func (t tide) at(now time.Time) time.Time { return t.noted.Add(now.Sub(t.seen)) 
 // poll reads all, then asks for changes until something fails.
 func (d *LDAP) poll(ctx context.Context, s *session, want *Selection, changes Changes, why error) error {
 	p := &poller{LDAP: d, s: s, want: want.with(slices.Concat(identities, marks)...), changes: changes, root: d.root(s), clocks: map[string]tide{}}
-	if p.root.usn {
+	if p.root.service != "" {
 		p.counter = d.invocation(s, p.root.service)
 	}
 	every, reread := time.Duration(d.conf.PollInterval), time.Duration(d.conf.RereadInterval)
@@ -156,7 +153,8 @@ func (p *poller) begin(ctx context.Context) error {
 	}
 	var counter string
 	var reread int64
-	if n, _ := fmt.Sscanf(cookie, "%s %d %d", &counter, &p.usn, &reread); n == 3 && counter != "" && counter == p.counter {
+	n, _ := fmt.Sscanf(cookie, "%s %d %d", &counter, &p.usn, &reread)
+	if n == 3 && counter == p.counter && p.usn <= p.root.usn { // it has not gone back
 		p.asked, p.reread = started, time.Unix(reread, 0)
 		mark, since := p.since()
 		if err := p.changed(ctx, "("+mark+">="+since+")"); err != nil {
@@ -259,7 +257,7 @@ func (p *poller) since() (mark, value string) {
 	if p.strange {
 		return "", ""
 	}
-	if p.root.usn && p.usn > 0 {
+	if p.root.usn > 0 && p.usn > 0 {
 		return usnChanged, strconv.FormatUint(max(p.usn, usnOverlap)-usnOverlap+1, 10)
 	}
 	for _, mark := range marks[1:] {

@@ -43,7 +43,7 @@ func TestPollSince(t *testing.T) {
 		}
 		p.hears(t, "entryCSN: "+server.Add(time.Hour).Format("20060102150405")+".123456Z#000001#002#000000")
 		p.expects(t, "entryCSN>="+server.Add(59*time.Minute).Format("20060102150405")+".000000Z#000000#000#000000")
-		p.root.usn = true
+		p.root.usn = 200000
 		p.expects(t, "uSNChanged>=1")
 		p.hears(t, "uSNChanged: 123456")
 		p.hears(t, "uSNChanged: 1234")
