@@ -1,14 +1,16 @@
 package main
 
 import (
+	"cmp"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/user"
 	"path/filepath"
 
-	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/frontend"
 	"postern/internal/listener"
@@ -16,52 +18,78 @@ import (
 	"postern/internal/sysexits"
 )
 
-// check says all that is wrong with the settings at once, a line each.
-func check(conf *config.Config) error {
+// check says all that is wrong with the settings at once, a line each, with the
+// line of the file where there is one. What the file itself has wrong is known.
+func check(conf *config.Config, known error) error {
 	f := conf.Frontend
-	var wrong []error
-	note := func(err error) {
+	var wrong config.Faults
+	// A fault is of something that a value of the file names.
+	note := func(value string, err error) {
 		if err != nil {
-			wrong = append(wrong, err)
+			wrong = append(wrong, fmt.Errorf("%s%w", conf.Where(value), err))
 		}
 	}
-	settings, err := serverTLS(f, false)
-	note(err)
+	if faults, ok := errors.AsType[config.Faults](known); ok {
+		wrong = faults
+	} else {
+		note("", known)
+	}
+	for _, files := range certificates(f) {
+		_, err := readCertificate(files.Cert, files.Key)
+		note(cmp.Or(files.Cert, files.Key), err)
+	}
+	if f.ClientCAFile != "" {
+		_, err := readCAs(f.ClientCAFile)
+		note(f.ClientCAFile, err)
+	}
+	note(f.Tickets, tickets(new(tls.Config), f.Tickets, false))
+	note(f.Keytab, byTicket(new(frontend.Frontend), f, true))
 	for _, url := range f.Listen {
 		implicit, err := listener.Check(url)
-		note(err)
-		if err == nil && implicit && settings == nil {
-			note(fmt.Errorf("listen %s: needs a certificate", url))
+		if err == nil && implicit && len(certificates(f)) == 0 {
+			err = fmt.Errorf("listen %s: needs a certificate", url)
 		}
+		note(url, err)
 	}
-	if settings == nil && !f.AllowPlaintext {
-		note(errors.New("neither a certificate nor allow-plaintext: nobody can log in"))
+	if len(certificates(f)) == 0 && !f.AllowPlaintext {
+		note("", errors.New("neither a certificate nor allow-plaintext: nobody can log in"))
 	}
-	note(readable(newStores(conf)))
-	note(byTicket(new(frontend.Frontend), f, true))
 	if f.User != "" {
 		_, err := user.Lookup(f.User)
-		note(err)
+		note(f.User, err)
+	}
+	for _, file := range []string{f.Control, f.FailureFile} {
+		if _, err := os.Stat(filepath.Dir(file)); file != "" {
+			note(file, err)
+		}
+	}
+	if f.Metrics != "" {
+		_, _, err := net.SplitHostPort(f.Metrics)
+		note(f.Metrics, err)
+	}
+	_, err := newStores(conf)
+	faults, _ := errors.AsType[config.Faults](err)
+	for _, err := range faults {
+		file := ""
+		if of, ok := errors.AsType[*fs.PathError](err); ok {
+			file = of.Path
+		}
+		note(file, err)
 	}
 	for _, name := range []string{mapfile.Login, mapfile.Store} {
 		m, err := mapfile.Open(filepath.Join(conf.Maps, name), conf.Foreign)
 		switch {
 		case name == mapfile.Store && errors.Is(err, fs.ErrNotExist):
 		case err != nil:
-			note(err)
+			note(conf.Maps, err)
 		default:
-			note(m.Verify())
+			note(conf.Maps, m.Verify())
 			m.Close()
 		}
 	}
-	for _, err := range wrong {
-		command.Report("imapfront", err)
-	}
 	if len(wrong) > 0 {
-		return command.Quiet(sysexits.Config)
+		return sysexits.Config.Wrap(wrong)
 	}
 	_, err = fmt.Fprintln(os.Stdout, "imapfront: the settings are good")
 	return err
 }
-
-func readable(_ *stores, err error) error { return err }

@@ -61,16 +61,16 @@ connection that it is given; with --listen it serves by itself:
 			return err
 		}
 		conf, err := configured(c)
-		if err != nil {
-			if !c.Bool("check") {
-				if given, err := handedIn(c); err == nil {
-					refuse(given)
-				}
+		switch {
+		case c.Bool("check") && conf != nil:
+			return check(conf, err)
+		case err != nil && !c.Bool("check"):
+			if given, err := handedIn(c); err == nil {
+				refuse(given)
 			}
-			return err
 		}
-		if c.Bool("check") {
-			return check(conf)
+		if err != nil {
+			return err
 		}
 		return serve(c.Context, c, conf)
 	}
@@ -160,11 +160,12 @@ func inherit(c *cli.Context) {
 	}
 }
 
-// configured is postern.conf with the flags over it.
+// configured is postern.conf with the flags over it. A file with faults comes
+// with what is left of it.
 func configured(c *cli.Context) (*config.Config, error) {
-	conf, err := command.Config(c)
-	if err != nil {
-		return nil, err
+	conf, wrong := command.Config(c)
+	if conf == nil {
+		return nil, wrong
 	}
 	f := &conf.Frontend
 	set(c, "listen", &f.Listen, c.StringSlice)
@@ -195,7 +196,10 @@ func configured(c *cli.Context) (*config.Config, error) {
 		over(&store)
 		conf.Stores[name] = store
 	}
-	return conf, sysexits.Usage.Wrap(conf.Check())
+	if wrong == nil { // else the file's faults would be the flags', too
+		wrong = sysexits.Usage.Wrap(conf.Check())
+	}
+	return conf, wrong
 }
 
 func set[T any](c *cli.Context, name string, into *T, value func(string) T) {

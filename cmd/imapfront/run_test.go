@@ -639,20 +639,49 @@ func inMemory(t *testing.T, pid int, text string) (count int) {
 }
 
 func TestCheckSaysAllThatIsWrong(t *testing.T) {
-	dir, _ := siteDir(t, "[frontend]\nlisten = [\"imaps://[::]:993\", \"smtp://x\"]\nuser = \"no-such-user\"\n[store]\nca-file = \"DIR/missing.pem\"\n", "joe imap1.example.org")
-	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--check")
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
-	cmd.Run()
-	if cmd.ProcessState.ExitCode() != 78 || strings.Count(errs.String(), "\n") != 5 {
-		t.Errorf("exit status %d\n%s", cmd.ProcessState.ExitCode(), &errs)
-	}
-	for _, want := range []string{"needs a certificate", "smtp://x", "no-such-user", "missing.pem", "nobody can log in"} {
-		if !strings.Contains(errs.String(), want) {
-			t.Errorf("nothing of %q in\n%s", want, &errs)
+	wrong := func(settings string, want ...string) {
+		t.Helper()
+		dir, _ := siteDir(t, settings, "joe imap1.example.org")
+		cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--check")
+		var errs bytes.Buffer
+		cmd.Stderr = &errs
+		cmd.Run()
+		if cmd.ProcessState.ExitCode() != 78 || strings.Count(errs.String(), "\n") != len(want) {
+			t.Errorf("exit status %d\n%s", cmd.ProcessState.ExitCode(), &errs)
+		}
+		for _, line := range want {
+			if !strings.Contains(errs.String(), line) {
+				t.Errorf("nothing of %q in\n%s", line, &errs)
+			}
 		}
 	}
-	dir, _ = siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
+	wrong(`[frontend]
+listen = ["imaps://[::]:993", "smtp://x"]
+user = "no-such-user"
+[store]
+ca-file = "DIR/missing.pem"
+`, `.conf:3: listen imaps://[::]:993: needs a certificate`, `.conf:3: listen "smtp://x": `, `.conf:4: user: unknown user no-such-user`,
+		`.conf:6: store: ca-file: open `, "nobody can log in")
+	// What the file itself has wrong keeps nothing else from being told.
+	wrong(`keep = -1
+[frontend]
+startls = true
+listen = [
+  "imap://:66000"
+]
+cert = "DIR/missing.pem"
+key = "DIR/missing.key"
+tickets = "DIR/postern.conf"
+control = "DIR/missing/control"
+metrics = "9090"
+[store."imap1.example.org"]
+admin = "cyrus"
+admin-password-file = "DIR/admin"
+cert = "DIR/store.pem"
+`, `.conf:2: keep = -1: `, `.conf:4: unknown key frontend.startls`, `.conf:6: listen "imap://:66000": no such port`, `.conf:8: certificate `,
+		`.conf:10: tickets: `, `.conf:11: stat `, `.conf:12: address 9090: missing port`, `.conf:15: store imap1.example.org: admin-password-file: `,
+		`.conf:16: store imap1.example.org: certificate `)
+	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
 	if out := run(t, 0, "--config", filepath.Join(dir, "postern.conf"), "--check"); out != "imapfront: the settings are good\n" {
 		t.Errorf("got %q", out)
 	}

@@ -8,9 +8,11 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,47 +41,48 @@ func newStores(conf *config.Config) (*stores, error) {
 		certs:     map[[2]string]*tls.Certificate{},
 		passwords: map[string][]byte{},
 	}
-	if err := s.read(conf.Store); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+	wrong := s.read("store", conf.Store)
+	for _, name := range slices.Sorted(maps.Keys(conf.Stores)) {
+		wrong = append(wrong, s.read("store "+name, conf.Stores[name])...)
 	}
-	for name, store := range conf.Stores {
-		if err := s.read(store); err != nil {
-			return nil, fmt.Errorf("store %s: %w", name, err)
-		}
+	if len(wrong) > 0 {
+		return nil, wrong
 	}
 	return s, nil
 }
 
-// read reads the files that a store's settings name.
-func (s *stores) read(how config.Store) error {
+// read reads the files that a store's settings name, each of them once.
+func (s *stores) read(table string, how config.Store) (wrong config.Faults) {
+	note := func(err error) {
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("%s: %w", table, err))
+		}
+	}
 	if _, known := s.cas[how.CAFile]; !known {
 		pool, err := readCAs(how.CAFile)
-		if err != nil {
-			return err
-		}
+		note(err)
 		s.cas[how.CAFile] = pool
 	}
-	if how.Cert != "" {
+	if files := [2]string{how.Cert, how.Key}; how.Cert != "" && s.certs[files] == nil {
 		pair, err := readCertificate(how.Cert, how.Key)
-		if err != nil {
-			return err
-		}
-		s.certs[[2]string{how.Cert, how.Key}] = &pair
+		note(err)
+		s.certs[files] = &pair
 	}
 	for name, file := range map[string]string{"admin-password-file": how.AdminPasswordFile, "probe-password-file": how.ProbePasswordFile} {
-		if file == "" || s.passwords[file] != nil {
+		if _, known := s.passwords[file]; known || file == "" {
 			continue
 		}
 		text, err := os.ReadFile(file)
-		if err != nil {
-			return sysexits.NoInput.Errorf("%s: %w", name, err)
-		}
-		if text = bytes.TrimRight(text, "\r\n"); len(text) == 0 {
-			return sysexits.Config.Errorf("%s: %s is empty", name, file)
+		text = bytes.TrimRight(text, "\r\n")
+		switch {
+		case err != nil:
+			note(sysexits.NoInput.Errorf("%s: %w", name, err))
+		case len(text) == 0:
+			note(sysexits.Config.Errorf("%s: %s is empty", name, file))
 		}
 		s.passwords[file] = text
 	}
-	return nil
+	return wrong
 }
 
 // at returns the store of a location, for a protocol. The map picks among the

@@ -30,10 +30,7 @@ func serverTLS(f config.Frontend, one bool) (*tls.Config, error) {
 	if f.MinTLS == "1.3" {
 		settings.MinVersion = tls.VersionTLS13
 	}
-	pairs := f.Certificates
-	if f.Cert != "" || f.Key != "" {
-		pairs = append([]config.Certificate{{Cert: f.Cert, Key: f.Key}}, pairs...)
-	}
+	pairs := certificates(f)
 	if len(pairs) == 0 {
 		return nil, nil
 	}
@@ -52,6 +49,14 @@ func serverTLS(f config.Frontend, one bool) (*tls.Config, error) {
 		settings.ClientCAs, settings.ClientAuth = pool, tls.VerifyClientCertIfGiven
 	}
 	return settings, tickets(settings, f.Tickets, one)
+}
+
+// certificates are the files of all certificates.
+func certificates(f config.Frontend) []config.Certificate {
+	if f.Cert == "" && f.Key == "" {
+		return f.Certificates
+	}
+	return append([]config.Certificate{{Cert: f.Cert, Key: f.Key}}, f.Certificates...)
 }
 
 // tickets lets clients resume TLS at any process and any machine that reads

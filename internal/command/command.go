@@ -59,19 +59,17 @@ func version() string {
 }
 
 // Config reads postern.conf as --config and --maps say. Without --config a
-// missing file is no fault: the tools work by their flags alone.
+// missing file is no fault: the tools work by their flags alone. As with
+// config.Load, a file with faults comes with what is left of it.
 func Config(c *cli.Context) (*config.Config, error) {
 	conf, err := config.Load(c.String("config"))
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && !c.IsSet("config"):
-		conf = config.Default()
-	case err != nil:
-		return nil, err
+	if errors.Is(err, fs.ErrNotExist) && !c.IsSet("config") {
+		conf, err = config.Default(), nil
 	}
-	if c.IsSet("maps") {
+	if conf != nil && c.IsSet("maps") {
 		conf.Maps = c.String("maps")
 	}
-	return conf, nil
+	return conf, err
 }
 
 // Operands returns the arguments that are no flags. urfave/cli takes a flag
@@ -116,8 +114,9 @@ func (q Quiet) Error() string { return fmt.Sprintf("exit status %d", int(q)) }
 // client's connection as its standard error.
 var Stderr io.Writer
 
-// Report writes an error as `tool: what: why` to standard error, one line,
-// and returns the exit status it stands for.
+// Report writes an error as `tool: what: why` to standard error, one line, or
+// one for each of the config.Faults in it, and returns the exit status it stands
+// for.
 func Report(tool string, err error) int {
 	var quiet Quiet
 	if errors.As(err, &quiet) {
@@ -127,14 +126,20 @@ func Report(tool string, err error) int {
 		return int(sysexits.OK)
 	}
 	status := sysexits.Of(err)
-	text := strings.ReplaceAll(err.Error(), "\n", " ")
-	if status == sysexits.Usage {
-		text += fmt.Sprintf(" (see %s --help)", tool)
-	}
 	out := Stderr
 	if out == nil {
 		out = os.Stderr
 	}
-	fmt.Fprintf(out, "%s: %s\n", filepath.Base(tool), text)
+	all, ok := errors.AsType[config.Faults](err)
+	if !ok {
+		all = config.Faults{err}
+	}
+	for _, err := range all {
+		text := strings.ReplaceAll(err.Error(), "\n", " ")
+		if status == sysexits.Usage {
+			text += fmt.Sprintf(" (see %s --help)", tool)
+		}
+		fmt.Fprintf(out, "%s: %s\n", filepath.Base(tool), text)
+	}
 	return int(status)
 }

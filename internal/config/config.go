@@ -5,24 +5,16 @@ package config
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path"
-	"reflect"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/BurntSushi/toml"
-
-	"postern/internal/account"
 	"postern/internal/sysexits"
 )
 
@@ -49,6 +41,9 @@ type Config struct {
 	Store  Store            `toml:"-"` // [store]: what holds for every store
 	Stores map[string]Store `toml:"-"` // [store."name"], completed by [store]
 	Allow  []string         `toml:"-"` // [store] allow: patterns of hosts a map may name
+
+	file string `toml:"-"` // where this was read from
+	text string `toml:"-"` // and how it is written there
 }
 
 // Directory says where accounts are read from.
@@ -250,7 +245,8 @@ func defaultAttributes() Attributes {
 }
 
 // Load reads a file over the defaults. Every key must be known: a misspelt
-// "starttls" must not quietly mean no TLS.
+// "starttls" must not quietly mean no TLS. With an error, which is Faults where
+// the file could be read, comes what is left of it.
 func Load(file string) (*Config, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -261,332 +257,19 @@ func Load(file string) (*Config, error) {
 		return nil, status.Wrap(err)
 	}
 	c := Default()
-	if err := c.parse(string(data)); err != nil {
-		return nil, sysexits.Config.Errorf("%s%w", file, err)
-	}
-	return c, nil
+	c.file, c.text = file, string(data)
+	return c, sysexits.Config.Wrap(c.parse())
 }
 
-// document is the file as TOML sees it: [store] holds both settings and, as
-// sub-tables, the stores; there may be one directory or a list of them, and
-// [attributes] is read once for each.
-type document struct {
-	*Config
-	Directory  toml.Primitive `toml:"directory"`
-	Attributes toml.Primitive
-	Store      map[string]toml.Primitive
-}
-
-// directoryTable is one of the directories.
-type directoryTable struct {
-	*Directory
-	Attributes toml.Primitive
-}
-
-// parse returns errors that start with ":LINE: " where the line is known and
-// with ": " elsewhere.
-func (c *Config) parse(text string) error {
-	var doc = document{Config: c}
-	meta, err := toml.Decode(text, &doc)
-	if err != nil {
-		return positioned(err)
-	}
-	if err = c.decodeDirectories(meta, doc); err == nil {
-		err = c.decodeStores(meta, doc.Store)
-	}
-	if undecoded := meta.Undecoded(); err == nil && len(undecoded) > 0 {
-		// An unknown table comes with its keys: name the first of those.
-		err = unknownKey(slices.MaxFunc(undecoded, func(a, b toml.Key) int { return cmp.Compare(len(a), len(b)) }))
-	}
-	var unknown unknownKey
-	switch {
-	case errors.As(err, &unknown):
-		return fmt.Errorf("%s: %w", lineOf(text, toml.Key(unknown)), err)
-	case err != nil:
-		return positioned(err)
-	}
-	if err := c.Check(); err != nil {
-		return fmt.Errorf(": %w", err)
-	}
-	return nil
-}
-
-type unknownKey toml.Key
-
-func (k unknownKey) Error() string { return "unknown key " + toml.Key(k).String() }
-
-func positioned(err error) error {
-	var at toml.ParseError
-	if errors.As(err, &at) && at.Position.Line > 0 {
-		return fmt.Errorf(":%d: %s", at.Position.Line, at.Message)
-	}
-	return fmt.Errorf(": %w", err)
-}
-
-func (c *Config) decodeDirectories(meta toml.MetaData, doc document) error {
-	if err := decode(meta, doc.Attributes, &c.Attributes); err != nil {
-		return err
-	}
-	tables := []toml.Primitive{doc.Directory}
-	if meta.Type("directory") == "ArrayHash" {
-		tables = nil // and not in place of the first
-		if err := meta.PrimitiveDecode(doc.Directory, &tables); err != nil {
-			return err
-		}
-	}
-	c.Directories = nil
-	for _, table := range tables {
-		d := defaultDirectory()
-		into := directoryTable{Directory: &d}
-		if err := decode(meta, table, &into); err != nil {
-			return err
-		}
-		for _, attributes := range []toml.Primitive{doc.Attributes, into.Attributes} {
-			if err := decode(meta, attributes, &d.Attributes); err != nil {
-				return err
-			}
-		}
-		c.Directories = append(c.Directories, d)
-	}
-	return nil
-}
-
-// decode reads a table if the file has it.
-func decode(meta toml.MetaData, table toml.Primitive, into any) error {
-	if reflect.ValueOf(table).IsZero() {
-		return nil
-	}
-	return meta.PrimitiveDecode(table, into)
-}
-
-func (c *Config) decodeStores(meta toml.MetaData, tables map[string]toml.Primitive) error {
-	named := map[string]toml.Primitive{}
-	for name, value := range tables {
-		var into any
-		switch name {
-		case "allow":
-			into = &c.Allow
-		case "address":
-			into = new(noAddress)
-		case "port":
-			into = &c.Store.Port
-		case "pop3-port":
-			into = &c.Store.POP3Port
-		case "sieve-port":
-			into = &c.Store.SievePort
-		case "tls":
-			into = &c.Store.TLS
-		case "ca-file":
-			into = &c.Store.CAFile
-		case "transport":
-			into = &c.Store.Transport
-		case "trusted":
-			into = &c.Store.Trusted
-		case "proxy-protocol":
-			into = &c.Store.ProxyProtocol
-		case "cert":
-			into = &c.Store.Cert
-		case "key":
-			into = &c.Store.Key
-		case "admin":
-			into = &c.Store.Admin
-		case "admin-password-file":
-			into = &c.Store.AdminPasswordFile
-		case "probe-user":
-			into = &c.Store.ProbeUser
-		case "probe-password-file":
-			into = &c.Store.ProbePasswordFile
-		default:
-			if meta.Type("store", name) != "Hash" {
-				return unknownKey{"store", name}
-			}
-			named[name] = value
-			continue
-		}
-		if err := meta.PrimitiveDecode(value, into); err != nil {
-			return err
-		}
-	}
-	c.Stores = map[string]Store{}
-	for name, value := range named {
-		store := c.Store
-		if err := meta.PrimitiveDecode(value, &store); err != nil {
-			return err
-		}
-		folded, err := account.CheckStore(name)
-		if err != nil {
-			return err
-		}
-		c.Stores[folded] = store
-	}
-	return nil
-}
-
-type noAddress struct{}
-
-func (noAddress) UnmarshalText([]byte) error {
-	return errors.New("an address belongs to one store: set it in [store.\"name\"]")
-}
-
-// lineOf finds where a key stands, as ":LINE". The TOML library knows the
-// place of what it could not read, but not of what nobody asked for.
-func lineOf(text string, key toml.Key) string {
-	var table toml.Key
-	for number, line := range strings.Split(text, "\n") {
-		line = strings.TrimSpace(line)
-		if name, _, found := strings.Cut(line, "="); found && !strings.HasPrefix(line, "[") {
-			line = name + "= 0"
-		}
-		var any map[string]any
-		meta, err := toml.Decode(line, &any)
-		if err != nil || len(meta.Keys()) == 0 {
-			continue
-		}
-		found := meta.Keys()[len(meta.Keys())-1]
-		if strings.HasPrefix(line, "[") {
-			table = found
-		} else {
-			found = append(slices.Clone(table), found...)
-		}
-		if found.String() == key.String() {
-			return fmt.Sprintf(":%d", number+1)
+// Where tells in which line of the file a value stands, as "FILE:LINE: ", for a
+// fault of what it names. What a flag said instead has no such place.
+func (c *Config) Where(value string) string {
+	for number, line := range strings.Split(c.text, "\n") {
+		if value != "" && (strings.Contains(line, `"`+value+`"`) || strings.Contains(line, "'"+value+"'")) {
+			return fmt.Sprintf("%s:%d: ", c.file, number+1)
 		}
 	}
 	return ""
-}
-
-// Check refuses values that no tool could work with. Flags that were set over a
-// file's values are checked by it, too.
-func (c *Config) Check() error {
-	if c.Keep < 0 {
-		return fmt.Errorf("keep = %d: must not be negative", c.Keep)
-	}
-	if err := c.checkDirectories(); err != nil {
-		return err
-	}
-	for name, limit := range map[string]int{
-		"max-sessions": c.Frontend.MaxSessions, "max-per-address": c.Frontend.MaxPerAddress, "max-per-user": c.Frontend.MaxPerUser,
-		"logins-per-address": c.Frontend.LoginsPerAddress, "logins-per-user": c.Frontend.LoginsPerUser,
-	} {
-		if limit < 0 {
-			return fmt.Errorf("frontend.%s = %d: must not be negative", name, limit)
-		}
-	}
-	if format := c.Frontend.LogFormat; format != "logfmt" && format != "json" {
-		return fmt.Errorf("frontend.log-format = %q: must be logfmt or json", format)
-	}
-	if version := c.Frontend.MinTLS; version != "1.2" && version != "1.3" {
-		return fmt.Errorf("frontend.min-tls = %q: must be 1.2 or 1.3", version)
-	}
-	if name := c.Frontend.ClientName; name != "email" && name != "common-name" {
-		return fmt.Errorf("frontend.client-name = %q: must be email or common-name", name)
-	}
-	if f := c.Frontend; f.Keytab == "" && len(f.Realms) > 0 {
-		return errors.New("frontend.realms: of no use without a keytab")
-	} else if f.Keytab != "" {
-		if err := c.everyStoreHasAdmin(); err != nil {
-			return fmt.Errorf("frontend.keytab: %w", err)
-		}
-	}
-	for _, pattern := range c.Allow {
-		if _, err := path.Match(pattern, ""); err != nil {
-			return fmt.Errorf("store.allow: pattern %q: %w", pattern, err)
-		}
-	}
-	if err := c.Store.check(); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	for name, store := range c.Stores {
-		if err := store.check(); err != nil {
-			return fmt.Errorf("store.%q: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// everyStoreHasAdmin is what a login by ticket needs, which is offered before
-// anybody knows whose it is, and at which store.
-func (c *Config) everyStoreHasAdmin() error {
-	for name, store := range c.Stores {
-		if store.Admin == "" {
-			return fmt.Errorf("store.%q has no admin to log in with for users who have shown a ticket", name)
-		}
-	}
-	if c.Store.Admin == "" && (len(c.Stores) == 0 || len(c.Allow) > 0) {
-		return errors.New("[store] has no admin to log in with for users who have shown a ticket")
-	}
-	return nil
-}
-
-// directoryName is also part of a file's name, and a word of what maps tell of
-// themselves. It is compiled for who has directories, not at every login.
-var directoryName = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-})
-
-func (c *Config) checkDirectories() error {
-	names, piped := map[string]bool{}, false
-	for i, d := range c.Directories {
-		switch {
-		case d.Name == "" && len(c.Directories) > 1:
-			return fmt.Errorf("directory: of several each needs a name, and number %d has none", i+1)
-		case d.Name != "" && !directoryName().MatchString(d.Name):
-			return fmt.Errorf("directory.name = %q: must be of letters, digits, dots, hyphens and underlines", d.Name)
-		case names[d.Name]:
-			return fmt.Errorf("directory.name = %q: there are two of this name", d.Name)
-		case d.Attributes.PRECIS != c.Attributes.PRECIS:
-			return errors.New("directory.attributes.precis: what a name is holds for the maps: set it in [attributes]")
-		case d.LDIF == "-" && piped:
-			return errors.New("directory.ldif: two of them are to be read from standard input")
-		}
-		names[d.Name], piped = true, piped || d.LDIF == "-"
-		if err := d.check(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (d Directory) check() error {
-	switch d.SASL {
-	case "", "external":
-	case "gssapi":
-		if (d.Keytab == "") == (d.TicketCache == "") || (d.Keytab == "") != (d.Principal == "") {
-			return errors.New(`directory.sasl = "gssapi": needs a principal and its keytab, or a ticket-cache`)
-		}
-	default:
-		return fmt.Errorf("directory.sasl = %q: must be external, gssapi, or empty", d.SASL)
-	}
-	if (d.Cert == "") != (d.Key == "") {
-		return errors.New("directory.cert and directory.key: one is of no use without the other")
-	}
-	return nil
-}
-
-func (s Store) check() error {
-	switch s.TLS {
-	case TLSNone, TLSStartTLS, TLSImplicit:
-	default:
-		return fmt.Errorf("tls = %q: must be none, starttls or tls", s.TLS)
-	}
-	for name, port := range map[string]int{"port": s.Port, "pop3-port": s.POP3Port, "sieve-port": s.SievePort} {
-		if port < 0 || port > 65535 {
-			return fmt.Errorf("%s = %d: must be 1 to 65535", name, port)
-		}
-	}
-	if s.ProxyProtocol != "" && s.ProxyProtocol != "v1" && s.ProxyProtocol != "v2" {
-		return fmt.Errorf("proxy-protocol = %q: must be v1 or v2", s.ProxyProtocol)
-	}
-	if pin, err := hex.DecodeString(s.Pin); err != nil || s.Pin != "" && len(pin) != sha256.Size {
-		return fmt.Errorf("pin = %q: must be a SHA-256 in hex", s.Pin)
-	}
-	if (s.Admin == "") != (s.AdminPasswordFile == "") {
-		return errors.New("admin and admin-password-file: neither is of use without the other")
-	}
-	if (s.ProbeUser == "") != (s.ProbePasswordFile == "") {
-		return errors.New("probe-user and probe-password-file: neither is of use without the other")
-	}
-	return nil
 }
 
 // StoreNamed returns how to reach the store that a map names, and whether the

@@ -1,9 +1,11 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,13 +123,13 @@ func TestRefused(t *testing.T) {
 		{"maps = \"x\"\n[frontend]\n\nlisten = [\n\"a\",\n]\nstartls = true", `:7: unknown key frontend.startls`},
 		{"[store.\"imap1.example.org\"]\naddress = \"x\"\nprot = 3", `:3: unknown key store."imap1.example.org".prot`},
 		{"[store]\ntsl = \"none\"", `:2: unknown key store.tsl`},
-		{"[sotre]\ntls = \"none\"", `:2: unknown key sotre.tls`},
+		{"[sotre]\ntls = \"none\"", `:1: unknown key sotre`},
 		{"maps = ", `:1: `},
-		{"keep = \"x\"", `line 1 `},
+		{"keep = \"x\"", `:1: keep: must be a number`},
 		{"[store]\ntls = \"ssl\"", `tls = "ssl": must be none, starttls or tls`},
-		{"[store]\naddress = \"ssl\"", `an address belongs to one store`},
+		{"[store]\naddress = \"ssl\"", `:2: store.address: belongs to one store`},
 		{"[store.\"a b\"]\nport = 1", `store "a b" is not a host name`},
-		{"[store.\"a.b\"]\nport = 70000", `store."a.b": port = 70000`},
+		{"[store.\"a.b\"]\nport = 70000", `:2: store."a.b".port = 70000`},
 		{"[directory]\nsasl = \"plain\"", `directory.sasl = "plain": must be external, gssapi`},
 		{"[directory]\nsasl = \"gssapi\"", `needs a principal and its keytab, or a ticket-cache`},
 		{"[directory]\ncert = \"x\"", `directory.cert and directory.key`},
@@ -138,24 +140,35 @@ func TestRefused(t *testing.T) {
 		{"[directory]\nname = \"../a\"", `directory.name = "../a": must be`},
 		{"[[directory]]\nname = \"a\"\nldif = \"-\"\n[[directory]]\nname = \"b\"\nldif = \"-\"", `two of them are to be read from standard input`},
 		{"[directory.attributes]\nprecis = true", `directory.attributes.precis: `},
-		{"directory = 1", `line 1`},
-		{"[store]\nallow = [\"[\"]", `pattern "["`},
-		{"[limits]\nmax-shrink = \"5\"", `:2: "5" is not a percentage`},
-		{"[frontend]\nlogin-timeout = \"-5s\"", `:2: "-5s" is not a positive duration`},
+		{"directory = 1", `:1: directory: must be a table`},
+		{"[store]\nallow = [\"[\"]", `:2: store.allow = "[": no pattern`},
 		{"[frontend]\nlogins-per-user = -1", `frontend.logins-per-user = -1: must not be negative`},
 		{"[frontend]\nmin-tls = \"1.0\"", `frontend.min-tls = "1.0"`},
+		{"[limits]\nmax-shrink = \"5\"", `:2: limits.max-shrink: "5" is not a percentage`},
+		{"[frontend]\nlogin-timeout = \"-5s\"", `:2: frontend.login-timeout: "-5s" is not a positive duration`},
+		{"[frontend]\nmin-tls = \"1.0\"", `:2: frontend.min-tls = "1.0"`},
 		{"[frontend]\nclient-name = \"dn\"", `frontend.client-name = "dn"`},
 		{"[frontend]\nkeytab = \"x\"", `frontend.keytab: [store] has no admin`},
 		{"[frontend]\nkeytab = \"x\"\n[store]\nallow = [\"*\"]\n[store.\"a.b\"]\nadmin = \"x\"\nadmin-password-file = \"y\"", `frontend.keytab: [store] has no admin`},
 		{"[frontend]\nkeytab = \"x\"\n[store.\"a.b\"]\nport = 1", `frontend.keytab: store."a.b" has no admin`},
-		{"[frontend.realms]\n\"EXAMPLE.ORG\" = \"\"", `frontend.realms: of no use without a keytab`},
-		{"[frontend]\nproxy-networks = [\"10.0.0.1\"]", `no '/'`},
+		{"[frontend.realms]\n\"EXAMPLE.ORG\" = \"\"", `of no use without a keytab`},
+		{"[frontend]\nproxy-networks = [\"10.0.0.1\"]", `:2: frontend.proxy-networks: `},
 		{"[store]\nsieve-port = -1", `sieve-port = -1: must be`},
 		{"[store]\nproxy-protocol = \"v3\"", `proxy-protocol = "v3"`},
-		{"[store.\"a.b\"]\npin = \"abcd\"", `store."a.b": pin = "abcd"`},
+		{"[store.\"a.b\"]\npin = \"abcd\"", `:2: store."a.b".pin = "abcd"`},
 		{"[store]\nprobe-user = \"x\"", `probe-user and probe-password-file`},
 		{"[store]\nadmin = \"x\"", `admin and admin-password-file`},
-		{"[store]\npin = \"x\"", `:2: unknown key store.pin`},
+		{"[store]\npin = \"x\"", `:2: store.pin: belongs to one store`},
+		{"[[frontend]]\nlisten = [\"imap://\"]", `:1: frontend: must be a table, [frontend]`},
+		{"[store]\n\"a.b\" = 1", `:2: unknown key store."a.b"`},
+		{"[[frontend.certificate]]\ncrt = \"x\"", `:2: unknown key frontend.certificate.crt`},
+		{"[frontend]\nlisten = \"imap://\"", `:2: frontend.listen: must be a list, in brackets, of values in quotes`},
+		{"[frontend]\nlisten = [143]", `:2: frontend.listen: must be a list, in brackets, of values in quotes`},
+		{"[frontend]\nsyslog = \"yes\"", `:2: frontend.syslog: must be true or false`},
+		{"maps = 1", `:1: maps: must be a value in quotes`},
+		{"[frontend]\nmax-sessions = -1", `:2: frontend.max-sessions = -1: must not be negative`},
+		{"[directory]\npage-size = -1", `:2: directory.page-size = -1: must not be negative`},
+		{"[store.\"a.b\"]\nkey = \"x\"", `:2: store."a.b".key = "x": of no use without a cert`},
 		{"[route]\ndomains = [\"example.org\"]", `:2: unknown key route.domains`},
 	} {
 		_, err := load(t, test.text)
@@ -164,6 +177,45 @@ func TestRefused(t *testing.T) {
 		} else if sysexits.Of(err) != sysexits.Config {
 			t.Errorf("%q: exit status %d, want 78", test.text, sysexits.Of(err))
 		}
+	}
+}
+
+// Whoever has made several mistakes hears of all of them, each where it stands,
+// and of none twice.
+func TestAllFaultsAtOnce(t *testing.T) {
+	_, err := load(t, `keep = "seven"
+[frontend]
+startls = true
+min-tls = "1.0"
+[attributes]
+login = "uid"
+[[directory]]
+name = "a"
+pagesize = 7
+[[directory]]
+name = "b"
+[store]
+tls = "maybe"
+[store."imap1.example.org"]
+port = 0x1ffff
+[store."imap2.example.org"]
+`)
+	var got []string
+	all, _ := errors.AsType[Faults](err)
+	for _, fault := range all {
+		got = append(got, fault.Error()[strings.Index(fault.Error(), ".conf:")+len(".conf:"):])
+	}
+	want := []string{
+		`1: keep: must be a number`,
+		`3: unknown key frontend.startls`,
+		`4: frontend.min-tls = "1.0": must be 1.2 or 1.3`,
+		`6: attributes.login: must be a list, in brackets, of values in quotes`,
+		`9: unknown key directory.pagesize`,
+		`13: store.tls = "maybe": must be none, starttls or tls`,
+		`15: store."imap1.example.org".port = 131071: must be 1 to 65535`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %s\nwant %s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"postern/internal/sysexits"
@@ -115,6 +116,9 @@ func parse(text string) (scheme, addr string, err error) {
 	}
 	if u.Port() != "" {
 		port = u.Port()
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "", "", sysexits.Usage.Errorf("listen %q: no such port", text)
 	}
 	return u.Scheme, net.JoinHostPort(u.Hostname(), port), nil
 }

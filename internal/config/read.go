@@ -1,0 +1,258 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"postern/internal/account"
+)
+
+// Faults are all that is wrong with the settings.
+type Faults []error
+
+func (f Faults) Error() string {
+	var all []string
+	for _, fault := range f {
+		all = append(all, fault.Error())
+	}
+	return strings.Join(all, "; ")
+}
+
+// A fault is what is wrong with one key.
+type fault struct {
+	key toml.Key
+	why string
+}
+
+func (f fault) Error() string { return f.why }
+
+// badly tells of a value that a key cannot have.
+func badly(value any, why string, key ...string) fault {
+	return fault{key, fmt.Sprintf("%s = %#v: %s", toml.Key(key), value, why)}
+}
+
+// A reader goes through the file table by table and key by key. The TOML
+// library would, too, but it stops at the first fault, and who has made five
+// wants to hear of all of them.
+type reader struct {
+	meta   toml.MetaData
+	faults []fault
+}
+
+// parse reads the file's text over what is there.
+func (c *Config) parse() error {
+	tables := map[string]toml.Primitive{}
+	meta, err := toml.Decode(c.text, &tables)
+	if at, ok := errors.AsType[toml.ParseError](err); ok {
+		return Faults{fmt.Errorf("%s:%d: %s", c.file, at.Position.Line, at.Message)}
+	} else if err != nil {
+		return Faults{fmt.Errorf("%s: %w", c.file, err)}
+	}
+	r := reader{meta: meta}
+	r.directories(c, tables)
+	r.stores(c, tables["store"])
+	for _, read := range []string{"directory", "attributes", "store"} {
+		delete(tables, read)
+	}
+	r.fields(nil, tables, c)
+	for _, key := range meta.Undecoded() { // in lists of tables
+		if !slices.ContainsFunc(r.faults, func(f fault) bool { return strings.HasPrefix(key.String()+".", f.key.String()+".") }) {
+			r.unknown(key)
+		}
+	}
+	return c.place(append(r.faults, c.check()...))
+}
+
+// place says of each fault in which line of the file it is.
+func (c *Config) place(faults []fault) error {
+	type line struct {
+		number int
+		why    string
+	}
+	var lines []line
+	for _, f := range faults {
+		lines = append(lines, line{lineOf(c.text, f.key), f.why})
+	}
+	slices.SortFunc(lines, func(a, b line) int { return cmp.Or(a.number-b.number, strings.Compare(a.why, b.why)) })
+	var all Faults
+	for _, l := range slices.Compact(lines) {
+		place := c.file
+		if l.number > 0 {
+			place = fmt.Sprintf("%s:%d", c.file, l.number)
+		}
+		all = append(all, fmt.Errorf("%s: %s", place, l.why))
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return all
+}
+
+func (r *reader) unknown(key toml.Key) {
+	r.faults = append(r.faults, fault{key, "unknown key " + key.String()})
+}
+
+// value reads one value.
+func (r *reader) value(key toml.Key, value toml.Primitive, into reflect.Value) {
+	err := r.meta.PrimitiveDecode(value, into.Addr().Interface())
+	if err == nil {
+		return
+	}
+	why := "must be " + inWords(into.Type())
+	if at, ok := errors.AsType[toml.ParseError](err); ok { // of a type with words of its own
+		why = at.Message
+	}
+	r.faults = append(r.faults, fault{key, fmt.Sprintf("%s: %s", key, why)})
+}
+
+// inWords tells how a value of a type is written.
+func inWords(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int:
+		return "a number"
+	case reflect.Slice:
+		return "a list, in brackets, of values in quotes"
+	}
+	return "a value in quotes"
+}
+
+// table opens a table. One that is not in the file is empty. Only directories
+// come in lists.
+func (r *reader) table(key toml.Key, table toml.Primitive) map[string]toml.Primitive {
+	values := map[string]toml.Primitive{}
+	if reflect.ValueOf(table).IsZero() {
+		return values
+	}
+	switch kind := r.meta.Type(key...); {
+	case kind == "Hash", kind == "": // which is [a] where there is only [a.b]
+	case kind == "ArrayHash" && key.String() == "directory":
+	default:
+		r.faults = append(r.faults, fault{key, fmt.Sprintf("%s: must be a table, [%s]", key, key)})
+		return values
+	}
+	r.value(key, table, reflect.ValueOf(&values).Elem())
+	return values
+}
+
+// fields reads the values of a table, each into the field for its key.
+func (r *reader) fields(table toml.Key, values map[string]toml.Primitive, into any) {
+	fields := reflect.ValueOf(into).Elem()
+	for name, value := range values {
+		key := append(slices.Clone(table), name)
+		field, known := fieldFor(name, fields)
+		switch {
+		case !known:
+			r.unknown(key)
+		case field.Kind() == reflect.Struct:
+			r.fields(key, r.table(key, value), field.Addr().Interface())
+		default:
+			r.value(key, value, field)
+		}
+	}
+}
+
+// fieldFor finds a key's field as the TOML library does. Few keys are set, and
+// for each connection of inetd's the file is read anew.
+func fieldFor(key string, fields reflect.Value) (reflect.Value, bool) {
+	for i := range fields.NumField() {
+		field := fields.Type().Field(i)
+		if tag := field.Tag.Get("toml"); tag != "-" && key == cmp.Or(tag, strings.ToLower(field.Name)) {
+			return fields.Field(i), true
+		}
+	}
+	return reflect.Value{}, false
+}
+
+// directories reads [directory], or several [[directory]]. What [attributes]
+// says holds in each of them.
+func (r *reader) directories(c *Config, tables map[string]toml.Primitive) {
+	attributes := toml.Key{"attributes"}
+	shared := r.table(attributes, tables["attributes"])
+	r.fields(attributes, shared, &c.Attributes)
+
+	directory := toml.Key{"directory"}
+	all := []toml.Primitive{tables["directory"]}
+	if r.meta.Type("directory") == "ArrayHash" {
+		all = nil // and not in place of the first
+		r.value(directory, tables["directory"], reflect.ValueOf(&all).Elem())
+	}
+	c.Directories = nil
+	for _, table := range all {
+		d := defaultDirectory()
+		r.fields(attributes, shared, &d.Attributes)
+		r.fields(directory, r.table(directory, table), &d)
+		c.Directories = append(c.Directories, d)
+	}
+}
+
+// stores reads [store] and the stores below it, which have what it says and
+// they do not.
+func (r *reader) stores(c *Config, table toml.Primitive) {
+	store := toml.Key{"store"}
+	shared, named := r.table(store, table), map[string]toml.Primitive{}
+	for name, value := range shared {
+		if r.meta.Type("store", name) == "Hash" {
+			named[name] = value
+			delete(shared, name)
+		}
+	}
+	if patterns, set := shared["allow"]; set {
+		r.value(toml.Key{"store", "allow"}, patterns, reflect.ValueOf(&c.Allow).Elem())
+		delete(shared, "allow")
+	}
+	for _, name := range []string{"address", "tls-name", "pin"} {
+		if _, set := shared[name]; set {
+			r.faults = append(r.faults, fault{toml.Key{"store", name}, "store." + name + ": belongs to one store: set it in [store.\"name\"]"})
+			delete(shared, name)
+		}
+	}
+	r.fields(store, shared, &c.Store)
+
+	c.Stores = map[string]Store{}
+	for name, value := range named {
+		key := toml.Key{"store", name}
+		folded, err := account.CheckStore(name)
+		if err != nil {
+			r.faults = append(r.faults, fault{key, err.Error()})
+		}
+		own := c.Store
+		r.fields(key, r.table(key, value), &own)
+		c.Stores[folded] = own
+	}
+}
+
+// lineOf finds in which line a key stands; 0 if it cannot be told. The TOML
+// library knows the place of what it could not read, but not of what nobody
+// asked for.
+func lineOf(text string, key toml.Key) int {
+	var table toml.Key
+	for number, line := range strings.Split(text, "\n") {
+		line = strings.TrimSpace(line)
+		if name, _, found := strings.Cut(line, "="); found && !strings.HasPrefix(line, "[") {
+			line = name + "= 0"
+		}
+		var any map[string]any
+		meta, err := toml.Decode(line, &any)
+		if err != nil || len(meta.Keys()) == 0 {
+			continue
+		}
+		found := meta.Keys()[len(meta.Keys())-1]
+		if strings.HasPrefix(line, "[") {
+			table = found
+		} else {
+			found = append(slices.Clone(table), found...)
+		}
+		if found.String() == key.String() {
+			return number + 1
+		}
+	}
+	return 0
+}
