@@ -312,8 +312,13 @@ func TestSystemdSystemCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, filepath.Join(dir, "log"), "msg=\"no login\"")
+	next := exec.Command(strace, "-D", "-f", "-qq", "-o", trace+".next", filepath.Join(bin, "imapfront"), "--config", conf, "--allow-plaintext", "--replace")
+	start(t, next, filepath.Join(dir, "next"))
+	await(t, filepath.Join(dir, "next"), "has taken over")
+	await(t, filepath.Join(dir, "log"), "is replaced")
 	for _, unit := range []string{"systemd/imapfront.service", "systemd/imapfront-inetd@.service"} {
 		compare(unit, trace)
+		compare(unit, trace+".next")
 	}
 }
 
@@ -421,6 +426,13 @@ func TestInetd(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The kernel need not have AppArmor, nor this machine its abstractions.
+func TestAppArmor(t *testing.T) {
+	parser := unpacked(t, "apparmor", "sbin/apparmor_parser")
+	base := filepath.Join(filepath.Dir(parser), "..", "etc", "apparmor.d")
+	run(t, parser, "--skip-kernel-load", "--skip-cache", "--base", base, "apparmor/usr.local.sbin.imapfront")
 }
 
 func TestTcpserver(t *testing.T) {
