@@ -49,7 +49,7 @@ var searchDone = element(tagSequence, 0, []byte{tagInteger, 1, 2}, element(tagSe
 func tapped(stream io.Reader) (entries []string, rest []byte, err error) {
 	want := newSelection([]string{"uid", "mail"})
 	var e Entry
-	tap := newTap(streamConn{stream}, 0)
+	tap := newTap(streamConn{stream}, newGatherer(streamConn{stream}))
 	tap.ears.Store(&ears{entry: func(op []byte) error {
 		if _, err := parseEntry(op, want, &e); err != nil {
 			return err
@@ -168,7 +168,7 @@ func TestTapHearsOfReferences(t *testing.T) {
 		"not a list of texts": {element(tagSequence, 0, []byte{tagInteger, 1, 2, tagReference, 2, tagOctetString, 0}), "[[]]", nil},
 	} {
 		var heard [][]string
-		tap := newTap(streamConn{bytes.NewReader(test.stream)}, 0)
+		tap := newTap(streamConn{bytes.NewReader(test.stream)}, newGatherer(streamConn{bytes.NewReader(test.stream)}))
 		tap.ears.Store(&ears{entry: func([]byte) error { return nil }, away: func(urls []string) { heard = append(heard, urls) }})
 		if _, err := io.ReadAll(tap); !errors.Is(err, test.err) || fmt.Sprint(heard) != test.want {
 			t.Errorf("%s: heard %v, %v", name, heard, err)

@@ -313,7 +313,7 @@ func (f *following) info(op []byte) error {
 	}
 	if choice != tagSyncIDSet && flag && !f.refreshed {
 		f.refreshed = true
-		f.tap.silence.Store(0) // nothing may happen for days
+		f.tap.wire.expect(0) // nothing may happen for days
 		f.changes.Way("the server tells of changes by itself (RFC 4533)")
 		f.changes.Refreshed()
 	}

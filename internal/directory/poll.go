@@ -123,13 +123,13 @@ func (d *LDAP) poll(ctx context.Context, s *session, want *Selection, changes Ch
 		if mark != "" {
 			next = min(every, next)
 		}
-		s.tap.expect(0)
+		s.tap.wire.expect(0)
 		select {
 		case <-ctx.Done():
 			return sysexits.TempFail.Wrap(ctx.Err())
 		case <-time.After(next):
 		}
-		s.tap.expect(time.Duration(d.conf.Timeout))
+		s.tap.wire.expect(time.Duration(d.conf.Timeout))
 		var err error
 		if mark == "" || time.Since(p.reread) >= reread {
 			err = p.all(ctx, time.Now())

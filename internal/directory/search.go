@@ -97,6 +97,7 @@ func (r *reading) search(ctx context.Context, s *session, q query) (away [][]str
 	if r.conf.PageSize > 0 {
 		page = ldap.NewControlPaging(uint32(r.conf.PageSize))
 		controls = []ldap.Control{page}
+		s.tap.page.Store(int64(r.conf.PageSize))
 	}
 	for {
 		s.tap.ears.Store(listen)

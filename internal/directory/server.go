@@ -292,35 +292,37 @@ func (d *LDAP) open(ctx context.Context, u *url.URL, address string) (*session, 
 		return nil, err
 	}
 	// Whatever hangs from here to the end of the bind hangs no longer than
-	// the limit: tap renews the deadline with every read.
-	private, err := d.secure(ctx, u, conn, limit)
+	// the limit: wire renews the deadline with every read.
+	wire := newGatherer(conn)
+	private, err := d.secure(ctx, u, wire, limit)
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
-	s := &session{tap: newTap(private, limit)}
-	s.conn = ldap.NewConn(s.tap, private != conn)
+	wire.expect(limit)
+	s := &session{tap: newTap(private, wire)}
+	s.conn = ldap.NewConn(s.tap, private != net.Conn(wire))
 	s.conn.Start()
 	if err := d.bind(s.conn, u.Hostname()); err != nil {
 		s.close()
 		return nil, err
 	}
-	s.tap.silence.Store(int64(d.conf.Timeout))
+	s.tap.wire.expect(time.Duration(d.conf.Timeout))
 	return s, nil
 }
 
 // secure returns the connection that the URL and starttls ask for.
-func (d *LDAP) secure(ctx context.Context, u *url.URL, conn net.Conn, limit time.Duration) (net.Conn, error) {
+func (d *LDAP) secure(ctx context.Context, u *url.URL, wire *gatherer, limit time.Duration) (net.Conn, error) {
 	if u.Scheme == "ldap" && d.conf.StartTLS {
-		if err := startTLS(conn, limit); err != nil {
+		if err := startTLS(wire.Conn, limit); err != nil {
 			return nil, fmt.Errorf("StartTLS: %w", plainError(err))
 		}
 	} else if u.Scheme != "ldaps" {
-		return conn, nil
+		return wire, nil
 	}
 	settings := d.tls.Clone()
 	settings.ServerName = u.Hostname()
-	private := tls.Client(conn, settings)
+	private := tls.Client(wire, settings)
 	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	if err := private.HandshakeContext(ctx); err != nil {

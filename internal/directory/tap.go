@@ -5,7 +5,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // A tap is the connection that go-ldap talks over, with the entries of search
@@ -15,15 +14,17 @@ import (
 // that ends them.
 type tap struct {
 	net.Conn
-	silence atomic.Int64 // how long the server may say nothing, a Duration; 0: for ever
+	wire *gatherer // below the TLS, if there is any
 
 	ears atomic.Pointer[ears]
+	page atomic.Int64 // entries in an answer; 0: nobody knows
 
 	reading    sync.Mutex
 	buf        []byte      // what has been read
 	start, end int         // the part of buf that is yet to be looked at
 	pass       []byte      // part of buf that go-ldap is due
-	gather     bool        // entries come in small pieces: let some more come
+	entries    int64       // of this answer
+	octets     int64       // that they took
 	done       atomic.Bool // a SearchResultDone has gone by
 	failure    atomic.Pointer[error]
 }
@@ -43,27 +44,9 @@ func (t *tap) err() error {
 	return nil
 }
 
-func newTap(conn net.Conn, silence time.Duration) *tap {
-	t := &tap{Conn: conn, buf: make([]byte, 256<<10)}
-	t.silence.Store(int64(silence))
-	return t
+func newTap(conn net.Conn, wire *gatherer) *tap {
+	return &tap{Conn: conn, wire: wire, buf: make([]byte, 256<<10)}
 }
-
-// expect limits the silence from now on, also that which lasts already.
-func (t *tap) expect(silence time.Duration) {
-	var deadline time.Time
-	if t.silence.Store(int64(silence)); silence > 0 {
-		deadline = time.Now().Add(silence)
-	}
-	t.Conn.SetReadDeadline(deadline) // where it fails, so does the next read
-}
-
-// A reader that wakes for each entry costs slapd twice the processor time, and
-// itself, too. Where an answer comes in small pieces, wait so long for more.
-const (
-	gatherSize = 64 << 10
-	gatherTime = time.Millisecond
-)
 
 // Read gives go-ldap whole messages.
 func (t *tap) Read(p []byte) (int, error) {
@@ -106,6 +89,8 @@ func (t *tap) advance() error {
 	ears := t.ears.Load()
 	switch {
 	case ears != nil && kind == tagSearchEntry:
+		t.entries++
+		t.octets += int64(len(message))
 		return ears.entry(op)
 	case ears != nil && kind == tagIntermediate && ears.info != nil:
 		return ears.info(op)
@@ -118,7 +103,10 @@ func (t *tap) advance() error {
 			ears.away(urls)
 		}
 		t.done.Store(true)
-		t.gather = false
+		if t.page.Load() > 0 { // which may be less than it was asked for
+			t.page.Store(t.entries)
+		}
+		t.entries, t.octets = 0, 0
 	}
 	t.pass = message
 	return nil
@@ -133,21 +121,24 @@ func (t *tap) fill(message int) error {
 	if message > len(t.buf) {
 		t.buf = append(make([]byte, 0, message), t.buf[:t.end]...)[:message]
 	}
-	var deadline time.Time
-	if silence := time.Duration(t.silence.Load()); silence > 0 {
-		deadline = time.Now().Add(silence)
-	}
-	if err := t.Conn.SetReadDeadline(deadline); err != nil {
-		return err
-	}
-	if t.gather {
-		time.Sleep(gatherTime)
-	}
+	t.wire.heap = t.due()
 	n, err := t.Conn.Read(t.buf[t.end:])
-	t.gather = t.ears.Load() != nil && n > 0 && n < gatherSize
 	t.end += n
 	if n > 0 {
 		return nil
 	}
 	return err
+}
+
+// due is how many octets are worth waiting for. Near the end of a page that is
+// less and less, half of what should still come, so that the end is not missed.
+func (t *tap) due() int {
+	if t.entries == 0 {
+		return 1
+	}
+	if page := t.page.Load(); page >= t.entries {
+		left := (page - t.entries) * t.octets / t.entries
+		return int(min(left/2, mostGathered))
+	}
+	return mostGathered
 }
