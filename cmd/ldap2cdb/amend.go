@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	"postern/internal/mapfile"
 	"postern/internal/registry"
 	"postern/internal/roster"
@@ -22,11 +24,15 @@ func decide(few *roster.Roster, last set, touched map[registry.Key]bool) (*roste
 		_, found, err := last.address.Get(address)
 		return found, err
 	}
-	report, err := few.Settle(func(c roster.Change) error {
+	err := few.Settle(func(c roster.Change) error {
 		list := map[string]*[]roster.Change{"login": &all.login, "address": &all.address, "size": &all.size}[c.Map]
 		*list = append(*list, c)
 		return nil
 	})
+	if err != nil {
+		return nil, all, err
+	}
+	report, err := few.Report()
 	if err != nil {
 		return nil, all, err
 	}
@@ -40,14 +46,18 @@ func touchedIn(m *mapfile.Map, touched map[registry.Key]bool, address bool) rost
 	if m == nil {
 		return nil
 	}
+	var names []string
+	for key := range touched {
+		if key.Address == address {
+			names = append(names, key.Name)
+		}
+	}
+	slices.Sort(names)
 	return func(yield func(key, value string) error) error {
-		for key := range touched {
-			if key.Address != address {
-				continue
-			}
-			value, found, err := m.Get(key.Name)
+		for _, name := range names {
+			value, found, err := m.Get(name)
 			if err == nil && found {
-				err = yield(key.Name, value)
+				err = yield(name, value)
 			}
 			if err != nil {
 				return err

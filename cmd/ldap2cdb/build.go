@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -100,30 +101,43 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w; maps not changed", err)
 	}
-	report, err := b.settle(all)
-	if err != nil {
-		return nil, err
-	}
-	report.Source, report.Started, report.Seconds = b.name(), started, time.Since(started).Seconds()
-	if len(b.origins) > 1 {
-		report.Directories = read
-	}
-	report.Position = b.positions(func(o *origin) directory.Position {
-		if o.ldap == nil {
-			return ""
+	var report *roster.Report
+	settled := func() (mapfile.Story, error) {
+		if report, err = all.Report(); err != nil {
+			return mapfile.Story{}, err
 		}
-		at := o.ldap.At()
-		if last.login != nil {
-			if err := o.older(at, last.login.Story().Position); err != nil {
-				report.Doubt("%v", err)
+		report.Source, report.Started, report.Seconds = b.name(), started, time.Since(started).Seconds()
+		if len(b.origins) > 1 {
+			report.Directories = read
+		}
+		report.Position = b.positions(func(o *origin) directory.Position {
+			if o.ldap == nil {
+				return ""
 			}
+			at := o.ldap.At()
+			if last.login != nil {
+				if err := o.older(at, last.login.Story().Position); err != nil {
+					report.Doubt("%v", err)
+				}
+			}
+			return at
+		})
+		report.Judge(b.conf.Limits.MinAccounts, float64(b.conf.Limits.MaxShrink))
+		return b.story(report), b.believe(report)
+	}
+	if b.dryRun {
+		if err := b.compare(all); err != nil {
+			return nil, err
 		}
-		return at
-	})
-	report.Judge(b.conf.Limits.MinAccounts, float64(b.conf.Limits.MaxShrink))
-	err = b.publish(writer, all, report)
-	report.Seconds = time.Since(started).Seconds()
-	return report, err
+		_, err := settled()
+		return report, err
+	}
+	failed := writer.Publish(b.conf.Keep, b.drafts(all, settled)...)
+	if report != nil {
+		report.Published = failed == nil
+		report.Seconds = time.Since(started).Seconds()
+	}
+	return report, failed
 }
 
 // A set is the maps that we build, as they are published now. Nil is none, as
@@ -254,17 +268,14 @@ func records(m *mapfile.Map) roster.Records {
 	return m.Records
 }
 
-// settle decides who holds what; in a dry run it prints each change.
-func (b *build) settle(all *roster.Roster) (*roster.Report, error) {
-	if !b.dryRun {
-		return all.Settle(nil)
-	}
+// compare prints what would change.
+func (b *build) compare(all *roster.Roster) error {
 	out := bufio.NewWriter(os.Stdout)
-	report, err := all.Settle(func(c roster.Change) error {
+	err := all.Settle(func(c roster.Change) error {
 		_, err := fmt.Fprintln(out, describe(c))
 		return err
 	})
-	return report, errors.Join(err, out.Flush())
+	return errors.Join(err, out.Flush())
 }
 
 func describe(c roster.Change) string {
@@ -279,28 +290,24 @@ func describe(c roster.Change) string {
 	return fmt.Sprintf("changed %s %s: %s -> %s", c.Map, c.Key, c.Old, c.New)
 }
 
-// publish puts the maps in place, unless they are doubtful.
-func (b *build) publish(writer *mapfile.Writer, all *roster.Roster, report *roster.Report) error {
-	if len(report.Doubts) > 0 && !b.force {
-		return sysexits.DataErr.Errorf("%s: %s; maps not changed: if it is meant so, use --force",
-			report.Source, strings.Join(report.Doubts, "; "))
-	}
-	if b.dryRun {
+// believe refuses doubtful maps.
+func (b *build) believe(report *roster.Report) error {
+	if len(report.Doubts) == 0 || b.force {
 		return nil
 	}
-	err := writer.Publish(b.conf.Keep, b.drafts(all, b.story(report))...)
-	report.Published = err == nil
-	return err
+	return sysexits.DataErr.Errorf("%s: %s; maps not changed: if it is meant so, use --force",
+		report.Source, strings.Join(report.Doubts, "; "))
 }
 
-// drafts are the maps as the roster has settled them.
-func (b *build) drafts(all *roster.Roster, story mapfile.Story) []mapfile.Draft {
+// drafts are the maps as the roster settles them, while they are written.
+func (b *build) drafts(all *roster.Roster, settled func() (mapfile.Story, error)) []mapfile.Draft {
+	settled = sync.OnceValues(settled)
 	drafts := []mapfile.Draft{
-		{Name: mapfile.Login, Story: story, Records: all.Logins},
-		{Name: mapfile.Address, Story: story, Records: all.Addresses},
+		{Name: mapfile.Login, Records: all.Logins, Settled: settled},
+		{Name: mapfile.Address, Records: all.Addresses, Settled: settled},
 	}
 	if b.sizes() {
-		drafts = append(drafts, mapfile.Draft{Name: mapfile.Size, Story: story, Records: all.Sizes})
+		drafts = append(drafts, mapfile.Draft{Name: mapfile.Size, Records: all.Sizes, Settled: settled})
 	}
 	return drafts
 }

@@ -351,16 +351,15 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 	if err := errors.Join(err, <-remembered); err != nil {
 		return nil, err
 	}
-	report, err := all.Settle(nil)
-	if err != nil {
-		return nil, err
-	}
-	report.Source, report.Position, report.Started = w.name(), w.position(), started
-	report.Judge(w.conf.Limits.MinAccounts, float64(w.conf.Limits.MaxShrink))
-	if err := w.refused(report.Doubts); err != nil {
-		return nil, err
-	}
-	_, err = writer.PublishChanged(w.conf.Keep, w.drafts(all, w.story(report))...)
+	var report *roster.Report
+	_, err = writer.PublishChanged(w.conf.Keep, w.drafts(all, func() (mapfile.Story, error) {
+		if report, err = all.Report(); err != nil {
+			return mapfile.Story{}, err
+		}
+		report.Source, report.Position, report.Started = w.name(), w.position(), started
+		report.Judge(w.conf.Limits.MinAccounts, float64(w.conf.Limits.MaxShrink))
+		return w.story(report), w.refused(report.Doubts)
+	})...)
 	return report, w.remember(err)
 }
 

@@ -45,6 +45,20 @@ func (a Account) Destinations() []Destination {
 	return to
 }
 
+// AppendDestinations appends them as the value of an address in address.cdb.
+func (a Account) AppendDestinations(b []byte) []byte {
+	if a.Location.Store != "" {
+		b = Destination{Mailbox: a.Location.Mailbox, Store: a.Location.Store}.append(b)
+	}
+	for _, address := range a.Forward {
+		if len(b) > 0 {
+			b = append(b, ' ')
+		}
+		b = Destination{Address: address}.append(b)
+	}
+	return b
+}
+
 // Flags say that a mailbox is not to be used just now.
 type Flags uint8
 
@@ -92,22 +106,21 @@ type Location struct {
 }
 
 // Value returns the location as the value of a login name in login.cdb.
-func (l Location) Value(login string) string {
-	var b strings.Builder
+func (l Location) Value(login string) string { return string(l.AppendValue(nil, login)) }
+
+// AppendValue appends it.
+func (l Location) AppendValue(b []byte, login string) []byte {
 	if l.Mailbox != login {
-		b.WriteString(l.Mailbox)
-		b.WriteByte('@')
+		b = append(append(b, l.Mailbox...), '@')
 	}
-	b.WriteString(hostText(l.Store))
+	b = append(b, hostText(l.Store)...)
 	if l.Port != 0 {
-		b.WriteByte(':')
-		b.WriteString(strconv.Itoa(l.Port))
+		b = strconv.AppendInt(append(b, ':'), int64(l.Port), 10)
 	}
 	if l.Flags != 0 {
-		b.WriteByte(' ')
-		b.WriteString(l.Flags.String())
+		b = append(append(b, ' '), l.Flags.String()...)
 	}
-	return b.String()
+	return b
 }
 
 // ParseLocation reads the value of a login name in login.cdb.
@@ -136,11 +149,13 @@ type Destination struct {
 }
 
 // String returns the destination as address.cdb has it.
-func (d Destination) String() string {
+func (d Destination) String() string { return string(d.append(nil)) }
+
+func (d Destination) append(b []byte) []byte {
 	if d.Store == "" {
-		return "<" + d.Address + ">"
+		return append(append(append(b, '<'), d.Address...), '>')
 	}
-	return d.Mailbox + "@" + hostText(d.Store)
+	return append(append(append(b, d.Mailbox...), '@'), hostText(d.Store)...)
 }
 
 // ParseDestinations reads a value of address.cdb. Forwards come in angle
@@ -198,7 +213,7 @@ func closingBracket(s string) int {
 
 // hostText puts an IPv6 address into brackets, so that a port can follow.
 func hostText(store string) string {
-	if strings.Contains(store, ":") {
+	if strings.IndexByte(store, ':') >= 0 {
 		return "[" + store + "]"
 	}
 	return store

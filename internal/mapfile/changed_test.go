@@ -19,7 +19,7 @@ func TestPublishChanged(t *testing.T) {
 		t.Helper()
 		hour++
 		story := Story{Built: time.Unix(int64(hour)*3600, 0), PRECIS: precis}
-		changed, err := w.PublishChanged(3, Draft{Login, story, listing("jdoe", login)}, Draft{Address, story, listing("jdoe@example.org", address)})
+		changed, err := w.PublishChanged(3, Draft{Login, story, listing("jdoe", login), nil}, Draft{Address, story, listing("jdoe@example.org", address), nil})
 		if err != nil {
 			t.Fatal(err)
 		}

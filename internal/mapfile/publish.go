@@ -1,7 +1,6 @@
 package mapfile
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -30,6 +29,9 @@ type Draft struct {
 	Name    string // the file's name in the folder
 	Story   Story
 	Records func(put func(key, value string) error) error
+	// Settled, if it is there, is asked for the Story when the Records of
+	// all drafts have been listed. Its error means that nothing is published.
+	Settled func() (Story, error)
 }
 
 // A Writer is the right to publish maps in a folder.
@@ -74,7 +76,7 @@ func (w *Writer) Unlock() error { return w.lock.Unlock() }
 // copies because Postfix watches the link count of the file it has open: a
 // hard link to a replaced map would keep the old answers alive.
 func (w *Writer) Publish(keep int, drafts ...Draft) error {
-	_, err := w.publish(keep, func(Draft, string) bool { return true }, drafts)
+	_, err := w.publish(keep, func(string, Story) bool { return true }, drafts)
 	return err
 }
 
@@ -84,18 +86,18 @@ func (w *Writer) Publish(keep int, drafts ...Draft) error {
 // leaves them that was killed between two renames, are a change.
 func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err error) {
 	var built []time.Time
-	return w.publish(keep, func(draft Draft, digest string) bool {
-		old, err := Open(filepath.Join(w.dir, draft.Name), false)
+	return w.publish(keep, func(name string, now Story) bool {
+		old, err := Open(filepath.Join(w.dir, name), false)
 		if err != nil {
 			return true
 		}
 		defer old.Close()
 		built = append(built, old.Story().Built)
-		return !built[0].Equal(old.Story().Built) || old.Story().Digest != digest || old.Story().PRECIS != draft.Story.PRECIS || old.Verify() != nil
+		return !built[0].Equal(old.Story().Built) || old.Story().Digest != now.Digest || old.Story().PRECIS != now.PRECIS || old.Verify() != nil
 	}, drafts)
 }
 
-func (w *Writer) publish(keep int, differs func(draft Draft, digest string) bool, drafts []Draft) (changed bool, err error) {
+func (w *Writer) publish(keep int, differs func(name string, now Story) bool, drafts []Draft) (changed bool, err error) {
 	var pending []*renameio.PendingFile
 	defer func() {
 		for _, file := range pending {
@@ -113,17 +115,27 @@ func (w *Writer) publish(keep int, differs func(draft Draft, digest string) bool
 		}
 		pending = append(pending, file)
 	}
-	digests, errs := make([]string, len(drafts)), make([]error, len(drafts))
-	var writers sync.WaitGroup
-	for i, draft := range drafts {
-		writers.Go(func() { digests[i], errs[i] = draft.write(pending[i].File) })
+	scripts := make([]*script, len(drafts))
+	err = together(drafts, w.dir, func(i int) (err error) {
+		scripts[i], err = newScript(drafts[i], pending[i].File)
+		return err
+	})
+	if err != nil {
+		return false, err
 	}
-	writers.Wait()
 	for i, draft := range drafts {
-		if errs[i] != nil {
-			return false, fmt.Errorf("%s: %w", filepath.Join(w.dir, draft.Name), errs[i])
+		if draft.Settled != nil {
+			if scripts[i].story, err = draft.Settled(); err != nil {
+				return false, err
+			}
 		}
-		changed = changed || differs(draft, digests[i])
+	}
+	err = together(drafts, w.dir, func(i int) error { return scripts[i].finish(drafts[i].Name) })
+	if err != nil {
+		return false, err
+	}
+	for i, draft := range drafts {
+		changed = changed || differs(draft.Name, scripts[i].story)
 	}
 	if !changed {
 		return false, nil
@@ -141,6 +153,22 @@ func (w *Writer) publish(keep int, differs func(draft Draft, digest string) bool
 	return true, sysexits.CantCreate.Wrap(syncDir(w.dir))
 }
 
+// together does the same with all drafts at the same time.
+func together(drafts []Draft, dir string, do func(i int) error) error {
+	errs := make([]error, len(drafts))
+	var all sync.WaitGroup
+	for i := range drafts {
+		all.Go(func() { errs[i] = do(i) })
+	}
+	all.Wait()
+	for i, err := range errs {
+		if err != nil {
+			return fmt.Errorf("%s: %w", filepath.Join(dir, drafts[i].Name), err)
+		}
+	}
+	return nil
+}
+
 // sweep removes what a writer that was killed left half written: maps, and
 // copies of maps.
 func (w *Writer) sweep(name string) error {
@@ -156,63 +184,141 @@ func (w *Writer) sweep(name string) error {
 	return nil
 }
 
-// write fills a file with the draft, syncs it and reads it back. It returns the
-// digest of the records.
-func (d Draft) write(f *os.File) (string, error) {
+// A script is a draft on its way into a file.
+type script struct {
+	file   *os.File
+	out    *cdb.Writer
+	digest *digest
+	zeros  []string // keys with the hash 0, see mendZeroHash
+	story  Story
+}
+
+// newScript fills a file with a draft's records. Whoever lists them need not
+// wait until they are written: another goroutine does that.
+func newScript(d Draft, f *os.File) (*script, error) {
 	// Only a WriteSeeker, or the library would close the file for us.
 	out, err := cdb.NewWriter(struct{ io.WriteSeeker }{f}, nil)
 	if err != nil {
-		return "", sysexits.CantCreate.Wrap(err)
+		return nil, sysexits.CantCreate.Wrap(err)
 	}
-	digest := newDigest()
-	var zeros []string // keys with the hash 0, see mendZeroHash
-	put := func(key, value []byte) error {
-		if hashOf(key) == 0 {
-			zeros = append(zeros, string(key))
+	s := &script{file: f, out: out, digest: newDigest(), story: d.Story}
+	sheets, blank, failed := make(chan sheet, 1), make(chan sheet, 3), make(chan error, 1)
+	go func() {
+		defer close(failed)
+		for full := range sheets {
+			if err := s.copy(full); err != nil {
+				failed <- err
+				return
+			}
+			blank <- full[:0]
 		}
-		switch err := out.Put(key, value); {
-		case errors.Is(err, cdb.ErrTooMuchData):
-			return sysexits.DataErr.Errorf("more than a CDB can hold, 4 GiB, after %d records", digest.records)
-		case err != nil:
-			return sysexits.CantCreate.Wrap(err)
+	}()
+	var current sheet
+	pass := func() (err error) {
+		select {
+		case sheets <- current:
+		case err = <-failed:
+			return err
+		}
+		select {
+		case current = <-blank:
+		default:
+			current = make(sheet, 0, sheetSize)
 		}
 		return nil
 	}
-	var k, v []byte
 	err = d.Records(func(key, value string) error {
 		if err := checkRecord(key, value); err != nil {
 			return err
 		}
-		k, v = append(k[:0], key...), append(v[:0], value...)
-		digest.add(k, v)
-		return put(k, v)
+		current = current.add(key, value)
+		if len(current) < sheetSize-1<<10 {
+			return nil
+		}
+		return pass()
 	})
+	if err == nil {
+		err = pass()
+	}
+	close(sheets)
+	if again := <-failed; err == nil {
+		err = again
+	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	story := d.Story
-	story.Version, story.Map = 1, strings.TrimSuffix(d.Name, ".cdb")
-	story.Records, story.Digest = digest.records, digest.sum()
-	if story.PRECIS {
-		story.Version = formatVersion
+	return s, nil
+}
+
+// A sheet is some records, each as the CDB will have it: two lengths, the key,
+// the value.
+type sheet []byte
+
+const sheetSize = 128 << 10
+
+func (s sheet) add(key, value string) sheet {
+	s = binary.LittleEndian.AppendUint32(s, uint32(len(key)))
+	s = binary.LittleEndian.AppendUint32(s, uint32(len(value)))
+	return append(append(s, key...), value...)
+}
+
+// copy writes the records of a sheet.
+func (s *script) copy(full sheet) error {
+	for len(full) > 0 {
+		keyEnd := 8 + binary.LittleEndian.Uint32(full)
+		end := keyEnd + binary.LittleEndian.Uint32(full[4:])
+		key, value := full[8:keyEnd], full[keyEnd:end]
+		s.digest.add(key, value)
+		if err := s.put(key, value); err != nil {
+			return err
+		}
+		full = full[end:]
 	}
-	text, err := story.value()
+	return nil
+}
+
+func (s *script) put(key, value []byte) error {
+	if hashOf(key) == 0 {
+		s.zeros = append(s.zeros, string(key))
+	}
+	switch err := s.out.Put(key, value); {
+	case errors.Is(err, cdb.ErrTooMuchData):
+		return sysexits.DataErr.Errorf("more than a CDB can hold, 4 GiB, after %d records", s.digest.records)
+	case err != nil:
+		return sysexits.CantCreate.Wrap(err)
+	}
+	return nil
+}
+
+// finish adds what follows the records, syncs the file and reads it back.
+func (s *script) finish(name string) error {
+	s.story.Version, s.story.Map = 1, strings.TrimSuffix(name, ".cdb")
+	if s.story.PRECIS {
+		s.story.Version = formatVersion
+	}
+	s.story.Records, s.story.Digest = s.digest.records, s.digest.sum()
+	text, err := s.story.value()
 	if err != nil {
-		return "", err
+		return err
 	}
-	if err := put([]byte(storyKey), []byte(text)); err != nil {
-		return "", err
+	if err := s.put([]byte(storyKey), []byte(text)); err != nil {
+		return err
 	}
-	if err := out.Close(); err != nil {
-		return "", sysexits.CantCreate.Wrap(err)
+	if err := s.out.Close(); err != nil {
+		return sysexits.CantCreate.Wrap(err)
 	}
-	if err := mendZeroHash(f, zeros); err != nil {
-		return "", err
+	if err := mendZeroHash(s.file, s.zeros); err != nil {
+		return err
 	}
-	if err := f.Sync(); err != nil {
-		return "", sysexits.CantCreate.Wrap(err)
+	s.out = nil // its tables' memory
+	// What is read back are the same pages that are on their way to the disk.
+	synced := make(chan error, 1)
+	go func() { synced <- s.file.Sync() }()
+	err = verify(s.file.Name())
+	if failed := <-synced; failed != nil {
+		return sysexits.CantCreate.Wrap(failed)
 	}
-	return story.Digest, verify(f.Name())
+	return err
 }
 
 func verify(path string) error {
@@ -337,23 +443,23 @@ func syncDir(dir string) error {
 type digest struct {
 	records int
 	hash    hash.Hash
-	lines   *bufio.Writer
+	lines   []byte // not yet summed up
 }
 
-func newDigest() *digest {
-	h := sha256.New()
-	return &digest{hash: h, lines: bufio.NewWriterSize(h, 1<<14)}
-}
+func newDigest() *digest { return &digest{hash: sha256.New()} }
 
 func (d *digest) add(key, value []byte) {
 	d.records++
-	d.lines.Write(key)
-	d.lines.WriteByte(' ')
-	d.lines.Write(value)
-	d.lines.WriteByte('\n')
+	d.lines = append(append(d.lines, key...), ' ')
+	d.lines = append(append(d.lines, value...), '\n')
+	if len(d.lines) > 1<<14 {
+		d.hash.Write(d.lines)
+		d.lines = d.lines[:0]
+	}
 }
 
 func (d *digest) sum() string {
-	d.lines.Flush()
+	d.hash.Write(d.lines)
+	d.lines = nil
 	return hex.EncodeToString(d.hash.Sum(nil))
 }

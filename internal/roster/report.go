@@ -151,16 +151,19 @@ func (c Conflict) String() string {
 // mostClaimants bounds what one key is worth in a report.
 const mostClaimants = 20
 
-func (r *Roster) conflict(b *book, key, kept []byte, claims []claim) {
+func (r *Roster) conflict(b *book, key, kept []byte, claims []claim) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := &r.report.Conflicts
 	if all.Count++; all.Count > mostNamed {
-		return
+		return nil
 	}
 	c := Conflict{Map: b.name, Key: string(key), Kept: string(kept)}
 	for _, claim := range claims[:min(len(claims), mostClaimants)] {
-		name, spare := claim.entry()
+		name, spare, err := r.names.entry(claim.source)
+		if err != nil {
+			return err
+		}
 		claimant := &Named{Entry: name, Detail: string(claim.value)}
 		c.Claimants = append(c.Claimants, claimant)
 		if claim.kind.made() == derived && claimant.Detail != c.Kept {
@@ -169,19 +172,26 @@ func (r *Roster) conflict(b *book, key, kept []byte, claims []claim) {
 	}
 	slices.SortFunc(c.Claimants, func(a, b *Named) int { return strings.Compare(a.Entry, b.Entry) })
 	all.Named = append(all.Named, c)
+	return nil
 }
 
 // yielded notes claims that are of no use: names that an earlier directory has,
 // and standard addresses that are somebody's own already.
-func (r *Roster) yielded(b *book, value []byte, best, yields []claim) {
+func (r *Roster) yielded(b *book, value []byte, best, yields []claim) error {
 	if len(yields) == 0 {
-		return
+		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	owner, _ := best[0].entry()
+	owner, _, err := r.names.entry(best[0].source)
+	if err != nil {
+		return err
+	}
 	for _, c := range yields {
-		name, spare := c.entry()
+		name, spare, err := r.names.entry(c.source)
+		if err != nil {
+			return err
+		}
 		sameWay := c.kind.made() == best[0].kind.made()
 		switch {
 		case name == owner || b.name == "size", sameWay && bytes.Equal(c.value, value):
@@ -195,6 +205,7 @@ func (r *Roster) yielded(b *book, value []byte, best, yields []claim) {
 			r.wishes = append(r.wishes, wish{string(c.key), spare, named})
 		}
 	}
+	return nil
 }
 
 // A wish is an address that somebody cannot have. Nobody is given another one
@@ -221,7 +232,7 @@ func (w wish) candidates() []string {
 	return list
 }
 
-// propose finds free addresses for all wishes, in one pass over the map.
+// propose finds free addresses for all wishes: those that nobody claims.
 func (r *Roster) propose() error {
 	if len(r.wishes) == 0 {
 		return nil
@@ -232,12 +243,17 @@ func (r *Roster) propose() error {
 			taken[address] = false
 		}
 	}
-	err := r.Addresses(func(key, _ string) error {
-		if _, wished := taken[key]; wished {
-			taken[key] = true
+	claims, err := r.runs(addressMap)
+	for _, of := range claims {
+		for err = of.advance(); err == nil && !of.ended; err = of.advance() {
+			if _, wished := taken[string(of.key)]; wished {
+				taken[string(of.key)] = true
+			}
 		}
-		return nil
-	})
+		if err != nil {
+			break
+		}
+	}
 	if err != nil {
 		return err
 	}

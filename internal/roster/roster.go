@@ -12,11 +12,12 @@ package roster
 
 import (
 	"bytes"
-	"errors"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"postern/internal/account"
 )
@@ -27,31 +28,53 @@ type Roster struct {
 	// decide about; nil: it decides about all.
 	Held func(address string) (bool, error)
 
-	dir    string // for what doesn't fit in memory
-	size   int
-	mu     sync.Mutex
+	dir      string // for what doesn't fit in memory
+	size     int    // of a run
+	desks    []desk
+	busy     chan struct{} // room for as many as sort at once
+	names    names
+	maps     [3]*book
+	homes    map[string]*Share // by value of login.cdb
+	changed  func(Change) error
+	entries  atomic.Int64
+	accounts atomic.Int64
+
+	mu     sync.Mutex // over all below
 	report Report
-	maps   [3]*book
-	homes  map[string]*Share // by value of login.cdb
 	wishes []wish
 }
 
 // A book is one map in the making.
 type book struct {
-	name    string  // "login", "address" or "size", in reports
-	claims  *sorter // of the directory
-	former  *sorter // of the last map
-	settled *ledger
-	tally   *Tally
+	name   string  // "login", "address" or "size", in reports
+	claims *sorter // of the directory
+	last   Records // the last map, if it is in order
+	former *sorter // else its records
+	tally  *Tally
+	record []byte
+}
+
+// A desk is where an account's claims are entered. There is one for each
+// processor, so that nobody waits.
+type desk struct {
+	mu    sync.Mutex
+	piles [3]pile // for each map
+	value []byte
 }
 
 // New returns an empty roster that keeps scratch files in a folder.
-func New(dir string) *Roster { return newSized(dir, runSize) }
+func New(dir string) *Roster { return newSized(dir, runSize, roomSize) }
 
-func newSized(dir string, size int) *Roster {
-	r := &Roster{dir: dir, size: size, report: Report{Stores: map[string]*Share{}}, homes: map[string]*Share{}}
+func newSized(dir string, size int, room int64) *Roster {
+	processors := runtime.GOMAXPROCS(0)
+	r := &Roster{
+		dir: dir, size: size, desks: make([]desk, processors), busy: make(chan struct{}, processors), names: names{dir: dir},
+		report: Report{Stores: map[string]*Share{}}, homes: map[string]*Share{},
+	}
+	left := &atomic.Int64{}
+	left.Store(room)
 	for i, name := range []string{"login", "address", "size"} {
-		r.maps[i] = &book{name: name, claims: newSorter(dir, size), former: newSorter(dir, size), settled: &ledger{dir: dir, size: min(size, blockSize)}}
+		r.maps[i] = &book{name: name, claims: &sorter{dir: dir, room: left}, former: &sorter{dir: dir, room: left}}
 	}
 	r.maps[0].tally, r.maps[1].tally, r.maps[2].tally = &r.report.Logins, &r.report.Addresses, &r.report.Sizes
 	return r
@@ -62,8 +85,8 @@ func (r *Roster) Close() {
 	for _, b := range r.maps {
 		b.claims.close()
 		b.former.close()
-		b.settled.close()
 	}
+	r.names.close()
 }
 
 // Records lists a map, as mapfile does.
@@ -71,16 +94,35 @@ type Records func(yield func(key, value string) error) error
 
 // Remember takes the maps as they are now for the last word where accounts
 // disagree, and as what the new ones are compared with. It may run beside Add.
+// Maps that come in the order of their keys, as ours do, are read again when
+// the new ones are settled, instead of being kept.
 func (r *Roster) Remember(logins, addresses, sizes Records) error {
 	for i, records := range []Records{logins, addresses, sizes} {
 		if records == nil {
 			continue
 		}
 		b := r.maps[i]
-		err := records(func(key, value string) error {
+		count, ordered, err := inOrder(records)
+		switch {
+		case err != nil:
+			return err
+		case ordered:
+			b.last, b.tally.Before = records, count
+			continue
+		}
+		var p pile
+		err = records(func(key, value string) error {
 			b.tally.Before++
-			return b.former.add(key, former, value, "")
+			if len(p.text) > r.size {
+				if err := b.former.take(&p, r.busy); err != nil {
+					return err
+				}
+			}
+			return p.add(key, former, []byte(value), 0)
 		})
+		if err == nil {
+			err = b.former.take(&p, r.busy)
+		}
 		if err != nil {
 			return err
 		}
@@ -94,68 +136,83 @@ func (r *Roster) Add(a account.Account) error { return r.AddSome(a, nil) }
 // AddSome is Add for those of the account's keys that are wanted, all if
 // wanted is nil: to decide again about a few keys, only who claims them counts.
 func (r *Roster) AddSome(a account.Account, wanted func(address bool, key string) bool) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.report.Entries++
-	r.report.Accounts++
-	claim := func(b *book, keys []string, how kind, value func(key string) string) error {
-		source := a.Source
-		if how == derived && a.Spare != "" {
-			source += spareMark + a.Spare
-		}
-		for _, key := range keys {
-			if wanted != nil && !wanted(b == r.maps[1], key) {
-				continue
-			}
-			if err := b.claims.add(key, how|kind(a.Rank), value(key), source); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if a.Location.Store != "" {
-		if err := claim(r.maps[0], a.Logins, claimed, a.Location.Value); err != nil {
-			return err
-		}
-		if a.Size > 0 {
-			octets := strconv.FormatInt(a.Size, 10)
-			if err := claim(r.maps[2], a.Logins, claimed, func(string) string { return octets }); err != nil {
-				return err
-			}
-		}
-	}
-	if len(a.Addresses)+len(a.Derived) == 0 {
-		return nil
-	}
-	to := destinations(a)
-	value := func(string) string { return to }
-	if err := claim(r.maps[1], a.Addresses, claimed, value); err != nil {
+	r.entries.Add(1)
+	r.accounts.Add(1)
+	source, err := r.names.put(a)
+	if err != nil {
 		return err
 	}
-	return claim(r.maps[1], a.Derived, derived, value)
+	d := r.desk()
+	defer d.mu.Unlock()
+	rank := kind(a.Rank)
+	claim := func(b int, key string, kind kind) error {
+		if wanted != nil && !wanted(b == addressMap, key) {
+			return nil
+		}
+		p := &d.piles[b]
+		if len(p.text) > r.size {
+			if err := r.maps[b].claims.take(p, r.busy); err != nil {
+				return err
+			}
+		}
+		return p.add(key, kind|rank, d.value, source)
+	}
+	if a.Location.Store != "" {
+		for _, key := range a.Logins {
+			d.value = a.Location.AppendValue(d.value[:0], key)
+			if err := claim(loginMap, key, claimed); err != nil {
+				return err
+			}
+		}
+		if a.Size > 0 {
+			d.value = strconv.AppendInt(d.value[:0], a.Size, 10)
+			for _, key := range a.Logins {
+				if err := claim(sizeMap, key, claimed); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	d.value = a.AppendDestinations(d.value[:0])
+	for _, key := range a.Addresses {
+		if err := claim(addressMap, key, claimed); err != nil {
+			return err
+		}
+	}
+	for _, key := range a.Derived {
+		if err := claim(addressMap, key, derived); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func destinations(a account.Account) string {
-	to := a.Destinations()
-	texts := make([]string, len(to))
-	for i, destination := range to {
-		texts[i] = destination.String()
+// The maps, as places in Roster.maps.
+const (
+	loginMap = iota
+	addressMap
+	sizeMap
+)
+
+// desk returns one that is free, and locks it.
+func (r *Roster) desk() *desk {
+	for i := range r.desks {
+		if r.desks[i].mu.TryLock() {
+			return &r.desks[i]
+		}
 	}
-	return strings.Join(texts, " ")
+	r.desks[0].mu.Lock()
+	return &r.desks[0]
 }
 
 // Pass counts an entry that is nobody's.
-func (r *Roster) Pass() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.report.Entries++
-}
+func (r *Roster) Pass() { r.entries.Add(1) }
 
 // Skip notes an entry that makes no account.
 func (r *Roster) Skip(source, reason, detail string) {
+	r.entries.Add(1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.report.Entries++
 	r.report.Skipped.add(source, reason, detail)
 }
 
@@ -166,19 +223,28 @@ func (r *Roster) LeaveOut(source, reason, detail string) {
 	r.report.LeftOut.add(source, reason, detail)
 }
 
-// Logins lists login.cdb as it was settled.
+// Logins decides about every login name and lists login.cdb as it shall be, in
+// the order of its keys. The three maps may be listed at the same time, each
+// once, after the last Add.
 func (r *Roster) Logins(put func(key, value string) error) error {
-	return r.maps[0].settled.records(put)
+	return r.settle(loginMap, put)
 }
 
-// Addresses lists address.cdb as it was settled.
+// Addresses does it for address.cdb.
 func (r *Roster) Addresses(put func(key, value string) error) error {
-	return r.maps[1].settled.records(put)
+	return r.settle(addressMap, put)
 }
 
-// Sizes lists size.cdb as it was settled.
+// Sizes does it for size.cdb.
 func (r *Roster) Sizes(put func(key, value string) error) error {
-	return r.maps[2].settled.records(put)
+	return r.settle(sizeMap, put)
+}
+
+// Report tells what has become of it all, after the maps have been listed.
+func (r *Roster) Report() (*Report, error) {
+	r.report.Entries = int(r.entries.Load())
+	r.report.Accounts = int(r.accounts.Load())
+	return &r.report, r.propose()
 }
 
 // A Change is one key that the new map has otherwise than the last one.
@@ -189,51 +255,63 @@ type Change struct {
 	Moved    bool   // to another store
 }
 
-// Settle decides about every key, and tells of each change if changed is not
-// nil. The report is the roster's own and complete after it.
-func (r *Roster) Settle(changed func(Change) error) (*Report, error) {
-	if changed != nil { // one map after the other
-		for _, b := range r.maps {
-			if err := r.settle(b, changed); err != nil {
-				return nil, err
-			}
+// Settle decides about every key of one map after the other, and tells of each
+// change.
+func (r *Roster) Settle(changed func(Change) error) error {
+	r.changed = changed
+	for b := range r.maps {
+		if err := r.settle(b, func(string, string) error { return nil }); err != nil {
+			return err
 		}
-		return &r.report, r.propose()
 	}
-	var errs [len(r.maps)]error
-	var settling sync.WaitGroup
-	for i, b := range r.maps {
-		settling.Go(func() { errs[i] = r.settle(b, nil) })
-	}
-	settling.Wait()
-	if err := errors.Join(errs[:]...); err != nil {
-		return nil, err
-	}
-	return &r.report, r.propose()
+	return nil
 }
 
 // settle decides about every key of one map.
-func (r *Roster) settle(b *book, changed func(Change) error) error {
+func (r *Roster) settle(number int, put func(key, value string) error) error {
+	b := r.maps[number]
+	runs, err := r.runs(number)
+	if err != nil {
+		return err
+	}
+	old, err := b.former.sorted()
+	if err != nil {
+		return err
+	}
+	runs = append(runs, old...)
+	if b.last != nil {
+		stop := make(chan struct{})
+		defer close(stop)
+		runs = append(runs, listed(b.last, stop))
+	}
 	var group []claim
-	err := merge(func(c claim) error {
+	err = merge(runs, func(c claim) error {
 		if len(group) > 0 && !bytes.Equal(group[0].key, c.key) {
-			if err := r.decide(b, group, changed); err != nil {
+			if err := r.decide(b, group, put); err != nil {
 				return err
 			}
 			group = group[:0]
 		}
 		group = remember(group, c)
 		return nil
-	}, b.claims, b.former)
+	})
 	if err == nil && len(group) > 0 {
-		err = r.decide(b, group, changed)
+		err = r.decide(b, group, put)
 	}
-	if err != nil {
-		return err
+	return err
+}
+
+// runs returns all claims on a map's keys, from the start.
+func (r *Roster) runs(number int) ([]*run, error) {
+	sorter := r.maps[number].claims
+	for i := range r.desks {
+		if p := &r.desks[i].piles[number]; len(p.text) > 0 {
+			if err := sorter.take(p, r.busy); err != nil {
+				return nil, err
+			}
+		}
 	}
-	b.claims.close() // the maps are yet to be written: they need the memory
-	b.former.close()
-	return b.settled.finish()
+	return sorter.sorted()
 }
 
 // remember appends a copy of a claim, into the room that an earlier group left.
@@ -247,16 +325,16 @@ func remember(group []claim, c claim) []claim {
 	to.key = append(to.key[:0], c.key...)
 	to.kind = c.kind
 	to.value = append(to.value[:0], c.value...)
-	to.source = append(to.source[:0], c.source...)
+	to.source = c.source
 	return group
 }
 
 // decide settles one key among its claimants, best claims first.
-func (r *Roster) decide(b *book, group []claim, changed func(Change) error) error {
+func (r *Roster) decide(b *book, group []claim, put func(key, value string) error) error {
 	var last, value []byte
 	claims := group
-	if n := len(group); group[n-1].kind == former {
-		last, claims = group[n-1].value, group[:n-1]
+	for n := len(group) - 1; n >= 0 && group[n].kind == former; n-- {
+		last, claims = group[n].value, group[:n]
 	}
 	best := claims
 	for i := range claims {
@@ -271,17 +349,23 @@ func (r *Roster) decide(b *book, group []claim, changed func(Change) error) erro
 		value = best[0].value
 	default:
 		value = standing(best, last)
-		r.conflict(b, group[0].key, value, best)
-	}
-	r.yielded(b, value, best, claims[len(best):])
-	if len(value) > 0 {
-		b.tally.Records++
-		b.tally.Bytes += recordSize(group[0].key, value)
-		if err := b.settled.put(group[0].key, value); err != nil {
+		if err := r.conflict(b, group[0].key, value, best); err != nil {
 			return err
 		}
 	}
-	return r.compare(b, group[0].key, last, value, changed)
+	if err := r.yielded(b, value, best, claims[len(best):]); err != nil {
+		return err
+	}
+	if len(value) > 0 {
+		b.tally.Records++
+		b.tally.Bytes += recordSize(group[0].key, value)
+		b.record = append(append(b.record[:0], group[0].key...), value...)
+		both, n := string(b.record), len(group[0].key)
+		if err := put(both[:n], both[n:]); err != nil {
+			return err
+		}
+	}
+	return r.compare(b, group[0].key, last, value)
 }
 
 // agreed tells whether all claimants want the same: then it is no conflict,
@@ -324,7 +408,7 @@ func place(value string) string {
 }
 
 // compare counts how a key has changed.
-func (r *Roster) compare(b *book, key, last, value []byte, changed func(Change) error) error {
+func (r *Roster) compare(b *book, key, last, value []byte) error {
 	same := bytes.Equal(last, value)
 	if b.name == "login" {
 		r.count(key, last, value)
@@ -344,10 +428,10 @@ func (r *Roster) compare(b *book, key, last, value []byte, changed func(Change) 
 	default:
 		b.tally.Changed++
 	}
-	if changed == nil {
+	if r.changed == nil {
 		return nil
 	}
-	return changed(c)
+	return r.changed(c)
 }
 
 // count counts a login name where it lives and where it lived.

@@ -1,16 +1,15 @@
 package roster
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
-	"container/heap"
 	"encoding/binary"
 	"errors"
 	"io"
 	"os"
 	"slices"
-	"strings"
+	"sync"
+	"sync/atomic"
 
 	"postern/internal/sysexits"
 )
@@ -36,32 +35,36 @@ type claim struct {
 	key    []byte
 	kind   kind
 	value  []byte
-	source []byte // the entry's name, and what may be proposed to it
+	source uint64 // who claims, in names
 }
 
-// spareMark stands between the name of an entry and the address that may be
-// proposed to it.
-const spareMark = "\x00"
+// runSize is how many bytes of claims are sorted at once: few enough that the
+// processor's caches help, and that little is left to sort after the last
+// entry.
+const runSize = 4 << 20
 
-// entry is who claims, and spare the address that may be proposed to him, if any.
-func (c claim) entry() (name, spare string) {
-	name, spare, _ = strings.Cut(string(c.source), spareMark)
-	return name, spare
-}
-
-// runSize is how many bytes of claims are sorted in memory at once. There are
-// two sorters for a map, each with one run being filled and one being sorted.
-const runSize = 32 << 20
+// roomSize is how many bytes of sorted runs stay in memory, those of all maps
+// together: a million accounts' claims.
+const roomSize = 192 << 20
 
 // A sorter puts any number of claims into the order of their keys, and within
-// a key of their kinds. What doesn't fit a run is kept in a file in between.
+// a key of their kinds. What there is no room for is kept in a file in between.
 type sorter struct {
-	dir   string
-	size  int
+	dir  string
+	room *atomic.Int64 // bytes that may still be kept in memory
+
+	working sync.WaitGroup
+	mu      sync.Mutex // over all below
+	runs    []run
+	file    *os.File
+	size    int64 // of the file
+	err     error // the first one
+}
+
+// A pile is claims in the order in which they came.
+type pile struct {
 	text  []byte
 	index []mark
-	files []*os.File
-	busy  chan error // the run that is being sorted and written; nil: none
 }
 
 // A mark is where a claim stands in the text, with the first bytes of its key
@@ -73,67 +76,108 @@ type mark struct {
 	kind   kind
 }
 
-func newSorter(dir string, size int) *sorter { return &sorter{dir: dir, size: size} }
-
 // maxKey is what a key's mark can tell of its length. Names of accounts are
 // bounded far below; a last map of foreign making might hold anything.
 const maxKey = 1<<14 - 1
 
-func (s *sorter) add(key string, kind kind, value, source string) error {
+func (p *pile) add(key string, kind kind, value []byte, source uint64) error {
 	if len(key) > maxKey {
 		return sysexits.DataErr.Errorf("a key of %d bytes", len(key))
 	}
-	if len(s.text) > s.size {
-		if err := s.spill(); err != nil {
-			return err
-		}
-	}
-	s.index = append(s.index, mark{prefixOf(key), uint32(len(s.text)), uint16(len(key)), kind})
-	s.text = appendText(s.text, key)
-	s.text = append(s.text, byte(kind))
-	s.text = appendText(s.text, value)
-	s.text = appendText(s.text, source)
+	p.index = append(p.index, mark{prefixOf(key), uint32(len(p.text)), uint16(len(key)), kind})
+	p.text = appendClaim(p.text, key, kind, value, source)
 	return nil
 }
 
-func prefixOf(key string) uint64 {
+func appendClaim[text string | []byte](b []byte, key string, kind kind, value text, source uint64) []byte {
+	b = append(binary.AppendUvarint(b, uint64(len(key))), key...)
+	b = append(b, byte(kind))
+	b = append(binary.AppendUvarint(b, uint64(len(value))), value...)
+	return binary.AppendUvarint(b, source)
+}
+
+func prefixOf[text string | []byte](key text) uint64 {
+	if len(key) >= 8 {
+		return uint64(key[7]) | uint64(key[6])<<8 | uint64(key[5])<<16 | uint64(key[4])<<24 |
+			uint64(key[3])<<32 | uint64(key[2])<<40 | uint64(key[1])<<48 | uint64(key[0])<<56
+	}
 	var b [8]byte
 	copy(b[:], key)
 	return binary.BigEndian.Uint64(b[:])
 }
 
-func appendText(b []byte, text string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
+// sorted returns the claims in order.
+func (p *pile) sorted() []byte {
+	slices.SortFunc(p.index, func(a, b mark) int {
+		if a.prefix != b.prefix {
+			return cmp.Compare(a.prefix, b.prefix)
+		}
+		return cmp.Or(bytes.Compare(a.keyIn(p.text), b.keyIn(p.text)), cmp.Compare(a.kind, b.kind))
+	})
+	text := make([]byte, 0, len(p.text))
+	for _, m := range p.index {
+		_, rest, _ := cutClaim(p.text[m.at:])
+		text = append(text, p.text[m.at:len(p.text)-len(rest)]...)
+	}
+	return text
 }
 
-// spill sorts and writes the current run while the next one is filled.
-func (s *sorter) spill() error {
-	if err := s.settle(); err != nil {
-		return err
+// keyIn returns the key that a mark stands for.
+func (m mark) keyIn(text []byte) []byte {
+	width := uint32(1) // of the length before the key
+	if m.key >= 0x80 {
+		width = 2
 	}
-	file, err := scratch(s.dir)
-	if err != nil {
-		return err
-	}
-	s.files = append(s.files, file)
-	text, index := s.text, s.index
-	s.text, s.index = make([]byte, 0, cap(text)), make([]mark, 0, cap(index))
-	s.busy = make(chan error, 1)
-	go func(done chan<- error) {
-		sortMarks(text, index)
-		done <- writeRun(file, text, index)
-	}(s.busy)
-	return nil
+	at := m.at + width
+	return text[at : at+uint32(m.key)]
 }
 
-// settle waits for the run that is being written.
-func (s *sorter) settle() error {
-	if s.busy == nil {
-		return nil
+// take makes a run of a pile and leaves it empty, while others go on.
+func (s *sorter) take(p *pile, busy chan struct{}) error {
+	full := *p
+	*p = pile{make([]byte, 0, cap(full.text)), make([]mark, 0, cap(full.index))}
+	busy <- struct{}{} // no more of them at once than there are processors
+	s.working.Go(func() {
+		s.keep(full.sorted())
+		<-busy
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// keep keeps a sorted run, in memory if there is room.
+func (s *sorter) keep(text []byte) {
+	size := int64(len(text))
+	inMemory := s.room.Add(-size) >= 0
+	if !inMemory {
+		s.room.Add(size)
 	}
-	err := <-s.busy
-	s.busy = nil
-	return err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if inMemory {
+		s.runs = append(s.runs, run{text: text})
+		return
+	}
+	if s.file == nil && s.err == nil {
+		s.file, s.err = scratch(s.dir)
+	}
+	if s.err == nil {
+		_, err := s.file.Write(text)
+		s.err = sysexits.CantCreate.Wrap(err)
+	}
+	s.runs = append(s.runs, run{file: s.file, at: s.size, end: s.size + size})
+	s.size += size
+}
+
+// sorted returns all runs from their start, after the last pile was taken.
+func (s *sorter) sorted() ([]*run, error) {
+	s.working.Wait()
+	var runs []*run
+	for _, r := range s.runs {
+		runs = append(runs, &r)
+	}
+	return runs, s.err
 }
 
 // scratch makes a file that vanishes with us, however we end.
@@ -149,163 +193,227 @@ func scratch(dir string) (*os.File, error) {
 	return file, nil
 }
 
-func sortMarks(text []byte, index []mark) {
-	slices.SortFunc(index, func(a, b mark) int {
-		if a.prefix != b.prefix {
-			return cmp.Compare(a.prefix, b.prefix)
-		}
-		return cmp.Or(bytes.Compare(a.keyIn(text), b.keyIn(text)), cmp.Compare(a.kind, b.kind))
-	})
-}
-
-// keyIn returns the key that a mark stands for.
-func (m mark) keyIn(text []byte) []byte {
-	width := uint32(1) // of the length before the key
-	if m.key >= 0x80 {
-		width = 2
-	}
-	at := m.at + width
-	return text[at : at+uint32(m.key)]
-}
-
-func cutText(b []byte) (text, rest []byte) {
-	n, width := binary.Uvarint(b)
-	return b[width : width+int(n)], b[width+int(n):]
-}
-
-// cutClaim takes a claim off the start of a text.
-func cutClaim(b []byte) (c claim, rest []byte) {
-	c.key, rest = cutText(b)
-	c.kind, rest = kind(rest[0]), rest[1:]
-	c.value, rest = cutText(rest)
-	c.source, rest = cutText(rest)
-	return c, rest
-}
-
-func writeRun(file *os.File, text []byte, index []mark) error {
-	w := bufio.NewWriterSize(file, 1<<20)
-	for _, m := range index {
-		_, rest := cutClaim(text[m.at:])
-		w.Write(text[m.at : len(text)-len(rest)])
-	}
-	return sysexits.CantCreate.Wrap(w.Flush())
-}
-
 func (s *sorter) close() {
-	s.settle()
-	for _, file := range s.files {
-		file.Close()
+	s.working.Wait()
+	if s.file != nil {
+		s.file.Close()
 	}
-	s.text, s.index, s.files = nil, nil, nil
+	s.runs, s.file = nil, nil
 }
 
-// A run is a sorted list of claims, in memory or in a file.
+// cutClaim takes a claim off the start of a text, if it is there as a whole.
+func cutClaim(b []byte) (c claim, rest []byte, whole bool) {
+	n, width := binary.Uvarint(b)
+	at := width + int(n)
+	if width <= 0 || at >= len(b) {
+		return c, b, false
+	}
+	c.key, c.kind = b[width:at], kind(b[at])
+	rest = b[at+1:]
+	n, width = binary.Uvarint(rest)
+	at = width + int(n)
+	if width <= 0 || at >= len(rest) {
+		return c, b, false
+	}
+	c.value = rest[width:at]
+	rest = rest[at:]
+	if c.source, width = binary.Uvarint(rest); width <= 0 {
+		return c, b, false
+	}
+	return c, rest[width:], true
+}
+
+// A run is a sorted list of claims, in memory, in a file, or on its way from
+// whoever lists it.
 type run struct {
 	claim
-	text  []byte // of an entry in memory
-	index []mark
+	prefix uint64 // of the key
+	ended  bool
 
-	file *bufio.Reader
-	line []byte // the claim that was read last
+	text []byte // that is yet to come, or part of it
+	// The rest is in a file,
+	file    *os.File
+	at, end int64
+	buf     []byte
+	// or comes in pieces, each of whole claims.
+	pieces <-chan piece
 }
 
-// advance reads the next claim; io.EOF is the end.
+type piece struct {
+	text []byte
+	err  error
+}
+
+// readSize is how much of a run is read back at once. There may be hundreds of
+// runs.
+const readSize = 128 << 10
+
+// advance goes to the next claim.
 func (r *run) advance() error {
-	if r.file == nil {
-		if len(r.index) == 0 {
-			return io.EOF
+	for {
+		var whole bool
+		if r.claim, r.text, whole = cutClaim(r.text); whole {
+			r.prefix = prefixOf(r.key)
+			return nil
 		}
-		r.claim, _ = cutClaim(r.text[r.index[0].at:])
-		r.index = r.index[1:]
-		return nil
-	}
-	r.line = r.line[:0]
-	var ends [3]int
-	for i := range ends {
-		n, err := binary.ReadUvarint(r.file)
-		if err != nil {
-			if i > 0 && errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
+		switch more, err := r.fill(); {
+		case err != nil:
 			return err
-		}
-		if i == 0 {
-			n++ // the kind, behind the key
-		}
-		from := len(r.line)
-		r.line = slices.Grow(r.line, int(n))[:from+int(n)]
-		if _, err := io.ReadFull(r.file, r.line[from:]); err != nil {
+		case !more && len(r.text) > 0:
 			return io.ErrUnexpectedEOF
+		case !more:
+			r.ended = true
+			return nil
 		}
-		ends[i] = len(r.line)
 	}
-	r.claim = claim{
-		key:    r.line[:ends[0]-1],
-		kind:   kind(r.line[ends[0]-1]),
-		value:  r.line[ends[0]:ends[1]],
-		source: r.line[ends[1]:ends[2]],
-	}
-	return nil
 }
 
-// runs is a heap of runs by their current claims.
-type runs []*run
+// fill gets more of the run's text.
+func (r *run) fill() (more bool, err error) {
+	if r.pieces != nil {
+		p, more := <-r.pieces
+		r.text = p.text
+		return more, p.err
+	}
+	n := min(r.end-r.at, readSize)
+	if n == 0 {
+		return false, nil
+	}
+	r.buf = slices.Grow(append(r.buf[:0], r.text...), int(n))
+	rest := len(r.text)
+	r.text = r.buf[:rest+int(n)]
+	_, err = r.file.ReadAt(r.text[rest:], r.at)
+	r.at += n
+	return true, err
+}
 
-func (h runs) Len() int      { return len(h) }
-func (h runs) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h runs) Less(i, j int) bool {
-	if c := bytes.Compare(h[i].key, h[j].key); c != 0 {
+// before tells whether a run's claim comes before another's.
+func (r *run) before(other *run) bool {
+	switch {
+	case r.ended || other.ended:
+		return !r.ended
+	case r.prefix != other.prefix:
+		return r.prefix < other.prefix
+	}
+	if c := bytes.Compare(r.key, other.key); c != 0 {
 		return c < 0
 	}
-	return h[i].kind < h[j].kind
-}
-func (h *runs) Push(x any) { *h = append(*h, x.(*run)) }
-func (h *runs) Pop() any {
-	last := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
-	return last
+	return r.kind < other.kind
 }
 
-// merge hands out the claims of all sorters together, in order. A claim is
-// valid until the next one is asked for.
-func merge(take func(claim) error, sorters ...*sorter) error {
-	var h runs
-	for _, s := range sorters {
-		if err := s.settle(); err != nil {
+// merge hands out the claims of all runs together, in order. A claim is valid
+// until take returns.
+//
+// It is a tournament (D. Knuth, The Art of Computer Programming 3, 5.4.1): the
+// runs play two by two, each game remembers its loser, and after the winner has
+// advanced only its own games are played again.
+func merge(runs []*run, take func(claim) error) error {
+	for _, r := range runs {
+		if err := r.advance(); err != nil {
 			return err
 		}
-		sortMarks(s.text, s.index)
-		h = append(h, &run{text: s.text, index: s.index})
-		for _, file := range s.files {
-			if _, err := file.Seek(0, io.SeekStart); err != nil {
-				return err
+	}
+	if len(runs) == 0 {
+		return nil
+	}
+	losers := make([]*run, len(runs))
+	var play func(game int) (winner *run)
+	play = func(game int) *run {
+		if game >= len(runs) {
+			return runs[game-len(runs)]
+		}
+		winner, loser := play(2*game), play(2*game+1)
+		if loser.before(winner) {
+			winner, loser = loser, winner
+		}
+		losers[game] = loser
+		return winner
+	}
+	first := make(map[*run]int, len(runs)) // each run's first game
+	for i, r := range runs {
+		first[r] = (i + len(runs)) / 2
+	}
+	winner := runs[0]
+	if len(runs) > 1 {
+		winner = play(1)
+	}
+	for !winner.ended {
+		if err := take(winner.claim); err != nil {
+			return err
+		}
+		if err := winner.advance(); err != nil {
+			return err
+		}
+		for game := first[winner]; game > 0; game /= 2 {
+			if losers[game] != nil && losers[game].before(winner) {
+				winner, losers[game] = losers[game], winner
 			}
-			h = append(h, &run{file: bufio.NewReaderSize(file, 256<<10)})
-		}
-	}
-	var ready runs
-	for _, r := range h {
-		switch err := r.advance(); {
-		case err == nil:
-			ready = append(ready, r)
-		case !errors.Is(err, io.EOF):
-			return err
-		}
-	}
-	heap.Init(&ready)
-	for len(ready) > 0 {
-		r := ready[0]
-		if err := take(r.claim); err != nil {
-			return err
-		}
-		switch err := r.advance(); {
-		case err == nil:
-			heap.Fix(&ready, 0)
-		case errors.Is(err, io.EOF):
-			heap.Pop(&ready)
-		default:
-			return err
 		}
 	}
 	return nil
 }
+
+// inOrder tells whether records come in the order of their keys, and counts
+// them if they do.
+func inOrder(records Records) (count int, ordered bool, err error) {
+	last := ""
+	errDisorder := errors.New("out of order")
+	err = records(func(key, _ string) error {
+		if key < last || len(key) > maxKey {
+			return errDisorder
+		}
+		last = key
+		count++
+		return nil
+	})
+	if errors.Is(err, errDisorder) {
+		return 0, false, nil
+	}
+	return count, true, err
+}
+
+// pieceSize is how much of a listing is handed over at once.
+const pieceSize = 256 << 10
+
+// listed is a run of records that come in order. They are listed while they
+// are merged; stop ends that.
+func listed(records Records, stop <-chan struct{}) *run {
+	pieces := make(chan piece, 2)
+	go func() {
+		defer close(pieces)
+		errStopped := errors.New("nobody listens")
+		var text []byte
+		last := ""
+		pass := func(p piece) error {
+			select {
+			case pieces <- p:
+				text = make([]byte, 0, pieceSize)
+				return nil
+			case <-stop:
+				return errStopped
+			}
+		}
+		err := records(func(key, value string) error {
+			if key < last {
+				return sysexits.TempFail.Errorf("key %q: the last map changed while it was read", key)
+			}
+			last = key
+			if text = appendClaim(text, key, former, value, 0); len(text) < pieceSize-maxKey {
+				return nil
+			}
+			return pass(piece{text: text})
+		})
+		pass(piece{text: text})
+		if err != nil {
+			pass(piece{err: err})
+		}
+	}()
+	return &run{pieces: pieces}
+}
+
+// maxMap is what a CDB's 32-bit offsets reach.
+const maxMap = 1<<32 - 1
+
+// recordSize is what a record adds to a CDB: two lengths, key, value, and two
+// slots of 8 bytes in the hash tables.
+func recordSize(key, value []byte) int64 { return int64(8 + len(key) + len(value) + 16) }
