@@ -14,6 +14,8 @@ type input struct {
 	r, w int
 	last byte // taken last, for UnreadByte
 	err  error
+
+	heard bool // anything at all
 }
 
 // fill reads once, if there is room.
@@ -28,6 +30,7 @@ func (in *input) fill() error {
 	}
 	n, err := in.conn.Read(in.buf[in.w:])
 	in.w += n
+	in.heard = in.heard || n > 0
 	return err
 }
 

@@ -33,6 +33,7 @@ type counter struct {
 
 var (
 	connectionsTotal = &counter{"imapfront_connections_total", []string{"protocol"}}
+	silentTotal      = &counter{"imapfront_silent_connections_total", []string{"protocol"}}
 	handshakesTotal  = &counter{"imapfront_tls_handshakes_total", []string{"version"}}
 	loginsTotal      = &counter{"imapfront_logins_total", []string{"protocol", "store", "result"}}
 	mismatchesTotal  = &counter{"imapfront_capability_mismatches_total", []string{"store"}}
@@ -76,6 +77,9 @@ func (m *Metrics) add(n int64, c *counter, values ...string) {
 }
 
 func (m *Metrics) connection(protocol string) { m.add(1, connectionsTotal, protocol) }
+
+// silent counts connections whose clients have gone without a word.
+func (m *Metrics) silent(protocol string) { m.add(1, silentTotal, protocol) }
 
 func (m *Metrics) handshake(version string) { m.add(1, handshakesTotal, version) }
 

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"postern/internal/account"
 	"postern/internal/imap"
 	"postern/internal/listener"
@@ -65,6 +67,7 @@ type session struct {
 	failures int
 
 	ended  string // why, once it has
+	gone   bool   // because the client has left
 	opened *store.Session
 	user   string // as typed; known once a login was tried
 	where  account.Location
@@ -128,6 +131,10 @@ func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
 	err := conn.Introduce()
 	s.client, s.local, s.peer = conn.Client, conn.Local, conn.Client.Addr()
 	s.log = s.Log.With("session", s.id, "protocol", s.name, "client", address(s.client))
+	if isGone(err) {
+		s.Metrics.silent(s.name)
+		return false
+	}
 	if err != nil {
 		s.log.Warn("no login", "reason", err.Error())
 		return false
@@ -153,11 +160,20 @@ func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
 	default:
 		s.dismiss(err.Error(), "LIMIT", "Too many connections")
 	}
-	if s.opened == nil {
+	switch {
+	case s.opened != nil:
+		return true
+	case s.gone && !s.in.heard:
+		s.Metrics.silent(s.name) // a balancer looks whether the port is open
+	default:
 		s.log.Info("no login", "reason", s.ended, "commands", s.commands, "failures", s.failures, "tls", s.tls)
-		return false
 	}
-	return true
+	return false
+}
+
+// isGone tells an error of a connection that the client has closed.
+func isGone(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
 }
 
 // protocols are those that a session can speak, by their schemes.
@@ -214,7 +230,7 @@ func (s *session) arm() {
 // write sends an answer. One that cannot be sent ends the session.
 func (s *session) write(format string, args ...any) {
 	if _, err := fmt.Fprintf(s.conn, format, args...); err != nil && s.ended == "" {
-		s.ended = "client lost: " + err.Error()
+		s.ended, s.gone = "client lost: "+err.Error(), isGone(err)
 	}
 }
 
@@ -229,9 +245,9 @@ func (s *session) lost(err error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.dismiss("too slow", "", "Login took too long")
 	case errors.Is(err, io.EOF), errors.Is(err, errGone):
-		s.ended = "client closed"
+		s.ended, s.gone = "client closed", true
 	default:
-		s.ended = "client lost: " + err.Error()
+		s.ended, s.gone = "client lost: "+err.Error(), isGone(err)
 	}
 }
 
@@ -299,11 +315,10 @@ func (s *session) startTLS() bool {
 	defer cancel()
 	conn, version, err := s.handshake(ctx)
 	if err != nil {
-		s.ended = "TLS: " + err.Error()
-		s.log.Info("no TLS", "cause", err)
+		s.ended, s.gone = "TLS: "+err.Error(), isGone(err)
 		return false
 	}
-	s.conn, s.in = conn, &input{conn: conn}
+	s.conn, s.in = conn, &input{conn: conn, heard: true}
 	s.secure, s.tls = true, version
 	s.arm()
 	s.Metrics.handshake(s.tls)
@@ -329,10 +344,12 @@ func (s *session) handshake(ctx context.Context) (net.Conn, string, error) {
 	case s.TLS == nil:
 		return nil, "", errNoCertificate
 	}
-	conn := tls.Server(&prefixed{s.conn, s.in.take()}, s.tlsFor(s.name))
+	below := &prefixed{Conn: s.conn, ahead: s.in.take(), heard: &s.in.heard}
+	conn := tls.Server(below, s.tlsFor(s.name))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, "", err
 	}
+	below.heard = nil // lets go of the input in clear
 	return conn, tls.VersionName(conn.ConnectionState().Version), nil
 }
 
@@ -340,6 +357,7 @@ func (s *session) handshake(ctx context.Context) (net.Conn, string, error) {
 type prefixed struct {
 	net.Conn
 	ahead []byte
+	heard *bool // notes that more has come; nil once that is no question
 }
 
 // NetConn is the connection itself, which has a descriptor to wait for.
@@ -347,7 +365,11 @@ func (p *prefixed) NetConn() net.Conn { return p.Conn }
 
 func (p *prefixed) Read(b []byte) (int, error) {
 	if len(p.ahead) == 0 {
-		return p.Conn.Read(b)
+		n, err := p.Conn.Read(b)
+		if p.heard != nil && n > 0 {
+			*p.heard = true
+		}
+		return n, err
 	}
 	n := copy(b, p.ahead)
 	p.ahead = p.ahead[n:]

@@ -2,6 +2,7 @@ package frontend
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -374,4 +375,53 @@ func TestADefectEndsOneSessionOnly(t *testing.T) {
 	c.wantEnd("")
 	s.client().want("")
 	s.eventually(func() bool { return strings.Contains(s.log.String(), "msg=defect cause=\"a defect\"") })
+}
+
+// A balancer looks every second whether a port is open: that is no news.
+func TestProbesAreCountedAndNotLogged(t *testing.T) {
+	for _, test := range []struct {
+		name, scheme, sends string
+		proxied, logged     bool
+	}{
+		{"in clear", "imap", "", false, false},
+		{"POP3", "pop3", "", false, false},
+		{"TLS", "imaps", "", false, false},
+		{"behind a balancer", "imap", "", true, false},
+		{"TLS behind a balancer", "imaps", "PROXY UNKNOWN\r\n", true, false},
+		{"half a command", "imap", "a LOG", false, true},
+		{"half a handshake", "imaps", "\x16\x03\x01", false, true},
+		{"half a header", "imap", "PROX", true, true},
+		{"a command", "imap", "a LOGOUT\r\n", false, true},
+	} {
+		for _, reset := range []bool{false, true}[:2-min(1, len(test.sends))] {
+			s := newSite(t, func(s *site) {
+				s.addr, s.TLS = test.scheme, serverTLS()
+				if test.proxied {
+					s.proxied = loopback
+				}
+			})
+			c := s.connect()
+			c.send(test.sends)
+			if reset {
+				c.conn.(*net.TCPConn).SetLinger(0)
+			}
+			c.conn.Close()
+			ended := func() bool {
+				s.Shared.mu.Lock()
+				defer s.Shared.mu.Unlock()
+				return len(s.Shared.sessions) == 0
+			}
+			count := fmt.Sprintf("imapfront_silent_connections_total{protocol=%q} 1", strings.TrimSuffix(test.scheme, "s"))
+			s.eventually(func() bool {
+				var metrics strings.Builder
+				s.Metrics.Write(&metrics)
+				return ended() && (strings.Contains(metrics.String(), count) || strings.Contains(s.log.String(), "no login"))
+			})
+			s.stop()
+			<-s.done
+			if lines := strings.Count(s.log.String(), "\n"); lines > 1 || (lines == 1) != test.logged {
+				t.Errorf("%s: logged\n%s", test.name, s.log)
+			}
+		}
+	}
 }
