@@ -103,7 +103,7 @@ func (p *imapSession) follow(client, store *relay.Side) *imap.Follower {
 // that holds on to it afterwards, as many do, has promised itself nothing that
 // its store does not have.
 func (p *imapSession) capabilities() imap.Capabilities {
-	shared := p.Capabilities().BeforeLogin()
+	shared := p.promised.BeforeLogin()
 	list := imap.Capabilities{"IMAP4rev1"}
 	add := func(words ...string) {
 		for _, word := range words {
@@ -135,7 +135,7 @@ func (p *imapSession) capabilities() imap.Capabilities {
 func (p *imapSession) command() {
 	p.r.Next()
 	p.r.Continue = p.goOn
-	p.r.Plus = p.Capabilities().Has("LITERAL+")
+	p.r.Plus = p.promised.Has("LITERAL+")
 	p.tag = "*"
 	tag, ok := p.r.Tag()
 	if ok {

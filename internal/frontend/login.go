@@ -286,7 +286,7 @@ func (s *session) accept(opened *store.Session, owner string, where account.Loca
 		s.log.Warn("store takes a user, and refers to another", "user", brief(s.user), "store", s.where.Store, "to", brief(opened.Refers))
 	}
 	if caps := opened.Capabilities; caps != nil {
-		if lacking := s.Capabilities().BeforeLogin().Without(slices.Concat(caps, imap.Capabilities{"SASL-IR"})); len(lacking) > 0 {
+		if lacking := s.promised.BeforeLogin().Without(slices.Concat(caps, imap.Capabilities{"SASL-IR"})); len(lacking) > 0 {
 			s.Metrics.mismatch(s.where.Store)
 			s.log.Warn("store lacks what was promised", "user", brief(s.user), "store", s.where.Store, "capabilities", lacking.String())
 			if s.Strict {

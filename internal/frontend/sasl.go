@@ -54,7 +54,7 @@ var mechanisms = []mechanism{
 func always(*session) bool { return true }
 
 func judgedByStores(name string) func(*session) bool {
-	return func(s *session) bool { return s.Capabilities().Has("AUTH=" + name) }
+	return func(s *session) bool { return s.promised.Has("AUTH=" + name) }
 }
 
 // mechanismNamed finds a mechanism that works in this session.

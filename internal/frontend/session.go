@@ -58,6 +58,8 @@ type session struct {
 	peer          netip.Addr // the client, or a front end that speaks for it
 	hops          int        // front ends that the login may still pass
 
+	promised imap.Capabilities // what all stores had when the session began
+
 	secure   bool // nobody on the way reads along
 	tls      string
 	outside  func(context.Context) (net.Conn, string, error) // begins TLS for us, unless nil
@@ -83,7 +85,7 @@ const maxHops = 5
 func (f *Frontend) session(ctx, relays context.Context, conn listener.Conn, scheme string, done func()) {
 	relays, end := context.WithCancelCause(relays)
 	s := &session{
-		Frontend: f, ctx: ctx, end: end, id: newID(), raw: conn.Conn, conn: conn.Conn,
+		Frontend: f, ctx: ctx, end: end, id: newID(), promised: f.Capabilities(), raw: conn.Conn, conn: conn.Conn,
 		secure: conn.Secure, tls: conn.TLS, outside: conn.StartTLS, hops: maxHops, deadline: time.Now().Add(f.LoginTime),
 	}
 	name, implicit := strings.CutSuffix(scheme, "s")
