@@ -46,7 +46,7 @@ func TestPublishChanged(t *testing.T) {
 		}
 	}
 	hour++
-	killed := Draft{Login, Story{Built: time.Unix(int64(hour)*3600, 0)}, listing("jdoe", "imap1")}
+	killed := Draft{Login, Story{Built: time.Unix(int64(hour)*3600, 0)}, listing("jdoe", "imap1"), nil}
 	if err := w.Publish(0, killed); err != nil {
 		t.Fatal(err)
 	}
