@@ -36,6 +36,8 @@ type watch struct {
 	recent  []loss    // for the limit on shrinking
 	printed setDigest
 	wake    chan struct{}
+
+	published chan struct{} // since the command after it was run last
 }
 
 // setDigest tells the maps that we have published from anybody else's.
@@ -73,7 +75,7 @@ func (b *build) watch(ctx context.Context, log io.Writer, retry time.Duration) e
 		return err
 	}
 	defer lock.Unlock()
-	w := &watch{build: b, log: log, retry: retry, whole: true, touched: map[registry.Key]bool{}, wake: make(chan struct{}, 1)}
+	w := &watch{build: b, log: log, retry: retry, whole: true, touched: map[registry.Key]bool{}, wake: make(chan struct{}, 1), published: make(chan struct{}, 1)}
 	last, err := w.lastMaps()
 	if err != nil {
 		return err
@@ -92,8 +94,11 @@ func (b *build) watch(ctx context.Context, log io.Writer, retry time.Duration) e
 		w.followers = append(w.followers, f)
 	}
 	ctx, stop := context.WithCancel(ctx)
+	var command sync.WaitGroup
+	defer command.Wait()
 	defer stop()
 	go w.watchdog(ctx)
+	command.Go(func() { w.afterwards(ctx) })
 	return w.run(ctx)
 }
 
@@ -203,9 +208,12 @@ func (w *watch) touch(accounts ...account.Account) {
 	w.rouse()
 }
 
-func (w *watch) rouse() {
+func (w *watch) rouse() { signal(w.wake) }
+
+// signal wakes up whoever waits for the channel, or has yet to look.
+func signal(c chan<- struct{}) {
 	select {
-	case w.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default: // it is awake
 	}
 }
@@ -329,6 +337,7 @@ func (w *watch) announce(r *roster.Report, started time.Time) {
 	}
 	w.say("published in %.2f s: login %s; address %s", time.Since(started).Seconds(), changed(r.Logins), changed(r.Addresses))
 	daemon.SdNotify(false, daemon.SdNotifyReady)
+	signal(w.published)
 }
 
 var errDoubtful = errors.New("doubtful")

@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -169,6 +172,58 @@ func TestWatch(t *testing.T) {
 	stop()
 	if _, err := os.Stat(filepath.Join(dir, ".ldap2cdb.registry")); err != nil {
 		t.Error(err)
+	}
+}
+
+// A command follows each publication, one at a time, and again where it failed.
+func TestAfterPublication(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(3), Sync: true})
+	dir, scratch, log := t.TempDir(), t.TempDir(), &logbook{}
+	settings := filepath.Join(scratch, "postern.conf")
+	script := `mkdir busy || { touch twice; exit 1; }
+		test -e failed || { echo out of paper; rmdir busy; touch failed; exit 75; }
+		login=$(sha256sum < "$0/login.cdb")
+		test -e slow && cat gate
+		echo "$login" > seen.new && mv seen.new seen; rmdir busy`
+	text := fmt.Sprintf("[watch]\nafter = [\"sh\", \"-c\", %q, %q]\n", "cd "+scratch+"\n"+script, dir)
+	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stop := follow(t, log, "--config", settings, "--url", server.URL(), "--base", slapd.Base, "--maps", dir)
+	caughtUp := func() {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+			login, err := os.ReadFile(filepath.Join(dir, mapfile.Login))
+			seen, _ := os.ReadFile(filepath.Join(scratch, "seen"))
+			if err == nil && string(seen) == fmt.Sprintf("%x  -\n", sha256.Sum256(login)) {
+				return
+			}
+		}
+		t.Fatalf("the command has not seen the last map\n%s", log)
+	}
+	caughtUp()
+	slow, gate := filepath.Join(scratch, "slow"), filepath.Join(scratch, "gate")
+	if err := errors.Join(os.WriteFile(slow, nil, 0o600), syscall.Mkfifo(gate, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 3 {
+		store := fmt.Sprintf("imap%d.example.org", n+3)
+		server.Modify(change("u1", "replace: mailHost\nmailHost: "+store+"\n"))
+		eventually(t, dir, "u1", store, log)
+	}
+	// It has been at work since the first of them.
+	if err := errors.Join(os.Remove(slow), os.WriteFile(gate, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	caughtUp()
+	stop()
+	for _, said := range []string{"out of paper", "after publication: sh: exit status 75; next try in 500ms or at the next publication"} {
+		if !strings.Contains(log.String(), said) {
+			t.Errorf("nothing says %q:\n%s", said, log)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(scratch, "twice")); err == nil {
+		t.Error("twice at once")
 	}
 }
 

@@ -36,6 +36,10 @@ func (c *Config) check() (faults []fault) {
 	note(c.Limits.MinAccounts < 0, c.Limits.MinAccounts, negative, "limits", "min-accounts")
 	faults = append(faults, c.checkDirectories()...)
 
+	if after := c.Watch.After; len(after) > 0 {
+		note(after[0] == "", after[0], "the first word must be a program", "watch", "after")
+	}
+
 	f := c.Frontend
 	note(!slices.Contains([]string{"logfmt", "json"}, f.LogFormat), f.LogFormat, "must be logfmt or json", "frontend", "log-format")
 	note(!slices.Contains([]string{"1.2", "1.3"}, f.MinTLS), f.MinTLS, "must be 1.2 or 1.3", "frontend", "min-tls")

@@ -35,6 +35,7 @@ type Config struct {
 	Directories []Directory `toml:"directory"` // [directory], or several [[directory]], of which the earlier goes before the later
 	Attributes  Attributes  // what holds in every directory
 	Limits      Limits
+	Watch       Watch
 	Frontend    Frontend
 	Route       Route
 
@@ -98,6 +99,11 @@ type Attributes struct {
 type Limits struct {
 	MinAccounts int     `toml:"min-accounts"`
 	MaxShrink   Percent `toml:"max-shrink"`
+}
+
+// Watch is what ldap2cdb --watch does beside publishing.
+type Watch struct {
+	After []string // a program and its arguments, run after each publication
 }
 
 // Frontend is the client's side of imapfront.

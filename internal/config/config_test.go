@@ -126,6 +126,7 @@ func TestRefused(t *testing.T) {
 		{"[sotre]\ntls = \"none\"", `:1: unknown key sotre`},
 		{"maps = ", `:1: `},
 		{"keep = \"x\"", `:1: keep: must be a number`},
+		{"[watch]\nafter = [\"\", \"x\"]", `:2: watch.after = "": the first word must be a program`},
 		{"[store]\ntls = \"ssl\"", `tls = "ssl": must be none, starttls or tls`},
 		{"[store]\naddress = \"ssl\"", `:2: store.address: belongs to one store`},
 		{"[store.\"a b\"]\nport = 1", `store "a b" is not a host name`},
