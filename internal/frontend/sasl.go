@@ -236,7 +236,7 @@ func readGSSAPI(s *session, initial []byte, ask asker) (credentials, error) {
 	}
 	behalf, ok := bytes.CutPrefix(choice, noLayer)
 	if !ok {
-		return unproven(context, errors.New("the client wants a security layer that was not offered")), nil
+		return unproven(context, errors.New("the client has chosen a security layer, or a size for one, and none was offered")), nil
 	}
 	if bytes.IndexByte(behalf, 0) >= 0 {
 		return credentials{}, errMessage
