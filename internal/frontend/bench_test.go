@@ -11,10 +11,12 @@ import (
 // BenchmarkLogin is a whole session: connection, greeting, login at a store in
 // the same process, logout by closing.
 func BenchmarkLogin(b *testing.B) {
-	f := newFakeStore(b, loginScript(accepted+"echo"))
+	var f *fakeStore
+	b.Cleanup(func() { close(f.conns) }) // once the store has ended
+	f = newFakeStore(b, loginScript(accepted+"echo"))
 	s := newSite(b, func(s *site) { s.people["joe"] = f.value() })
 	go func() {
-		for range f.conns { // nobody waits for the ends; the last come after this
+		for range f.conns { // nobody waits for the ends
 		}
 	}()
 	const answer = greeting + "a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n"
