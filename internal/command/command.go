@@ -99,6 +99,9 @@ func NoOperands(c *cli.Context) error {
 // Run runs a tool and returns its exit status. SIGINT and SIGTERM cancel the
 // context, so that a tool ends between two steps and never inside one.
 func Run(app *cli.App, args []string) int {
+	for _, c := range app.Commands { // have its manners
+		c.OnUsageError, c.HideHelpCommand = app.OnUsageError, true
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return Report(app.Name, app.RunContext(ctx, args))

@@ -37,6 +37,7 @@ func run(t *testing.T, action cli.ActionFunc, args ...string) (status int, stder
 	app.Writer = os.Stdout
 	app.Action = action
 	app.Flags = append(app.Flags, &cli.BoolFlag{Name: "json"})
+	app.Commands = []*cli.Command{{Name: "part", Action: action}}
 	status = Run(app, append([]string{"tool"}, args...))
 	return status, errText(), outText()
 }
@@ -64,9 +65,11 @@ func TestErrorsBecomeOneLineAndAStatus(t *testing.T) {
 // A wrong flag must not print the usage to standard output: under inetd that
 // is the client's connection, in a shell script it is data.
 func TestUsageErrorsKeepOffStandardOutput(t *testing.T) {
-	status, stderr, stdout := run(t, func(*cli.Context) error { return nil }, "--nonsense")
-	if status != 64 || !strings.Contains(stderr, "nonsense") || strings.Count(stderr, "\n") != 1 || stdout != "" {
-		t.Errorf("got %d %q %q", status, stderr, stdout)
+	for _, args := range [][]string{{"--nonsense"}, {"part", "--nonsense"}} {
+		status, stderr, stdout := run(t, func(*cli.Context) error { return nil }, args...)
+		if status != 64 || !strings.Contains(stderr, "nonsense") || strings.Count(stderr, "\n") != 1 || stdout != "" {
+			t.Errorf("%q: got %d %q %q", args, status, stderr, stdout)
+		}
 	}
 }
 
