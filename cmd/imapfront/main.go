@@ -64,12 +64,12 @@ connection that it is given; with --listen it serves by itself:
 		switch {
 		case c.Bool("check") && conf != nil:
 			return check(conf, err)
-		case err != nil && !c.Bool("check"):
+		case c.Bool("check"):
+			return err
+		case err != nil:
 			if given, err := handedIn(c); err == nil {
 				refuse(given)
 			}
-		}
-		if err != nil {
 			return err
 		}
 		return serve(c.Context, c, conf)

@@ -402,7 +402,9 @@ func TestRule12_InetdWithWrongSettings(t *testing.T) {
 		{78, "* BYE [UNAVAILABLE] ", []string{"--config", good, "--cert", good}},
 		{78, "", []string{"--config", good, "--inetd", "imaps"}},
 		{64, "* BYE [UNAVAILABLE] ", []string{"--config", good, "--store-tls", "ssl"}},
+		{64, "", []string{"--nonsense"}}, // the protocol is not known
 		{64, "", []string{"--config", good, "--inetd", "smtp"}},
+		{64, "", []string{"sessions", "--nonsense"}},
 	} {
 		child, c := socket(t)
 		cmd := tool(test.args...)
