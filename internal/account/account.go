@@ -247,6 +247,13 @@ func splitStore(s string) (store string, port int, err error) {
 // and without a final dot; it must be a host name (RFC 1123 2.1) or an IP
 // address.
 func CheckStore(name string) (string, error) {
+	if isPlainName(name) {
+		return name, nil
+	}
+	return checkStore(name)
+}
+
+func checkStore(name string) (string, error) {
 	if addr, err := netip.ParseAddr(name); err == nil && addr.Zone() == "" {
 		return addr.String(), nil
 	}
@@ -283,6 +290,9 @@ const maxName = 320
 
 // CheckLogin tells whether a name may be a key of login.cdb.
 func CheckLogin(name string) error {
+	if isPlainName(name) || isPlainAddress(name) {
+		return nil
+	}
 	if err := checkText("login name", name); err != nil {
 		return err
 	}
@@ -295,6 +305,9 @@ func CheckLogin(name string) error {
 // CheckMailbox tells whether a store's name for a user can be written in a
 // map: a space would end it.
 func CheckMailbox(name string) error {
+	if isPlainName(name) {
+		return nil
+	}
 	if err := checkText("mailbox", name); err != nil {
 		return err
 	}
@@ -308,6 +321,13 @@ func CheckMailbox(name string) error {
 // 5321 4.1.2 with RFC 6531: a dot-string or a quoted local part, and a domain
 // name. The local part may be empty: "@example.org" is a domain's catch-all.
 func CheckAddress(address string) error {
+	if isPlainAddress(address) {
+		return nil
+	}
+	return checkAddress(address)
+}
+
+func checkAddress(address string) error {
 	if err := checkText("address", address); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"unicode/utf8"
 
@@ -310,16 +311,25 @@ func (m *Map) checkTable(number uint32, table, slots int) error {
 	return nil
 }
 
+// chunkSize is how much of a map is copied at once, octets.
+const chunkSize = 64 << 10
+
 // Records calls yield for each record in file order, without the story. It
-// stops at the first error.
+// stops at the first error. Keys and values are parts of a larger string: who
+// keeps a few of many for long does well to clone them.
 func (m *Map) Records(yield func(key, value string) error) error {
-	return m.each(func(_ int, k, v []byte) error {
-		key, value := string(k), string(v)
-		switch {
-		case key == storyKey:
+	chunk, at := "", 0
+	return m.each(func(pos int, k, v []byte) error {
+		if string(k) == storyKey {
 			return nil
-		case m.foreign:
-			key, value = string(bytes.TrimSuffix(k, []byte{0})), string(bytes.TrimSuffix(v, []byte{0}))
+		}
+		start, end := pos+8, pos+8+len(k)+len(v)
+		if end > at+len(chunk) {
+			chunk, at = string(m.data[start:max(end, min(start+chunkSize, m.end))]), start
+		}
+		key, value := chunk[start-at:start-at+len(k)], chunk[start-at+len(k):end-at]
+		if m.foreign {
+			key, value = strings.TrimSuffix(key, "\x00"), strings.TrimSuffix(value, "\x00")
 		}
 		return yield(key, value)
 	})

@@ -334,7 +334,7 @@ func verify(path string) error {
 // empty value and gives up on one that is not UTF-8.
 func checkRecord(key, value string) error {
 	for _, s := range []string{key, value} {
-		if s == "" || !utf8.ValidString(s) || strings.ContainsAny(s, "\x00\n") {
+		if s == "" || strings.IndexByte(s, 0) >= 0 || strings.IndexByte(s, '\n') >= 0 || !utf8.ValidString(s) {
 			return sysexits.DataErr.Errorf("record %q %q: neither may be empty, nor hold a NUL or a newline, and both must be UTF-8", key, value)
 		}
 	}

@@ -51,7 +51,7 @@ type book struct {
 	last   Records // the last map, if it is in order
 	former *sorter // else its records
 	tally  *Tally
-	record []byte
+	shelf  shelf
 }
 
 // A desk is where an account's claims are entered. There is one for each
@@ -298,7 +298,42 @@ func (r *Roster) settle(number int, put func(key, value string) error) error {
 	if err == nil && len(group) > 0 {
 		err = r.decide(b, group, put)
 	}
+	if err == nil {
+		err = b.shelf.clear(put)
+	}
 	return err
+}
+
+// A shelf holds settled records until they are worth one string for all.
+type shelf struct {
+	text []byte
+	ends []int // of each key and each value
+}
+
+const shelfSize = 32 << 10
+
+func (s *shelf) add(key, value []byte, put func(key, value string) error) error {
+	s.text = append(s.text, key...)
+	s.ends = append(s.ends, len(s.text))
+	s.text = append(s.text, value...)
+	s.ends = append(s.ends, len(s.text))
+	if len(s.text) < shelfSize {
+		return nil
+	}
+	return s.clear(put)
+}
+
+func (s *shelf) clear(put func(key, value string) error) error {
+	text, start := string(s.text), 0
+	for i := 0; i < len(s.ends); i += 2 {
+		keyEnd, end := s.ends[i], s.ends[i+1]
+		if err := put(text[start:keyEnd], text[keyEnd:end]); err != nil {
+			return err
+		}
+		start = end
+	}
+	s.text, s.ends = s.text[:0], s.ends[:0]
+	return nil
 }
 
 // runs returns all claims on a map's keys, from the start.
@@ -359,9 +394,7 @@ func (r *Roster) decide(b *book, group []claim, put func(key, value string) erro
 	if len(value) > 0 {
 		b.tally.Records++
 		b.tally.Bytes += recordSize(group[0].key, value)
-		b.record = append(append(b.record[:0], group[0].key...), value...)
-		both, n := string(b.record), len(group[0].key)
-		if err := put(both[:n], both[n:]); err != nil {
+		if err := b.shelf.add(group[0].key, value, put); err != nil {
 			return err
 		}
 	}

@@ -203,24 +203,31 @@ func (s *sorter) close() {
 
 // cutClaim takes a claim off the start of a text, if it is there as a whole.
 func cutClaim(b []byte) (c claim, rest []byte, whole bool) {
-	n, width := binary.Uvarint(b)
-	at := width + int(n)
-	if width <= 0 || at >= len(b) {
+	key, rest, whole := cutText(b)
+	if !whole || len(rest) == 0 {
 		return c, b, false
 	}
-	c.key, c.kind = b[width:at], kind(b[at])
-	rest = b[at+1:]
-	n, width = binary.Uvarint(rest)
-	at = width + int(n)
-	if width <= 0 || at >= len(rest) {
+	c.key, c.kind = key, kind(rest[0])
+	if c.value, rest, whole = cutText(rest[1:]); !whole {
 		return c, b, false
 	}
-	c.value = rest[width:at]
-	rest = rest[at:]
-	if c.source, width = binary.Uvarint(rest); width <= 0 {
+	source, width := binary.Uvarint(rest)
+	if width <= 0 {
 		return c, b, false
 	}
+	c.source = source
 	return c, rest[width:], true
+}
+
+func cutText(b []byte) (text, rest []byte, whole bool) {
+	if len(b) > 0 && int(b[0]) < min(0x80, len(b)) { // most are short
+		return b[1 : 1+b[0]], b[1+b[0]:], true
+	}
+	n, width := binary.Uvarint(b)
+	if width <= 0 || uint64(len(b)-width) < n {
+		return nil, b, false
+	}
+	return b[width : width+int(n)], b[width+int(n):], true
 }
 
 // A run is a sorted list of claims, in memory, in a file, or on its way from
