@@ -3,6 +3,7 @@
 package main_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -25,6 +26,7 @@ import (
 	"github.com/emersion/go-imap/v2/imapclient"
 
 	"postern/internal/cluster"
+	"postern/internal/mapfile"
 )
 
 var site = cluster.Site{Options: cluster.Options{LDIF: "testdata/people.ldif"}}
@@ -468,7 +470,71 @@ func arrives(t *testing.T, im *imapclient.Client, folder, id string) {
 	}
 }
 
-// A user moves; nothing is restarted or reloaded.
+// follow runs `ldap2cdb --watch` until the test ends, with postmap-route behind
+// each publication. It returns when the first is out.
+func follow(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	text, err := os.ReadFile(c.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(t.TempDir(), "postern.conf")
+	text = fmt.Appendf(text, "\n[watch]\nafter = [%q, \"--config\", %q]\n", filepath.Join(bin, "postmap-route"), conf)
+	if err := os.WriteFile(conf, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	watch := exec.Command(filepath.Join(bin, "ldap2cdb"), "--config", conf, "--watch")
+	log, err := watch.StderrPipe()
+	if err == nil {
+		err = watch.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	published, ended := make(chan bool, 1), make(chan bool)
+	go func() {
+		defer close(ended)
+		for lines := bufio.NewScanner(log); lines.Scan(); {
+			t.Log(lines.Text())
+			if strings.Contains(lines.Text(), "published in") {
+				select {
+				case published <- true:
+				default:
+				}
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		watch.Process.Signal(syscall.SIGTERM)
+		<-ended
+		if err := watch.Wait(); err != nil {
+			t.Errorf("the watch ends in %v", err)
+		}
+	})
+	select {
+	case <-published:
+	case <-ended:
+		t.Fatal("the watch has ended")
+	case <-time.After(30 * time.Second):
+		t.Fatal("the watch publishes nothing")
+	}
+}
+
+// routed tells how long it takes until the transport table has a route.
+func routed(t *testing.T, c *cluster.Cluster, address, hop string) time.Duration {
+	t.Helper()
+	table := mapfile.Follow(filepath.Join(c.Maps, "transport.cdb"), false)
+	defer table.Close()
+	for start := time.Now(); time.Since(start) < 30*time.Second; time.Sleep(2 * time.Millisecond) {
+		if got, _, err := table.Get(address); err == nil && got == hop {
+			return time.Since(start)
+		}
+	}
+	t.Fatalf("%s has no route to %s", address, hop)
+	return 0
+}
+
+// A user moves; nothing is restarted or reloaded, and nobody runs a tool.
 func TestMove(t *testing.T) {
 	c := start(t)
 	d := doors(t, c)[0]
@@ -479,11 +545,12 @@ func TestMove(t *testing.T) {
 	old, young := atStore(t, c, before, mover), atStore(t, c, after, mover)
 	arrives(t, old, "INBOX", send(t, c, mover+"@example.org"))
 
+	follow(t, c)
 	if err := c.Modify(t.Context(), "dn: uid=mover,ou=people,dc=example,dc=org\nchangetype: modify\nreplace: mailHost\nmailHost: "+after+"\n"); err != nil {
 		t.Fatal(err)
 	}
-	mustRun(t, c, "ldap2cdb")
-	mustRun(t, c, "postmap-route")
+	host, port, _ := strings.Cut(c.Store(after).LMTP, ":")
+	t.Logf("Postfix's table is new %.2f s after the directory", routed(t, c, mover+"@example.org", "lmtp:inet:["+host+"]:"+port).Seconds())
 	moved := time.Now()
 
 	if got := strings.TrimSpace(mustRun(t, c, "mailwhere", mover)); got != after {
