@@ -1,0 +1,176 @@
+package frontend
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"postern/internal/account"
+	"postern/internal/store"
+)
+
+// A client may idle through a working day: nothing of ours ends that, neither
+// the limits of its login nor the looks at the map, and nothing is said to it.
+func TestRule10_6_EightHoursOfIDLE(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancelCause(t.Context())
+		client, clientConn := net.Pipe()
+		far, storeConn := net.Pipe()
+		users := people{"joe": "imap1.example.org"}
+		shared := NewShared()
+		where, _, _ := users.Locate("joe")
+		s := &session{
+			Frontend: &Frontend{Shared: shared, LoginTime: time.Minute, Log: slog.New(slog.DiscardHandler)},
+			ctx:      ctx, end: stop, id: newID(), name: "imap", raw: clientConn, conn: clientConn, in: &input{conn: clientConn},
+			log: slog.New(slog.DiscardHandler), user: "joe", where: where, deadline: time.Now().Add(time.Minute),
+			opened: &store.Session{Conn: storeConn},
+		}
+		s.protocol = newIMAP(s)
+		s.arm()
+		shared.sessions[s] = struct{}{}
+		if err := s.enter("joe", where); err != nil {
+			t.Fatal(err)
+		}
+		over := make(chan struct{})
+		if !s.relay(ctx, func() { close(over) }) {
+			t.Fatal("not handed over")
+		}
+		go shared.Recheck(ctx, users)
+
+		say := func(from, to net.Conn, line string) {
+			t.Helper()
+			go io.WriteString(from, line)
+			got := make([]byte, len(line))
+			if _, err := io.ReadFull(to, got); err != nil || string(got) != line {
+				t.Fatalf("got %q, %v, want %q", got, err, line)
+			}
+		}
+		say(client, far, "a IDLE\r\n")
+		say(far, client, "+ idling\r\n")
+		for _, end := range []net.Conn{client, far} {
+			end.SetReadDeadline(time.Now().Add(8 * time.Hour))
+			if n, err := end.Read(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("got %d octets, %v", n, err)
+			}
+			end.SetReadDeadline(time.Time{})
+		}
+		say(far, client, "* 1 EXISTS\r\n")
+		say(client, far, "DONE\r\n")
+		say(far, client, "a OK done\r\n")
+
+		stop(errors.New("the test is over"))
+		if rest, _ := io.ReadAll(client); string(rest) != sessionOver {
+			t.Errorf("got %q for the end", rest)
+		}
+		<-over
+	})
+}
+
+// Whether there is no such user, he is disabled or the password was wrong: the
+// client hears the same, so long after its command, and as often as it tries.
+func TestRule9_RefusalsTakeTheSameTime(t *testing.T) {
+	users := people{"gone": "imap1.example.org disabled"}
+	refused := &store.Refusal{Code: "AUTHENTICATIONFAILED"}
+	for _, held := range []time.Duration{0, 20 * time.Millisecond, 3 * time.Second} { // by the store
+		synctest.Test(t, func(t *testing.T) {
+			shared := NewShared()
+			shared.slowest.note(held) // it has refused somebody before
+			begin := func() *session {
+				s := &session{
+					Frontend: &Frontend{Shared: shared, Users: users, FailureDelay: 500 * time.Millisecond, Exempt: loopback},
+					name:     "imap", log: slog.New(slog.DiscardHandler), client: netip.MustParseAddrPort("127.0.0.1:99"),
+				}
+				s.protocol = newIMAP(s)
+				return s
+			}
+			unknown, disabled, wrong := begin(), begin(), begin()
+			for range maxFailures {
+				var took [3]time.Duration
+				for i, attempt := range []func() (*session, *failure, error){
+					func() (*session, *failure, error) {
+						_, f, err := unknown.open(t.Context(), credentials{user: "nobody", password: []byte("x")})
+						return unknown, f, err
+					},
+					func() (*session, *failure, error) {
+						_, f, err := disabled.open(t.Context(), credentials{user: "gone", password: []byte("x")})
+						return disabled, f, err
+					},
+					func() (*session, *failure, error) {
+						time.Sleep(held)
+						return wrong, passOn(refused), refused
+					},
+				} {
+					start := time.Now()
+					s, failure, cause := attempt()
+					if failure != denied {
+						t.Errorf("%v: told %v", cause, failure)
+					}
+					s.failed(t.Context(), start, failure, cause)
+					took[i] = time.Since(start)
+				}
+				if took[0] != took[1] || took[0] != took[2] || took[0] < 500*time.Millisecond {
+					t.Errorf("held back for %v, refused after %v", held, took)
+				}
+			}
+		})
+	}
+}
+
+// A store that falls silent costs its own users the time limit, at whatever
+// step, and nobody else anything.
+func TestRule8_AFrozenStore(t *testing.T) {
+	const greets = "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] ready\n"
+	for _, step := range []struct {
+		name, script string
+		security     store.Security
+	}{
+		{"connected", "mark\nhang", store.Clear},
+		{"half a greeting", "S- * OK [CAPA\nmark\nhang", store.Clear},
+		{"implicit TLS", "mark\nhang", store.Implicit},
+		{"STARTTLS", greets + "C: P1 STARTTLS\nmark\nhang", store.StartTLS},
+		{"handshake", greets + "C: P1 STARTTLS\nS: P1 OK\nmark\nhang", store.StartTLS},
+		{"behind the handshake", greets + "C: P1 STARTTLS\nS: P1 OK\nTLS\nmark\nhang", store.StartTLS},
+		{"CAPABILITY", "S: * OK ready\nC: P1 CAPABILITY\nmark\nhang", store.Clear},
+		{"login", loginScript("mark\nhang"), store.Clear},
+		{"half an answer", loginScript("S: * CAPABILITY IMAP4rev1\nS- P1 O\nmark\nhang"), store.Clear},
+		{"CAPABILITY after login", loginScript("S: P1 OK in\nC: P2 CAPABILITY\nmark\nhang"), store.Clear},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			t.Parallel()
+			frozen := newFakeStore(t, step.script)
+			alive := newFakeStore(t, loginScript(accepted+"hang"))
+			s := newSite(t, func(s *site) {
+				s.LoginTime = 500 * time.Millisecond
+				s.people["jim"], s.people["joe"] = "joe@"+frozen.value(), alive.value()
+				s.Stores = func(_ string, where account.Location) (*store.Store, error) {
+					target := clearStore(where)
+					if target.Address == frozen.value() {
+						target.Security, target.TLS = step.security, clientTLS()
+					}
+					return target, nil
+				}
+			})
+			c := s.client()
+			c.send("a LOGIN jim secret\r\n")
+			select {
+			case <-frozen.marks:
+			case <-time.After(patience):
+				t.Fatal("the store never came so far")
+			}
+			other := s.client()
+			other.send("a LOGIN joe secret\r\n")
+			other.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+			c.wantEnd("a " + unreached + "* BYE Login took too long\r\n")
+			frozen.ended()
+			s.eventually(func() bool { return strings.Count(s.log.String(), "login abandoned") == 1 })
+		})
+	}
+}
