@@ -97,7 +97,10 @@ func (f *finder) explain(name string, tables *tables) (*explanation, error) {
 	default:
 		e.say("login", "not a login name: a login is refused NO [AUTHENTICATIONFAILED], as with a wrong password")
 	}
-	if a.Address != "" {
+	switch {
+	case a.delivery:
+		e.say("address", "%s: the delivery address of %s", a.Address, a.value)
+	case a.Address != "":
 		e.say("address", "address.cdb: %s -> %s", a.Address, a.value)
 	}
 	for _, at := range a.To {

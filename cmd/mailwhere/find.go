@@ -44,7 +44,8 @@ type answer struct {
 	Address string `json:"address,omitempty"` // that of address.cdb
 	To      []end  `json:"to,omitempty"`
 
-	value string // as the map has it
+	value    string // as the map has it
+	delivery bool   // the address is the mailbox's own, and address.cdb lacks it
 }
 
 // An end is a mailbox or a forward.
@@ -97,7 +98,7 @@ func (f *finder) findAddress(a *answer) error {
 			// A delivery address is nearer than the catch-all.
 			if at, found, err := f.atDelivery(a.Name); err != nil || found {
 				a.To, a.Found, a.Address = []end{at}, found, account.Fold(a.Name)
-				a.value = destination(at).String()
+				a.value, a.delivery = destination(at).String(), found
 				return err
 			}
 		}
