@@ -7,6 +7,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/BurntSushi/toml"
@@ -51,6 +52,9 @@ func (c *Config) check() (faults []fault) {
 		note(limit < 0, limit, negative, "frontend", name)
 	}
 	note(f.Keytab == "" && len(f.Realms) > 0, f.Realms, "of no use without a keytab", "frontend", "realms")
+	for realm, domain := range f.Realms {
+		note(strings.ContainsAny(domain, "@ "), domain, "must be a domain, or empty", "frontend", "realms", realm)
+	}
 	if f.Keytab != "" {
 		faults = append(faults, c.storesWithoutAdmin()...)
 	}

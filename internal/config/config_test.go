@@ -152,7 +152,7 @@ func TestRefused(t *testing.T) {
 		{"[frontend]\nkeytab = \"x\"", `frontend.keytab: [store] has no admin`},
 		{"[frontend]\nkeytab = \"x\"\n[store]\nallow = [\"*\"]\n[store.\"a.b\"]\nadmin = \"x\"\nadmin-password-file = \"y\"", `frontend.keytab: [store] has no admin`},
 		{"[frontend]\nkeytab = \"x\"\n[store.\"a.b\"]\nport = 1", `frontend.keytab: store."a.b" has no admin`},
-		{"[frontend]\nkeytab = \"x\"\n[frontend.realms]\nA = \"@a.org\"\n[store]\nadmin = \"x\"\nadmin-password-file = \"y\"", `frontend.realms: "A" = "@a.org": must be a domain`},
+		{"[frontend]\nkeytab = \"x\"\n[frontend.realms]\nA = \"@a.org\"\n[store]\nadmin = \"x\"\nadmin-password-file = \"y\"", `:4: frontend.realms.A = "@a.org": must be a domain`},
 		{"[frontend.realms]\n\"EXAMPLE.ORG\" = \"\"", `of no use without a keytab`},
 		{"[frontend]\nproxy-networks = [\"10.0.0.1\"]", `:2: frontend.proxy-networks: `},
 		{"[store]\nsieve-port = -1", `sieve-port = -1: must be`},
