@@ -67,7 +67,7 @@ func open(to addresses, kind security, config *tls.Config) (*client, error) {
 	if kind != plain {
 		conn = tls.Client(conn, config)
 	}
-	c := &client{conn, bufio.NewReaderSize(conn, 512)}
+	c := &client{conn, bufio.NewReaderSize(conn, 2048)} // Cyrus has much to say of itself
 	if greeting, err := c.line(); err != nil || !strings.HasPrefix(greeting, "* OK") {
 		conn.Close()
 		return nil, fmt.Errorf("greeting %q: %w", greeting, problem(err))

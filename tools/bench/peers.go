@@ -37,6 +37,7 @@ type peer struct {
 	most     int // sessions that it can be asked to hold on a machine of this size
 
 	greetsOnly bool // and knows no login
+	secureOnly bool // takes no password in clear
 }
 
 // The names of the peers; us is the one that has to meet the goals, and
@@ -208,7 +209,7 @@ func (s *site) start(p *peer, cpu ...int) (*proxy, error) {
 		}
 	}
 	for _, kind := range []security{plain, secure} {
-		if p.greetsOnly && kind != plain {
+		if p.greetsOnly && kind != plain || p.secureOnly && kind == plain {
 			continue
 		}
 		if err := run.greets(kind); err != nil {

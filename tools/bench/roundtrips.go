@@ -30,11 +30,7 @@ func (b *bench) roundTrips() error {
 				defer hangUp(sessions[p])
 			}
 			err := b.interleave(proxies, func(p *proxy) error {
-				took, err := drive(clients, b.span/2, func(i int) (time.Duration, error) {
-					start := time.Now()
-					_, err := sessions[p][i].command("NOOP")
-					return time.Since(start), err
-				})
+				took, err := noops(sessions[p], b.span/2)
 				if err != nil {
 					return fmt.Errorf("%s: %w", p.name, err)
 				}
@@ -48,4 +44,13 @@ func (b *bench) roundTrips() error {
 		}
 	}
 	return nil
+}
+
+// noops drives sessions that say NOOP.
+func noops(sessions []*client, span time.Duration) ([]time.Duration, error) {
+	return drive(len(sessions), span, func(i int) (time.Duration, error) {
+		start := time.Now()
+		_, err := sessions[i].command("NOOP")
+		return time.Since(start), err
+	})
 }
