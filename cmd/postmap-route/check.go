@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"postern/internal/account"
 	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/sysexits"
@@ -248,7 +249,9 @@ func (c *checker) checkSettings(records map[string][]record) {
 		longest = max(longest, 1+strings.Count(r.value, ", "))
 	}
 	for _, r := range records[transport.Recipient] {
-		if beyond == "" && strings.ContainsFunc(r.key, func(r rune) bool { return r >= 0x80 }) {
+		at := strings.LastIndexByte(r.key, '@')
+		local, domain := r.key[:at], r.key[at+1:]
+		if beyond == "" && !(account.IsASCII(local) && (account.IsASCII(domain) || account.OtherForm(account.Fold(domain)) != "")) {
 			beyond = r.key
 		}
 	}

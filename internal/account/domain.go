@@ -13,21 +13,19 @@ import (
 // (SMTPUTF8_README), so a map has to have both.
 func WithForms(names []string) []string {
 	for _, name := range names {
-		local, domain, found := cutDomain(name)
-		if !found {
+		at := strings.LastIndexByte(name, '@')
+		if at < 0 {
 			continue
 		}
-		if other := OtherForm(domain); other != "" && !slices.Contains(names, local+other) {
-			names = append(names, local+other)
+		other := OtherForm(name[at+1:])
+		if other == "" {
+			continue
+		}
+		if name = name[:at+1] + other; !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
 	return names
-}
-
-// cutDomain cuts a name behind its last "@".
-func cutDomain(name string) (local, domain string, found bool) {
-	at := strings.LastIndexByte(name, '@')
-	return name[:at+1], name[at+1:], at >= 0
 }
 
 // registered converts domains as they are registered, without guesses about what
