@@ -75,6 +75,7 @@ func request(conn *net.UnixConn, retire time.Duration) (*listener.Handed, error)
 	if err != nil {
 		return nil, err
 	}
+	request.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"sockets"}}
 	if err := request.Write(conn); err != nil {
 		return nil, err
 	}

@@ -2,11 +2,13 @@ package listener
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -38,7 +40,7 @@ func delay(conn net.Conn) *delayed {
 	var fds []int
 	for _, name := range names {
 		fd, err := strconv.Atoi(os.Getenv(name))
-		if err != nil || fd <= 2 || !isSocket(fd) && !isType(fd, unix.S_IFIFO) {
+		if err != nil || fd <= 2 || slices.Contains(fds, fd) || !isSocket(fd) && !isType(fd, unix.S_IFIFO) {
 			return nil
 		}
 		fds = append(fds, fd)
@@ -64,7 +66,7 @@ func (d *delayed) startTLS(ctx context.Context) (net.Conn, string, error) {
 	}
 	variables, err := readVariables(d.control)
 	if err != nil {
-		return nil, "", errors.Join(context.Cause(ctx), err)
+		return nil, "", cmp.Or(context.Cause(ctx), err)
 	}
 	d.control.Close()
 	// The socket is the other process's now, which closes it alone.
