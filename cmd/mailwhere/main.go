@@ -1,3 +1,9 @@
+// It is run for one answer, again and again, and has no use then for the files
+// and the thread by which Go's runtime learns of a container's limits.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command mailwhere tells which store holds a user's mailbox, see mailwhere(1).
 package main
 

@@ -142,13 +142,17 @@ func (l LDIF) blocks(to chan<- block, used <-chan []byte, stop func() bool) erro
 
 // lastEnd is where the last empty line ends.
 func lastEnd(text []byte) int {
-	end := 0
-	for _, empty := range []string{"\n\n", "\n\r\n"} {
-		if i := bytes.LastIndex(text, []byte(empty)); i >= 0 {
-			end = max(end, i+len(empty))
+	for end := len(text); ; {
+		newline := bytes.LastIndexByte(text[:end], '\n')
+		if newline < 0 {
+			return 0
 		}
+		before := bytes.TrimSuffix(text[:newline], []byte{'\r'})
+		if len(before) > 0 && before[len(before)-1] == '\n' {
+			return newline + 1
+		}
+		end = newline
 	}
-	return end
 }
 
 // entries parses a block. It returns the line of an error.
