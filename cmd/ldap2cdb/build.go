@@ -18,6 +18,7 @@ import (
 	"github.com/google/renameio/v2"
 	"golang.org/x/term"
 
+	"postern/internal/account"
 	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/directory"
@@ -269,13 +270,19 @@ func records(m *mapfile.Map) roster.Records {
 }
 
 // compare prints what would change.
-func (b *build) compare(all *roster.Roster) error {
+func (b *build) compare(all *roster.Roster) error { return printed(all.Settle) }
+
+// printed prints changes as they are listed.
+func printed(list func(func(roster.Change) error) error) error {
 	out := bufio.NewWriter(os.Stdout)
-	err := all.Settle(func(c roster.Change) error {
-		_, err := fmt.Fprintln(out, describe(c))
-		return err
+	err := list(func(c roster.Change) error {
+		_, err := fmt.Fprintln(out, account.Printable(describe(c)))
+		return sysexits.CantCreate.Wrap(err)
 	})
-	return errors.Join(err, out.Flush())
+	if err != nil {
+		return err
+	}
+	return sysexits.CantCreate.Wrap(out.Flush())
 }
 
 func describe(c roster.Change) string {
@@ -329,7 +336,7 @@ func (b *build) tell(report *roster.Report) error {
 		if err != nil {
 			return err
 		}
-		if err := renameio.WriteFile(b.reportFile, append(text, '\n'), 0o644, renameio.WithTempDir(filepath.Dir(b.reportFile))); err != nil {
+		if err := replace(b.reportFile, append(text, '\n')); err != nil {
 			return sysexits.CantCreate.Wrap(err)
 		}
 	}
@@ -337,4 +344,13 @@ func (b *build) tell(report *roster.Report) error {
 		return nil
 	}
 	return report.Text(os.Stderr)
+}
+
+// replace puts a file in place as a whole. What is no file, as /dev/stdout, is
+// written to: a rename would take its place.
+func replace(path string, data []byte) error {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return os.WriteFile(path, data, 0o644)
+	}
+	return renameio.WriteFile(path, data, 0o644, renameio.WithTempDir(filepath.Dir(path)))
 }

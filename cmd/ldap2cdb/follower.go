@@ -101,7 +101,7 @@ func (f *follower) Entry(id [16]byte, e *directory.Entry) (news bool, err error)
 	if fault := outcome.Skip; fault != nil || outcome.Nobody {
 		now = account.Account{Source: now.Source}
 		if fault != nil && !f.refreshing {
-			f.say("skipped: %s: %v", now.Source, fault)
+			f.say("skipped: %s: %v", account.Printable(now.Source), fault)
 		}
 	}
 	before, found, err := f.known.Get(id)

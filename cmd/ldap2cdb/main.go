@@ -113,5 +113,5 @@ func settings(c *cli.Context) (*config.Config, error) {
 			return nil, sysexits.Usage.Errorf("nowhere to search: give --base")
 		}
 	}
-	return conf, nil
+	return conf, sysexits.Usage.Wrap(conf.Check())
 }

@@ -291,10 +291,14 @@ func (o *only) publish(writer *mapfile.Writer) error {
 		return sysexits.DataErr.Errorf("%s; maps not changed: if it is meant so, use --force", strings.Join(doubts.Doubts, "; "))
 	}
 	if o.dryRun {
-		for _, c := range slices.Concat(changes.login, changes.address, changes.size) {
-			fmt.Println(describe(c))
-		}
-		return nil
+		return printed(func(print func(roster.Change) error) error {
+			for _, c := range slices.Concat(changes.login, changes.address, changes.size) {
+				if err := print(c); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	}
 	story := o.story(report)
 	story.Conflicts += before.Conflicts // until the next time all are decided

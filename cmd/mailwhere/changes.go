@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/internal/account"
 	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/mapfile"
@@ -30,7 +31,7 @@ func (c change) print(out *output) error {
 	if c.Old == "" || c.New == "" {
 		text = c.Old + c.New
 	}
-	_, err := fmt.Fprintf(out, "%s %s %s: %s\n", c.What, c.Map, command.Printable(c.Key), command.Printable(text))
+	_, err := fmt.Fprintf(out, "%s %s %s: %s\n", c.What, c.Map, account.Printable(c.Key), account.Printable(text))
 	return err
 }
 
@@ -54,7 +55,7 @@ func dump(conf *config.Config, out *output) error {
 					Value string `json:"value"`
 				}{m.name, key, value})
 			}
-			_, err := fmt.Fprintf(out, "%s\t%s\t%s\n", m.name, command.Printable(key), command.Printable(value))
+			_, err := fmt.Fprintf(out, "%s\t%s\t%s\n", m.name, account.Printable(key), account.Printable(value))
 			return err
 		})
 		if err != nil {
@@ -146,7 +147,7 @@ func watch(ctx context.Context, conf *config.Config, name string, out *output) e
 			if out.json {
 				out.WriteString(text + "\n")
 			} else {
-				fmt.Fprintf(out, "%s %s %s\n", time.Now().Format(time.RFC3339), command.Printable(name), command.Printable(text))
+				fmt.Fprintf(out, "%s %s %s\n", time.Now().Format(time.RFC3339), account.Printable(name), account.Printable(text))
 			}
 			if err := out.Flush(); err != nil {
 				return sysexits.CantCreate.Wrap(err)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"postern/internal/account"
 	"postern/internal/command"
 )
 
@@ -37,7 +38,7 @@ func complete(c *cli.Context) {
 		if !strings.HasPrefix(key, start) {
 			return nil
 		}
-		fmt.Fprintln(c.App.Writer, command.Printable(key))
+		fmt.Fprintln(c.App.Writer, account.Printable(key))
 		if found++; found == most {
 			return enough
 		}

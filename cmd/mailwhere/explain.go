@@ -59,9 +59,9 @@ func explainAll(conf *config.Config, names []string, out *output) error {
 		if out.json {
 			return out.object(e)
 		}
-		fmt.Fprintf(out, "%s\n", command.Printable(name))
+		fmt.Fprintf(out, "%s\n", account.Printable(name))
 		for _, s := range e.Steps {
-			fmt.Fprintf(out, "  %-10s %s\n", s.What, command.Printable(s.Text))
+			fmt.Fprintf(out, "  %-10s %s\n", s.What, account.Printable(s.Text))
 		}
 		return nil
 	}

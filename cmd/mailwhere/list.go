@@ -123,7 +123,7 @@ func count(conf *config.Config, sizes map[string]int64, out *output) error {
 		if out.json {
 			err = out.object(s)
 		} else {
-			_, err = fmt.Fprintf(out, "%s\t%d\n", command.Printable(s.Store), s.size())
+			_, err = fmt.Fprintf(out, "%s\t%d\n", account.Printable(s.Store), s.size())
 		}
 		if err != nil {
 			return err
@@ -144,7 +144,7 @@ func bars(shares []share, width int, out *output) {
 	room := max(width-names-digits-3, 1)
 	for _, s := range shares {
 		bar := strings.Repeat("#", int(max(1, s.size()*int64(room)/max(1, shares[0].size()))))
-		fmt.Fprintf(out, "%-*s %*d %s\n", names, command.Printable(s.Store), digits, s.size(), bar)
+		fmt.Fprintf(out, "%-*s %*d %s\n", names, account.Printable(s.Store), digits, s.size(), bar)
 	}
 }
 
@@ -175,9 +175,9 @@ func residents(conf *config.Config, name string, out *output) error {
 			return out.object(answer{Name: key, Found: true, Login: key, To: []end{
 				{Mailbox: at.Mailbox, Store: at.Store, Port: at.Port, Flags: strings.Fields(at.Flags.String())}}})
 		case out.long:
-			_, err = fmt.Fprintf(out, "%s %s\n", command.Printable(key), command.Printable(value))
+			_, err = fmt.Fprintf(out, "%s %s\n", account.Printable(key), account.Printable(value))
 		default:
-			out.WriteString(command.Printable(key))
+			out.WriteString(account.Printable(key))
 			err = out.WriteByte('\n')
 		}
 		return err
@@ -242,7 +242,7 @@ func info(conf *config.Config, out *output) error {
 		}
 		line := func(what, text string) {
 			if text != "" {
-				fmt.Fprintf(out, "%-10s %s\n", what, command.Printable(text))
+				fmt.Fprintf(out, "%-10s %s\n", what, account.Printable(text))
 			}
 		}
 		line("map", path)

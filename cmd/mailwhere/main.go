@@ -10,12 +10,12 @@ package main
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"io"
 	"os"
 
 	"github.com/urfave/cli/v2"
 
+	"postern/internal/account"
 	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/sysexits"
@@ -109,7 +109,10 @@ func run(c *cli.Context) error {
 	default:
 		err = where(conf, names, out)
 	}
-	return errors.Join(err, out.close())
+	if lost := out.close(); lost != nil {
+		return lost // whatever was found: nobody has heard of it
+	}
+	return err
 }
 
 // modeOf returns which of the flags says what to do, "" if names are to be
@@ -222,17 +225,17 @@ func (f *finder) print(name string, several bool, out *output) (found bool, err 
 	case !several && !a.Found:
 		return false, nil
 	case out.long:
-		out.WriteString(command.Printable(name))
+		out.WriteString(account.Printable(name))
 		if a.Found {
 			out.WriteByte(' ')
-			out.WriteString(command.Printable(a.long()))
+			out.WriteString(account.Printable(a.long()))
 		}
 	case several:
-		out.WriteString(command.Printable(name))
+		out.WriteString(account.Printable(name))
 		out.WriteByte('\t')
-		out.WriteString(command.Printable(a.stores()))
+		out.WriteString(account.Printable(a.stores()))
 	default:
-		out.WriteString(command.Printable(a.stores()))
+		out.WriteString(account.Printable(a.stores()))
 	}
 	return a.Found, out.WriteByte('\n')
 }

@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"postern/internal/account"
-	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/mapfile"
 	"postern/internal/sysexits"
@@ -83,7 +82,7 @@ func plan(conf *config.Config, wishes []string, sizes map[string]int64, template
 		case out.json:
 			err = out.object(move)
 		default:
-			_, err = fmt.Fprintf(out, "%s\t%s\t%s\n", command.Printable(move.Login), move.From, move.To)
+			_, err = fmt.Fprintf(out, "%s\t%s\t%s\n", account.Printable(move.Login), move.From, move.To)
 		}
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 
+	"postern/internal/account"
 	"postern/internal/command"
 	"postern/internal/config"
 )
@@ -45,6 +46,6 @@ func one(conf *config.Config, name string) error {
 	if !a.Found {
 		return command.Quiet(1)
 	}
-	_, err = os.Stdout.WriteString(command.Printable(a.stores()) + "\n")
+	_, err = os.Stdout.WriteString(account.Printable(a.stores()) + "\n")
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"sync"
 
 	"postern/internal/account"
 	"postern/internal/sysexits"
@@ -32,14 +33,16 @@ func (f *finder) stream(in io.Reader, out *output) (unknown bool, err error) {
 	order := make(chan *chunk, 2*workers) // bounds what is held in memory
 	work := make(chan *chunk, 2*workers)
 	stop := make(chan struct{})
+	var all sync.WaitGroup
+	defer all.Wait() // the map is closed behind us
 	defer close(stop)
 	for range workers {
-		go func() {
+		all.Go(func() {
 			for c := range work {
 				f.answer(c, out)
 				close(c.done)
 			}
-		}()
+		})
 	}
 	go func() {
 		defer close(work)
@@ -58,7 +61,7 @@ func (f *finder) stream(in io.Reader, out *output) (unknown bool, err error) {
 	for c := range order {
 		<-c.done
 		out.Write(c.answers.Bytes())
-		if err := errors.Join(c.err, out.Flush()); err != nil {
+		if err := errors.Join(c.err, sysexits.CantCreate.Wrap(out.Flush())); err != nil {
 			return unknown, err
 		}
 		unknown = unknown || c.unknown

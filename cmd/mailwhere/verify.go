@@ -91,7 +91,7 @@ func verify(ctx context.Context, conf *config.Config, ldif, configFile string, o
 		if out.json {
 			return out.object(parseChange(line))
 		}
-		_, err := fmt.Fprintln(out, command.Printable(line))
+		_, err := fmt.Fprintln(out, account.Printable(line))
 		return err
 	})
 	if err == nil && differ {

@@ -87,7 +87,7 @@ func (c *checker) bad(format string, args ...any) {
 }
 
 func (c *checker) say(mark, format string, args []any) {
-	fmt.Println(mark + command.Printable(fmt.Sprintf(format, args...)))
+	fmt.Println(mark + account.Printable(fmt.Sprintf(format, args...)))
 }
 
 func (c *checker) run(in []byte, name string, args ...string) ([]byte, error) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"postern/internal/account"
 	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/mapfile"
@@ -43,7 +44,7 @@ func diffTable(out *bufio.Writer, path string, table transport.Table) (changes i
 	say := func(format string, args ...any) error {
 		changes++
 		for i, arg := range args {
-			args[i] = command.Printable(arg.(string))
+			args[i] = account.Printable(arg.(string))
 		}
 		_, err := fmt.Fprintf(out, format+"\n", args...)
 		return sysexits.CantCreate.Wrap(err)

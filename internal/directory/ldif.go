@@ -247,6 +247,9 @@ func parseLine(line []byte, want *Selection, entry *Entry) error {
 	if len(entry.DN) == 0 {
 		return parseFirst(name, value, entry)
 	}
+	if equalFold(name, "dn") {
+		return errors.New("a dn: line within an entry: is the empty line before it missing?")
+	}
 	if equalFold(name, "changetype") {
 		if change := string(bytes.TrimSpace(value)); change != "add" {
 			return fmt.Errorf("a change (changetype: %s), where an entry is wanted", clip([]byte(change)))

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"postern/internal/account"
 )
 
 // A Report says what became of a directory.
@@ -145,7 +147,7 @@ func (c Conflict) String() string {
 	for _, claimant := range c.Claimants {
 		fmt.Fprintf(&b, "; %s wants %s%s", claimant.Entry, claimant.Detail, claimant.proposal())
 	}
-	return b.String()
+	return account.Printable(b.String())
 }
 
 // mostClaimants bounds what one key is worth in a report.
@@ -369,7 +371,7 @@ func (f *Faults) text(w io.Writer, what string) {
 				fmt.Fprintf(w, "  and %d more\n", g.Count-few)
 				break
 			}
-			fmt.Fprintf(w, "  %s: %s%s\n", n.Entry, n.Detail, n.proposal())
+			fmt.Fprintf(w, "  %s\n", account.Printable(n.Entry+": "+n.Detail+n.proposal()))
 		}
 	}
 }
