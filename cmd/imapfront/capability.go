@@ -51,46 +51,87 @@ func capability(ctx context.Context, conf *config.Config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	answers, failures := ask(ctx, stores, hosts)
-	for name, err := range failures {
-		old, known := last[name]
-		if !known {
-			return sysexits.Unavailable.Errorf("%s: %w; it has never answered, so %s is not changed", name, err, mapfile.Store)
+	var records [][2]string
+	var table strings.Builder
+	var lost imap.Capabilities
+	var failed []error
+	for _, protocol := range spoken(conf) {
+		answers, failures := ask(ctx, stores, protocol, hosts)
+		unknown := false
+		for name, err := range failures {
+			old, known := last[name]
+			switch {
+			case known:
+				answers[name] = old
+				err = fmt.Errorf("%s: %w; its last answer is kept", name, err)
+			case protocol == "imap":
+				return sysexits.Unavailable.Errorf("%s: %w; it has never answered, so %s is not changed", name, err, mapfile.Store)
+			default:
+				unknown = true
+				err = fmt.Errorf("%s: %w; it has never answered, so nothing is shared in this protocol", name, err)
+			}
+			failed = append(failed, err)
 		}
-		answers[name] = old
+		var shared imap.Capabilities
+		if !unknown {
+			shared = common(answers)
+		}
+		for _, name := range slices.Sorted(maps.Keys(answers)) {
+			records = append(records, [2]string{name, answers[name].String()})
+		}
+		all := keyOf("*", protocol)
+		if len(shared) > 0 {
+			records = append(records, [2]string{all, shared.String()})
+		}
+		report(&table, all, answers, shared)
+		lost = append(lost, last[all].Without(shared)...)
 	}
-	shared := common(answers)
 	draft := mapfile.Draft{
 		Name: mapfile.Store,
 		Story: mapfile.Story{
 			Map: "store", Builder: "imapfront capability", Source: "probes",
-			Built: time.Now(), Accounts: len(answers),
+			Built: time.Now(), Accounts: len(hosts),
 		},
 		Records: func(put func(key, value string) error) error {
-			for _, name := range hosts {
-				if err := put(name.Store, answers[name.Store].String()); err != nil {
+			for _, record := range records {
+				if err := put(record[0], record[1]); err != nil {
 					return err
 				}
 			}
-			return put("*", shared.String())
+			return nil
 		},
 	}
 	if _, err := writer.PublishChanged(conf.Keep, draft); err != nil {
 		return err
 	}
-	report(out, answers, shared)
-	lost := last["*"].Without(shared)
+	io.WriteString(out, table.String())
 	if len(lost) > 0 {
 		fmt.Fprintf(out, "no longer shared: %v\n", lost)
-	}
-	var failed []error
-	for name, err := range failures {
-		failed = append(failed, fmt.Errorf("%s: %w; its last answer is kept", name, err))
 	}
 	if len(failed) == 0 && len(lost) > 0 {
 		return command.Quiet(1)
 	}
 	return sysexits.Unavailable.Wrap(errors.Join(failed...))
+}
+
+// spoken lists the protocols that the site listens for; IMAP in any case.
+func spoken(conf *config.Config) []string {
+	list := []string{"imap"}
+	for _, protocol := range []string{"pop3", "sieve"} {
+		if slices.ContainsFunc(conf.Frontend.Listen, func(url string) bool { return strings.HasPrefix(url, protocol) }) {
+			list = append(list, protocol)
+		}
+	}
+	return list
+}
+
+// keyOf is where store.cdb has what a store can do: under its name what it can
+// do in IMAP, and behind a slash the others.
+func keyOf(store, protocol string) string {
+	if protocol == "imap" {
+		return store
+	}
+	return store + "/" + protocol
 }
 
 // allStores lists the stores of the configuration and of the map, each once.
@@ -144,7 +185,7 @@ func lastAnswers(conf *config.Config) (map[string]imap.Capabilities, error) {
 	return last, err
 }
 
-func ask(ctx context.Context, stores *stores, hosts []account.Location) (answers map[string]imap.Capabilities, failures map[string]error) {
+func ask(ctx context.Context, stores *stores, protocol string, hosts []account.Location) (answers map[string]imap.Capabilities, failures map[string]error) {
 	answers, failures = map[string]imap.Capabilities{}, map[string]error{}
 	var mu sync.Mutex
 	var all sync.WaitGroup
@@ -153,13 +194,13 @@ func ask(ctx context.Context, stores *stores, hosts []account.Location) (answers
 		free <- struct{}{}
 		all.Go(func() {
 			defer func() { <-free }()
-			caps, err := probe(ctx, stores, where)
+			caps, err := probe(ctx, stores, protocol, where)
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil {
-				failures[where.Store] = err
+			if key := keyOf(where.Store, protocol); err != nil {
+				failures[key] = err
 			} else {
-				answers[where.Store] = caps
+				answers[key] = caps
 			}
 		})
 	}
@@ -169,10 +210,17 @@ func ask(ctx context.Context, stores *stores, hosts []account.Location) (answers
 
 // probe asks one store, before a login and, with an account for it, after one:
 // many stores tell strangers less than they can do.
-func probe(ctx context.Context, stores *stores, where account.Location) (imap.Capabilities, error) {
-	target, err := stores.at("imap", where)
+func probe(ctx context.Context, stores *stores, protocol string, where account.Location) (imap.Capabilities, error) {
+	target, err := stores.at(protocol, where)
 	if err != nil {
 		return nil, err
+	}
+	switch protocol {
+	case "pop3": // the list may be empty, and a record may not
+		caps, err := target.Probe(ctx, store.POP3)
+		return append(imap.Capabilities{"POP3"}, caps...), err
+	case "sieve":
+		return target.Probe(ctx, store.Sieve)
 	}
 	caps, err := target.Probe(ctx, store.IMAP)
 	if err != nil {
@@ -202,9 +250,9 @@ func common(answers map[string]imap.Capabilities) imap.Capabilities {
 }
 
 // report shows who differs.
-func report(out io.Writer, answers map[string]imap.Capabilities, shared imap.Capabilities) {
+func report(out io.Writer, all string, answers map[string]imap.Capabilities, shared imap.Capabilities) {
 	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(table, "*\t%v\n", shared)
+	fmt.Fprintf(table, "%s\t%v\n", all, shared)
 	for _, name := range slices.Sorted(maps.Keys(answers)) {
 		fmt.Fprintf(table, "%s\t+ %v\n", name, answers[name].Without(shared))
 	}

@@ -110,7 +110,7 @@ func TestCapabilityPublishesWhatAllStoresShare(t *testing.T) {
 	if !strings.Contains(out.String(), "127.0.0.1          + QUOTA\n") || !strings.Contains(out.String(), "imap1.example.org  + IDLE\n") {
 		t.Errorf("report:\n%s", out.String())
 	}
-	if caps := sharedByStores(conf)(); !caps.Has("MOVE") || caps.Has("IDLE") {
+	if caps := sharedByStores(conf, "*", nil)(); !caps.Has("MOVE") || caps.Has("IDLE") {
 		t.Errorf("a front end reads %v", caps)
 	}
 
@@ -175,5 +175,72 @@ func TestCapabilityWithoutStores(t *testing.T) {
 	conf.Maps = t.TempDir()
 	if err := capability(context.Background(), conf, new(strings.Builder)); err == nil {
 		t.Error("no store and no error")
+	}
+}
+
+// linesStore greets with these lines, and answers each that it hears with others.
+func linesStore(t *testing.T, greeting, answer string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(conn, greeting)
+			bufio.NewReader(conn).ReadString('\n')
+			fmt.Fprint(conn, answer)
+			conn.Close()
+		}
+	}()
+	return l
+}
+
+// POP3 and ManageSieve are asked where the site listens for them.
+func TestCapabilityOfOtherProtocols(t *testing.T) {
+	conf := clearConfig(t)
+	one := fakeStore(t, "IMAP4rev1 IDLE")
+	popOne, popTwo := linesStore(t, "+OK hi\r\n", "+OK\r\nUTF8 USER\r\nUIDL\r\n.\r\n"), linesStore(t, "+OK hi\r\n", "+OK\r\nTOP\r\nUTF8\r\n.\r\n")
+	sieve := linesStore(t, "\"IMPLEMENTATION\" \"x\"\r\n\"SIEVE\" \"fileinto vacation\"\r\n\"NOTIFY\" \"mailto\"\r\nOK\r\n", "")
+	conf.Stores["imap1.example.org"] = config.Store{Address: "127.0.0.1", Port: port(one), POP3Port: port(popOne), SievePort: port(sieve), TLS: config.TLSNone}
+	conf.Stores["imap2.example.org"] = config.Store{Address: "127.0.0.1", Port: port(one), POP3Port: port(popTwo), SievePort: port(sieve), TLS: config.TLSNone}
+	conf.Frontend.Listen = []string{"imap://:1", "pop3s://:2", "sieve://:3"}
+	if err := capability(context.Background(), conf, new(strings.Builder)); err != nil {
+		t.Fatal(err)
+	}
+	want := "imap1.example.org=IMAP4rev1 IDLE; imap2.example.org=IMAP4rev1 IDLE; *=IDLE IMAP4rev1; " +
+		"imap1.example.org/pop3=POP3 UTF8 UIDL; imap2.example.org/pop3=POP3 TOP UTF8; */pop3=POP3 UTF8; " +
+		"imap1.example.org/sieve=IMPLEMENTATION SIEVE=fileinto SIEVE=vacation SIEVE NOTIFY=mailto NOTIFY; " +
+		"imap2.example.org/sieve=IMPLEMENTATION SIEVE=fileinto SIEVE=vacation SIEVE NOTIFY=mailto NOTIFY; " +
+		"*/sieve=IMPLEMENTATION NOTIFY NOTIFY=mailto SIEVE SIEVE=fileinto SIEVE=vacation"
+	if got := records(t, conf); got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	if caps := sharedByStores(conf, "*/pop3", nil)(); !caps.Has("UTF8") || caps.Has("TOP") {
+		t.Errorf("a front end reads %v", caps)
+	}
+	if caps := sharedByStores(conf, "*/sieve", prefixed("SIEVE=", []string{"reject"}))(); caps.String() != "SIEVE=reject" {
+		t.Errorf("a fixed list is %v", caps)
+	}
+
+	// Who is down keeps his last answer; and who has never answered keeps IMAP
+	// from nobody.
+	before := records(t, conf)
+	popTwo.Close()
+	if err := capability(context.Background(), conf, new(strings.Builder)); sysexits.Of(err) != sysexits.Unavailable || records(t, conf) != before {
+		t.Errorf("got %v\n%s", err, records(t, conf))
+	}
+	os.Remove(filepath.Join(conf.Maps, mapfile.Store))
+	err := capability(context.Background(), conf, new(strings.Builder))
+	if sysexits.Of(err) != sysexits.Unavailable || !strings.Contains(err.Error(), "imap2.example.org/pop3: ") {
+		t.Errorf("got %v", err)
+	}
+	if got := records(t, conf); !strings.Contains(got, "*=IDLE") || strings.Contains(got, "*/pop3") || !strings.Contains(got, "*/sieve=") {
+		t.Errorf("got %s", got)
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"postern/internal/config"
 	"postern/internal/frontend"
+	"postern/internal/imap"
 	"postern/internal/listener"
 	"postern/internal/penalty"
 	"postern/internal/sysexits"
@@ -252,7 +253,7 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 		Users:          newUsers(conf),
 		Stores:         stores.at,
 		AllowPlaintext: f.AllowPlaintext,
-		Capabilities:   sharedByStores(conf),
+		Capabilities:   sharedByStores(conf, "*", f.Capabilities),
 		LoginTime:      time.Duration(f.LoginTimeout),
 		FailureDelay:   time.Duration(f.FailureDelay),
 		DrainTime:      time.Duration(f.DrainTime),
@@ -267,8 +268,6 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 		Trusted: f.TrustedNetworks,
 		Strict:  f.Strict,
 
-		SieveExtensions: f.Sieve,
-
 		Log: log,
 	}
 	if f.Referrals {
@@ -276,6 +275,13 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 	}
 	if err := byTicket(front, f, one); err != nil {
 		return nil, err
+	}
+	pop3, sieve := sharedByStores(conf, keyOf("*", "pop3"), nil), sharedByStores(conf, keyOf("*", "sieve"), prefixed("SIEVE=", f.Sieve))
+	front.Beside = func(protocol string) imap.Capabilities {
+		if protocol == "pop3" {
+			return pop3()
+		}
+		return sieve()
 	}
 	front.TLS, err = serverTLS(f, one)
 	if f.ClientCAFile != "" {

@@ -41,11 +41,12 @@ func (u users) built() time.Time {
 	return u.logins.Story().Built
 }
 
-// sharedByStores returns what all stores have, as store.cdb says it at the moment.
+// sharedByStores returns what all stores have, as store.cdb says it at the moment,
+// or as it is fixed.
 // Without it nothing is known to be shared, which is no error: less is
 // promised before the login.
-func sharedByStores(conf *config.Config) func() imap.Capabilities {
-	if fixed := conf.Frontend.Capabilities; len(fixed) > 0 {
+func sharedByStores(conf *config.Config, key string, fixed imap.Capabilities) func() imap.Capabilities {
+	if len(fixed) > 0 {
 		return func() imap.Capabilities { return fixed }
 	}
 	probed := mapfile.Follow(filepath.Join(conf.Maps, mapfile.Store), conf.Foreign)
@@ -56,7 +57,7 @@ func sharedByStores(conf *config.Config) func() imap.Capabilities {
 	var last atomic.Pointer[list] // it is asked for at each command, and changes once in months
 	last.Store(new(list))
 	return func() imap.Capabilities {
-		value, _, err := probed.Get("*")
+		value, _, err := probed.Get(key)
 		if err != nil {
 			return nil
 		}
@@ -67,4 +68,13 @@ func sharedByStores(conf *config.Config) func() imap.Capabilities {
 		}
 		return known.caps
 	}
+}
+
+// prefixed is a list with the same before each word.
+func prefixed(prefix string, words []string) imap.Capabilities {
+	var list imap.Capabilities
+	for _, word := range words {
+		list = append(list, prefix+word)
+	}
+	return list
 }

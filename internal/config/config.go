@@ -117,7 +117,7 @@ type Frontend struct {
 	ClientName     string        `toml:"client-name"`     // email, common-name: what of it is the login name
 	AllowPlaintext bool          `toml:"allow-plaintext"` // passwords without TLS
 	Capabilities   []string      // fixed list instead of what store.cdb says
-	Sieve          []string      // Sieve extensions that all stores have
+	Sieve          []string      // fixed list of Sieve extensions, as above
 	Strict         bool          // end a login at a store that lacks what its client was told
 
 	Keytab string            // keys of imap/host, pop/host and sieve/host, for clients with Kerberos tickets

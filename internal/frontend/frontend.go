@@ -63,7 +63,9 @@ type Frontend struct {
 	// administrator has fixed.
 	Capabilities func() imap.Capabilities
 
-	SieveExtensions []string // what all stores can do with Sieve
+	// Beside returns the same of POP3 and ManageSieve; an extension of Sieve is
+	// SIEVE=name there, a way to notify NOTIFY=name. Nil: nothing is known.
+	Beside func(protocol string) imap.Capabilities
 
 	LoginTime    time.Duration // from the greeting to the end of the login
 	FailureDelay time.Duration // after which a login is refused, whatever the reason

@@ -18,7 +18,7 @@ import (
 const maxPOP3Line = imap.MaxSASL
 
 // pop3Session is the AUTHORIZATION state of POP3: RFC 1939 section 4, RFC 2449
-// (CAPA), RFC 2595 (STLS), RFC 5034 (AUTH).
+// (CAPA), RFC 2595 (STLS), RFC 5034 (AUTH), RFC 6856 (UTF8).
 type pop3Session struct {
 	*session
 	name []byte // of USER, for the PASS behind it
@@ -33,6 +33,7 @@ var pop3Commands = map[string]struct {
 	"CAPA": {(*pop3Session).capa, noArgument},
 	"QUIT": {(*pop3Session).quit, noArgument},
 	"STLS": {(*pop3Session).stls, noArgument},
+	"UTF8": {(*pop3Session).utf8Command, noArgument},
 	"USER": {(*pop3Session).userCommand, needsArgument},
 	"PASS": {(*pop3Session).pass, needsArgument},
 	"AUTH": {(*pop3Session).auth, mayHaveArgument},
@@ -142,6 +143,9 @@ func (p *pop3Session) capa([]byte) {
 	if p.private() {
 		p.write("USER\r\n")
 	}
+	if p.hasUTF8() {
+		p.write("UTF8\r\n")
+	}
 	if names := p.offered(); len(names) > 0 {
 		p.write("SASL %s\r\n", strings.Join(names, " "))
 	}
@@ -153,8 +157,26 @@ func (p *pop3Session) quit([]byte) {
 	p.ended = "logout"
 }
 
+// hasUTF8 tells whether every store can be asked for UTF8, as it will be
+// before the login there.
+func (p *pop3Session) hasUTF8() bool {
+	return p.Beside != nil && p.Beside("pop3").Has("UTF8")
+}
+
+func (p *pop3Session) utf8Command([]byte) {
+	if !p.hasUTF8() {
+		p.err("UTF8 is not available")
+		return
+	}
+	p.session.utf8 = true
+	p.write("+OK\r\n")
+}
+
 func (p *pop3Session) stls([]byte) {
 	switch {
+	case p.session.utf8: // RFC 6856 2.1
+		p.err("TLS comes before UTF8")
+		p.fault()
 	case p.secure:
 		p.err("TLS is on already")
 		p.fault()

@@ -4,6 +4,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"postern/internal/imap"
 )
 
 const pop3Caps = "+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nUSER\r\nSASL PLAIN LOGIN\r\n.\r\n"
@@ -122,4 +124,29 @@ func TestPOP3Answers(t *testing.T) {
 		c.want("+OK\r\n" + want + pop3Caps)
 		f.ended()
 	}
+}
+
+// UTF8 is offered where every store has it, and said to the store before the
+// login: RFC 6856 2.1.
+func TestPOP3UTF8(t *testing.T) {
+	utf8 := func(protocol string) imap.Capabilities {
+		return map[string]imap.Capabilities{"pop3": {"POP3", "UTF8"}}[protocol]
+	}
+	const start = "S: +OK hi\nC: CAPA\nS: -ERR what\nC: UTF8\n"
+	f := newFakeStore(t, start+"S: +OK\nC: USER joe\nS: +OK\nC: PASS secret\nS: +OK in\necho")
+	c := newSite(t, pop3(func(s *site) { s.people["joe"] = f.value(); s.Beside = utf8; s.TLS = serverTLS() })).client()
+	c.send("CAPA\r\n")
+	c.want("+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nSTLS\r\nUSER\r\nUTF8\r\nSASL PLAIN LOGIN\r\n.\r\n")
+	c.send("UTF8 x\r\nUTF8\r\nSTLS\r\nUSER joe\r\nPASS secret\r\nSTAT\r\n")
+	c.want("-ERR Not a command of this state\r\n+OK\r\n-ERR TLS comes before UTF8\r\n+OK\r\n+OK Logged in\r\nSTAT\r\n")
+
+	// A store that does not have it after all is at fault.
+	f = newFakeStore(t, start+"S: -ERR no")
+	c = newSite(t, pop3(func(s *site) { s.people["joe"] = f.value(); s.Beside = utf8 })).client()
+	c.send("UTF8\r\nUSER joe\r\nPASS secret\r\n")
+	c.want("+OK\r\n+OK\r\n-ERR [SYS/TEMP] Temporarily unavailable, try again later\r\n")
+
+	c = newSite(t, pop3(nil)).client()
+	c.send("UTF8\r\n")
+	c.want("-ERR UTF8 is not available\r\n")
 }

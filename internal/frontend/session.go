@@ -68,6 +68,7 @@ type session struct {
 	faults   int
 	failures int
 
+	utf8   bool   // POP3: the client has asked for it
 	ended  string // why, once it has
 	gone   bool   // because the client has left
 	opened *store.Session
@@ -306,6 +307,20 @@ func (s *session) introduced(fields map[string]string) {
 
 // private tells whether a password may be sent.
 func (s *session) private() bool { return s.secure || s.AllowPlaintext }
+
+// beside lists what all stores have of the session's protocol under a prefix.
+func (s *session) beside(prefix string) []string {
+	if s.Beside == nil {
+		return nil
+	}
+	var list []string
+	for _, word := range s.Beside(s.name) {
+		if rest, ok := strings.CutPrefix(word, prefix); ok {
+			list = append(list, rest)
+		}
+	}
+	return list
+}
 
 // canStartTLS tells whether the client may ask for TLS.
 func (s *session) canStartTLS() bool { return (s.TLS != nil || s.outside != nil) && !s.secure }

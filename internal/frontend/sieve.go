@@ -41,12 +41,14 @@ func (p *sieveSession) store() store.Protocol { return store.Sieve }
 
 func (p *sieveSession) greet() { p.list("Ready") }
 
-// list tells the capabilities, RFC 5804 1.7. What Sieve can do is the stores'
-// matter, and as the administrator says it here; after the login the client
-// asks its own.
+// list tells the capabilities, RFC 5804 1.7. What Sieve can do is what all
+// stores can; after the login the client asks its own.
 func (p *sieveSession) list(text string) {
 	p.write("\"IMPLEMENTATION\" \"postern\"\r\n\"VERSION\" \"1.0\"\r\n\"SIEVE\" \"%s\"\r\n\"SASL\" \"%s\"\r\n",
-		strings.Join(p.SieveExtensions, " "), strings.Join(p.offered(), " "))
+		strings.Join(p.beside("SIEVE="), " "), strings.Join(p.offered(), " "))
+	if ways := p.beside("NOTIFY="); len(ways) > 0 {
+		p.write("\"NOTIFY\" \"%s\"\r\n", strings.Join(ways, " "))
+	}
 	if p.canStartTLS() {
 		p.write("\"STARTTLS\"\r\n")
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"postern/internal/store"
+
+	"postern/internal/imap"
 )
 
 const sieveCaps = "\"IMPLEMENTATION\" \"postern\"\r\n\"VERSION\" \"1.0\"\r\n\"SIEVE\" \"fileinto\"\r\n\"SASL\" \"PLAIN LOGIN\"\r\n"
@@ -12,7 +14,7 @@ const sieveCaps = "\"IMPLEMENTATION\" \"postern\"\r\n\"VERSION\" \"1.0\"\r\n\"SI
 func sieve(change func(*site)) func(*site) {
 	return func(s *site) {
 		s.addr = "sieve"
-		s.SieveExtensions = []string{"fileinto"}
+		s.Beside = func(string) imap.Capabilities { return imap.Capabilities{"SIEVE=fileinto"} }
 		if change != nil {
 			change(s)
 		}
@@ -109,4 +111,15 @@ func TestSieveLogin(t *testing.T) {
 	c := newSite(t, sieve(func(s *site) { s.people["joe"] = f.value(); s.Stores = secureStore(store.StartTLS, "localhost") })).sieveClient()
 	c.send("AUTHENTICATE \"PLAIN\" \"AGpvZQBzZWNyZXQ=\"\r\nNOOP\r\n")
 	c.want("OK \"Logged in\"\r\nNOOP\r\n")
+}
+
+func TestSieveTellsWhatAllStoresCan(t *testing.T) {
+	c := newSite(t, func(s *site) {
+		s.addr = "sieve"
+		s.Beside = func(protocol string) imap.Capabilities {
+			return map[string]imap.Capabilities{"sieve": imap.ParseCapabilities("SIEVE SIEVE=fileinto NOTIFY NOTIFY=mailto SIEVE=comparator-i;ascii-numeric MAXREDIRECTS")}[protocol]
+		}
+	}).connect()
+	c.want("\"IMPLEMENTATION\" \"postern\"\r\n\"VERSION\" \"1.0\"\r\n\"SIEVE\" \"fileinto comparator-i;ascii-numeric\"\r\n" +
+		"\"SASL\" \"PLAIN LOGIN\"\r\n\"NOTIFY\" \"mailto\"\r\nOK \"Ready\"\r\n")
 }

@@ -123,6 +123,11 @@ func (pop3Store) tell(d *dialogue, o Origin) error {
 }
 
 func (pop3Store) login(d *dialogue, login Login) error {
+	if login.UTF8 { // only before a login, RFC 6856 2
+		if _, err := d.pop3([]byte("UTF8")); err != nil {
+			return fmt.Errorf("UTF8: %w", unmeant(err))
+		}
+	}
 	mechanism, message := login.Mechanism, encode(login.Message)
 	if mechanism == "" {
 		mechanism, message = "PLAIN", login.plain()

@@ -129,6 +129,11 @@ func (d *dialogue) listed(words []string) error {
 		}
 		return nil
 	}
+	if words = words[1:]; (name == "SIEVE" || name == "NOTIFY") && len(words) > 0 {
+		for word := range strings.FieldsSeq(words[0]) {
+			d.caps = append(d.caps, name+"="+word)
+		}
+	}
 	d.caps = append(d.caps, name)
 	return nil
 }

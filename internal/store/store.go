@@ -67,6 +67,8 @@ type Login struct {
 	Behalf   string // the mailbox that User opens, if it is not his own: SASL's authzid
 	Password []byte
 
+	UTF8 bool // POP3: the session is to be in RFC 6856's mode
+
 	Mechanism string // OAUTHBEARER, XOAUTH2
 	Message   []byte
 
