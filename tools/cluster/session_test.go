@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -595,4 +596,26 @@ func (f *front) trustedBy(t *testing.T, store string) {
 	}
 	reload(trusting)
 	t.Cleanup(func() { reload(string(conf)) })
+}
+
+// What stores can do in POP3 and ManageSieve is asked of them, and told.
+func TestOtherProtocolsTellWhatAllStoresShare(t *testing.T) {
+	t.Parallel()
+	f := furnished(t, start(t), plan{})
+	out, err := exec.Command(filepath.Join(bin, "imapfront"), "--config", f.conf, "capability").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	f.server = serve(t, f.door, filepath.Join(bin, "imapfront"), "--config", f.conf)
+	for _, want := range []string{"*/pop3 ", "*/sieve ", " SIEVE=fileinto ", " UIDL "} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	w := f.speak(t, f.sieve, false)
+	for line := w.line(); !strings.HasPrefix(line, `"SIEVE" `) || !strings.Contains(line, "fileinto"); line = w.line() {
+		if strings.HasPrefix(line, "OK") {
+			t.Fatal("a client is not told of fileinto")
+		}
+	}
 }
