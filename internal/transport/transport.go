@@ -211,7 +211,8 @@ func (t *Tables) deliveryAddress(mailbox string) (string, error) {
 		return "", fmt.Errorf("mailbox %q makes no address", mailbox)
 	}
 	folded := queryForm(address)
-	if folded != address {
+	// Plan meets all of them; the tables are listed side by side, and only read.
+	if folded != address && t.spelled[folded] == "" {
 		t.spelled[folded] = address
 	}
 	return folded, nil
