@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/urfave/cli/v2"
 
 	"postern/internal/cluster"
@@ -125,6 +126,14 @@ func measureAll(c *cli.Context) (err error) {
 			return fmt.Errorf("--only %s: must be one of %s", name, strings.Join(workNames(), ", "))
 		}
 	}
+	// Two runs would kill each other's proxies and measure each other's load.
+	alone := flock.New(filepath.Join(os.TempDir(), "postern-bench.lock"))
+	if locked, err := alone.TryLock(); err != nil {
+		return err
+	} else if !locked {
+		return errors.New("another run is measuring")
+	}
+	defer alone.Unlock()
 	if err := cluster.Install(b.ctx, say, packages...); err != nil {
 		return err
 	}

@@ -67,6 +67,11 @@ func (s *site) prepare(ctx context.Context) error {
 	if s.storeGroup, err = newGroup("store"); err != nil {
 		return err
 	}
+	free, err := net.Listen("tcp", s.store.plain)
+	if err != nil {
+		return fmt.Errorf("the store's port: %w", err) // somebody else's store would be measured
+	}
+	free.Close()
 	if _, err := s.storeGroup.start(filepath.Join(s.dir, "store.out"), self, "store", s.dir); err != nil {
 		return err
 	}
