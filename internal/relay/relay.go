@@ -10,6 +10,7 @@ package relay
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -25,6 +26,9 @@ import (
 // A half-dead peer would otherwise hold the session for ever; a live one, whose
 // user has logged out, has at most its last answers to send.
 const Linger = 60 * time.Second
+
+// goodbyeTime is what a store has for the answers to a client's last commands.
+const goodbyeTime = time.Second
 
 // awake is how long a direction is silent before it goes to sleep: longer than
 // a client takes between two commands of one errand.
@@ -218,7 +222,7 @@ func (d *direction) end(err error) {
 	case err != nil && reason != "store lost":
 		p.abort()
 	case !alone: // else both connections are closed now
-		closeWrite(d.to)
+		d.closeWrite()
 	}
 	p.mu.Lock()
 	d.other.linger()
@@ -263,8 +267,14 @@ func (p *pair) close() {
 	p.down.from.Close()
 }
 
-func closeWrite(conn net.Conn) {
-	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+// closeWrite passes the end of one direction on. Under TLS the store has some
+// time to answer before it: many take TLS's goodbye for the end of both
+// directions, Dovecot among them, and drop what they had to say.
+func (d *direction) closeWrite() {
+	half, ok := d.to.(interface{ CloseWrite() error })
+	if _, secure := d.to.(*tls.Conn); secure && d.name == "client" {
+		time.AfterFunc(goodbyeTime, func() { half.CloseWrite() })
+	} else if ok {
 		half.CloseWrite()
 	}
 }

@@ -619,3 +619,21 @@ func TestOtherProtocolsTellWhatAllStoresShare(t *testing.T) {
 		}
 	}
 }
+
+// A script sends all it has to say, and shuts its half: the answers are still
+// its own, also from a Dovecot that ends a session with TLS's goodbye.
+func TestAnswersOutliveTheClientsHalf(t *testing.T) {
+	t.Parallel()
+	f := open(t, plan{frontend: "allow-plaintext = true"})
+	for _, g := range []guest{atCyrus, atDovecot} {
+		w := f.speak(t, f.imap, false)
+		w.line()
+		w.send("a LOGIN %s %q\r\nb SELECT INBOX\r\nc FETCH 1 BODY.PEEK[]\r\nd STATUS INBOX (MESSAGES)\r\n", g.login, g.password)
+		if err := w.conn.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if rest, err := io.ReadAll(w.in); err != nil || !strings.Contains(string(rest), "\r\nd OK ") {
+			t.Errorf("%s: got %q, %v", g.login, rest, err)
+		}
+	}
+}
