@@ -178,9 +178,11 @@ func (p *process) stop() error {
 	}
 	deadline := time.Now().Add(termWait)
 	orphaned, killed := false, false
-	for {
+	for empty := 0; ; {
 		left := p.session()
-		if len(left) == 0 {
+		if len(left) > 0 {
+			empty = 0
+		} else if empty++; empty == 2 { // one that forks and ends hides its child from one look
 			return nil
 		}
 		if !orphaned && !p.alive() {
