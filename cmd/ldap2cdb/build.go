@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -107,6 +108,7 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 		if report, err = all.Report(); err != nil {
 			return mapfile.Story{}, err
 		}
+		debug.FreeOSMemory() // the maps will be looked at, and count, too
 		report.Source, report.Started, report.Seconds = b.name(), started, time.Since(started).Seconds()
 		if len(b.origins) > 1 {
 			report.Directories = read

@@ -15,10 +15,14 @@ import (
 
 func main() {
 	// What is kept is few big pieces without pointers, cheap to look
-	// through: rather that than half as much memory again.
-	debug.SetGCPercent(50)
+	// through: rather that, in time, than a gigabyte.
+	debug.SetMemoryLimit(memoryLimit)
 	os.Exit(command.Run(app(), os.Args))
 }
+
+// memoryLimit is where the collector begins to work harder, octets. The maps
+// that are looked at count beside it.
+const memoryLimit = 640 << 20
 
 const description = `Examples:
 

@@ -103,30 +103,46 @@ func (f *finder) answer(c *chunk, how *output) {
 	}
 	out := &output{Writer: bufio.NewWriterSize(&c.answers, 1<<14), long: how.long, json: how.json}
 	stores := map[string]bool{} // values that are a store and nothing else
-	c.err = f.login.Lookups(func(get func(key []byte) ([]byte, error)) error {
-		for name := range bytes.Lines(c.names) {
-			name = bytes.TrimSuffix(bytes.TrimSuffix(name, []byte{'\n'}), []byte{'\r'})
-			if !out.json && !out.long && isPlain(name) {
-				value, err := get(name)
-				if err != nil {
-					return err
-				}
-				if value != nil && f.isStore(value, stores) {
-					out.Write(name)
-					out.WriteByte('\t')
-					out.Write(value)
-					out.WriteByte('\n')
-					continue
-				}
-			}
-			found, err := f.print(string(name), true, out)
+	answerOne := func(get func(key []byte) ([]byte, error), name []byte) error {
+		if !out.json && !out.long && isPlain(name) {
+			value, err := get(name)
 			if err != nil {
 				return err
 			}
-			c.unknown = c.unknown || !found
+			if value != nil && f.isStore(value, stores) {
+				out.Write(name)
+				out.WriteByte('\t')
+				out.Write(value)
+				return out.WriteByte('\n')
+			}
+		}
+		found, err := f.print(string(name), true, out)
+		c.unknown = c.unknown || !found
+		return err
+	}
+	c.err = f.login.Lookups(func(get func(key []byte) ([]byte, error)) error {
+		for rest := c.names; len(rest) > 0; {
+			var batch [][]byte
+			batch, rest = cutLines(rest)
+			f.login.Ahead(batch)
+			for _, name := range batch {
+				if err := answerOne(get, name); err != nil {
+					return err
+				}
+			}
 		}
 		return out.Flush()
 	})
+}
+
+// cutLines splits off some lines.
+func cutLines(text []byte) (lines [][]byte, rest []byte) {
+	lines = make([][]byte, 0, 64)
+	for len(text) > 0 && len(lines) < cap(lines) {
+		line, after, _ := bytes.Cut(text, []byte{'\n'})
+		lines, text = append(lines, bytes.TrimSuffix(line, []byte{'\r'})), after
+	}
+	return lines, text
 }
 
 // isPlain tells whether a name is its own key, and can be printed as it is.

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -250,6 +251,10 @@ func newScript(d Draft, f *os.File) (*script, error) {
 	return s, nil
 }
 
+// manyRecords are worth a garbage collection: their hash tables alone take 8
+// octets each, while a map is written and while it is read.
+const manyRecords = 2_000_000
+
 // A sheet is some records, each as the CDB will have it: two lengths, the key,
 // the value.
 type sheet []byte
@@ -310,7 +315,10 @@ func (s *script) finish(name string) error {
 	if err := mendZeroHash(s.file, s.zeros); err != nil {
 		return err
 	}
-	s.out = nil // its tables' memory
+	s.out = nil
+	if s.digest.records > manyRecords {
+		debug.FreeOSMemory() // of the tables: the file takes their place
+	}
 	// What is read back are the same pages that are on their way to the disk.
 	synced := make(chan error, 1)
 	go func() { synced <- s.file.Sync() }()

@@ -240,11 +240,17 @@ func (r *Roster) Sizes(put func(key, value string) error) error {
 	return r.settle(sizeMap, put)
 }
 
-// Report tells what has become of it all, after the maps have been listed.
+// Report tells what has become of it all, after the maps have been listed. The
+// claims are let go.
 func (r *Roster) Report() (*Report, error) {
 	r.report.Entries = int(r.entries.Load())
 	r.report.Accounts = int(r.accounts.Load())
-	return &r.report, r.propose()
+	err := r.propose()
+	for _, b := range r.maps {
+		b.claims.close()
+		b.former.close()
+	}
+	return &r.report, err
 }
 
 // A Change is one key that the new map has otherwise than the last one.
