@@ -168,6 +168,7 @@ func TestRefused(t *testing.T) {
 		{"[frontend]\nlisten = [143]", `:2: frontend.listen: must be a list, in brackets, of values in quotes`},
 		{"[frontend]\nsyslog = \"yes\"", `:2: frontend.syslog: must be true or false`},
 		{"textfile = \"/x/ldap2cdb.txt\"", `:1: textfile = "/x/ldap2cdb.txt": must end in .prom`},
+		{"[store.\"a.b\"]\n[store.\"A.b.\"]", `store "a.b": there are two of this name`},
 		{"maps = 1", `:1: maps: must be a value in quotes`},
 		{"[frontend]\nmax-sessions = -1", `:2: frontend.max-sessions = -1: must not be negative`},
 		{"[directory]\npage-size = -1", `:2: directory.page-size = -1: must not be negative`},

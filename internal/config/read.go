@@ -223,6 +223,9 @@ func (r *reader) stores(c *Config, table toml.Primitive) {
 		if err != nil {
 			r.faults = append(r.faults, fault{key, err.Error()})
 		}
+		if _, twice := c.Stores[folded]; twice {
+			r.faults = append(r.faults, fault{key, fmt.Sprintf("store %q: there are two of this name", folded)})
+		}
 		own := c.Store
 		r.fields(key, r.table(key, value), &own)
 		c.Stores[folded] = own

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"postern/internal/sysexits"
 )
 
@@ -402,6 +404,29 @@ func TestCopiesAreKept(t *testing.T) {
 }
 
 // Postfix goes on with the old answers while the old file has a link left.
+// What stands in a map's place and is none is replaced, and not waited for.
+func TestCopiesAreOfMaps(t *testing.T) {
+	for name, put := range map[string]func(path string) error{
+		"a FIFO":             func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"a link to nowhere":  func(path string) error { return os.Symlink("nowhere", path) },
+		"a device behind it": func(path string) error { return os.Symlink("/dev/zero", path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), Login)
+			if err := put(path); err != nil {
+				t.Fatal(err)
+			}
+			if err := publish(t, filepath.Dir(path), 1, Draft{Login, Story{}, listing("a", "1"), nil}); err != nil {
+				t.Fatal(err)
+			}
+			get(t, openMap(t, path, false), "a")
+			if _, err := os.Lstat(path + ".1"); err == nil {
+				t.Error("it was kept")
+			}
+		})
+	}
+}
+
 func TestReplacedMapHasNoLinkLeft(t *testing.T) {
 	dir := t.TempDir()
 	if err := publish(t, dir, 2, Draft{Login, Story{}, listing("a", "1"), nil}); err != nil {

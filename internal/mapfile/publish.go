@@ -399,7 +399,12 @@ func (m *Map) missing(key string) (slot, pos int) {
 // keepCopies moves the older copies of a map along and copies the map itself
 // to name.1.
 func keepCopies(path string, keep int) error {
-	if _, err := os.Lstat(path); keep == 0 || errors.Is(err, fs.ErrNotExist) {
+	switch info, err := os.Stat(path); {
+	case keep == 0, errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular(): // nothing to keep, and a FIFO would be waited for
 		return nil
 	}
 	for n := keep; n > 1; n-- {
