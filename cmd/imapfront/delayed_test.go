@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"postern/internal/logbook"
 )
 
 // ucspiTLS starts the tool as sslserver -n does, ucspi-tls(2): with the client's
@@ -37,7 +39,7 @@ func ucspiTLS(t *testing.T, variables string, settings *tls.Config, args []strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = &server{t: t, cmd: tool(args...), log: &output{}}
+	s = &server{t: t, cmd: tool(args...), log: new(logbook.Book)}
 	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = child, child, s.log
 	s.cmd.ExtraFiles = []*os.File{theirs, toTool, fromTool}
 	s.cmd.Env = append(s.cmd.Env, append(env, "SSLCTLFD=3", "SSLREADFD=4", "SSLWRITEFD=5")...)

@@ -20,6 +20,7 @@ import (
 
 	"postern/internal/config"
 	"postern/internal/listener"
+	"postern/internal/logbook"
 )
 
 // crowd are clients that come, log in and go all the time, until stop.
@@ -368,7 +369,7 @@ func TestRestartedUnderSystemd(t *testing.T) {
 		files = append(files, file)
 	}
 	begin := func() *server {
-		s := &server{t: t, cmd: activated("", d.args[1], "LISTEN_FDS=2", "LISTEN_FDNAMES=imap:imaps"), log: &output{}}
+		s := &server{t: t, cmd: activated("", d.args[1], "LISTEN_FDS=2", "LISTEN_FDNAMES=imap:imaps"), log: new(logbook.Book)}
 		s.cmd.ExtraFiles, s.cmd.Stderr = files, s.log
 		if err := s.cmd.Start(); err != nil {
 			t.Fatal(err)

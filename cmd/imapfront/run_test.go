@@ -20,12 +20,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"postern/internal/config"
+	"postern/internal/logbook"
 )
 
 const patience = 15 * time.Second
@@ -46,35 +46,17 @@ func tool(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// output is a log that can be read while it is written.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
 // A server is a running imapfront.
 type server struct {
 	t     *testing.T
 	cmd   *exec.Cmd
-	log   *output
+	log   *logbook.Book
 	addrs []string // in the order of the listeners
 }
 
 func start(t *testing.T, args ...string) *server {
 	t.Helper()
-	s := &server{t: t, cmd: tool(args...), log: &output{}}
+	s := &server{t: t, cmd: tool(args...), log: new(logbook.Book)}
 	s.cmd.Stderr = s.log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/internal/config"
+	"postern/internal/logbook"
 	"postern/internal/slapd"
 )
 
@@ -107,7 +108,7 @@ func BenchmarkWatch(b *testing.B) {
 	}
 	server := slapd.Start(b, slapd.Settings{LDIF: string(text), Sync: true})
 	dir := b.TempDir()
-	log := &logbook{}
+	log := &logbook.Book{}
 	stop := follow(b, log, "--url", server.URL(), "--base", slapd.Base, "--maps", dir)
 	defer stop()
 	for deadline := time.Now().Add(5 * time.Minute); !strings.Contains(log.String(), "published"); time.Sleep(10 * time.Millisecond) {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/logbook"
 	"postern/internal/mapfile"
 	"postern/internal/slapd"
 )
@@ -94,7 +95,7 @@ aliasedObjectName: uid=f1,ou=far,dc=example,dc=org
 
 `})
 	for aliases, want := range map[bool]string{false: "", true: "imap1.example.org"} {
-		dir, log := t.TempDir(), &logbook{}
+		dir, log := t.TempDir(), &logbook.Book{}
 		args := []string{"--url", server.URL(), "--base", "ou=people,dc=example,dc=org", "--maps", dir,
 			"--config", configFile(t, fmt.Sprintf("[directory]\naliases = %v\npoll-interval = \"20ms\"\n", aliases))}
 		if status, stderr := tool(t, args...); status != 0 {

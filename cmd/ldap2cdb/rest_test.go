@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/logbook"
 	"postern/internal/mapfile"
 	"postern/internal/slapd"
 )
@@ -18,7 +19,7 @@ import (
 // for.
 func TestWatchAtRest(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{LDIF: people(1000), Sync: true})
-	dir, log := t.TempDir(), &logbook{}
+	dir, log := t.TempDir(), &logbook.Book{}
 	watch := exec.Command(built(t), "--watch", "--url", server.URL(), "--base", slapd.Base, "--maps", dir)
 	watch.Stderr = log
 	if err := watch.Start(); err != nil {
@@ -74,7 +75,7 @@ func efforts(t *testing.T, pid int) (sleeps int, cpu time.Duration) {
 // The clock is set back: maps from the future are replaced like any others.
 func TestClockSetBack(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
-	dir, log := t.TempDir(), &logbook{}
+	dir, log := t.TempDir(), &logbook.Book{}
 	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
 	if status, stderr := tool(t, args...); status != 0 {
 		t.Fatal(stderr)

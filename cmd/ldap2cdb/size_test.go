@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/logbook"
 	"postern/internal/mapfile"
 	"postern/internal/slapd"
 )
@@ -28,7 +29,7 @@ func TestSizes(t *testing.T) {
 	plain := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
 	args := append([]string{"--config", conf}, plain...)
 
-	log := &logbook{}
+	log := &logbook.Book{}
 	stop := follow(t, log, plain...)
 	eventually(t, dir, "u1", "imap2.example.org", log)
 	stop()

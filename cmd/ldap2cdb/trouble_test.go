@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/logbook"
 	"postern/internal/mapfile"
 	"postern/internal/slapd"
 )
@@ -72,7 +73,7 @@ func TestServerKilledUnderAWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := &logbook{}
+	log := &logbook.Book{}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() {

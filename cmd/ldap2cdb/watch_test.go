@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -18,32 +17,15 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"postern/internal/config"
+	"postern/internal/logbook"
 	"postern/internal/mapfile"
 	"postern/internal/roster"
 	"postern/internal/slapd"
 )
 
-// A logbook is standard error while a watch runs.
-type logbook struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logbook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logbook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 // follow runs `ldap2cdb --watch` until the test, or the returned function,
 // ends it.
-func follow(t testing.TB, log *logbook, args ...string) (stop func()) {
+func follow(t testing.TB, log *logbook.Book, args ...string) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -74,12 +56,12 @@ func settingsFor(t testing.TB, args ...string) (conf *config.Config, err error) 
 }
 
 // eventually waits for a login name to live where it should; "" is nowhere.
-func eventually(t testing.TB, dir, login, want string, log *logbook) time.Duration {
+func eventually(t testing.TB, dir, login, want string, log *logbook.Book) time.Duration {
 	t.Helper()
 	return eventuallyIn(t, dir, mapfile.Login, login, want, log)
 }
 
-func eventuallyIn(t testing.TB, dir, name, key, want string, log *logbook) time.Duration {
+func eventuallyIn(t testing.TB, dir, name, key, want string, log *logbook.Book) time.Duration {
 	t.Helper()
 	start := time.Now()
 	live := mapfile.Follow(filepath.Join(dir, name), false)
@@ -95,7 +77,7 @@ func eventuallyIn(t testing.TB, dir, name, key, want string, log *logbook) time.
 	return 0
 }
 
-func eventuallySays(t testing.TB, log *logbook, want string) {
+func eventuallySays(t testing.TB, log *logbook.Book, want string) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if strings.Contains(log.String(), want) {
@@ -113,7 +95,7 @@ func TestWatch(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{LDIF: people(100), Sync: true})
 	dir := t.TempDir()
 	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
-	log := &logbook{}
+	log := &logbook.Book{}
 	stop := follow(t, log, args...)
 	eventually(t, dir, "u7", "imap2.example.org", log)
 
@@ -178,7 +160,7 @@ func TestWatch(t *testing.T) {
 // A command follows each publication, one at a time, and again where it failed.
 func TestAfterPublication(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{LDIF: people(3), Sync: true})
-	dir, scratch, log := t.TempDir(), t.TempDir(), &logbook{}
+	dir, scratch, log := t.TempDir(), t.TempDir(), &logbook.Book{}
 	settings := filepath.Join(scratch, "postern.conf")
 	script := `mkdir busy || { touch twice; exit 1; }
 		test -e failed || { echo out of paper; rmdir busy; touch failed; exit 75; }
@@ -231,7 +213,7 @@ func TestAfterPublication(t *testing.T) {
 // changed since.
 func TestWatchUnderOtherRules(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{LDIF: people(3), Sync: true})
-	dir, log := t.TempDir(), &logbook{}
+	dir, log := t.TempDir(), &logbook.Book{}
 	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir, "--standard-address"}
 	stop := follow(t, log, append(args, "{givenName:1}{sn}@example.org")...)
 	eventuallyIn(t, dir, mapfile.Address, "unumber1@example.org", "u1@imap2.example.org", log)
@@ -246,7 +228,7 @@ func TestWatchUnderOtherRules(t *testing.T) {
 func TestWatchKeepsThePair(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
 	dir := t.TempDir()
-	log := &logbook{}
+	log := &logbook.Book{}
 	follow(t, log, "--url", server.URL(), "--base", slapd.Base, "--maps", dir)
 	eventually(t, dir, "u1", "imap2.example.org", log)
 	paired := func() {
@@ -280,7 +262,7 @@ func TestOlderDirectory(t *testing.T) {
 	if status, stderr := tool(t, args...); status != 0 {
 		t.Fatal(stderr)
 	}
-	log := &logbook{}
+	log := &logbook.Book{}
 	stop := follow(t, log, args...)
 	eventuallySays(t, log, "published")
 	server.Modify(change("u1", "replace: mailHost\nmailHost: imap3.example.org\n"))
@@ -306,7 +288,7 @@ func TestOlderDirectory(t *testing.T) {
 func TestHiddenHalf(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{LDIF: people(60), Sync: true})
 	dir := t.TempDir()
-	log := &logbook{}
+	log := &logbook.Book{}
 	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
 	stop := follow(t, log, args...)
 	eventually(t, dir, "u7", "imap2.example.org", log)
@@ -385,7 +367,7 @@ func TestPolling(t *testing.T) {
 			server := slapd.Start(t, test.settings)
 			dir := t.TempDir()
 			args := append([]string{"--url", server.URL(), "--maps", dir, "--base", "ou=people," + slapd.Base, "--filter", "(mailHost=*)"}, test.more...)
-			log := &logbook{}
+			log := &logbook.Book{}
 			stop := follow(t, log, append(args, "--config", configFile(t, "[directory]\npoll-interval = \"20ms\"\nreread-interval = \"1h\"\n"))...)
 			eventually(t, dir, "u1", "imap2.example.org", log)
 			eventuallySays(t, log, test.way)
@@ -423,7 +405,7 @@ func TestPollingAnotherServer(t *testing.T) {
 	dir := t.TempDir()
 	args := []string{"--url", server.URL(), "--maps", dir, "--base", "ou=people," + slapd.Base,
 		"--config", configFile(t, "[directory]\npoll-interval = \"20ms\"\nreread-interval = \"1h\"\n")}
-	log := &logbook{}
+	log := &logbook.Book{}
 	stop := follow(t, log, args...)
 	eventually(t, dir, "u1", "imap2.example.org", log)
 	stop()
@@ -473,7 +455,7 @@ name = "roles"
 ldif = %q
 poll-interval = "20ms"
 `, staff.URL(), students.URL(), file))}
-	log := &logbook{}
+	log := &logbook.Book{}
 	stop := follow(t, log, args...)
 	eventuallySays(t, log, "staff: the server tells of changes by itself")
 	eventuallySays(t, log, "students: ldap://")

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"postern/internal/logbook"
 )
 
 // A directory that is away is no reason for systemd to start us anew.
@@ -21,7 +23,7 @@ func TestWatchdogWhileAway(t *testing.T) {
 	t.Setenv("WATCHDOG_USEC", "20000")
 	t.Setenv("WATCHDOG_PID", strconv.Itoa(os.Getpid()))
 
-	follow(t, &logbook{}, "--url", "ldap://127.0.0.1:1", "--base", "dc=example,dc=org", "--maps", t.TempDir())
+	follow(t, &logbook.Book{}, "--url", "ldap://127.0.0.1:1", "--base", "dc=example,dc=org", "--maps", t.TempDir())
 	systemd.SetDeadline(time.Now().Add(10 * time.Second))
 	buf := make([]byte, 4096)
 	for alive := 0; alive < 5; {

@@ -16,6 +16,7 @@ import (
 	"postern/internal/imap"
 	"postern/internal/kerberos"
 	"postern/internal/listener"
+	"postern/internal/logbook"
 	"postern/internal/store"
 )
 
@@ -80,7 +81,7 @@ func FuzzSession(f *testing.F) {
 				Exempt:       loopback,
 				Kerberos:     keys, PrincipalName: kerberos.Principal.String,
 			}
-			var log logBook
+			var log logbook.Book
 			front.Log = slog.New(slog.NewTextHandler(&log, nil))
 			Serve(context.Background(), &listener.Listener{Scheme: scheme, Listener: &accepts{[]net.Conn{conn}}}, func() *Frontend { return front })
 			if strings.Contains(log.String(), "msg=defect") {

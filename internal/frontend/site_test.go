@@ -23,6 +23,7 @@ import (
 	"postern/internal/authority"
 	"postern/internal/imap"
 	"postern/internal/listener"
+	"postern/internal/logbook"
 	"postern/internal/store"
 )
 
@@ -54,34 +55,16 @@ type site struct {
 	addr    string
 	people  people
 	proxied []netip.Prefix
-	log     *logBook
+	log     *logbook.Book
 	stop    context.CancelFunc
 	done    chan struct{}
-}
-
-// logBook is a log that tests can read while it is written.
-type logBook struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logBook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logBook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // newSite serves with settings that a test has changed, in clear and with
 // passwords allowed unless it says otherwise.
 func newSite(t testing.TB, change func(*site)) *site {
 	t.Helper()
-	s := &site{t: t, people: people{}, log: &logBook{}, done: make(chan struct{})}
+	s := &site{t: t, people: people{}, log: new(logbook.Book), done: make(chan struct{})}
 	s.Frontend = &Frontend{
 		Shared:         NewShared(),
 		Users:          s.people,

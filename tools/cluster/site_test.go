@@ -26,6 +26,7 @@ import (
 	"github.com/emersion/go-imap/v2/imapclient"
 
 	"postern/internal/cluster"
+	"postern/internal/logbook"
 	"postern/internal/mapfile"
 )
 
@@ -210,13 +211,13 @@ func doors(t *testing.T, c *cluster.Cluster) []door {
 // A server is a program that a test runs.
 type server struct {
 	*os.Process
-	log *lockedBuffer // what it writes to standard output and error
+	log *logbook.Book // what it writes to standard output and error
 }
 
 // serve runs a server until the test ends, and waits until it accepts.
 func serve(t *testing.T, d door, program string, args ...string) server {
 	t.Helper()
-	log := new(lockedBuffer)
+	log := new(logbook.Book)
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -259,23 +260,6 @@ func serve(t *testing.T, d door, program string, args ...string) server {
 		}
 	}
 	return server{cmd.Process, log}
-}
-
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // connect opens a session at a front end. Both ways verify its certificate.

@@ -11,9 +11,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"postern/internal/logbook"
 )
 
 // bin has the tools and the demo, built once.
@@ -164,7 +165,7 @@ func TestTerminal(t *testing.T) {
 
 	io.WriteString(keyboard, "\x03")
 	if err := command.Wait(); err != nil {
-		t.Errorf("after Ctrl-C: %v\n%s", err, screen.text())
+		t.Errorf("after Ctrl-C: %v\n%s", err, screen.String())
 	}
 	if names := left(t, folder); len(names) > 0 {
 		t.Errorf("left behind: %q", names)
@@ -193,32 +194,17 @@ func logIn(t *testing.T, folder, port, user string) {
 	}
 }
 
-// A screen keeps what is written to it.
-type screen struct {
-	mutex sync.Mutex
-	all   bytes.Buffer
-}
-
-func (s *screen) Write(text []byte) (int, error) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.all.Write(text)
-}
-
-func (s *screen) text() string {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.all.String()
-}
+// A screen is what a terminal shows.
+type screen struct{ logbook.Book }
 
 func (s *screen) await(t *testing.T, want string) string {
 	t.Helper()
 	for deadline := time.Now().Add(2 * patience); ; time.Sleep(10 * time.Millisecond) {
-		if text := s.text(); regexp.MustCompile(want).MatchString(text) {
+		if text := s.String(); regexp.MustCompile(want).MatchString(text) {
 			return text
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("no %q on\n%s", want, s.text())
+			t.Fatalf("no %q on\n%s", want, s.String())
 		}
 	}
 }

@@ -87,15 +87,15 @@ func (p *process) stop() error {
 	}
 }
 
-// A logbook keeps what imapfront logs.
-type logbook struct {
+// A frontLog keeps what imapfront logs.
+type frontLog struct {
 	mutex  sync.Mutex
 	file   io.Writer
 	text   bytes.Buffer
 	reader io.Writer // who follows it
 }
 
-func (l *logbook) Write(text []byte) (int, error) {
+func (l *frontLog) Write(text []byte) (int, error) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	l.text.Write(text)
@@ -105,13 +105,13 @@ func (l *logbook) Write(text []byte) (int, error) {
 	return l.file.Write(text)
 }
 
-func (l *logbook) follow(reader io.Writer) {
+func (l *frontLog) follow(reader io.Writer) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	l.reader = reader
 }
 
-func (l *logbook) all() string {
+func (l *frontLog) all() string {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	return strings.TrimSpace(l.text.String())

@@ -35,7 +35,7 @@ type site struct {
 	people    []*person // whom the tour is about, one at each store
 
 	frontEnd *process
-	log      logbook
+	log      frontLog
 }
 
 // newSite makes the folder.
