@@ -63,6 +63,12 @@ type Share struct {
 	Before int `json:"before"`
 }
 
+// newReport has lists that a script can go through, though nothing is in them.
+func newReport() Report {
+	none := Faults{Groups: []*Group{}}
+	return Report{Skipped: none, LeftOut: none, Overruled: none, Conflicts: Conflicts{Named: []Conflict{}}, Stores: map[string]*Share{}}
+}
+
 func (r *Report) share(store string) *Share {
 	s := r.Stores[store]
 	if s == nil {

@@ -69,7 +69,7 @@ func newSized(dir string, size int, room int64) *Roster {
 	processors := runtime.GOMAXPROCS(0)
 	r := &Roster{
 		dir: dir, size: size, desks: make([]desk, processors), busy: make(chan struct{}, processors), names: names{dir: dir},
-		report: Report{Stores: map[string]*Share{}}, homes: map[string]*Share{},
+		report: newReport(), homes: map[string]*Share{},
 	}
 	left := &atomic.Int64{}
 	left.Store(room)
