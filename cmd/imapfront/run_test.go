@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"postern/internal/config"
+	"postern/internal/freeport"
 	"postern/internal/logbook"
 )
 
@@ -208,7 +209,7 @@ tls = "none"
 	one := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
 	two := makeCert(t, filepath.Join(dir, "two.pem"), "two.example.org")
 	file := filepath.Join(dir, "postern.conf")
-	metrics := freePort(t)
+	metrics := "127.0.0.1:" + freeport.Next()
 	s := start(t, "--config", file, "--cert", filepath.Join(dir, "one.pem"), "--metrics", metrics, "--allow-plaintext",
 		"--listen", "imap://127.0.0.1:0", "--listen", "imaps://127.0.0.1:0")
 
@@ -281,16 +282,6 @@ tls = "none"
 		t.Errorf("%v\n%s", err, s.log)
 	}
 	run(t, 69, "sessions", "--config", file)
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // run runs the tool to its end and returns its standard output.

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"postern/internal/freeport"
 )
 
 // A password is nowhere but where it is checked: in no log and no diagnostic,
@@ -127,7 +129,7 @@ func (f *front) underTCPServer(t *testing.T) (door, server, bool) {
 		t.Log("not under tcpserver: it is not installed")
 		return door{}, server{}, false
 	}
-	imap, imaps := freePort(t), freePort(t)
+	imap, imaps := freeport.Next(), freeport.Next()
 	args := func(port, scheme string) []string {
 		return []string{"-H", "-R", "-l", "0", "127.0.0.1", port, filepath.Join(bin, "imapfront"), "--config", f.conf, "--inetd", scheme}
 	}
