@@ -20,24 +20,7 @@ import (
 // fakeStore answers CAPABILITY with a list, until it is closed.
 func fakeStore(t *testing.T, caps string) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			fmt.Fprintf(conn, "* OK ready\r\n")
-			bufio.NewReader(conn).ReadString('\n')
-			fmt.Fprintf(conn, "* CAPABILITY %s\r\nP1 OK done\r\n", caps)
-			conn.Close()
-		}
-	}()
-	return l
+	return linesStore(t, "* OK ready\r\n", "* CAPABILITY "+caps+"\r\nP1 OK done\r\n")
 }
 
 func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
