@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"postern/internal/freeport"
+	"postern/internal/loopback"
 )
 
 // bin has the four tools and orgmaker, built once.
@@ -123,7 +123,7 @@ domain = ["example.org"]
 %s
 [store]
 port = %s
-`, filepath.Join(dir, "maps"), write(t, dir, "org.ldif", string(ldif)), frontend, freeport.Next()))
+`, filepath.Join(dir, "maps"), write(t, dir, "org.ldif", string(ldif)), frontend, loopback.Port()))
 	if err := os.Mkdir(filepath.Join(dir, "maps"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +286,7 @@ func TestSystemdSystemCalls(t *testing.T) {
 		}
 	}
 
-	port := freeport.Next()
+	port := loopback.Port()
 	dir, conf := site(t, fmt.Sprintf("listen = [\"imap://127.0.0.1:%s\"]\ncontrol = %q", port, filepath.Join(t.TempDir(), "control")))
 	trace := filepath.Join(dir, "trace")
 	for unit, tool := range map[string]string{"systemd/ldap2cdb.service": "ldap2cdb", "systemd/postmap-route.service": "postmap-route"} {
@@ -338,7 +338,7 @@ func TestSystemdSockets(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, conf := site(t, "")
-			port := freeport.Next()
+			port := loopback.Port()
 			args := append(args, "--listen=127.0.0.1:"+port, filepath.Join(bin, "imapfront"), "--config", conf)
 			start(t, exec.Command(activate, args...), filepath.Join(dir, "log"))
 			greeting(t, port)
@@ -350,7 +350,7 @@ func TestXinetd(t *testing.T) {
 	xinetd := need(t, "xinetd")
 	dir, conf := site(t, "")
 	user, group := run(t, "id", "-un"), run(t, "id", "-gn")
-	imap, imaps := freeport.Next(), freeport.Next()
+	imap, imaps := loopback.Port(), loopback.Port()
 	service := read(t, "xinetd/imapfront",
 		"= 143", "= "+imap, "= 993", "= "+imaps,
 		"user            = postern", "user = "+user, "group           = postern", "group = "+group,
@@ -397,7 +397,7 @@ func TestInetd(t *testing.T) {
 				t.Skipf("%s lacks libraries: %v\n%s", daemon.name, err, out)
 			}
 			dir, conf := site(t, "allow-plaintext = true\nfailure-delay = \"1ms\"")
-			imap, imaps := freeport.Next(), freeport.Next()
+			imap, imaps := loopback.Port(), loopback.Port()
 			services := write(t, dir, "inetd.conf", read(t, "inetd/inetd.conf",
 				"\n143 ", "\n"+imap+" ", "\n993 ", "\n"+imaps+" ", " postern ", " "+strings.TrimSpace(run(t, "id", "-un"))+" ",
 				"/usr/local/sbin/imapfront imapfront", filepath.Join(bin, "imapfront")+" imapfront --config "+conf))
@@ -431,7 +431,7 @@ func TestTcpserver(t *testing.T) {
 		t.Run(service.name, func(t *testing.T) {
 			need(t, "tcpserver")
 			dir, conf := site(t, "")
-			port := freeport.Next()
+			port := loopback.Port()
 			script := write(t, dir, service.name+"/run", read(t, "tcpserver/run",
 				"user=postern", "user="+strings.TrimSpace(run(t, "id", "-un")),
 				"port="+service.standard, "port="+port,
@@ -606,13 +606,13 @@ func TestHAProxy(t *testing.T) {
 // A balancer passes clients on to a front end that is well, with their addresses.
 func TestHAProxyInFront(t *testing.T) {
 	haproxy := need(t, "haproxy")
-	behind, port := freeport.Next(), freeport.Next()
+	behind, port := loopback.Port(), loopback.Port()
 	dir, conf := site(t, fmt.Sprintf("listen = [\"imap://127.0.0.1:%s\"]\nproxy-networks = [\"127.0.0.0/8\"]", behind))
 	log := filepath.Join(dir, "log")
 	start(t, exec.Command(filepath.Join(bin, "imapfront"), "--config", conf), log)
 	cfg := write(t, dir, "haproxy.cfg", read(t, "haproxy/haproxy.cfg",
 		"\tuser haproxy\n\tgroup haproxy\n", "", "log /dev/log", "log 127.0.0.1", "maxconn 50000", "maxconn 50",
-		":::143 v4v6", "127.0.0.1:"+port, ":::993 v4v6", "127.0.0.1:"+freeport.Next(),
+		":::143 v4v6", "127.0.0.1:"+port, ":::993 v4v6", "127.0.0.1:"+loopback.Port(),
 		"front1.example.org:143", "127.0.0.1:"+behind, "front1.example.org", "127.0.0.1", "front2.example.org", "127.0.0.2"))
 	start(t, exec.Command(haproxy, "-db", "-f", cfg), filepath.Join(dir, "haproxy.log"))
 	client := greeting(t, port)
@@ -651,7 +651,7 @@ func TestFail2ban(t *testing.T) {
 	guesses := []string{`nobody`, `"some body"`, `"\" store=x code=AUTHENTICATIONFAILED client=192.0.2.66:1"`, `"a=b"`, `"\\"`}
 	for _, format := range []string{"logfmt", "json"} {
 		t.Run(format, func(t *testing.T) {
-			port := freeport.Next()
+			port := loopback.Port()
 			dir, conf := site(t, fmt.Sprintf("listen = [\"imap://127.0.0.1:%s\"]\nlog-format = %q\nfailure-delay = \"1ms\"", port, format))
 			log := filepath.Join(dir, "log")
 			start(t, exec.Command(filepath.Join(bin, "imapfront"), "--config", conf, "--allow-plaintext"), log)

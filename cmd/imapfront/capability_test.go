@@ -13,13 +13,13 @@ import (
 
 	"postern/internal/command"
 	"postern/internal/config"
+	"postern/internal/loopback"
 	"postern/internal/mapfile"
 	"postern/internal/sysexits"
 )
 
 // fakeStore answers CAPABILITY with a list, until it is closed.
 func fakeStore(t *testing.T, caps string) net.Listener {
-	t.Helper()
 	return linesStore(t, "* OK ready\r\n", "* CAPABILITY "+caps+"\r\nP1 OK done\r\n")
 }
 
@@ -163,25 +163,11 @@ func TestCapabilityWithoutStores(t *testing.T) {
 
 // linesStore greets with these lines, and answers each that it hears with others.
 func linesStore(t *testing.T, greeting, answer string) net.Listener {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			fmt.Fprint(conn, greeting)
-			bufio.NewReader(conn).ReadString('\n')
-			fmt.Fprint(conn, answer)
-			conn.Close()
-		}
-	}()
-	return l
+	return loopback.Serve(t, func(conn net.Conn) {
+		fmt.Fprint(conn, greeting)
+		bufio.NewReader(conn).ReadString('\n')
+		fmt.Fprint(conn, answer)
+	})
 }
 
 // POP3 and ManageSieve are asked where the site listens for them.

@@ -19,9 +19,9 @@ import (
 	"time"
 
 	"postern/internal/config"
-	"postern/internal/freeport"
 	"postern/internal/listener"
 	"postern/internal/logbook"
+	"postern/internal/loopback"
 )
 
 // crowd are clients that come, log in and go all the time, until stop.
@@ -108,7 +108,7 @@ type doorway struct {
 }
 
 func newDoorway(t *testing.T, more string) *doorway {
-	d := &doorway{clear: "127.0.0.1:" + freeport.Next(), secure: "127.0.0.1:" + freeport.Next(), store: takingStore(t).Addr().String()}
+	d := &doorway{clear: "127.0.0.1:" + loopback.Port(), secure: "127.0.0.1:" + loopback.Port(), store: takingStore(t).Addr().String()}
 	dir, conf := siteDir(t, fmt.Sprintf(`
 [frontend]
 control = "DIR/control"
@@ -173,7 +173,7 @@ func session(t *testing.T, addr string) *conn {
 // refused, none is cut off before its greeting or its login, and who has
 // logged in stays.
 func TestReplacedWithoutARefusal(t *testing.T) {
-	metrics := "127.0.0.1:" + freeport.Next()
+	metrics := "127.0.0.1:" + loopback.Port()
 	d := newDoorway(t, fmt.Sprintf("metrics = %q\ndrain-time = \"1m\"", metrics))
 	var user []string
 	if os.Geteuid() == 0 {
@@ -311,7 +311,7 @@ func TestRetires(t *testing.T) {
 // that is new is opened.
 func TestReplacedWithOtherPorts(t *testing.T) {
 	d := newDoorway(t, "")
-	old, other := d.start(t), "127.0.0.1:"+freeport.Next()
+	old, other := d.start(t), "127.0.0.1:"+loopback.Port()
 	next := d.start(t, "--replace", "--listen", "imap://"+other, "--listen", "imaps://"+d.secure)
 	old.waitFor()
 	if c, err := net.Dial("tcp", d.clear); err == nil {

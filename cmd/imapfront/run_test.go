@@ -25,8 +25,8 @@ import (
 	"time"
 
 	"postern/internal/config"
-	"postern/internal/freeport"
 	"postern/internal/logbook"
+	"postern/internal/loopback"
 )
 
 const patience = 15 * time.Second
@@ -120,30 +120,14 @@ func (c *conn) wantEnd() {
 
 // takingStore takes every login and then echoes.
 func takingStore(t *testing.T) net.Listener {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				fmt.Fprintf(c, "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] x\r\n")
-				in := bufio.NewReader(c)
-				if _, err := in.ReadString('\n'); err == nil {
-					fmt.Fprintf(c, "P1 OK [CAPABILITY IMAP4rev1 MOVE] in\r\n")
-					io.Copy(c, in)
-				}
-			}()
+	return loopback.Serve(t, func(c net.Conn) {
+		fmt.Fprintf(c, "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] x\r\n")
+		in := bufio.NewReader(c)
+		if _, err := in.ReadString('\n'); err == nil {
+			fmt.Fprintf(c, "P1 OK [CAPABILITY IMAP4rev1 MOVE] in\r\n")
+			io.Copy(c, in)
 		}
-	}()
-	return l
+	})
 }
 
 // makeCert writes a certificate for a name into a file, with its key.
@@ -209,7 +193,7 @@ tls = "none"
 	one := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
 	two := makeCert(t, filepath.Join(dir, "two.pem"), "two.example.org")
 	file := filepath.Join(dir, "postern.conf")
-	metrics := "127.0.0.1:" + freeport.Next()
+	metrics := "127.0.0.1:" + loopback.Port()
 	s := start(t, "--config", file, "--cert", filepath.Join(dir, "one.pem"), "--metrics", metrics, "--allow-plaintext",
 		"--listen", "imap://127.0.0.1:0", "--listen", "imaps://127.0.0.1:0")
 

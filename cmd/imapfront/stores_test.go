@@ -13,6 +13,7 @@ import (
 
 	"postern/internal/account"
 	"postern/internal/config"
+	"postern/internal/loopback"
 	"postern/internal/mapfile"
 	"postern/internal/store"
 )
@@ -94,21 +95,9 @@ func TestPinnedKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conn.(*tls.Conn).Handshake()
-			conn.Close()
-		}
-	}()
+	l := loopback.Serve(t, func(conn net.Conn) {
+		tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{pair}}).Handshake()
+	})
 	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
 	for pin, good := range map[string]bool{hex.EncodeToString(sum[:]): true, strings.Repeat("ab", 32): false} {
 		settings := (&stores{}).tls("imap1.example.org", config.Store{Pin: pin})

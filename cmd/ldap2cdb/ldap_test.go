@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"postern/internal/command"
+	"postern/internal/loopback"
 	"postern/internal/mapfile"
 	"postern/internal/slapd"
 )
@@ -205,24 +206,11 @@ func snapshot(t *testing.T, dir string) map[string]string {
 }
 
 // silent is the address of a server that says one thing at most.
-func silent(t *testing.T, greeting string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { conn.Close() })
-			io.WriteString(conn, greeting)
-		}
-	}()
-	return l.Addr().String()
+func silent(t *testing.T, greeting string) (addr string) {
+	return loopback.Serve(t, func(conn net.Conn) {
+		io.WriteString(conn, greeting)
+		io.Copy(io.Discard, conn)
+	}).Addr().String()
 }
 
 // SASL EXTERNAL: the server knows us by our certificate, or by who runs us.

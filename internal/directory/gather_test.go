@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"postern/internal/loopback"
 	"testing"
 	"time"
 )
@@ -13,20 +14,7 @@ import (
 // wired is a TCP connection: the server's end, and the gatherer at ours.
 func wired(t *testing.T) (net.Conn, *gatherer) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	ours, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	theirs, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ours.Close(); theirs.Close() })
+	ours, theirs := loopback.Pair(t)
 	return theirs, newGatherer(ours)
 }
 

@@ -12,6 +12,7 @@ import (
 	ber "github.com/go-asn1-ber/asn1-ber"
 
 	"postern/internal/config"
+	"postern/internal/loopback"
 )
 
 // A ranging server answers searches like Active Directory, [MS-ADTS]
@@ -26,22 +27,7 @@ type ranging struct {
 }
 
 func (r *ranging) listen(t *testing.T) (url string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			r.serve(conn)
-		}
-	}()
-	return "ldap://" + l.Addr().String()
+	return "ldap://" + loopback.Serve(t, r.serve).Addr().String()
 }
 
 func (r *ranging) serve(conn net.Conn) {

@@ -78,7 +78,7 @@ func FuzzSession(f *testing.F) {
 				Shared: NewShared(), Users: people{}, AllowPlaintext: true, LoginTime: time.Minute, TLS: serverTLS(),
 				Stores:       func(string, account.Location) (*store.Store, error) { return nil, errors.New("none") },
 				Capabilities: func() imap.Capabilities { return imap.ParseCapabilities("AUTH=XOAUTH2 AUTH=OAUTHBEARER LITERAL+") },
-				Exempt:       loopback,
+				Exempt:       local,
 				Kerberos:     keys, PrincipalName: kerberos.Principal.String,
 			}
 			var log logbook.Book

@@ -70,7 +70,7 @@ func TestRule11_LoginsAMinute(t *testing.T) {
 		c.send(logIn("jim"))
 		c.want(answers[1])
 
-		c = newSite(t, func(s *site) { s.addr = scheme; s.LoginsPerAddress, s.LoginsPerUser, s.Exempt = 1, 1, loopback }).greeted(scheme)
+		c = newSite(t, func(s *site) { s.addr = scheme; s.LoginsPerAddress, s.LoginsPerUser, s.Exempt = 1, 1, local }).greeted(scheme)
 		for range 3 {
 			c.send(logIn("joe"))
 			if line := c.line() + "\r\n"; line == answers[1] {

@@ -114,7 +114,7 @@ func TestRule10_1_NoCommandIsLookedAt(t *testing.T) {
 func TestManyAtOnce(t *testing.T) {
 	const users, each = 8, 10
 	s := newSite(t, func(s *site) {
-		s.Exempt = loopback
+		s.Exempt = local
 		for i := range users {
 			name := fmt.Sprint("user", i)
 			f := newFakeStore(t, "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] x\nC: P1 AUTHENTICATE PLAIN "+

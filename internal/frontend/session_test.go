@@ -14,7 +14,7 @@ import (
 	"postern/internal/store"
 )
 
-var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+var local = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 
 // storeWith is a store in clear with more settings.
 func storeWith(change func(*store.Store)) func(_ string, _ account.Location) (*store.Store, error) {
@@ -30,7 +30,7 @@ func TestRule8_6_PROXYHeaderFromABalancer(t *testing.T) {
 		"S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] ready\nC: P1 AUTHENTICATE PLAIN AGpvZQBzZWNyZXQ=\n"+accepted+"hang")
 	s := newSite(t, func(s *site) {
 		s.people["joe"] = f.value()
-		s.proxied = loopback
+		s.proxied = local
 		s.Stores = storeWith(func(target *store.Store) { target.Proxy = 1 })
 	})
 	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0f\xc0\x00\x02\x07\xc0\x00\x02\x01\x12\x67\x00\x8f\x04\x00\x00" // with an empty TLV
@@ -76,7 +76,7 @@ func TestRule8_6_OriginByID(t *testing.T) {
 	s.eventually(func() bool { return strings.Contains(s.log.String(), "session="+session) })
 
 	// From a front end that is trusted, it counts.
-	s = newSite(t, func(s *site) { s.people["joe"] = f.value(); s.Stores = trusted; s.Trusted = loopback })
+	s = newSite(t, func(s *site) { s.people["joe"] = f.value(); s.Stores = trusted; s.Trusted = local })
 	c = s.client()
 	c.send(`i ID ("x-originating-ip" "192.0.2.66" "x-originating-port" "66" "x-proxy-ttl" "3")` + "\r\na LOGIN joe secret\r\n")
 	c.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\na OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
@@ -124,8 +124,8 @@ func TestRule11_Sessions(t *testing.T) {
 	s.eventually(func() bool { s.Shared.mu.Lock(); defer s.Shared.mu.Unlock(); return len(s.Shared.sessions) == 1 })
 	s.client()
 
-	newSite(t, func(s *site) { s.MaxPerAddress = 1; s.Exempt = loopback }).several(3)
-	all := newSite(t, func(s *site) { s.MaxSessions = 1; s.Exempt = loopback })
+	newSite(t, func(s *site) { s.MaxPerAddress = 1; s.Exempt = local }).several(3)
+	all := newSite(t, func(s *site) { s.MaxSessions = 1; s.Exempt = local })
 	all.client()
 	c = all.connect()
 	c.wantEnd("* BYE [LIMIT] Too many connections\r\n")
@@ -176,7 +176,7 @@ func TestRule11_FailuresElsewhereDelay(t *testing.T) {
 	if took := time.Since(start); took < time.Second {
 		t.Errorf("took %v", took)
 	}
-	exempt := newSite(t, func(s *site) { s.Exempt = loopback })
+	exempt := newSite(t, func(s *site) { s.Exempt = local })
 	for range 6 {
 		c := exempt.client()
 		c.send("a LOGIN nobody x\r\n")
@@ -397,7 +397,7 @@ func TestProbesAreCountedAndNotLogged(t *testing.T) {
 			s := newSite(t, func(s *site) {
 				s.addr, s.TLS = test.scheme, serverTLS()
 				if test.proxied {
-					s.proxied = loopback
+					s.proxied = local
 				}
 			})
 			c := s.connect()

@@ -24,6 +24,7 @@ import (
 	"postern/internal/imap"
 	"postern/internal/listener"
 	"postern/internal/logbook"
+	"postern/internal/loopback"
 	"postern/internal/store"
 )
 
@@ -226,31 +227,14 @@ type fakeStore struct {
 
 func newFakeStore(t testing.TB, script string) *fakeStore {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &fakeStore{t: t, l: l, marks: make(chan struct{}, 100), ids: make(chan string, 100), conns: make(chan struct{}, 100)}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			f.mu.Lock()
-			f.count++
-			f.mu.Unlock()
-			all.Go(func() {
-				defer func() { f.conns <- struct{}{} }()
-				defer conn.Close()
-				f.play(conn, script)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		all.Wait()
+	f := &fakeStore{t: t, marks: make(chan struct{}, 100), ids: make(chan string, 100), conns: make(chan struct{}, 100)}
+	f.l = loopback.Serve(t, func(conn net.Conn) {
+		f.mu.Lock()
+		f.count++
+		f.mu.Unlock()
+		f.play(conn, script)
+		conn.Close()
+		f.conns <- struct{}{}
 	})
 	return f
 }

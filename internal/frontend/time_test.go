@@ -85,7 +85,7 @@ func TestRule9_RefusalsTakeTheSameTime(t *testing.T) {
 			shared.slowest.note(held) // it has refused somebody before
 			begin := func() *session {
 				s := &session{
-					Frontend: &Frontend{Shared: shared, Users: users, FailureDelay: 500 * time.Millisecond, Exempt: loopback},
+					Frontend: &Frontend{Shared: shared, Users: users, FailureDelay: 500 * time.Millisecond, Exempt: local},
 					name:     "imap", log: slog.New(slog.DiscardHandler), client: netip.MustParseAddrPort("127.0.0.1:99"),
 				}
 				s.protocol = newIMAP(s)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"postern/internal/loopback"
 	"strings"
 	"testing"
 	"time"
@@ -14,26 +15,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// tcp returns both ends of a connection over loopback.
-func tcp(t testing.TB) (near, far *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	dialled, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dialled.Close(); accepted.Close() })
-	return dialled.(*net.TCPConn), accepted.(*net.TCPConn)
-}
 
 // opaque hides that a connection is TCP, as TLS does.
 type opaque struct {
@@ -58,8 +39,8 @@ var kinds = []struct {
 
 func newRig(t testing.TB, opaqueClient, opaqueStore bool, client, store Side) *rig {
 	t.Helper()
-	near, clientConn := tcp(t)
-	far, storeConn := tcp(t)
+	near, clientConn := loopback.Pair(t)
+	far, storeConn := loopback.Pair(t)
 	client.Conn, store.Conn = clientConn, storeConn
 	if opaqueClient {
 		client.Conn = opaque{clientConn, clientConn}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"postern/internal/authority"
+	"postern/internal/loopback"
 )
 
 // asleep counts directions that sleep.
@@ -39,8 +40,8 @@ func TestTheSilentHaveNoGoroutine(t *testing.T) {
 	const pairs = 50
 	var rigs []*rig
 	for range pairs {
-		near, clientConn := tcp(t)
-		far, storeConn := tcp(t)
+		near, clientConn := loopback.Pair(t)
+		far, storeConn := loopback.Pair(t)
 		ctx, stop := context.WithCancelCause(context.Background())
 		r := &rig{near, far, stop, make(chan Account, 1)}
 		Start(ctx, Side{Conn: clientConn}, Side{Conn: storeConn}, func(a Account) { r.account <- a })
@@ -117,8 +118,8 @@ func TestSleepersAreEndedFromOutside(t *testing.T) {
 // tlsRig is a relay with TLS to the client.
 func tlsRig(t testing.TB) (near *tls.Conn, far io.ReadWriteCloser, r *rig) {
 	t.Helper()
-	client, clientConn := tcp(t)
-	store, storeConn := tcp(t)
+	client, clientConn := loopback.Pair(t)
+	store, storeConn := loopback.Pair(t)
 	server := tls.Server(clientConn, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
 	near = tls.Client(client, &tls.Config{InsecureSkipVerify: true})
 	done := make(chan error, 1)
@@ -162,8 +163,8 @@ func BenchmarkIdle(b *testing.B) {
 			runtime.ReadMemStats(&before)
 			var rigs []*rig
 			for range b.N {
-				near, clientConn := tcp(b)
-				far, storeConn := tcp(b)
+				near, clientConn := loopback.Pair(b)
+				far, storeConn := loopback.Pair(b)
 				ctx, stop := context.WithCancelCause(context.Background())
 				r := &rig{near, far, stop, make(chan Account, 1)}
 				Start(ctx, Side{Conn: clientConn}, Side{Conn: storeConn}, func(a Account) { r.account <- a })

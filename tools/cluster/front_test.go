@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"postern/internal/cluster"
-	"postern/internal/freeport"
+	"postern/internal/loopback"
 	"postern/internal/mapfile"
 )
 
@@ -85,7 +85,7 @@ func furnished(t *testing.T, c *cluster.Cluster, p plan) *front {
 	f := &front{Cluster: c, dir: t.TempDir(), users: map[string]string{}}
 	f.name = "front end"
 	for _, addr := range []*string{&f.imap, &f.imaps, &f.pop3, &f.pop3s, &f.sieve} {
-		*addr = "localhost:" + freeport.Next()
+		*addr = "localhost:" + loopback.Port()
 	}
 	for _, g := range append([]guest{atCyrus, atDovecot}, foreigners...) {
 		f.users[g.login] = g.location

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"postern/internal/cluster"
-	"postern/internal/freeport"
+	"postern/internal/loopback"
 	"postern/internal/slapd"
 )
 
@@ -160,7 +160,7 @@ func TestKerberos(t *testing.T) {
 	// A process of one connection knows no other's replays.
 	t.Run("tcpserver", func(t *testing.T) {
 		need(t, "tcpserver")
-		port := freeport.Next()
+		port := loopback.Port()
 		serve(t, door{"tcpserver", "127.0.0.1:" + port, ""}, "tcpserver", "-HRl0", "127.0.0.1", port, filepath.Join(bin, "imapfront"), "--config", f.conf, "--inetd", "imaps")
 		one := *f
 		one.imaps = "localhost:" + port

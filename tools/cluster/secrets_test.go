@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"postern/internal/freeport"
+	"postern/internal/loopback"
 )
 
 // A password is nowhere but where it is checked: in no log and no diagnostic,
@@ -129,7 +129,7 @@ func (f *front) underTCPServer(t *testing.T) (door, server, bool) {
 		t.Log("not under tcpserver: it is not installed")
 		return door{}, server{}, false
 	}
-	imap, imaps := freeport.Next(), freeport.Next()
+	imap, imaps := loopback.Port(), loopback.Port()
 	args := func(port, scheme string) []string {
 		return []string{"-H", "-R", "-l", "0", "127.0.0.1", port, filepath.Join(bin, "imapfront"), "--config", f.conf, "--inetd", scheme}
 	}

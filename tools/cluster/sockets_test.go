@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"postern/internal/freeport"
+	"postern/internal/loopback"
 )
 
 // systemd's own program for trying a socket unit hands sockets over as systemd
@@ -36,7 +36,7 @@ func TestSystemdSockets(t *testing.T) {
 			var listen []string
 			for scheme, addr := range map[string]*string{"imap": &d.imap, "imaps": &d.imaps} {
 				if way.scheme == "" || way.scheme == scheme {
-					*addr = "127.0.0.1:" + freeport.Next()
+					*addr = "127.0.0.1:" + loopback.Port()
 				}
 			}
 			for _, addr := range []string{d.imap, d.imaps} { // in the order of the names
