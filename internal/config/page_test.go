@@ -2,6 +2,7 @@ package config
 
 import (
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -48,6 +49,28 @@ func TestEverySettingIsInTheManual(t *testing.T) {
 			for _, setting := range reflect.VisibleFields(structOf(field.Type)) {
 				if !documented(section(name), key(setting)) {
 					t.Errorf("[%s] %s is missing", name, key(setting))
+				}
+			}
+		}
+	}
+}
+
+// What the pages show of a postern.conf can be pasted.
+func TestEveryExampleLoads(t *testing.T) {
+	pages, err := filepath.Glob("../../man/*.[1-9]")
+	if err != nil || len(pages) != 7 {
+		t.Fatal(pages, err)
+	}
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, display := range strings.Split(string(text), "\n.Bd -literal")[1:] {
+			display, _, _ := strings.Cut(display, "\n.Ed")
+			if _, example, _ := strings.Cut(display, "\n"); strings.HasPrefix(example, "[") {
+				if _, err := load(t, strings.ReplaceAll(example, `\e`, `\`)); err != nil {
+					t.Errorf("%s: %v in\n%s", filepath.Base(page), err, example)
 				}
 			}
 		}

@@ -1,0 +1,68 @@
+package cmd_test
+
+import (
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A page tells of every flag that its tool has and of none that there is not, nor
+// do the command lines that it shows.
+func TestPages(t *testing.T) {
+	flags := map[string][]string{}
+	for _, tool := range []string{"ldap2cdb", "imapfront", "imapfront sessions", "imapfront capability", "imapfront mailboxes", "postmap-route", "mailwhere"} {
+		words := strings.Fields(tool)
+		out, err := exec.Command(filepath.Join(bin, words[0]), append(words[1:], "-", "--generate-bash-completion")...).Output()
+		if err != nil {
+			t.Fatal(tool, err)
+		}
+		flags[tool] = strings.Fields(string(out))
+		name := words[0]
+		if len(words) == 2 {
+			flags[name] = append(flags[name], flags[tool]...)
+		}
+	}
+	pages, err := filepath.Glob("../man/*.[1-9]")
+	if err != nil || len(pages) != 7 {
+		t.Fatal(pages, err)
+	}
+	command := regexp.MustCompile(`\b(ldap2cdb|imapfront|postmap-route|mailwhere)(?: (sessions|capability|mailboxes))?\b([^\n|;&>]*)`)
+	inText := regexp.MustCompile(`\bFl -(\w[\w-]+)`)
+	inLine := regexp.MustCompile(`--(\w[\w-]+)`)
+	every := slices.Concat(slices.Collect(maps.Values(flags))...)
+	for _, page := range pages {
+		data, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(string(data), "\\e\n", " ")
+		tool, _, _ := strings.Cut(filepath.Base(page), ".")
+		var told []string
+		for _, found := range inText.FindAllStringSubmatch(text, -1) {
+			told = append(told, "--"+found[1])
+			if !slices.Contains(every, "--"+found[1]) {
+				t.Errorf("%s: no tool has --%s", page, found[1])
+			}
+		}
+		for _, flag := range flags[tool] {
+			if !slices.Contains(told, flag) && !slices.Contains([]string{"--help", "-h", "--version"}, flag) {
+				t.Errorf("%s: nothing of %s", page, flag)
+			}
+		}
+		for _, display := range strings.Split(text, "\n.Bd -literal")[1:] {
+			display, _, _ := strings.Cut(display, "\n.Ed")
+			for _, line := range command.FindAllStringSubmatch(display, -1) {
+				for _, flag := range inLine.FindAllString(line[3], -1) {
+					if tool := strings.TrimSpace(line[1] + " " + line[2]); !slices.Contains(flags[tool], flag) {
+						t.Errorf("%s: %s has no %s", page, tool, flag)
+					}
+				}
+			}
+		}
+	}
+}
