@@ -60,18 +60,18 @@ func (t *Tables) isDelivery(address, mailbox string) bool {
 
 func (t *Tables) plainDelivery(mailbox string) string { return mailbox + "@" + t.site.Domains[0] }
 
-// isPlainLogin tells whether a login name has a mailbox of the same name,
-// whose delivery address stands for that mailbox alone.
-func (t *Tables) isPlainLogin(login, value string) (bool, error) {
-	if _, known := t.nexthops[value]; !known || len(t.site.Domains) == 0 || !t.isPlainName(login) {
-		return false, nil
+// plainLogin returns the mailbox of a login name that has its name.
+func (t *Tables) plainLogin(login record) (mailbox, store string, ok bool) {
+	return login.key, login.value, len(t.site.Domains) > 0 && t.isPlainName(login.key)
+}
+
+// plainAddress returns the one mailbox of an address at the site's first domain.
+func (t *Tables) plainAddress(address record) (mailbox, store string, ok bool) {
+	at := strings.LastIndexByte(address.value, '@')
+	if at < 0 || !t.isPlainAddress(address.key) || !t.isPlainName(address.value[:at]) {
+		return "", "", false
 	}
-	claimed, found, err := t.get(t.plainDelivery(login))
-	if err != nil || !found {
-		return false, err
-	}
-	return len(claimed) == len(login)+1+len(value) && claimed[len(login)] == '@' &&
-		strings.HasPrefix(claimed, login) && strings.HasSuffix(claimed, value), nil
+	return address.value[:at], address.value[at+1:], true
 }
 
 // count adds an address to its domain's.

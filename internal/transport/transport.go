@@ -49,6 +49,9 @@ const (
 type Map interface {
 	Get(key string) (value string, found bool, err error)
 	Records(yield func(key, value string) error) error
+	// Lookups and Ahead are for many keys at a time, see mapfile.
+	Lookups(look func(get func(key []byte) (value []byte, err error)) error) error
+	Ahead(keys [][]byte) byte
 }
 
 // A Site is what the maps do not say.
@@ -67,8 +70,8 @@ type Site struct {
 
 // Tables are the routes of a site, ready to be listed table by table.
 type Tables struct {
-	site             Site
-	logins, mailings Map // login.cdb, address.cdb
+	site     Site
+	mailings Map // address.cdb
 
 	flags     map[string]account.Flags // of mailboxes, by mailbox@store
 	homes     map[string]string        // delivery addresses that address.cdb lacks, and their mailboxes
@@ -98,7 +101,7 @@ type route struct {
 // should be published.
 func Plan(site Site, logins, addresses Map) (*Tables, error) {
 	t := &Tables{
-		site: site, logins: logins, mailings: addresses,
+		site: site, mailings: addresses,
 		flags:     map[string]account.Flags{},
 		homes:     map[string]string{},
 		clashes:   map[string]string{},
@@ -115,13 +118,16 @@ func Plan(site Site, logins, addresses Map) (*Tables, error) {
 	if err := t.checkSite(); err != nil {
 		return nil, err
 	}
+	oddLogins, oddAddresses := t.sift(logins, t.plainLogin), t.sift(addresses, t.plainAddress)
+	defer oddLogins.close()
+	defer oddAddresses.close()
 	if err := t.readKeys(); err != nil {
 		return nil, err
 	}
-	if err := t.readLogins(); err != nil {
+	if err := t.readLogins(oddLogins); err != nil {
 		return nil, err
 	}
-	knots, err := t.readAddresses()
+	knots, err := t.readAddresses(oddAddresses)
 	if err != nil {
 		return nil, err
 	}
@@ -303,11 +309,8 @@ func (t *Tables) get(address string) (value string, found bool, err error) {
 
 // readLogins collects the flags, and the delivery addresses of mailboxes that
 // no address leads to: a login name gets mail, too.
-func (t *Tables) readLogins() error {
-	return t.logins.Records(func(login, value string) error {
-		if plain, err := t.isPlainLogin(login, value); plain || err != nil {
-			return err
-		}
+func (t *Tables) readLogins(odd *sieve) error {
+	return odd.Records(func(login, value string) error {
 		at, err := account.ParseLocation(login, value)
 		if err != nil {
 			return sysexits.DataErr.Errorf("login %q: %w", login, err)
@@ -425,8 +428,8 @@ func (t *Tables) destinations(address, value string) ([]account.Destination, err
 
 // readAddresses looks at every address once. It returns those whose
 // destinations are, or go through, other addresses that Postfix rewrites.
-func (t *Tables) readAddresses() (knots []string, err error) {
-	err = t.mailings.Records(func(key, value string) error {
+func (t *Tables) readAddresses(odd *sieve) (knots []string, err error) {
+	err = odd.Records(func(key, value string) error {
 		address, ok := t.address(key)
 		if !ok {
 			return nil
@@ -437,14 +440,6 @@ func (t *Tables) readAddresses() (knots []string, err error) {
 			}
 		}
 		t.count(domainOf(address))
-		if mailbox, ok := t.soleMailbox(value); ok {
-			if t.isDelivery(address, mailbox) {
-				return nil
-			}
-			if claimed, found, err := t.get(t.plainDelivery(mailbox)); err != nil || found && claimed == value {
-				return err
-			}
-		}
 		destinations, err := t.destinations(address, value)
 		if err != nil {
 			return err

@@ -42,6 +42,18 @@ func (b book) Records(yield func(key, value string) error) error {
 	return nil
 }
 
+func (b book) Lookups(look func(get func(key []byte) ([]byte, error)) error) error {
+	return look(func(key []byte) ([]byte, error) {
+		value, found, err := b.Get(string(key))
+		if !found {
+			return nil, err
+		}
+		return []byte(value), err
+	})
+}
+
+func (b book) Ahead([][]byte) byte { return 0 }
+
 func testSite() Site {
 	return Site{
 		Domains: []string{"example.org"}, Delimiter: "+", Unknown: "retry:4.1.1 unknown",
