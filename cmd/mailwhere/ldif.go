@@ -21,20 +21,40 @@ type ldif struct {
 // loginPart is where a template has the login name.
 const loginPart = "{login}"
 
-func newLDIF(template string, attributes config.Attributes) (*ldif, error) {
+func newLDIF(template string, directories []config.Directory) (*ldif, error) {
 	before, after, found := strings.Cut(template, loginPart)
 	if !found || !strings.Contains(before, "=") || strings.Contains(after, loginPart) {
-		return nil, sysexits.Usage.Errorf("--ldif %q: must be a DN with %s once, as uid=%[2]s,ou=people,dc=example,dc=org", template, loginPart)
+		return nil, sysexits.Usage.Errorf("--dn %q: must be a DN with %s once, as uid=%[2]s,ou=people,dc=example,dc=org", template, loginPart)
 	}
+	l := &ldif{before: before, after: after}
+	for _, directory := range directories {
+		attribute, err := storeAttribute(directory.Attributes)
+		switch {
+		case err != nil && len(directories) > 1:
+			return nil, fmt.Errorf("directory %q: %w", directory.Name, err)
+		case err != nil:
+			return nil, err
+		case l.attribute != "" && !strings.EqualFold(l.attribute, attribute):
+			// Nor do the maps know which of them a user is from.
+			return nil, sysexits.Config.Errorf("directory %q has the store in %s, %q in %s: make the LDIF from the plain list",
+				directories[0].Name, l.attribute, directory.Name, attribute)
+		}
+		l.attribute = attribute
+	}
+	return l, nil
+}
+
+// storeAttribute is where a directory is to be told of a new store.
+func storeAttribute(attributes config.Attributes) (string, error) {
 	switch {
 	case len(attributes.Store) == 0:
-		return nil, sysexits.Config.Errorf("attributes.store is empty: no attribute to write the new store to")
+		return "", sysexits.Config.Errorf("attributes.store is empty: no attribute to write the new store to")
 	case strings.Contains(attributes.Store[0], "{") || attributes.Store[0] == "dn":
-		return nil, sysexits.Config.Errorf("attributes.store begins with %q, which is no attribute to write the new store to", attributes.Store[0])
+		return "", sysexits.Config.Errorf("attributes.store begins with %q, which is no attribute to write the new store to", attributes.Store[0])
 	case len(attributes.Stores) > 0:
-		return nil, sysexits.Config.Errorf("attributes.stores translates values to stores, and not back: make the LDIF from the plain list")
+		return "", sysexits.Config.Errorf("attributes.stores translates values to stores, and not back: make the LDIF from the plain list")
 	}
-	return &ldif{before, after, attributes.Store[0]}, nil
+	return attributes.Store[0], nil
 }
 
 // write prints one move.

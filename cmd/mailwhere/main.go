@@ -49,9 +49,10 @@ func app() *cli.App {
 		&cli.StringFlag{Name: "diff", Usage: "print what is not as in the older map `OLD.cdb`"},
 		&cli.BoolFlag{Name: "verify", Usage: "print what is not as in the directory, by ldap2cdb"},
 		&cli.BoolFlag{Name: "stores", Usage: "verify with the stores, by imapfront, instead of the directory"},
-		&cli.StringFlag{Name: "ldif", Usage: "verify with the LDIF in `FILE` instead; plan: print LDIF for DNs as uid={login},..."},
+		&cli.StringFlag{Name: "ldif", Usage: "with --verify: the LDIF in `FILE` instead of the directory"},
 		&cli.StringFlag{Name: "watch", Usage: "print the answer for `NAME` whenever it changes"},
 		&cli.StringSliceFlag{Name: "plan", Usage: "list who should move for `add=STORE` or drain=STORE (repeatable)"},
+		&cli.StringFlag{Name: "dn", Usage: "print the plan as LDIF, for entries that `TEMPLATE` names, as uid={login},..."},
 		&cli.StringFlag{Name: "by", Usage: "count and plan by `quota` instead of mailboxes"},
 		&cli.StringFlag{Name: "sizes", Usage: "with --by quota: mailboxes and their octets from `FILE`, - for standard input, instead of size.cdb"},
 	)
@@ -105,7 +106,7 @@ func run(c *cli.Context) error {
 	case "watch":
 		err = watch(c.Context, conf, c.String("watch"), out)
 	case "plan":
-		err = plan(conf, c.StringSlice("plan"), sizes, c.String("ldif"), out)
+		err = plan(conf, c.StringSlice("plan"), sizes, c.String("dn"), out)
 	default:
 		err = where(conf, names, out)
 	}
@@ -141,10 +142,12 @@ func modeOf(c *cli.Context, names []string) (mode string, err error) {
 		return "", sysexits.Usage.Errorf("--sizes is for --by quota")
 	case c.IsSet("stores") && mode != "verify":
 		return "", sysexits.Usage.Errorf("--stores is for --verify")
-	case c.IsSet("ldif") && (mode != "verify" && mode != "plan" || c.String("ldif") == ""):
-		return "", sysexits.Usage.Errorf("--ldif is for --verify, with a file, and --plan, with a DN")
-	case c.IsSet("ldif") && mode == "plan" && c.Bool("json"):
-		return "", sysexits.Usage.Errorf("--ldif and --json exclude each other")
+	case c.IsSet("ldif") && (mode != "verify" || c.String("ldif") == ""):
+		return "", sysexits.Usage.Errorf("--ldif is for --verify, with a file")
+	case c.IsSet("dn") && (mode != "plan" || c.String("dn") == ""):
+		return "", sysexits.Usage.Errorf("--dn is for --plan, with a template")
+	case c.IsSet("dn") && c.Bool("json"):
+		return "", sysexits.Usage.Errorf("--dn and --json exclude each other")
 	case c.IsSet("ldif") && c.IsSet("stores"):
 		return "", sysexits.Usage.Errorf("--ldif and --stores exclude each other")
 	}

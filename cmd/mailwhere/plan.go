@@ -35,7 +35,7 @@ func plan(conf *config.Config, wishes []string, sizes map[string]int64, template
 	var records *ldif
 	if template != "" {
 		var err error
-		if records, err = newLDIF(template, conf.Directories[0].Attributes); err != nil {
+		if records, err = newLDIF(template, conf.Directories); err != nil {
 			return err
 		}
 	}
