@@ -392,11 +392,17 @@ func (m *Map) each(yield func(pos int, key, value []byte) error) error {
 // and digest are what the story says.
 func (m *Map) Verify() error {
 	digest := newDigest()
+	summed := make(chan error, 1)
+	go func() {
+		summed <- m.each(func(_ int, key, value []byte) error {
+			if string(key) != storyKey {
+				digest.add(key, value)
+			}
+			return nil
+		})
+	}()
 	var due checks
 	err := m.each(func(pos int, key, value []byte) error {
-		if string(key) != storyKey {
-			digest.add(key, value)
-		}
 		hash := hashOf(key)
 		if list := due.note(hash, pos); list != nil {
 			return m.findAll(hash%tables, list)
@@ -416,6 +422,9 @@ func (m *Map) Verify() error {
 	entries := 0
 	if err == nil {
 		err = m.guard(func() error { entries = m.entries(); return nil })
+	}
+	if failed := <-summed; err == nil {
+		err = failed
 	}
 	switch {
 	case err != nil:

@@ -100,9 +100,12 @@ func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err er
 
 func (w *Writer) publish(keep int, differs func(name string, now Story) bool, drafts []Draft) (changed bool, err error) {
 	var pending []*renameio.PendingFile
+	copies := make([]*renameio.PendingFile, len(drafts))
 	defer func() {
-		for _, file := range pending {
-			file.Cleanup() // a no-op once it is in place
+		for _, file := range append(pending, copies...) {
+			if file != nil {
+				file.Cleanup() // a no-op once it is in place
+			}
 		}
 	}()
 	for _, draft := range drafts {
@@ -141,9 +144,25 @@ func (w *Writer) publish(keep int, differs func(name string, now Story) bool, dr
 	if !changed {
 		return false, nil
 	}
-	for _, draft := range drafts {
-		if err := keepCopies(filepath.Join(w.dir, draft.Name), keep); err != nil {
-			return false, sysexits.CantCreate.Errorf("keeping the last map: %w", err)
+	err = together(drafts, w.dir, func(i int) error {
+		copied := make(chan error, 1)
+		go func() {
+			var err error
+			copies[i], err = copyOf(filepath.Join(w.dir, drafts[i].Name), keep)
+			copied <- err
+		}()
+		err := scripts[i].check()
+		if failed := <-copied; err == nil && failed != nil {
+			err = keeping(failed)
+		}
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	for i, draft := range drafts {
+		if err := keepCopy(copies[i], filepath.Join(w.dir, draft.Name), keep); err != nil {
+			return false, keeping(err)
 		}
 	}
 	for _, file := range pending {
@@ -153,6 +172,8 @@ func (w *Writer) publish(keep int, differs func(name string, now Story) bool, dr
 	}
 	return true, sysexits.CantCreate.Wrap(syncDir(w.dir))
 }
+
+func keeping(err error) error { return sysexits.CantCreate.Errorf("keeping the last map: %w", err) }
 
 // together does the same with all drafts at the same time.
 func together(drafts []Draft, dir string, do func(i int) error) error {
@@ -295,7 +316,7 @@ func (s *script) put(key, value []byte) error {
 	return nil
 }
 
-// finish adds what follows the records, syncs the file and reads it back.
+// finish adds what follows the records.
 func (s *script) finish(name string) error {
 	s.story.Version, s.story.Map = 1, strings.TrimSuffix(name, ".cdb")
 	if s.story.PRECIS {
@@ -319,10 +340,15 @@ func (s *script) finish(name string) error {
 	if s.digest.records > manyRecords {
 		debug.FreeOSMemory() // of the tables: the file takes their place
 	}
-	// What is read back are the same pages that are on their way to the disk.
+	return nil
+}
+
+// check syncs the file and reads it back: the same pages that are on their way
+// to the disk.
+func (s *script) check() error {
 	synced := make(chan error, 1)
 	go func() { synced <- s.file.Sync() }()
-	err = verify(s.file.Name())
+	err := verify(s.file.Name())
 	if failed := <-synced; failed != nil {
 		return sysexits.CantCreate.Wrap(failed)
 	}
@@ -396,15 +422,43 @@ func (m *Map) missing(key string) (slot, pos int) {
 	return 0, 0
 }
 
-// keepCopies moves the older copies of a map along and copies the map itself
-// to name.1.
-func keepCopies(path string, keep int) error {
+// copyOf copies the map that is to be replaced, if it is to be kept; nil if not.
+func copyOf(path string, keep int) (*renameio.PendingFile, error) {
 	switch info, err := os.Stat(path); {
 	case keep == 0, errors.Is(err, fs.ErrNotExist):
-		return nil
+		return nil, nil
 	case err != nil:
-		return err
+		return nil, err
 	case !info.Mode().IsRegular(): // nothing to keep, and a FIFO would be waited for
+		return nil, nil
+	}
+	in, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return nil, err
+	}
+	out, err := renameio.NewPendingFile(path+".1", renameio.WithTempDir(filepath.Dir(path)),
+		renameio.WithPermissions(info.Mode().Perm()), renameio.IgnoreUmask())
+	if err != nil {
+		return nil, err
+	}
+	if _, err = io.Copy(out.File, in); err == nil {
+		err = os.Chtimes(out.Name(), info.ModTime(), info.ModTime())
+	}
+	if err == nil {
+		err = out.Sync()
+	}
+	return out, err
+}
+
+// keepCopy moves the older copies of a map along and puts the new one in place,
+// as name.1.
+func keepCopy(file *renameio.PendingFile, path string, keep int) error {
+	if file == nil {
 		return nil
 	}
 	for n := keep; n > 1; n-- {
@@ -413,32 +467,7 @@ func keepCopies(path string, keep int) error {
 			return err
 		}
 	}
-	return copyFile(path, path+".1")
-}
-
-func copyFile(from, to string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	info, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	out, err := renameio.NewPendingFile(to, renameio.WithTempDir(filepath.Dir(to)),
-		renameio.WithPermissions(info.Mode().Perm()), renameio.IgnoreUmask())
-	if err != nil {
-		return err
-	}
-	defer out.Cleanup()
-	if _, err := io.Copy(out.File, in); err != nil {
-		return err
-	}
-	if err := os.Chtimes(out.Name(), info.ModTime(), info.ModTime()); err != nil {
-		return err
-	}
-	return out.CloseAtomicallyReplace()
+	return file.CloseAtomicallyReplace()
 }
 
 // syncDir makes the renames last: without it a crash may bring the old names
