@@ -332,8 +332,16 @@ func (w *watch) announce(r *roster.Report, started time.Time) {
 	changed := func(t roster.Tally) string {
 		return fmt.Sprintf("%d names, %d added, %d removed, %d moved, %d changed", t.Records, t.Added, t.Removed, t.Moved, t.Changed)
 	}
-	for _, c := range r.Conflicts.Named[:min(len(r.Conflicts.Named), 5)] {
+	const few = 5 // of a kind
+	for _, c := range r.Conflicts.Named[:min(len(r.Conflicts.Named), few)] {
 		w.say("%s", c)
+	}
+	for what, faults := range map[string]roster.Faults{"overruled": r.Overruled, "left out": r.LeftOut} {
+		for _, g := range faults.Groups {
+			for _, named := range g.Named[:min(len(g.Named), few)] {
+				w.say("%s: %s: %s", what, g.Reason, named)
+			}
+		}
 	}
 	w.say("published in %.2f s: login %s; address %s", time.Since(started).Seconds(), changed(r.Logins), changed(r.Addresses))
 	daemon.SdNotify(false, daemon.SdNotifyReady)

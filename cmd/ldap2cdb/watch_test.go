@@ -476,6 +476,10 @@ poll-interval = "20ms"
 	eventually(t, dir, "u1", "imap1.example.org", log)
 	role("imap1.example.org")
 	eventually(t, dir, "postmaster", "imap1.example.org", log)
+	overruled := "overruled: login of an earlier directory: students: uid=u1,ou=people,dc=example,dc=org: u1 belongs to staff: uid=u1,ou=people,dc=example,dc=org\n"
+	if times := strings.Count(log.String(), overruled); times != 2 { // at the start, and now
+		t.Errorf("%d times that students' u1 is overruled in\n%s", times, log)
+	}
 
 	// One that is away, or unwilling, holds up nobody else, and loses nobody.
 	students.Kill()

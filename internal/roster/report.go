@@ -103,6 +103,10 @@ type Named struct {
 	Free string `json:"free,omitempty"`
 }
 
+func (n Named) String() string {
+	return account.Printable(n.Entry + ": " + n.Detail + n.proposal())
+}
+
 func (n Named) proposal() string {
 	if n.Free == "" {
 		return ""
@@ -377,7 +381,7 @@ func (f *Faults) text(w io.Writer, what string) {
 				fmt.Fprintf(w, "  and %d more\n", g.Count-few)
 				break
 			}
-			fmt.Fprintf(w, "  %s\n", account.Printable(n.Entry+": "+n.Detail+n.proposal()))
+			fmt.Fprintf(w, "  %s\n", n)
 		}
 	}
 }
