@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -20,7 +21,7 @@ import (
 
 // check says all that is wrong with the settings at once, a line each, with the
 // line of the file where there is one. What the file itself has wrong is known.
-func check(conf *config.Config, known error) error {
+func check(conf *config.Config, known error, out io.Writer) error {
 	f := conf.Frontend
 	var wrong config.Faults
 	// A fault is of something that a value of the file names.
@@ -90,6 +91,6 @@ func check(conf *config.Config, known error) error {
 	if len(wrong) > 0 {
 		return sysexits.Config.Wrap(wrong)
 	}
-	_, err = fmt.Fprintln(os.Stdout, "imapfront: the settings are good")
+	_, err = fmt.Fprintln(out, "imapfront: the settings are good")
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"postern/internal/account"
 	"postern/internal/command"
 	"postern/internal/config"
+	"postern/internal/sysexits"
 )
 
 // quick answers `mailwhere [--maps DIR] NAME`, which scripts run for each login
@@ -47,5 +48,5 @@ func one(conf *config.Config, name string) error {
 		return command.Quiet(1)
 	}
 	_, err = os.Stdout.WriteString(account.Printable(a.stores()) + "\n")
-	return err
+	return sysexits.CantCreate.Wrap(err)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +24,7 @@ type checker struct {
 	conf     *config.Config
 	confDir  string // postconf -c
 	all      bool   // every key, not a sample
+	out      io.Writer
 	settings map[string]string
 	services map[string]bool
 	wrong    int
@@ -34,8 +36,8 @@ const sampleSize = 200
 // check compares the tables with main.cf, master.cf and the answers of
 // postmap(1). It prints a line for each finding; the exit status is 1 if one is
 // wrong.
-func check(conf *config.Config, tables *transport.Tables, confDir string, all bool) error {
-	c := &checker{conf: conf, confDir: confDir, all: all}
+func check(conf *config.Config, tables *transport.Tables, confDir string, all bool, out io.Writer) error {
+	c := &checker{conf: conf, confDir: confDir, all: all, out: out}
 	if err := c.readPostfix(); err != nil {
 		return err
 	}
@@ -87,7 +89,7 @@ func (c *checker) bad(format string, args ...any) {
 }
 
 func (c *checker) say(mark, format string, args []any) {
-	fmt.Println(mark + account.Printable(fmt.Sprintf(format, args...)))
+	fmt.Fprintln(c.out, mark+account.Printable(fmt.Sprintf(format, args...)))
 }
 
 func (c *checker) run(in []byte, name string, args ...string) ([]byte, error) {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -72,9 +73,9 @@ func run(c *cli.Context) error {
 	}
 	switch {
 	case c.Bool("master"):
-		return printMaster(tables)
+		return printMaster(tables, c.App.Writer)
 	case c.Bool("check"):
-		return check(conf, tables, c.String("postfix"), c.Bool("all"))
+		return check(conf, tables, c.String("postfix"), c.Bool("all"), c.App.Writer)
 	}
 	report(tables.Notes())
 	if c.Bool("diff") {
@@ -169,9 +170,11 @@ func report(notes []string) {
 	}
 }
 
-func printMaster(tables *transport.Tables) error {
+func printMaster(tables *transport.Tables, out io.Writer) error {
 	for _, line := range transport.MasterLines(tables.Nexthops()) {
-		fmt.Println(line)
+		if _, err := fmt.Fprintln(out, line); err != nil {
+			return err
+		}
 	}
 	return nil
 }

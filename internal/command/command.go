@@ -40,6 +40,7 @@ func New(name, usage, argsUsage, description string) *cli.App {
 		EnableBashCompletion:      true,
 		OnUsageError:              func(_ *cli.Context, err error, _ bool) error { return sysexits.Usage.Wrap(err) },
 		ExitErrHandler:            func(*cli.Context, error) {},
+		Writer:                    &stdout{},
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "read settings from `FILE`", Value: config.DefaultFile},
 			&cli.StringFlag{Name: "maps", Usage: "folder of the maps, `DIR`", DefaultText: config.DefaultMaps},
@@ -96,6 +97,18 @@ func NoOperands(c *cli.Context) error {
 	return nil
 }
 
+// Standard output remembers what it could not write: the library's help does not
+// look, and whatever a tool was about to say, nobody has heard of it.
+type stdout struct{ lost error }
+
+func (o *stdout) Write(text []byte) (int, error) {
+	n, err := os.Stdout.Write(text)
+	if err != nil {
+		o.lost = err
+	}
+	return n, err
+}
+
 // Run runs a tool and returns its exit status. SIGINT and SIGTERM cancel the
 // context, so that a tool ends between two steps and never inside one.
 func Run(app *cli.App, args []string) int {
@@ -104,7 +117,11 @@ func Run(app *cli.App, args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return Report(app.Name, app.RunContext(ctx, args))
+	err := app.RunContext(ctx, args)
+	if out, ok := app.Writer.(*stdout); ok && out.lost != nil {
+		err = sysexits.CantCreate.Wrap(out.lost)
+	}
+	return Report(app.Name, err)
 }
 
 // A Quiet error has nothing to say beyond its exit status: `mailwhere` of an

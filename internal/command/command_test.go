@@ -2,6 +2,7 @@ package command
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -34,7 +35,6 @@ func run(t *testing.T, action cli.ActionFunc, args ...string) (status int, stder
 	}
 	errText, outText := capture(&os.Stderr), capture(&os.Stdout)
 	app := New("tool", "tests", "NAME", "")
-	app.Writer = os.Stdout
 	app.Action = action
 	app.Flags = append(app.Flags, &cli.BoolFlag{Name: "json"})
 	app.Commands = []*cli.Command{{Name: "part", Action: action}}
@@ -69,6 +69,25 @@ func TestUsageErrorsKeepOffStandardOutput(t *testing.T) {
 		status, stderr, stdout := run(t, func(*cli.Context) error { return nil }, args...)
 		if status != 64 || !strings.Contains(stderr, "nonsense") || strings.Count(stderr, "\n") != 1 || stdout != "" {
 			t.Errorf("%q: got %d %q %q", args, status, stderr, stdout)
+		}
+	}
+}
+
+func TestOutputThatIsLost(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	stdout := os.Stdout
+	defer func() { os.Stdout = stdout }()
+	os.Stdout = full
+	for _, args := range [][]string{{"tool", "--help"}, {"tool", "--version"}, {"tool", "part", "--help"}, {"tool", "print"}} {
+		app := New("tool", "tests", "NAME", "")
+		app.Action = func(c *cli.Context) error { fmt.Fprintln(c.App.Writer, "found"); return Quiet(1) }
+		app.Commands = []*cli.Command{{Name: "part"}}
+		if status := Run(app, args); status != 73 {
+			t.Errorf("%q: status %d", args, status)
 		}
 	}
 }
