@@ -116,8 +116,7 @@ func TestEmptyMapIsAMap(t *testing.T) {
 	}
 }
 
-// The zero-hash key is entered where the library lost it, among neighbours in
-// the same hash table.
+// A key with the hash 0 stands in its hash table, among neighbours, as any other.
 func TestKeyWithHashZero(t *testing.T) {
 	const zero = "uibrmzxf"
 	if hashOf([]byte(zero)) != 0 {

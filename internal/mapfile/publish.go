@@ -17,7 +17,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/colinmarc/cdb"
 	"github.com/gofrs/flock"
 	"github.com/google/renameio/v2"
 
@@ -209,17 +208,15 @@ func (w *Writer) sweep(name string) error {
 // A script is a draft on its way into a file.
 type script struct {
 	file   *os.File
-	out    *cdb.Writer
+	out    *writer
 	digest *digest
-	zeros  []string // keys with the hash 0, see mendZeroHash
 	story  Story
 }
 
 // newScript fills a file with a draft's records. Whoever lists them need not
 // wait until they are written: another goroutine does that.
 func newScript(d Draft, f *os.File) (*script, error) {
-	// Only a WriteSeeker, or the library would close the file for us.
-	out, err := cdb.NewWriter(struct{ io.WriteSeeker }{f}, nil)
+	out, err := newWriter(f)
 	if err != nil {
 		return nil, sysexits.CantCreate.Wrap(err)
 	}
@@ -288,28 +285,27 @@ func (s sheet) add(key, value string) sheet {
 	return append(append(s, key...), value...)
 }
 
-// copy writes the records of a sheet.
-func (s *script) copy(full sheet) error {
-	for len(full) > 0 {
-		keyEnd := 8 + binary.LittleEndian.Uint32(full)
-		end := keyEnd + binary.LittleEndian.Uint32(full[4:])
-		key, value := full[8:keyEnd], full[keyEnd:end]
-		s.digest.add(key, value)
-		if err := s.put(key, value); err != nil {
-			return err
-		}
-		full = full[end:]
-	}
-	return nil
+// cut takes the first record off.
+func (s sheet) cut() (key, value []byte, rest sheet) {
+	keyEnd := 8 + binary.LittleEndian.Uint32(s)
+	end := keyEnd + binary.LittleEndian.Uint32(s[4:])
+	return s[8:keyEnd], s[keyEnd:end], s[end:]
 }
 
-func (s *script) put(key, value []byte) error {
-	if hashOf(key) == 0 {
-		s.zeros = append(s.zeros, string(key))
+// copy writes the records of a sheet.
+func (s *script) copy(full sheet) error {
+	for rest := full; len(rest) > 0; {
+		var key, value []byte
+		key, value, rest = rest.cut()
+		s.digest.add(key, value)
 	}
-	switch err := s.out.Put(key, value); {
-	case errors.Is(err, cdb.ErrTooMuchData):
-		return sysexits.DataErr.Errorf("more than a CDB can hold, 4 GiB, after %d records", s.digest.records)
+	return s.write(full)
+}
+
+func (s *script) write(full sheet) error {
+	switch err := s.out.write(full); {
+	case errors.Is(err, errTooMuch):
+		return sysexits.DataErr.Errorf("%w, after %d records", err, s.digest.records)
 	case err != nil:
 		return sysexits.CantCreate.Wrap(err)
 	}
@@ -327,14 +323,11 @@ func (s *script) finish(name string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.put([]byte(storyKey), []byte(text)); err != nil {
+	if err := s.write(sheet{}.add(storyKey, text)); err != nil {
 		return err
 	}
-	if err := s.out.Close(); err != nil {
+	if err := s.out.finish(); err != nil {
 		return sysexits.CantCreate.Wrap(err)
-	}
-	if err := mendZeroHash(s.file, s.zeros); err != nil {
-		return err
 	}
 	s.out = nil
 	if s.digest.records > manyRecords {
@@ -376,50 +369,6 @@ func checkRecord(key, value string) error {
 		return sysexits.DataErr.Errorf("key %s is the map's own", storyKey)
 	}
 	return nil
-}
-
-// mendZeroHash enters the keys whose hash is 0 into their hash table again.
-// The library takes a slot with the hash 0 for an empty one and lets the next
-// key have it; the format, and every other reader, goes by the position.
-func mendZeroHash(f *os.File, keys []string) error {
-	for _, key := range keys {
-		m, err := open(f.Name())
-		if err != nil {
-			return err
-		}
-		slot, pos := m.missing(key)
-		m.Close()
-		if slot == 0 {
-			continue
-		}
-		var entry [8]byte // hash 0, then the position
-		binary.LittleEndian.PutUint32(entry[4:], uint32(pos))
-		if _, err := f.WriteAt(entry[:], int64(slot)); err != nil {
-			return sysexits.CantCreate.Wrap(err)
-		}
-	}
-	return nil
-}
-
-// missing returns where in the file a slot for the key is free and where its
-// record is; 0, 0 if the key can be found as it is.
-func (m *Map) missing(key string) (slot, pos int) {
-	if found, _, err := m.lookup([]byte(key)); err != nil || found != 0 {
-		return 0, 0
-	}
-	m.each(func(at int, k, _ []byte) error {
-		if string(k) == key {
-			pos = at
-		}
-		return nil
-	})
-	table, slots := m.table(0)
-	for i := range slots {
-		if _, taken := m.slot(table, i); taken == 0 {
-			return table + i*8, pos
-		}
-	}
-	return 0, 0
 }
 
 // copyOf copies the map that is to be replaced, if it is to be kept; nil if not.

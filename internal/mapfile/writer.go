@@ -1,0 +1,82 @@
+package mapfile
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"math"
+)
+
+// A writer makes a CDB: room for the header, the records as they come, and at
+// last the hash tables that lead to them.
+type writer struct {
+	file    io.WriteSeeker
+	end     int64 // of what is written
+	entries [tables][]entry
+	records int
+}
+
+// An entry leads from a hash to a record. In the file it is free where the
+// position is 0; the hash of a key may be that.
+type entry struct{ hash, pos uint32 }
+
+// errTooMuch is for what 32-bit positions do not reach.
+var errTooMuch = errors.New("more than a CDB can hold, 4 GiB")
+
+func newWriter(file io.WriteSeeker) (*writer, error) {
+	_, err := file.Write(make([]byte, headerSize))
+	return &writer{file: file, end: headerSize}, err
+}
+
+// write writes the records of a sheet, if their tables will have room, too.
+func (w *writer) write(s sheet) error {
+	for pos, rest := w.end, s; len(rest) > 0; {
+		key, _, next := rest.cut()
+		hash := hashOf(key)
+		w.entries[hash%tables] = append(w.entries[hash%tables], entry{hash, uint32(pos)})
+		w.records++
+		pos += int64(len(rest) - len(next))
+		rest = next
+	}
+	if w.end+int64(len(s)+w.records*2*8) > math.MaxUint32 {
+		return errTooMuch
+	}
+	w.end += int64(len(s))
+	_, err := w.file.Write(s)
+	return err
+}
+
+// finish writes the hash tables, each with two slots for a record, and the
+// header.
+func (w *writer) finish() error {
+	var header, out []byte
+	for number, entries := range w.entries {
+		slots := uint32(2 * len(entries))
+		header = binary.LittleEndian.AppendUint32(header, uint32(w.end))
+		header = binary.LittleEndian.AppendUint32(header, slots)
+		w.end += int64(slots) * 8
+		from := len(out)
+		out = append(out, make([]byte, slots*8)...)
+		table := out[from:]
+		for _, e := range entries {
+			slot := e.hash >> 8 % slots
+			for binary.LittleEndian.Uint32(table[slot*8+4:]) != 0 {
+				slot = (slot + 1) % slots
+			}
+			binary.LittleEndian.PutUint32(table[slot*8:], e.hash)
+			binary.LittleEndian.PutUint32(table[slot*8+4:], e.pos)
+		}
+		w.entries[number] = nil
+		if len(out) >= sheetSize || number == tables-1 {
+			if _, err := w.file.Write(out); err != nil {
+				return err
+			}
+			out = out[:0]
+		}
+	}
+	if _, err := w.file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	_, err := w.file.Write(header)
+	return err
+}

@@ -1,0 +1,86 @@
+package mapfile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/colinmarc/cdb"
+)
+
+// Ours is the file that another writer makes, byte for byte.
+func TestAsAnotherWriterHasIt(t *testing.T) {
+	for _, records := range []int{0, 1, 2, 300, 20_000} {
+		theirs, err := os.Create(filepath.Join(t.TempDir(), "theirs.cdb"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, err := os.Create(filepath.Join(t.TempDir(), "ours.cdb"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ours.Close()
+		their, err := cdb.NewWriter(theirs, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		our, err := newWriter(ours)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s sheet
+		for i := range records {
+			key, value := fmt.Sprintf("user%d", i), fmt.Sprintf("imap%d.example.org", i%7)
+			if err := their.Put([]byte(key), []byte(value)); err != nil {
+				t.Fatal(err)
+			}
+			if s = s.add(key, value); i%1000 == 999 {
+				if err := our.write(s); err != nil {
+					t.Fatal(err)
+				}
+				s = s[:0]
+			}
+		}
+		if err := errors.Join(our.write(s), our.finish(), their.Close()); err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile(theirs.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(ours.Name()); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d records: %d octets, want %d: %v", records, len(got), len(want), err)
+		}
+	}
+}
+
+// A tally is a file of which only the size is kept.
+type tally struct{ octets int64 }
+
+func (t *tally) Write(p []byte) (int, error)    { t.octets += int64(len(p)); return len(p), nil }
+func (t *tally) Seek(int64, int) (int64, error) { return 0, nil }
+
+// What has no room for its hash tables is refused before it is written.
+func TestTooMuchForACDB(t *testing.T) {
+	file := &tally{}
+	w, err := newWriter(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := sheet{}.add("key", string(make([]byte, 1<<24)))
+	written := int64(0)
+	for err = w.write(record); err == nil; err = w.write(record) {
+		written++
+	}
+	if !errors.Is(err, errTooMuch) {
+		t.Fatal(err)
+	}
+	whole := func(records int64) int64 { return headerSize + records*int64(len(record)+2*8) }
+	if whole(written) > math.MaxUint32 || whole(written+1) <= math.MaxUint32 || file.octets != headerSize+written*int64(len(record)) {
+		t.Errorf("refused after %d records, %d octets", written, file.octets)
+	}
+}
