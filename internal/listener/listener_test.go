@@ -144,6 +144,47 @@ func TestSockets(t *testing.T) {
 	}
 }
 
+// Whoever the header names is the client; where it names nobody that can be told
+// by an address, the balancer is, in either version of the protocol.
+func TestHeader(t *testing.T) {
+	balancer := netip.MustParseAddrPort("198.51.100.1:7")
+	const v2 = "\r\n\r\n\x00\r\nQUIT\n"
+	address := "\xc0\x00\x02\x07\xc0\x00\x02\x01\x12\x67\x00\x8f"
+	for header, want := range map[string]string{
+		"PROXY TCP4 192.0.2.7 192.0.2.1 4711 143\r\n":      "192.0.2.7:4711",
+		"PROXY TCP6 2001:db8::1 2001:db8::2 4711 143\r\n":  "[2001:db8::1]:4711",
+		"PROXY UNKNOWN\r\n":                                "198.51.100.1:7",
+		"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n":            "198.51.100.1:7",
+		v2 + "\x21\x11\x00\x0c" + address:                  "192.0.2.7:4711",
+		v2 + "\x21\x11\x00\x0f" + address + "\x04\x00\x00": "192.0.2.7:4711",
+		v2 + "\x20\x11\x00\x0c" + address:                  "198.51.100.1:7", // LOCAL
+		v2 + "\x20\x00\x00\x00":                            "198.51.100.1:7",
+		v2 + "\x21\x00\x00\x00":                            "198.51.100.1:7", // AF_UNSPEC
+		v2 + "\x21\x00\x00\x0c" + address:                  "198.51.100.1:7",
+		v2 + "\x21\x31\x00\xd8" + strings.Repeat("x", 216): "198.51.100.1:7", // AF_UNIX
+		v2 + "\x21\x41\x00\x0c" + address:                  "refused",        // no such family
+		v2 + "\x22\x00\x00\x00":                            "refused",        // no such command
+		v2 + "\x31\x11\x00\x0c" + address:                  "refused",        // no such version
+		v2 + "\x21\x11\x00\x04" + address[:4]:              "refused",
+		"PROXY TCP5 192.0.2.7 192.0.2.1 4711 143\r\n":      "refused",
+		"EHLO there\r\nand more to read":                   "refused",
+	} {
+		near, far := net.Pipe()
+		c := Conn{Conn: opaque{far, strings.NewReader(header + "rest")}, proxied: true, Client: balancer}
+		err := c.Introduce()
+		got := c.Client.String()
+		if err != nil {
+			got = "refused"
+		}
+		rest, _ := io.ReadAll(c.Conn)
+		if got != want || err == nil && string(rest) != "rest" {
+			t.Errorf("%q: %s (%v) and %q, want %s", header, got, err, rest, want)
+		}
+		near.Close()
+		far.Close()
+	}
+}
+
 func FuzzHeader(f *testing.F) {
 	for _, seed := range []string{
 		"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nrest", "PROXY UNKNOWN\r\n", "PROXY TCP6 ::1 ::2 1 2\r\n", "PROXY ",

@@ -17,6 +17,8 @@ const (
 	proxyV1Max  = 107             // octets of a line, by the protocol's text
 	proxyV2Head = 16              // octets before the addresses
 	proxyV2Max  = 2048            // octets of addresses and TLVs
+
+	proxyV2Command, proxyV2Family = 12, 13 // where in the header
 )
 
 var proxyV2Signature = []byte("\r\n\r\n\x00\r\nQUIT\n")
@@ -35,14 +37,20 @@ func (c *Conn) Introduce() error {
 	if err != nil {
 		return fmt.Errorf("PROXY header: %w", err)
 	}
+	if raw[0] == proxyV2Signature[0] && raw[proxyV2Family] == 0 {
+		// AF_UNSPEC, version 2's UNKNOWN: "the receiver is free to accept
+		// the connection anyway and use the real endpoint addresses"
+		// (section 2.2). The library does so for LOCAL alone.
+		raw[proxyV2Command] &^= 1
+	}
 	header, err := proxyproto.Read(bufio.NewReaderSize(bytes.NewReader(raw), len(raw)))
 	if err != nil {
 		return fmt.Errorf("PROXY header: %w", err)
 	}
-	if header.Command.IsProxy() {
-		c.Client, c.Local = addrPort(header.SourceAddr), addrPort(header.DestinationAddr)
+	if client := addrPort(header.SourceAddr); header.Command.IsProxy() && client.IsValid() {
+		c.Client, c.Local = client, addrPort(header.DestinationAddr)
 	}
-	return nil // else LOCAL: a health check of the balancer's own
+	return nil // else a health check of the balancer's own, or a client without an address
 }
 
 func readHeader(r io.Reader) ([]byte, error) {
