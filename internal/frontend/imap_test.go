@@ -534,7 +534,7 @@ func TestRule6_2_CapabilitiesAreWhatStoresShare(t *testing.T) {
 	c := s.connect()
 	c.want("* OK [CAPABILITY " + list + "] Ready\r\n")
 	c.send("a CAPABILITY\r\n")
-	c.want("* CAPABILITY " + list + "\r\na OK Done\r\n") // 6.5
+	c.want("* CAPABILITY " + list + "\r\na OK Done\r\n")
 }
 
 func TestRule6_6_TheStoresListIsPassedOn(t *testing.T) {

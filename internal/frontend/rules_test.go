@@ -1,8 +1,11 @@
 package frontend
 
 import (
+	"bytes"
+	"compress/flate"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -84,6 +87,63 @@ func TestRule6_1_ThreeLists(t *testing.T) {
 	c.want("c OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
 }
 
+func TestRule6_3_TheFrontEndsOwnWords(t *testing.T) {
+	for shared, want := range map[string]string{
+		"":                           "IMAP4rev1 SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN",
+		"IMAP4rev1":                  "IMAP4rev1 SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN",
+		"IMAP4rev1 IMAP4rev2":        "IMAP4rev1 IMAP4rev2 SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN",
+		"IMAP4rev1 LITERAL-":         "IMAP4rev1 SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN LITERAL-",
+		"IMAP4rev1 LITERAL+ ID MOVE": "IMAP4rev1 SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN LITERAL+ MOVE",
+	} {
+		s := newSite(t, func(s *site) { s.TLS, s.Capabilities = serverTLS(), all(shared) })
+		s.connect().want("* OK [CAPABILITY " + want + "] Ready\r\n")
+		s.AllowPlaintext = false
+		want = strings.Replace(want, "AUTH=PLAIN AUTH=LOGIN", "LOGINDISABLED", 1)
+		s.connect().want("* OK [CAPABILITY " + want + "] Ready\r\n")
+	}
+}
+
+func TestRule6_4_NeverAStoresWordsBeforeLogin(t *testing.T) {
+	for _, word := range []string{
+		"AUTH=PLAIN", "AUTH=GSSAPI", "auth=external", "STARTTLS", "LOGINDISABLED", "LOGIN-REFERRALS", "MAILBOX-REFERRALS",
+		"UNAUTHENTICATE", "XCLIENT", "XLIST", "X-NETSCAPE", "XAPPLEPUSHSERVICE", "UNHEARD-OF", "SASL-IR",
+	} {
+		s := newSite(t, func(s *site) { s.Capabilities = all("IMAP4rev1 " + word) })
+		if line := s.connect().line(); line+"\r\n" != greeting {
+			t.Errorf("%s: %s", word, line)
+		}
+	}
+}
+
+func TestRule6_5_TheGreetingSaysWhatTheCommandSays(t *testing.T) {
+	for _, scheme := range []string{"imap", "imaps"} {
+		for _, clear := range []bool{true, false} {
+			s := newSite(t, func(s *site) {
+				s.TLS, s.addr, s.AllowPlaintext = serverTLS(), scheme, clear
+				s.Capabilities = all("IMAP4rev1 imap4REV1 IMAP4rev2 ID id IDLE idle Literal+ AUTH=PLAIN QUOTA QUOTA=RES-STORAGE")
+			})
+			c := s.connect()
+			if scheme == "imaps" {
+				c.startTLS(clientTLS())
+			}
+			_, list, _ := strings.Cut(c.line(), "[CAPABILITY ")
+			list, _, _ = strings.Cut(list, "]")
+			c.send("a CAPABILITY\r\n")
+			c.want("* CAPABILITY " + list + "\r\na OK Done\r\n")
+			seen := map[string]bool{}
+			for word := range strings.FieldsSeq(strings.ToUpper(list)) {
+				if seen[word] {
+					t.Errorf("twice %s in %s", word, list)
+				}
+				seen[word] = true
+			}
+			if !seen["IMAP4REV1"] || !seen["IDLE"] {
+				t.Errorf("list %q", list)
+			}
+		}
+	}
+}
+
 func TestRule7_2_NothingGoesToTheStoreBeforeItsOK(t *testing.T) {
 	// The script would hear the pipelined command in the place of the end.
 	f := newFakeStore(t, loginScript("mark\nS: P1 NO wrong\nrecord"))
@@ -105,9 +165,22 @@ func TestRule7_6_TheClientsTagIsForTheClient(t *testing.T) {
 func TestRule10_1_NoCommandIsLookedAt(t *testing.T) {
 	f := newFakeStore(t, loginScript(accepted+"echo"))
 	c := newSite(t, func(s *site) { s.people["joe"] = f.value() }).in()
-	const text = "b LOGOUT\r\nc STARTTLS\r\nd COMPRESS DEFLATE\r\n\x00\x01\xff\r\r\n{5}\r\n{6+}\r\n" // 10.7
+	const text = "b LOGOUT\r\nc STARTTLS\r\nd COMPRESS DEFLATE\r\n\x00\x01\xff\r\r\n{5}\r\n{6+}\r\n"
 	c.send(text)
 	c.want(text)
+}
+
+func TestRule10_7_CompressionIsTheStoresAffair(t *testing.T) {
+	f := newFakeStore(t, loginScript("S: P1 OK [CAPABILITY IMAP4rev1 COMPRESS=DEFLATE] in\nC: b COMPRESS DEFLATE\nS: b OK on\necho"))
+	c := newSite(t, func(s *site) { s.people["joe"] = f.value() }).client()
+	c.send("a LOGIN joe secret\r\nb COMPRESS DEFLATE\r\n")
+	c.want("a OK [CAPABILITY IMAP4rev1 COMPRESS=DEFLATE] Logged in\r\nb OK on\r\n")
+	var packed bytes.Buffer
+	deflate, _ := flate.NewWriter(&packed, flate.BestCompression)
+	io.WriteString(deflate, "c LOGOUT\r\nd STARTTLS\r\n")
+	deflate.Close()
+	c.send(packed.String())
+	c.want(packed.String())
 }
 
 // Sessions at once, of users who must never hear of each other.
