@@ -73,7 +73,11 @@ func touchedIn(m *mapfile.Map, touched map[registry.Key]bool, address bool) rost
 func (b *build) amend(writer *mapfile.Writer, last set, story mapfile.Story, c changes, keep int) (published bool, err error) {
 	var drafts []mapfile.Draft
 	draft := func(name string, of *mapfile.Map, changes []roster.Change) {
-		drafts = append(drafts, mapfile.Draft{Name: name, Story: story, Records: roster.Amended(of.Records, changes)})
+		values := map[string]string{}
+		for _, c := range changes {
+			values[c.Key] = c.New
+		}
+		drafts = append(drafts, mapfile.Draft{Name: name, Story: story, Of: of, Changes: values})
 	}
 	if len(c.login)+len(c.address) > 0 {
 		draft(mapfile.Login, last.login, c.login)

@@ -19,7 +19,7 @@ func TestPublishChanged(t *testing.T) {
 		t.Helper()
 		hour++
 		story := Story{Built: time.Unix(int64(hour)*3600, 0), PRECIS: precis}
-		changed, err := w.PublishChanged(3, Draft{Login, story, listing("jdoe", login), nil}, Draft{Address, story, listing("jdoe@example.org", address), nil})
+		changed, err := w.PublishChanged(3, Draft{Name: Login, Story: story, Records: listing("jdoe", login)}, Draft{Name: Address, Story: story, Records: listing("jdoe@example.org", address)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -46,7 +46,7 @@ func TestPublishChanged(t *testing.T) {
 		}
 	}
 	hour++
-	killed := Draft{Login, Story{Built: time.Unix(int64(hour)*3600, 0)}, listing("jdoe", "imap1"), nil}
+	killed := Draft{Name: Login, Story: Story{Built: time.Unix(int64(hour)*3600, 0)}, Records: listing("jdoe", "imap1")}
 	if err := w.Publish(0, killed); err != nil {
 		t.Fatal(err)
 	}

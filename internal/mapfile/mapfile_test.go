@@ -58,7 +58,7 @@ func published(t testing.TB, records func(func(key, value string) error) error) 
 	t.Helper()
 	dir := t.TempDir()
 	story := Story{Builder: "test", Built: time.Unix(1700000000, 0).UTC()}
-	if err := publish(t, dir, 0, Draft{Login, story, records, nil}); err != nil {
+	if err := publish(t, dir, 0, Draft{Name: Login, Story: story, Records: records}); err != nil {
 		t.Fatal(err)
 	}
 	return filepath.Join(dir, Login)
@@ -330,7 +330,7 @@ func TestRecordsThatBreakReaders(t *testing.T) {
 		{"", "x"}, {"x", ""}, {"x\x00", "y"}, {"x", "y\x00"}, {"x", "a\nb"}, {"x\xff", "y"}, {"x", "\xff"}, {"POSTERN", "x"},
 	} {
 		dir := t.TempDir()
-		err := publish(t, dir, 0, Draft{Login, Story{}, listing("ok", "ok", pair[0], pair[1]), nil})
+		err := publish(t, dir, 0, Draft{Name: Login, Records: listing("ok", "ok", pair[0], pair[1])})
 		if sysexits.Of(err) != sysexits.DataErr {
 			t.Errorf("%q: got %v", pair, err)
 		}
@@ -341,7 +341,7 @@ func TestRecordsThatBreakReaders(t *testing.T) {
 }
 
 func TestKeyTwice(t *testing.T) {
-	err := publish(t, t.TempDir(), 0, Draft{Login, Story{}, listing("a", "1", "b", "2", "a", "3"), nil})
+	err := publish(t, t.TempDir(), 0, Draft{Name: Login, Records: listing("a", "1", "b", "2", "a", "3")})
 	if sysexits.Of(err) != sysexits.DataErr || !strings.Contains(err.Error(), `"a" stands twice`) {
 		t.Errorf("got %v", err)
 	}
@@ -349,13 +349,13 @@ func TestKeyTwice(t *testing.T) {
 
 func TestPublishTogetherOrNotAtAll(t *testing.T) {
 	dir := t.TempDir()
-	if err := publish(t, dir, 0, Draft{Login, Story{}, listing("a", "1"), nil}, Draft{Address, Story{}, listing("b", "2"), nil}); err != nil {
+	if err := publish(t, dir, 0, Draft{Name: Login, Records: listing("a", "1")}, Draft{Name: Address, Story: Story{}, Records: listing("b", "2")}); err != nil {
 		t.Fatal(err)
 	}
 	before := readAll(t, dir)
 	failed := errors.New("the directory went away")
-	err := publish(t, dir, 3, Draft{Login, Story{}, listing("a", "9"), nil},
-		Draft{Address, Story{}, func(put func(key, value string) error) error { put("b", "9"); return failed }, nil})
+	err := publish(t, dir, 3, Draft{Name: Login, Records: listing("a", "9")},
+		Draft{Name: Address, Records: func(put func(key, value string) error) error { put("b", "9"); return failed }})
 	if !errors.Is(err, failed) {
 		t.Errorf("got %v", err)
 	}
@@ -388,7 +388,7 @@ func readAll(t *testing.T, dir string) []string {
 func TestCopiesAreKept(t *testing.T) {
 	dir := t.TempDir()
 	for _, value := range []string{"1", "2", "3", "4"} {
-		if err := publish(t, dir, 2, Draft{Login, Story{}, listing("a", value), nil}); err != nil {
+		if err := publish(t, dir, 2, Draft{Name: Login, Records: listing("a", value)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -415,7 +415,7 @@ func TestCopiesAreOfMaps(t *testing.T) {
 			if err := put(path); err != nil {
 				t.Fatal(err)
 			}
-			if err := publish(t, filepath.Dir(path), 1, Draft{Login, Story{}, listing("a", "1"), nil}); err != nil {
+			if err := publish(t, filepath.Dir(path), 1, Draft{Name: Login, Records: listing("a", "1")}); err != nil {
 				t.Fatal(err)
 			}
 			get(t, openMap(t, path, false), "a")
@@ -428,7 +428,7 @@ func TestCopiesAreOfMaps(t *testing.T) {
 
 func TestReplacedMapHasNoLinkLeft(t *testing.T) {
 	dir := t.TempDir()
-	if err := publish(t, dir, 2, Draft{Login, Story{}, listing("a", "1"), nil}); err != nil {
+	if err := publish(t, dir, 2, Draft{Name: Login, Records: listing("a", "1")}); err != nil {
 		t.Fatal(err)
 	}
 	old, err := os.Open(filepath.Join(dir, Login))
@@ -436,7 +436,7 @@ func TestReplacedMapHasNoLinkLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer old.Close()
-	if err := publish(t, dir, 2, Draft{Login, Story{}, listing("a", "2"), nil}); err != nil {
+	if err := publish(t, dir, 2, Draft{Name: Login, Records: listing("a", "2")}); err != nil {
 		t.Fatal(err)
 	}
 	if links := linksOf(t, old); links != 0 {
@@ -494,7 +494,7 @@ func TestLeftoversOfAKilledWriterAreSwept(t *testing.T) {
 	if err := os.WriteFile(left, []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := publish(t, dir, 0, Draft{Login, Story{}, listing("a", "1"), nil}); err != nil {
+	if err := publish(t, dir, 0, Draft{Name: Login, Records: listing("a", "1")}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(left); err == nil {
@@ -511,7 +511,7 @@ func TestLiveMapFollows(t *testing.T) {
 		t.Errorf("before the first map: %v", err)
 	}
 	for _, value := range []string{"1", "2"} {
-		if err := publish(t, dir, 0, Draft{Login, Story{}, listing("a", value), nil}); err != nil {
+		if err := publish(t, dir, 0, Draft{Name: Login, Records: listing("a", value)}); err != nil {
 			t.Fatal(err)
 		}
 		if got := get(t, live, "a"); got != value {
@@ -590,7 +590,7 @@ func TestLoginNamesAsTheMapHasThem(t *testing.T) {
 		version int
 		key     string
 	}{{Story{}, 1, "strasse"}, {Story{PRECIS: true}, 2, "straße"}} {
-		if err := publish(t, dir, 0, Draft{Login, test.story, listing("strasse", "imap1", "straße", "imap2"), nil}); err != nil {
+		if err := publish(t, dir, 0, Draft{Name: Login, Story: test.story, Records: listing("strasse", "imap1", "straße", "imap2")}); err != nil {
 			t.Fatal(err)
 		}
 		key, value, found, err := live.Find("STRAßE")
@@ -605,7 +605,9 @@ func TestLoginNamesAsTheMapHasThem(t *testing.T) {
 
 func TestLiveMapUnderManyReaders(t *testing.T) {
 	dir := t.TempDir()
-	draft := func(value string) Draft { return Draft{Login, Story{}, listing("a", value, "b", value), nil} }
+	draft := func(value string) Draft {
+		return Draft{Name: Login, Records: listing("a", value, "b", value)}
+	}
 	if err := publish(t, dir, 0, draft("0")); err != nil {
 		t.Fatal(err)
 	}
@@ -671,7 +673,7 @@ func BenchmarkOpen(b *testing.B) {
 func BenchmarkPublish(b *testing.B) {
 	dir := b.TempDir()
 	for b.Loop() {
-		if err := publish(b, dir, 0, Draft{Login, Story{}, numbered(1_000_000), nil}); err != nil {
+		if err := publish(b, dir, 0, Draft{Name: Login, Records: numbered(1_000_000)}); err != nil {
 			b.Fatal(err)
 		}
 	}

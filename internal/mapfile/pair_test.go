@@ -14,7 +14,7 @@ func TestPairIsOfOnePublication(t *testing.T) {
 	dir := t.TempDir()
 	story := Story{Builder: "test", Built: time.Unix(1700000000, 0)}
 	later := Story{Builder: "test", Built: time.Unix(1700000001, 0)}
-	if err := publish(t, dir, 0, Draft{Login, story, listing("jdoe", "imap1"), nil}, Draft{Address, later, listing("jdoe@example.org", "jdoe@imap1"), nil}); err != nil {
+	if err := publish(t, dir, 0, Draft{Name: Login, Story: story, Records: listing("jdoe", "imap1")}, Draft{Name: Address, Story: later, Records: listing("jdoe@example.org", "jdoe@imap1")}); err != nil {
 		t.Fatal(err)
 	}
 	usual := pairWait
@@ -28,7 +28,7 @@ func TestPairIsOfOnePublication(t *testing.T) {
 	go func() {
 		w, err := Lock(dir, "test")
 		if err == nil {
-			err = w.Publish(0, Draft{Login, later, listing("jdoe", "imap2"), nil}, Draft{Address, later, listing("jdoe@example.org", "jdoe@imap2"), nil})
+			err = w.Publish(0, Draft{Name: Login, Story: later, Records: listing("jdoe", "imap2")}, Draft{Name: Address, Story: later, Records: listing("jdoe@example.org", "jdoe@imap2")})
 			w.Unlock()
 		}
 		published <- err
@@ -58,7 +58,7 @@ func TestPairUnderPublication(t *testing.T) {
 	generation := func(n int) {
 		story := Story{Builder: "test", Built: time.Unix(int64(n), 0)}
 		text := fmt.Sprintf("imap%d", n)
-		if err := w.Publish(0, Draft{Login, story, listing("jdoe", text), nil}, Draft{Address, story, listing("jdoe@example.org", "jdoe@"+text), nil}); err != nil {
+		if err := w.Publish(0, Draft{Name: Login, Story: story, Records: listing("jdoe", text)}, Draft{Name: Address, Story: story, Records: listing("jdoe@example.org", "jdoe@"+text)}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -90,7 +90,7 @@ func TestPairUnderPublication(t *testing.T) {
 
 func TestPairOfForeignMaps(t *testing.T) {
 	dir := t.TempDir()
-	if err := publish(t, dir, 0, Draft{Login, Story{}, listing(), nil}); err != nil {
+	if err := publish(t, dir, 0, Draft{Name: Login, Story: Story{}, Records: listing()}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := OpenPair(dir, true); sysexits.Of(err) != sysexits.NoInput {

@@ -29,6 +29,10 @@ type Draft struct {
 	Name    string // the file's name in the folder
 	Story   Story
 	Records func(put func(key, value string) error) error
+	// Of, in place of Records, is a published map, of which only the values
+	// of some keys change; an empty one takes the key away.
+	Of      *Map
+	Changes map[string]string
 	// Settled, if it is there, is asked for the Story when the Records of
 	// all drafts have been listed. Its error means that nothing is published.
 	Settled func() (Story, error)
@@ -221,6 +225,9 @@ func newScript(d Draft, f *os.File) (*script, error) {
 		return nil, sysexits.CantCreate.Wrap(err)
 	}
 	s := &script{file: f, out: out, digest: newDigest(), story: d.Story}
+	if d.Of != nil {
+		return s, s.amend(d.Of, d.Changes)
+	}
 	sheets, blank, failed := make(chan sheet, 1), make(chan sheet, 3), make(chan error, 1)
 	go func() {
 		defer close(failed)
@@ -302,8 +309,11 @@ func (s *script) copy(full sheet) error {
 	return s.write(full)
 }
 
-func (s *script) write(full sheet) error {
-	switch err := s.out.write(full); {
+func (s *script) write(full sheet) error { return s.full(s.out.write(full)) }
+
+// full says of what cannot be written why.
+func (s *script) full(err error) error {
+	switch {
 	case errors.Is(err, errTooMuch):
 		return sysexits.DataErr.Errorf("%w, after %d records", err, s.digest.records)
 	case err != nil:

@@ -28,22 +28,30 @@ func newWriter(file io.WriteSeeker) (*writer, error) {
 	return &writer{file: file, end: headerSize}, err
 }
 
-// write writes the records of a sheet, if their tables will have room, too.
+// write writes the records of a sheet.
 func (w *writer) write(s sheet) error {
-	for pos, rest := w.end, s; len(rest) > 0; {
-		key, _, next := rest.cut()
-		hash := hashOf(key)
-		w.entries[hash%tables] = append(w.entries[hash%tables], entry{hash, uint32(pos)})
-		w.records++
-		pos += int64(len(rest) - len(next))
+	for rest := s; len(rest) > 0; {
+		key, value, next := rest.cut()
+		if err := w.enter(key, value); err != nil {
+			return err
+		}
 		rest = next
 	}
-	if w.end+int64(len(s)+w.records*2*8) > math.MaxUint32 {
-		return errTooMuch
-	}
-	w.end += int64(len(s))
 	_, err := w.file.Write(s)
 	return err
+}
+
+// enter notes where the next record will stand, if its tables will have room,
+// too.
+func (w *writer) enter(key, value []byte) error {
+	hash, pos := hashOf(key), w.end
+	w.records++
+	w.end += int64(8 + len(key) + len(value))
+	if w.end+int64(w.records*2*8) > math.MaxUint32 {
+		return errTooMuch
+	}
+	w.entries[hash%tables] = append(w.entries[hash%tables], entry{hash, uint32(pos)})
+	return nil
 }
 
 // finish writes the hash tables, each with two slots for a record, and the

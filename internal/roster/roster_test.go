@@ -282,19 +282,6 @@ func BenchmarkRoster(b *testing.B) {
 	b.ReportMetric(1e6*float64(b.N)/b.Elapsed().Seconds(), "accounts/s")
 }
 
-func TestAmended(t *testing.T) {
-	last := listing("b", "1", "d", "2", "f", "3")
-	got := collect(t, Amended(last, []Change{
-		{Key: "z", New: "9"}, {Key: "a", New: "5"}, {Key: "d", Old: "2"}, {Key: "f", Old: "3", New: "4"}, {Key: "c", New: "6"},
-	}))
-	if want := "a 5|b 1|c 6|f 4|z 9"; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	if got := collect(t, Amended(listing(), []Change{{Key: "z", New: "9"}})); got != "z 9" {
-		t.Errorf("got %s", got)
-	}
-}
-
 // Deciding about some keys alone comes to what deciding about all does.
 func TestAddSome(t *testing.T) {
 	r := New(t.TempDir())
