@@ -1,6 +1,9 @@
 package imap
 
-import "bytes"
+import (
+	"bytes"
+	"math"
+)
 
 // Follower follows a session between a store and its client, from the answer
 // to the login on, to know at its end whether the client stands between two
@@ -9,7 +12,7 @@ import "bytes"
 //
 // Of what passes it looks at lines. The octets of a literal it only counts, so
 // that they may as well pass without it. Whatever is not IMAP's grammar, to the
-// letter, makes it give up for good.
+// letter, makes it give up for good; then all may pass without it.
 type Follower struct {
 	Responses Responses
 	Commands  Commands
@@ -47,8 +50,14 @@ func (r *Responses) Passed(octets []byte) {
 	}
 }
 
-// Unseen is how many octets it need not see: the rest of a literal.
-func (r *Responses) Unseen() int64 { return r.literal }
+// Unseen is how many octets it need not see: the rest of a literal, or all if
+// it has given up.
+func (r *Responses) Unseen() int64 {
+	if r.lost {
+		return math.MaxInt64
+	}
+	return r.literal
+}
 
 // Skip notes that octets have passed unseen.
 func (r *Responses) Skip(n int64) {
@@ -113,9 +122,14 @@ func (c *Commands) Passed(octets []byte) {
 	}
 }
 
-// Unseen is how many octets it need not see, if the end of the session is to
-// be known: none.
-func (c *Commands) Unseen() int64 { return 0 }
+// Unseen is how many octets it need not see: none if the end of the session is
+// to be known, all if it cannot be.
+func (c *Commands) Unseen() int64 {
+	if c.other {
+		return math.MaxInt64
+	}
+	return 0
+}
 
 // Skip notes that octets have passed unseen.
 func (c *Commands) Skip(n int64) { c.other = c.other || n > 0 }

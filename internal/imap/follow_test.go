@@ -121,10 +121,19 @@ func TestFollowerOfWhatPassesUnseen(t *testing.T) {
 	if f.Between() {
 		t.Error("an octet outside of literals was not missed")
 	}
+	if f.Responses.Unseen() < 1<<40 {
+		t.Error("it has given up, and wants to see more")
+	}
 	f = Follower{}
+	if f.Responses.Unseen() != 0 || f.Commands.Unseen() != 0 {
+		t.Error("it does without what it has to see")
+	}
 	f.Commands.Skip(1)
 	if f.Between() {
 		t.Error("a command was not missed")
+	}
+	if f.Commands.Unseen() < 1<<40 {
+		t.Error("it has given up, and wants to see more commands")
 	}
 }
 
