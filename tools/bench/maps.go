@@ -33,7 +33,7 @@ type command struct {
 func (b *bench) maps() error {
 	t := b.table("Maps, tables and look-ups", fmt.Sprintf(`A directory of %d people in slapd, all in memory; whole programs, by the
 clock on the wall. "ldapsearch" prints the same search to nowhere. "By hand" is what a script would do: ldapsearch,
-awk and cdb -c for the maps, and postmap for the tables.`, b.people), ldapsearch, byHand, postmap, cdbTool)
+awk and cdb -c for the maps, and postmap for the same three tables.`, b.people), ldapsearch, byHand, postmap, cdbTool)
 	if err := b.makeDirectory(); err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ awk and cdb -c for the maps, and postmap for the tables.`, b.people), ldapsearch
 	r = t.row("nightly build and tables", "s", false, goal{0.5, []string{byHand}})
 	if err := b.commands(r, night, []command{
 		{us, fmt.Sprintf(build, "paged") + " && postmap-route --config paged.conf --maps maps-paged --out tables"},
-		{byHand, fmt.Sprintf(search, "-E pr=1000/noprompt -o ldif-wrap=no") + " | awk -f hand.awk && cdb -c -m login.cdb hand.login && cdb -c -m address.cdb hand.address && postmap cdb:hand-transport"},
+		{byHand, fmt.Sprintf(search, "-E pr=1000/noprompt -o ldif-wrap=no") + " | awk -f hand.awk && cdb -c -m login.cdb hand.login && cdb -c -m address.cdb hand.address && postmap cdb:hand-transport cdb:hand-alias cdb:hand-recipient"},
 	}); err != nil {
 		return err
 	}
@@ -157,22 +157,30 @@ func isFile(path string) bool {
 	return err == nil
 }
 
-// hand is the script that an administrator would write on a good day. It
-// knows nothing of base64, conflicts, or a search that ended too early.
+// hand is the script that an administrator would write on a good day, for the
+// same maps and the same three tables. It knows nothing of base64, conflicts, or
+// a search that ended too early.
 const hand = `
-/^dn:/ { uid = host = "" }
+/^dn:/ { uid = host = forward = ""; n = 0 }
 /^uid: / { uid = tolower($2) }
 /^mailHost: / { host = tolower($2) }
-/^mailLocalAddress: / { address[++n] = tolower($2) }
+/^mail(LocalAddress)?: / { address[++n] = tolower($2) }
+/^mailRoutingAddress: / { forward = $2 }
 /^$/ {
+	mailbox = uid "@example.org"
 	if (uid != "" && host != "") {
 		print uid, host > "hand.login"
-		for (i = 1; i <= n; i++) {
-			print address[i], uid "@" host > "hand.address"
-			print address[i], "lmtp:inet:[" host "]:2003" > "hand-transport"
-		}
+		address[++n] = mailbox
 	}
-	n = 0
+	for (i = 1; i <= n; i++) {
+		for (j = 1; address[j] != address[i]; j++) { }
+		if (j < i) continue
+		to = forward != "" ? forward : mailbox
+		print address[i], to > "hand.address"
+		print address[i], "lmtp:inet:[" host "]:2003" > "hand-transport"
+		print address[i], "OK" > "hand-recipient"
+		if (address[i] != to) print address[i], to > "hand-alias"
+	}
 }
 `
 
