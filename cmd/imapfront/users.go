@@ -35,6 +35,9 @@ func (u users) Locate(login string) (account.Location, bool, error) {
 	return where, true, nil
 }
 
+// Edition implements frontend.Users.
+func (u users) Edition() uint64 { return u.logins.Edition() }
+
 // built tells when the map in use was made.
 func (u users) built() time.Time {
 	u.logins.Refresh()

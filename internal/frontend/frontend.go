@@ -33,6 +33,9 @@ import (
 // none, and must never be taken for one.
 type Users interface {
 	Locate(login string) (where account.Location, found bool, err error)
+
+	// Edition changes, from 0 for no map yet, when other answers may be given.
+	Edition() uint64
 }
 
 // A Frontend is the settings of sessions. It does not change; with other

@@ -75,6 +75,8 @@ type session struct {
 	user   string // as typed; known once a login was tried
 	where  account.Location
 	info   Info // guarded by Shared's lock
+
+	checked uint64 // edition of the map that knows where he is, by Recheck
 }
 
 // maxHops is what Dovecot allows in x-proxy-ttl.

@@ -191,17 +191,34 @@ func TestRule11_FailuresElsewhereDelay(t *testing.T) {
 type movingPeople struct {
 	mu sync.Mutex
 	people
+	changes, asked int
 }
 
 func (m *movingPeople) Locate(login string) (account.Location, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.asked++
 	return m.people.Locate(login)
+}
+
+func (m *movingPeople) Edition() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return uint64(m.changes + 1)
+}
+
+// count returns how often it was asked since the last count.
+func (m *movingPeople) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	defer func() { m.asked = 0 }()
+	return m.asked
 }
 
 func (m *movingPeople) set(login, value string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.changes++
 	if m.people[login] = value; value == "" {
 		delete(m.people, login)
 	}
@@ -234,6 +251,38 @@ func TestSessionsEndWhenTheMapSaysSo(t *testing.T) {
 		f.ended()
 		s.eventually(func() bool { return strings.Contains(s.log.String(), fmt.Sprintf("reason=%q", reason)) })
 	}
+}
+
+// The map is asked about a session once, and again when it has changed or could
+// not tell.
+func TestSessionsAreRecheckedInANewMap(t *testing.T) {
+	f := newFakeStore(t, loginScript(accepted+"hang"))
+	people := &movingPeople{people: people{"joe": f.value()}}
+	s := newSite(t, func(s *site) { s.Users = people })
+	c := s.client()
+	c.send("a LOGIN joe secret\r\n")
+	c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	recheck := func(want int) {
+		t.Helper()
+		people.count()
+		s.recheck(people)
+		if asked := people.count(); asked != want {
+			t.Errorf("asked %d times, want %d", asked, want)
+		}
+	}
+	recheck(1) // it may have come with the answer of the map before
+	recheck(0)
+	people.set("joe", "!")
+	recheck(1)
+	recheck(1)
+	people.set("joe", f.value())
+	recheck(1)
+	recheck(0)
+	late := s.client()
+	late.send("a LOGIN joe secret\r\n")
+	late.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	recheck(1)
+	recheck(0)
 }
 
 const sessionOver = "* BYE [UNAVAILABLE] This session has ended, connect again\r\n"

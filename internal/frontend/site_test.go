@@ -49,6 +49,8 @@ func (p people) Locate(login string) (account.Location, bool, error) {
 	return where, err == nil, err
 }
 
+func (p people) Edition() uint64 { return 1 }
+
 // A site is a front end on a port of its own.
 type site struct {
 	*Frontend

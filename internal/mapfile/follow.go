@@ -14,11 +14,12 @@ type Live struct {
 	path    string
 	foreign bool
 
-	mu   sync.RWMutex
-	m    *Map        // the last that could be opened
-	file os.FileInfo // its file
-	seen fileID
-	err  error // why the file that was seen is not the one in use
+	mu     sync.RWMutex
+	m      *Map        // the last that could be opened
+	file   os.FileInfo // its file
+	seen   fileID
+	opened uint64 // how many there were
+	err    error  // why the file that was seen is not the one in use
 }
 
 // fileID tells one published file from the next.
@@ -80,9 +81,17 @@ func (l *Live) Story() Story {
 	return l.m.Story()
 }
 
-// Refresh looks whether the map was replaced and tells whether another one is
-// in use now. The error says why the file on disk is not in use.
-func (l *Live) Refresh() (replaced bool, err error) {
+// Edition tells the map in use from the one before: it counts them, from 1.
+func (l *Live) Edition() uint64 {
+	l.Refresh()
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.opened
+}
+
+// Refresh looks whether the map was replaced, and takes the new one into use if
+// it can.
+func (l *Live) Refresh() {
 	info, err := os.Stat(l.path)
 	id := fileID{info: info}
 	if err == nil {
@@ -94,7 +103,7 @@ func (l *Live) Refresh() (replaced bool, err error) {
 	// A map that nobody has made is asked for at each login, too.
 	stillMissing := errors.Is(err, fs.ErrNotExist) && errors.Is(lastErr, fs.ErrNotExist)
 	if current || stillMissing {
-		return false, lastErr
+		return
 	}
 	m, err := Open(l.path, l.foreign)
 	l.mu.Lock()
@@ -107,13 +116,13 @@ func (l *Live) Refresh() (replaced bool, err error) {
 			l.m.Close()
 			l.m = nil
 		}
-		return false, err
+		return
 	}
 	if l.m != nil {
 		l.m.Close()
 	}
 	l.m, l.file = m, info
-	return true, nil
+	l.opened++
 }
 
 // Close ends the use of the map.
