@@ -41,11 +41,20 @@ func New(name, usage, argsUsage, description string) *cli.App {
 		OnUsageError:              func(_ *cli.Context, err error, _ bool) error { return sysexits.Usage.Wrap(err) },
 		ExitErrHandler:            func(*cli.Context, error) {},
 		Writer:                    &stdout{},
+		Before:                    forgetFlags,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "read settings from `FILE`", Value: config.DefaultFile},
 			&cli.StringFlag{Name: "maps", Usage: "folder of the maps, `DIR`", DefaultText: config.DefaultMaps},
 		},
 	}
+}
+
+// forgetFlags takes the definitions of the flags away once they are read. For a
+// value that was not given cli would see whether it has another name, in all
+// definitions, with a regular expression for each: hundreds at a start.
+func forgetFlags(c *cli.Context) error {
+	c.App.Flags, c.Command.Flags = nil, nil
+	return nil
 }
 
 func version() string {
