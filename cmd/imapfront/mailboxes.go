@@ -68,7 +68,7 @@ func mailboxes(ctx context.Context, conf *config.Config, in io.Reader, out io.Wr
 		})
 	}
 	names := bufio.NewScanner(in)
-	for ctx.Err() == nil && names.Scan() {
+	for names.Scan() {
 		mailbox := names.Text()
 		if err = account.CheckMailbox(mailbox); err != nil {
 			err = sysexits.DataErr.Wrap(err)
@@ -80,9 +80,6 @@ func mailboxes(ctx context.Context, conf *config.Config, in io.Reader, out io.Wr
 	}
 	close(questions)
 	all.Wait()
-	if ctx.Err() != nil {
-		return sysexits.TempFail.Wrap(context.Cause(ctx))
-	}
 	return errors.Join(err, sysexits.NoInput.Wrap(names.Err()))
 }
 

@@ -72,7 +72,7 @@ connection that it is given; with --listen it serves by itself:
 			}
 			return err
 		}
-		return serve(c.Context, c, conf)
+		return serve(command.Told(c), c, conf)
 	}
 	control := &cli.StringFlag{Name: "control", Usage: "unix `SOCKET` of imapfront sessions"}
 	app.Flags = append(app.Flags, control)
@@ -110,7 +110,7 @@ connection that it is given; with --listen it serves by itself:
 		Usage: "ask all stores what they can do, and publish what they share as store.cdb",
 		Flags: append([]cli.Flag{app.Flags[0], app.Flags[1]}, stores...),
 		Action: asking(func(c *cli.Context, conf *config.Config) error {
-			return capability(c.Context, conf, c.App.Writer)
+			return capability(command.Told(c), conf, c.App.Writer)
 		}),
 	}, {
 		Name:  "mailboxes",

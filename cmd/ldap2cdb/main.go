@@ -70,11 +70,11 @@ func run(c *cli.Context) error {
 	case c.IsSet("only") && c.Bool("watch"):
 		return sysexits.Usage.Errorf("--only and --watch: a watch knows at once what is new")
 	case c.IsSet("only"):
-		return b.only(c.Context, c.String("only"))
+		return b.only(command.Told(c), c.String("only"))
 	case c.Bool("watch"):
-		return b.watch(c.Context, c.App.ErrWriter, firstRetry)
+		return b.watch(command.Told(c), c.App.ErrWriter, firstRetry)
 	}
-	return b.run(c.Context)
+	return b.run(command.Told(c))
 }
 
 // settings reads postern.conf and lets the flags override it.

@@ -99,12 +99,12 @@ func run(c *cli.Context) error {
 			config = c.String("config")
 		}
 		if c.Bool("stores") {
-			err = verifyStores(c.Context, conf, config, out)
+			err = verifyStores(command.Told(c), conf, config, out)
 		} else {
-			err = verify(c.Context, conf, c.String("ldif"), config, out)
+			err = verify(command.Told(c), conf, c.String("ldif"), config, out)
 		}
 	case "watch":
-		err = watch(c.Context, conf, c.String("watch"), out)
+		err = watch(command.Told(c), conf, c.String("watch"), out)
 	case "plan":
 		err = plan(conf, c.StringSlice("plan"), sizes, c.String("dn"), out)
 	default:

@@ -118,15 +118,22 @@ func (o *stdout) Write(text []byte) (int, error) {
 	return n, err
 }
 
-// Run runs a tool and returns its exit status. SIGINT and SIGTERM cancel the
-// context, so that a tool ends between two steps and never inside one.
+// Told is for what has to be brought to an end between two steps: the first
+// SIGINT or SIGTERM cancels the context, the second ends the tool as it would any
+// program. Where nobody asks, as in a filter that waits for its input, the first
+// does.
+func Told(c *cli.Context) context.Context {
+	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx
+}
+
+// Run runs a tool and returns its exit status.
 func Run(app *cli.App, args []string) int {
 	for _, c := range app.Commands { // have its manners
 		c.OnUsageError, c.HideHelpCommand = app.OnUsageError, true
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := app.RunContext(ctx, args)
+	err := app.Run(args)
 	if out, ok := app.Writer.(*stdout); ok && out.lost != nil {
 		err = sysexits.CantCreate.Wrap(out.lost)
 	}

@@ -38,6 +38,9 @@ type block struct {
 // parsed by whoever is free, so take is called by several goroutines, each with
 // an Entry of its own; a file of one block is taken in order.
 func (l LDIF) Entries(ctx context.Context, want *Selection, take func(*Entry) error) error {
+	in, done := until(ctx, l.From)
+	defer done()
+	l.From = in
 	blocks, used := make(chan block), make(chan []byte, 4)
 	var workers sync.WaitGroup
 	var failed failure
@@ -66,6 +69,18 @@ func (l LDIF) Entries(ctx context.Context, want *Selection, take func(*Entry) er
 		return sysexits.TempFail.Errorf("%s: %w", l.Name, ctx.Err())
 	}
 	return err
+}
+
+// until reads ahead, so that who waits for a terminal or a pipe waits no longer
+// than for the context.
+func until(ctx context.Context, from io.Reader) (io.Reader, func()) {
+	in, out := io.Pipe()
+	go func() {
+		_, err := io.CopyBuffer(out, struct{ io.Reader }{from}, make([]byte, blockSize))
+		out.CloseWithError(err)
+	}()
+	stop := context.AfterFunc(ctx, func() { out.CloseWithError(ctx.Err()) })
+	return in, func() { stop(); in.Close() }
 }
 
 // A failure is the first error by its line, whichever is noticed first.
