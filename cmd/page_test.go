@@ -66,3 +66,23 @@ func TestPages(t *testing.T) {
 		}
 	}
 }
+
+// What is quoted on a page ends where it should: mdoc takes a quote or a comma on
+// a line of macros for its own.
+func TestPageQuotes(t *testing.T) {
+	if _, err := exec.LookPath("mandoc"); err != nil {
+		t.Skip("mandoc is not installed")
+	}
+	pages, _ := filepath.Glob("../man/*.[1-9]")
+	quotes := regexp.MustCompile(`[‘“][^’”]*[‘“]|\w""|["\w]+’\]`)
+	for _, page := range pages {
+		text, err := exec.Command("mandoc", "-Tutf8", page).Output()
+		if err != nil {
+			t.Fatal(page, err)
+		}
+		plain := regexp.MustCompile(`.\x08`).ReplaceAllString(string(text), "")
+		for _, wrong := range quotes.FindAllString(plain, -1) {
+			t.Errorf("%s: %s", page, wrong)
+		}
+	}
+}
