@@ -48,7 +48,11 @@ type Writer struct {
 // folder, which it makes if only the last component is missing. A lock that
 // somebody else has is a temporary failure: he is at work on the same maps.
 func Lock(dir, tool string) (*Writer, error) {
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := os.Mkdir(dir, 0o755)
+	if err == nil {
+		err = os.Chmod(dir, 0o755) // whatever the umask: Postfix and imapfront have users of their own
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, sysexits.CantCreate.Wrap(err)
 	}
 	info, err := os.Stat(dir)

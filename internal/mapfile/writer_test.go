@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/colinmarc/cdb"
@@ -82,5 +83,21 @@ func TestTooMuchForACDB(t *testing.T) {
 	whole := func(records int64) int64 { return headerSize + records*int64(len(record)+2*8) }
 	if whole(written) > math.MaxUint32 || whole(written+1) <= math.MaxUint32 || file.octets != headerSize+written*int64(len(record)) {
 		t.Errorf("refused after %d records, %d octets", written, file.octets)
+	}
+}
+
+// Postfix and imapfront read as users of their own, whatever umask root has.
+func TestUmask(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "maps")
+	old := syscall.Umask(0o077)
+	err := publish(t, dir, 0, Draft{Name: Login, Records: listing("jdoe", "imap1.example.org")})
+	syscall.Umask(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{dir: os.ModeDir | 0o755, filepath.Join(dir, Login): 0o644} {
+		if info, err := os.Stat(path); err != nil || info.Mode() != want {
+			t.Error(path, info.Mode(), err)
+		}
 	}
 }
