@@ -17,7 +17,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"unicode/utf8"
@@ -135,6 +137,10 @@ func (m *Map) readStory() error {
 		m.story, err = parseStory(value)
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.path, err)
+		}
+		// One map put back in another's place knows none of its keys.
+		if name := filepath.Base(m.path); name != m.story.Map+".cdb" && slices.Contains([]string{Login, Address, Store, Size}, name) {
+			return m.damaged("holds %s.cdb", m.story.Map)
 		}
 		return m.checkTables()
 	case !m.foreign:

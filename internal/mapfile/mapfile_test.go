@@ -64,6 +64,29 @@ func published(t testing.TB, records func(func(key, value string) error) error) 
 	return filepath.Join(dir, Login)
 }
 
+// A map in another's place would say "unknown" to everybody. A copy may have any
+// name.
+func TestMapOfAnotherKind(t *testing.T) {
+	login := published(t, listing("jdoe", "imap1.example.org"))
+	for name, want := range map[string]string{
+		Address: "holds login.cdb", Store: "holds login.cdb", Size: "holds login.cdb",
+		"login.cdb.1": "", "old.cdb": "",
+	} {
+		path := filepath.Join(filepath.Dir(login), name)
+		if err := os.Rename(login, path); err != nil {
+			t.Fatal(err)
+		}
+		login = path
+		m, err := Open(path, false)
+		switch {
+		case want == "" && err == nil:
+			m.Close()
+		case want == "" || err == nil || !strings.HasSuffix(err.Error(), want) || sysexits.Of(err) != sysexits.DataErr:
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func get(t *testing.T, m interface {
 	Get(string) (string, bool, error)
 }, key string) string {

@@ -2,8 +2,6 @@ package mapfile
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -96,7 +94,7 @@ func TestPairOfForeignMaps(t *testing.T) {
 	if _, _, err := OpenPair(dir, true); sysexits.Of(err) != sysexits.NoInput {
 		t.Errorf("without address.cdb: %v", err)
 	}
-	if err := os.Link(filepath.Join(dir, Login), filepath.Join(dir, Address)); err != nil {
+	if err := publish(t, dir, 0, Draft{Name: Address, Story: Story{}, Records: listing()}); err != nil {
 		t.Fatal(err)
 	}
 	login, address, err := OpenPair(dir, true)
