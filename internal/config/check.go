@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"path"
 	"regexp"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"sync"
 
 	"github.com/BurntSushi/toml"
+
+	"postern/internal/account"
 )
 
 // Check refuses values that no tool could work with, all of them at once. It
@@ -130,6 +133,10 @@ func (s Store) check(table ...string) (faults []fault) {
 		}
 	}
 	note(!slices.Contains([]string{TLSNone, TLSStartTLS, TLSImplicit}, s.TLS), s.TLS, "must be none, starttls or tls", "tls")
+	if ip, err := netip.ParseAddr(s.Address); s.Address != "" && (err != nil || ip.Zone() == "") {
+		_, err := account.CheckStore(s.Address)
+		note(err != nil, s.Address, "must be a host name or an IP address, and nothing else: a port is set by port", "address")
+	}
 	const port = "must be 1 to 65535"
 	note(s.Port < 0 || s.Port > 65535, s.Port, port, "port")
 	note(s.POP3Port < 0 || s.POP3Port > 65535, s.POP3Port, port, "pop3-port")

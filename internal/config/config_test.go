@@ -61,6 +61,14 @@ port = 1430
 	}
 }
 
+func TestStoreAddress(t *testing.T) {
+	for _, address := range []string{"192.0.2.1", "::1", "fe80::1%eth0", "IMAP_7.example.org."} {
+		if _, err := load(t, fmt.Sprintf("[store.\"a.b\"]\naddress = %q", address)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Each directory has settings of its own, over the defaults and nobody else's;
 // [attributes] holds for all of them.
 func TestDirectories(t *testing.T) {
@@ -130,6 +138,9 @@ func TestRefused(t *testing.T) {
 		{"[store]\ntls = \"ssl\"", `tls = "ssl": must be none, starttls or tls`},
 		{"[store]\naddress = \"ssl\"", `:2: store.address: belongs to one store`},
 		{"[store.\"a b\"]\nport = 1", `store "a b" is not a host name`},
+		{"[store.\"a.b\"]\naddress = \"192.0.2.1:143\"", `:2: store."a.b".address = "192.0.2.1:143": must be a host name or an IP address`},
+		{"[store.\"a.b\"]\naddress = \"[::1]\"", `:2: store."a.b".address = "[::1]": must be`},
+		{"[store.\"a.b\"]\naddress = \" \"", `:2: store."a.b".address = " ": must be`},
 		{"[store.\"a.b\"]\nport = 70000", `:2: store."a.b".port = 70000`},
 		{"[directory]\nsasl = \"plain\"", `directory.sasl = "plain": must be external, gssapi`},
 		{"[directory]\nsasl = \"gssapi\"", `needs a principal and its keytab, or a ticket-cache`},
