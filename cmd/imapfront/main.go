@@ -24,7 +24,7 @@ func main() {
 		command.Stderr = syslogLines{}
 	}
 	if listener.LooksSingle() {
-		oneThread()
+		asOne()
 	}
 	os.Exit(command.Run(app(), os.Args))
 }
@@ -72,7 +72,7 @@ connection that it is given; with --listen it serves by itself:
 			}
 			return err
 		}
-		return serve(command.Told(c), c, conf)
+		return serve(told(c), c, conf)
 	}
 	control := &cli.StringFlag{Name: "control", Usage: "unix `SOCKET` of imapfront sessions"}
 	app.Flags = append(app.Flags, control)

@@ -2,25 +2,49 @@ package main
 
 import (
 	"context"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"syscall"
 	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"postern/internal/command"
 )
 
 // threads is how many were taken from a program that looked as if it had to
 // serve just one connection.
 var threads int
 
-// oneThread spares a process for one connection what it takes to do things
-// side by side: a tenth of its CPU time for a login, and of its memory. The
-// sooner the better, for what two threads have set up is kept.
-func oneThread() { threads = runtime.GOMAXPROCS(1) }
+// asOne spares a process for one connection what it takes to do things side by
+// side: a tenth of its CPU time for a login, and of its memory. The sooner the
+// better, for what two threads have set up is kept.
+func asOne() {
+	threads = runtime.GOMAXPROCS(1)
+	signal.Ignore(syscall.SIGHUP) // there is no next connection for new settings
+}
 
-// allThreads gives them back where looks deceived.
-func allThreads() {
+// asMany takes that back where looks deceived.
+func asMany() {
 	if threads > 0 {
 		runtime.GOMAXPROCS(threads)
 	}
+}
+
+// deafTime is the life of a client that just looks for new mail.
+var deafTime = time.Second
+
+// told is command.Told, but that SIGTERM ends a process for one connection
+// outright while it is young: to wait for a signal takes the runtime three
+// threads, a tenth of the CPU time for a login.
+func told(c *cli.Context) context.Context {
+	if threads == 0 {
+		return command.Told(c)
+	}
+	ctx, stop := context.WithCancel(c.Context)
+	time.AfterFunc(deafTime, func() { context.AfterFunc(command.Told(c), stop) })
+	return ctx
 }
 
 // tidyTime is how often tidy looks. What it does then takes some tens of

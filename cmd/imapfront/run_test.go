@@ -34,8 +34,11 @@ const patience = 15 * time.Second
 // The test binary is the tool as well, so that its processes can be watched
 // from outside.
 func TestMain(m *testing.M) {
-	if os.Getenv("BE_IMAPFRONT") != "" {
+	if age := os.Getenv("BE_IMAPFRONT"); age != "" {
 		os.Unsetenv("BE_IMAPFRONT")
+		if age != "young" {
+			deafTime = time.Nanosecond
+		}
 		main()
 	}
 	os.Exit(m.Run())
@@ -461,25 +464,32 @@ func TestRule12_Systemd(t *testing.T) {
 	}
 }
 
-// SIGTERM ends the session of a process that has only that one, too.
+// SIGTERM ends the session of a process that has only that one, too, in its
+// first second without a word. SIGHUP does nothing to it.
 func TestOneSessionIsDrained(t *testing.T) {
 	st := takingStore(t)
 	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\ndrain-time = \"10ms\"\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
-	child, c := socket(t)
-	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imap")
-	cmd.Stdin, cmd.Stdout = child, child
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	child.Close()
-	c.want("* OK ")
-	c.say("a LOGIN joe secret")
-	c.want("a OK ")
-	cmd.Process.Signal(syscall.SIGTERM)
-	c.want("* BYE ")
-	c.wantEnd()
-	if err := cmd.Wait(); err != nil {
-		t.Error(err)
+	for _, age := range []string{"grown", "young"} {
+		child, c := socket(t)
+		cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imap")
+		cmd.Env = append(cmd.Env, "BE_IMAPFRONT="+age)
+		cmd.Stdin, cmd.Stdout = child, child
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		child.Close()
+		c.want("* OK ")
+		cmd.Process.Signal(syscall.SIGHUP)
+		c.say("a LOGIN joe secret")
+		c.want("a OK ")
+		cmd.Process.Signal(syscall.SIGTERM)
+		if age == "grown" {
+			c.want("* BYE ")
+		}
+		c.wantEnd()
+		if err := cmd.Wait(); (err == nil) != (age == "grown") {
+			t.Errorf("%s: %v", age, err)
+		}
 	}
 }
 

@@ -30,7 +30,9 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 	// From here on, for a signal that nobody waits for ends the program: who
 	// sees the ports open may send one before the settings are all in place.
 	hangUp := make(chan os.Signal, 1)
-	signal.Notify(hangUp, syscall.SIGHUP)
+	if threads == 0 {
+		signal.Notify(hangUp, syscall.SIGHUP)
+	}
 	defer signal.Stop(hangUp)
 	shared := frontend.NewShared()
 	var old predecessor
@@ -58,7 +60,8 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 	}
 	one := listeners[0].Single()
 	if !one {
-		allThreads()
+		asMany()
+		signal.Notify(hangUp, syscall.SIGHUP)
 	}
 	if one && c.Bool("replace") {
 		return sysexits.Usage.Errorf("--replace: serves one connection, and has nothing to replace")
