@@ -95,11 +95,13 @@ func TestRule6_3_TheFrontEndsOwnWords(t *testing.T) {
 		"IMAP4rev1 LITERAL-":         "IMAP4rev1 SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN LITERAL-",
 		"IMAP4rev1 LITERAL+ ID MOVE": "IMAP4rev1 SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN LITERAL+ MOVE",
 	} {
-		s := newSite(t, func(s *site) { s.TLS, s.Capabilities = serverTLS(), all(shared) })
-		s.connect().want("* OK [CAPABILITY " + want + "] Ready\r\n")
-		s.AllowPlaintext = false
-		want = strings.Replace(want, "AUTH=PLAIN AUTH=LOGIN", "LOGINDISABLED", 1)
-		s.connect().want("* OK [CAPABILITY " + want + "] Ready\r\n")
+		for _, clear := range []bool{true, false} {
+			s := newSite(t, func(s *site) { s.TLS, s.Capabilities, s.AllowPlaintext = serverTLS(), all(shared), clear })
+			if !clear {
+				want = strings.Replace(want, "AUTH=PLAIN AUTH=LOGIN", "LOGINDISABLED", 1)
+			}
+			s.connect().want("* OK [CAPABILITY " + want + "] Ready\r\n")
+		}
 	}
 }
 
