@@ -45,7 +45,7 @@ func app() *cli.App {
 			bin = filepath.Dir(self)
 		}
 		// A terminal that is closed ends it as Ctrl-C does.
-		ctx, stop := signal.NotifyContext(c.Context, syscall.SIGHUP)
+		ctx, stop := signal.NotifyContext(command.Told(c), syscall.SIGHUP)
 		defer stop()
 		return demo(ctx, bin, newTeller(os.Stdout), term.IsTerminal(int(os.Stdin.Fd())))
 	}
