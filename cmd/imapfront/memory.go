@@ -77,6 +77,8 @@ func tidy(ctx context.Context, tick <-chan time.Time) {
 		runtime.ReadMemStats(&seen)
 		quiet := seen.NumGC == cycles
 		if garbage := seen.TotalAlloc - allocated; quiet && garbage > (seen.HeapAlloc-slack)/4 {
+			// Twice: pooled buffers outlive one collection.
+			runtime.GC()
 			debug.FreeOSMemory()
 			runtime.ReadMemStats(&seen)
 			allocated = seen.TotalAlloc
