@@ -173,7 +173,12 @@ func lastEnd(text []byte) int {
 // entries parses a block. It returns the line of an error.
 func (b block) entries(want *Selection, entry *Entry, take func(*Entry) error) (line int, err error) {
 	line = b.line
-	for rest := b.text; ; {
+	rest := b.text
+	if line == 1 {
+		// RFC 2849 knows no byte order mark, but Windows puts one before UTF-8.
+		rest = bytes.TrimPrefix(rest, []byte("\ufeff"))
+	}
+	for {
 		record, after, whole := cutRecord(rest, b.last)
 		if !whole {
 			return line, nil

@@ -38,6 +38,7 @@ func TestLDIF(t *testing.T) {
 		{"version in the first record", "version: 1\ndn: a\nuid: x\n", "a uid=x"},
 		{"comments", "# one\n two\n\n# three\ndn: a\n# four\nuid: x\n", "a uid=x"},
 		{"CR LF", "dn: a\r\nuid: x\r\n\r\ndn: b\r\nuid: y\r\n", "a uid=x|b uid=y"},
+		{"a byte order mark", "\xef\xbb\xbfversion: 1\n\ndn: a\nuid: \xef\xbb\xbfx\n", "a uid=\xef\xbb\xbfx"},
 		{"folded", "dn: a\n b\n c\nuid: x\n  y\n", "abc uid=x y"},
 		{"folded, CR LF", "dn: a\r\n b\r\nuid: x\r\n", "ab uid=x"},
 		{"base64", "dn:: w6k=\nuid:: eCB5\n", "é uid=x y"},
