@@ -9,10 +9,13 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"text/tabwriter"
 	"time"
+
+	"github.com/urfave/cli/v2"
 
 	"postern/internal/account"
 	"postern/internal/config"
@@ -133,12 +136,40 @@ func selected(values url.Values) func(frontend.Info) bool {
 			"user": info.User, "store": info.Store, "session": info.Session, "address": info.Client.Addr().String(),
 		} {
 			// Users are the same however they were typed.
-			if want := values.Get(name); want != "" && account.Fold(want) != account.Fold(have) {
+			if want := values.Get(name); values.Has(name) && account.Fold(want) != account.Fold(have) {
 				return false
 			}
 		}
 		return true
 	}
+}
+
+// meant is what the flags say of sessions, written as the front end has it. An
+// empty value is a script's variable that was never set, and means no one.
+func meant(c *cli.Context) (url.Values, error) {
+	values := url.Values{}
+	for _, name := range []string{"user", "store", "address", "session"} {
+		if !c.IsSet(name) {
+			continue
+		}
+		value := c.String(name)
+		var err error
+		switch {
+		case value == "":
+			err = errors.New("is empty")
+		case name == "store":
+			value, err = account.CheckStore(value)
+		case name == "address":
+			var addr netip.Addr
+			addr, err = netip.ParseAddr(value)
+			value = addr.Unmap().String()
+		}
+		if err != nil {
+			return nil, sysexits.Usage.Errorf("--%s: %w", name, err)
+		}
+		values.Set(name, value)
+	}
+	return values, nil
 }
 
 // sessions asks a running front end for its sessions, or ends them.

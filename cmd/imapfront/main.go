@@ -3,7 +3,6 @@
 package main
 
 import (
-	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -97,11 +96,9 @@ connection that it is given; with --listen it serves by itself:
 				return err
 			}
 			set(c, "control", &conf.Frontend.Control, c.String)
-			values := url.Values{}
-			for _, name := range []string{"user", "store", "address", "session"} {
-				if c.IsSet(name) {
-					values.Set(name, c.String(name))
-				}
+			values, err := meant(c)
+			if err != nil {
+				return err
 			}
 			return sessions(c.Context, conf, c.App.Writer, values, c.Bool("end"), c.Bool("json"))
 		},

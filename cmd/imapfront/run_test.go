@@ -224,6 +224,11 @@ tls = "none"
 		c.want("a OK [CAPABILITY IMAP4rev1 MOVE] ")
 		return c
 	}
+	// A variable that a script never set is nobody, and not everybody.
+	for _, flag := range []string{"--user", "--store", "--address", "--session"} {
+		run(t, 64, "sessions", "--config", file, "--end", flag, "")
+	}
+	run(t, 64, "sessions", "--config", file, "--end", "--store", "[::1]")
 	joe, jim, jim2 := login("joe"), login("jim"), login("jim")
 	list := run(t, 0, "--config", file, "sessions")
 	if strings.Count(list, "\n") != 3 || strings.Count(list, `"jim"`) != 2 {
@@ -235,7 +240,7 @@ tls = "none"
 	joe.want("* BYE [UNAVAILABLE] ")
 	joe.wantEnd()
 	run(t, 64, "sessions", "--config", file, "--end")
-	if got := run(t, 0, "sessions", "--config", file, "--json", "--store", "127.0.0.1"); !strings.Contains(got, `"user":"jim"`) {
+	if got := run(t, 0, "sessions", "--config", file, "--json", "--store", "127.0.0.1", "--address", "::ffff:127.0.0.1"); !strings.Contains(got, `"user":"jim"`) {
 		t.Errorf("got %s", got)
 	}
 	publishLogins(t, conf, "joe "+st.Addr().String(), "jim "+st.Addr().String()+" hold")
