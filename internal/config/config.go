@@ -125,15 +125,15 @@ type Frontend struct {
 
 	Referrals bool // follow a store that sends a user on to another
 
-	ProxyNetworks    []netip.Prefix `toml:"proxy-networks"`   // who has to send a PROXY header
-	TrustedNetworks  []netip.Prefix `toml:"trusted-networks"` // whose ID may name the client
-	ExemptNetworks   []netip.Prefix `toml:"exempt-networks"`  // whom the next five do not limit
-	MaxSessions      int            `toml:"max-sessions"`     // in all; 0: no limit, here as below
-	MaxPerAddress    int            `toml:"max-per-address"`
-	MaxPerUser       int            `toml:"max-per-user"`
-	LoginsPerAddress int            `toml:"logins-per-address"` // in a minute
-	LoginsPerUser    int            `toml:"logins-per-user"`    // from one address
-	FailureFile      string         `toml:"failure-file"`       // where failures are counted, shared by processes
+	ProxyNetworks    Networks `toml:"proxy-networks"`   // who has to send a PROXY header
+	TrustedNetworks  Networks `toml:"trusted-networks"` // whose ID may name the client
+	ExemptNetworks   Networks `toml:"exempt-networks"`  // whom the next five do not limit
+	MaxSessions      int      `toml:"max-sessions"`     // in all; 0: no limit, here as below
+	MaxPerAddress    int      `toml:"max-per-address"`
+	MaxPerUser       int      `toml:"max-per-user"`
+	LoginsPerAddress int      `toml:"logins-per-address"` // in a minute
+	LoginsPerUser    int      `toml:"logins-per-user"`    // from one address
+	FailureFile      string   `toml:"failure-file"`       // where failures are counted, shared by processes
 
 	User           string   // to become, once ports and keys are open
 	Control        string   // unix socket for imapfront sessions
@@ -214,7 +214,7 @@ func Default() *Config {
 			MaxPerUser:       100,
 			LoginsPerAddress: 3000,
 			LoginsPerUser:    120,
-			ExemptNetworks:   []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+			ExemptNetworks:   Networks{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 		},
 		Route: Route{
 			Transport: "lmtp:inet:[{store}]:2003",

@@ -69,6 +69,16 @@ func TestStoreAddress(t *testing.T) {
 	}
 }
 
+func TestNetworks(t *testing.T) {
+	c, err := load(t, `frontend.exempt-networks = ["192.0.2.0/24", "192.0.2.7", "2001:db8::7", "::ffff:192.0.2.8"]`)
+	if got := fmt.Sprint(c.Frontend.ExemptNetworks); got != "[192.0.2.0/24 192.0.2.7/32 2001:db8::7/128 192.0.2.8/32]" || err != nil {
+		t.Errorf("got %s, %v", got, err)
+	}
+	if c, err = load(t, "frontend.exempt-networks = []"); len(c.Frontend.ExemptNetworks) != 0 || err != nil {
+		t.Errorf("got %v, %v", c.Frontend.ExemptNetworks, err)
+	}
+}
+
 // Each directory has settings of its own, over the defaults and nobody else's;
 // [attributes] holds for all of them.
 func TestDirectories(t *testing.T) {
@@ -165,7 +175,9 @@ func TestRefused(t *testing.T) {
 		{"[frontend]\nkeytab = \"x\"\n[store.\"a.b\"]\nport = 1", `frontend.keytab: store."a.b" has no admin`},
 		{"[frontend]\nkeytab = \"x\"\n[frontend.realms]\nA = \"@a.org\"\n[store]\nadmin = \"x\"\nadmin-password-file = \"y\"", `:4: frontend.realms.A = "@a.org": must be a domain`},
 		{"[frontend.realms]\n\"EXAMPLE.ORG\" = \"\"", `of no use without a keytab`},
-		{"[frontend]\nproxy-networks = [\"10.0.0.1\"]", `:2: frontend.proxy-networks: `},
+		{"[frontend]\nproxy-networks = [\"10.0.0.256\"]", `:2: frontend.proxy-networks: "10.0.0.256" is no network, as 192.0.2.0/24`},
+		{"[frontend]\nproxy-networks = [1]", `:2: frontend.proxy-networks: 1 is no network`},
+		{"[frontend]\nproxy-networks = \"10.0.0.0/8\"", `:2: frontend.proxy-networks: must be a list`},
 		{"[store]\nsieve-port = -1", `sieve-port = -1: must be`},
 		{"[store]\nproxy-protocol = \"v3\"", `proxy-protocol = "v3"`},
 		{"[store.\"a.b\"]\npin = \"abcd\"", `:2: store."a.b".pin = "abcd"`},
