@@ -116,6 +116,12 @@ func (c *Config) checkDirectories() (faults []fault) {
 		note(d.LDIF == "-" && piped, "ldif", "directory.ldif: two of them are to be read from standard input")
 		names[d.Name], piped = true, piped || d.LDIF == "-"
 
+		for key, servers := range map[string][]string{"urls": d.URLs, "references": d.References} {
+			for _, server := range servers {
+				_, err := ServerURL(server)
+				note(err != nil, key, "directory.%s: %v", key, err)
+			}
+		}
 		note(!slices.Contains([]string{"", "external", "gssapi"}, d.SASL), "sasl", "directory.sasl = %q: must be external, gssapi, or empty", d.SASL)
 		note(d.SASL == "gssapi" && ((d.Keytab == "") == (d.TicketCache == "") || (d.Keytab == "") != (d.Principal == "")), "sasl",
 			`directory.sasl = "gssapi": needs a principal and its keytab, or a ticket-cache`)

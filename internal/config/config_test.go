@@ -79,6 +79,35 @@ func TestNetworks(t *testing.T) {
 	}
 }
 
+func TestServerURL(t *testing.T) {
+	for text, want := range map[string]string{
+		"ldap://ldap.example.org": "", "LDAPS://ldap.example.org:6360/": "", "ldap://[2001:db8::1]:389": "",
+		"ldapi://": "", "ldapi:///": "", "ldapi://%2Frun%2Fldapi/": "", "ldapi:///run/ldapi": "",
+		"":                             "must be ldap://host",
+		"ldap.example.org":             "must be ldap://host",
+		"http://ldap.example.org":      "must be ldap://host",
+		"ldap://":                      "must be ldap://host",
+		"ldap://[::1":                  "missing ']' in host",
+		"ldap://::1":                   "an IPv6 address needs brackets",
+		"ldap://2001:db8::1:389":       "an IPv6 address needs brackets",
+		"ldap://a:0":                   "a port is 1 to 65535",
+		"ldap://a:65536":               "a port is 1 to 65535",
+		"ldap://a/dc=example,dc=org":   "a server and nothing else",
+		"ldap://a?uid":                 "a server and nothing else",
+		"ldapi://%2":                   "invalid URL escape",
+		"ldap://cn=x:secret@a":         "ldap://...@a: a user and a password belong in bind-dn and password-file",
+		"ldap://cn=x:sec%ret/secret@a": "ldap://...@a: a user and a password belong in bind-dn and password-file",
+	} {
+		_, err := load(t, fmt.Sprintf("[directory]\nurls = [\"ldap://a\"]\nreferences = [%q]", text))
+		switch {
+		case want == "" && err == nil:
+		case want == "" || err == nil || !strings.Contains(err.Error(), ":3: directory.references: ") || !strings.Contains(err.Error(), want),
+			strings.Contains(err.Error(), "secret"):
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+}
+
 // Each directory has settings of its own, over the defaults and nobody else's;
 // [attributes] holds for all of them.
 func TestDirectories(t *testing.T) {

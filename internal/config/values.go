@@ -1,9 +1,11 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -60,4 +62,39 @@ func (n *Networks) UnmarshalTOML(value any) error {
 		*n = append(*n, network)
 	}
 	return nil
+}
+
+// ServerURL reads ldap://host:port, ldaps://host:port or ldapi://%2Fpath: a
+// server and nothing else. No error shows what may be a password.
+func ServerURL(text string) (*url.URL, error) {
+	if rest, local := strings.CutPrefix(text, "ldapi://"); local {
+		path, err := url.PathUnescape(strings.TrimSuffix(rest, "/"))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", text, err)
+		}
+		if path == "" {
+			path = "/var/run/slapd/ldapi"
+		}
+		return &url.URL{Scheme: "ldapi", Path: path}, nil
+	}
+	if before, host, found := strings.Cut(text, "@"); found {
+		scheme, _, _ := strings.Cut(before, "://")
+		return nil, fmt.Errorf("%s://...@%s: a user and a password belong in bind-dn and password-file", scheme, host)
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	port, portErr := strconv.ParseUint(cmp.Or(u.Port(), "389"), 10, 16)
+	switch host := u.Hostname(); {
+	case u.Scheme != "ldap" && u.Scheme != "ldaps", host == "":
+		return nil, fmt.Errorf("%s: must be ldap://host, ldaps://host or ldapi://%%2Fpath", text)
+	case strings.Contains(host, ":") && !strings.HasPrefix(u.Host, "["):
+		return nil, fmt.Errorf("%s: an IPv6 address needs brackets", text)
+	case portErr != nil || port == 0:
+		return nil, fmt.Errorf("%s: a port is 1 to 65535", text)
+	case strings.TrimSuffix(u.Path, "/")+u.RawQuery+u.Fragment != "":
+		return nil, fmt.Errorf("%s: must be a server and nothing else: where to search is set by base and filter", text)
+	}
+	return u, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-ldap/ldap/v3"
 
+	"postern/internal/config"
 	"postern/internal/sysexits"
 )
 
@@ -96,7 +97,7 @@ func (d *LDAP) target(text string, from hop) (to hop, at string, err error) {
 		to.server = serverOf(u)
 	}
 	for _, known := range slices.Concat(d.conf.URLs, d.conf.References) {
-		if k, err := parseURL(known); err == nil && serverOf(k) == to.server {
+		if k, err := config.ServerURL(known); err == nil && serverOf(k) == to.server {
 			at = known
 			break
 		}

@@ -44,11 +44,6 @@ func NewLDAP(conf config.Directory) (*LDAP, error) {
 			return nil, sysexits.Config.Errorf("base %q: %w", base, plainError(err))
 		}
 	}
-	for _, text := range slices.Concat(conf.URLs, conf.References) {
-		if _, err := parseURL(text); err != nil {
-			return nil, sysexits.Config.Wrap(err)
-		}
-	}
 	if conf.CAFile != "" {
 		pem, err := os.ReadFile(conf.CAFile)
 		if err != nil {
@@ -105,28 +100,6 @@ func readPassword(file string) (string, error) {
 		return "", sysexits.Config.Errorf("%s: no password in the first line", file)
 	}
 	return line, nil
-}
-
-// parseURL reads ldap://host:port, ldaps://host:port or ldapi://%2Fpath.
-func parseURL(text string) (*url.URL, error) {
-	if rest, local := strings.CutPrefix(text, "ldapi://"); local {
-		path, err := url.PathUnescape(strings.TrimSuffix(rest, "/"))
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", text, err)
-		}
-		if path == "" {
-			path = "/var/run/slapd/ldapi"
-		}
-		return &url.URL{Scheme: "ldapi", Path: path}, nil
-	}
-	u, err := url.Parse(text)
-	if err != nil {
-		return nil, err
-	}
-	if u.Scheme != "ldap" && u.Scheme != "ldaps" || u.Hostname() == "" {
-		return nil, fmt.Errorf("%s: must be ldap://host, ldaps://host or ldapi://%%2Fpath", text)
-	}
-	return u, nil
 }
 
 // position is how far a server has got, as OpenLDAP's contextCSN says, "" if it
@@ -221,7 +194,7 @@ func (s *session) close() {
 func (d *LDAP) connect(ctx context.Context) (*session, error) {
 	var failed []error
 	for _, text := range d.conf.URLs {
-		u, err := parseURL(text)
+		u, err := config.ServerURL(text)
 		if err != nil {
 			return nil, sysexits.Config.Wrap(err)
 		}
