@@ -131,6 +131,17 @@ ou: far
 ref: ldap://far.example.org/ou=far,dc=example,dc=org
 
 `})
+	// slapo-retcode(5) ends the search with the code of the last entry.
+	late := slapd.Start(t, slapd.Settings{Global: []string{"moduleload retcode"}, Database: []string{"overlay retcode", "retcode-parent ou=codes,dc=example,dc=org", "retcode-indir"},
+		LDIF: people(50) + `dn: uid=late,ou=people,dc=example,dc=org
+objectClass: inetOrgPerson
+objectClass: errAuxObject
+uid: late
+cn: late
+sn: late
+errCode: 3
+
+`})
 	unwilling := slapd.Start(t, slapd.Settings{LDIF: people(5), Global: []string{"require authc"}})
 	expired := slapd.Start(t, slapd.Settings{LDIF: people(5), Cert: &slapd.Cert{Authority: authority, Names: []string{"127.0.0.1"}, Expired: true}})
 	foreign := slapd.Start(t, slapd.Settings{LDIF: people(5), Cert: &slapd.Cert{Authority: &slapd.Cert{}, Names: []string{"127.0.0.1"}}})
@@ -148,6 +159,8 @@ ref: ldap://far.example.org/ou=far,dc=example,dc=org
 		{"not without a bind", 69, "unwilling to perform (53): authentication required", []string{"--url", unwilling.URL()}},
 		{"size limit", 69, "search dc=example,dc=org: size limit exceeded (4), after 10 entries", []string{"--url", limited.URL(), "--config", configFile(t, "[directory]\npage-size = 0\n")}},
 		{"size limit within pages", 69, "size limit exceeded (4)", []string{"--url", limited.URL(), "--config", configFile(t, "[directory]\npage-size = 3\n")}},
+		{"time limit", 69, "search dc=example,dc=org: time limit exceeded (3), after 50 entries", []string{"--url", late.URL(), "--config", configFile(t, "[directory]\npage-size = 0\n")}},
+		{"time limit within pages", 69, "time limit exceeded (3)", []string{"--url", late.URL(), "--config", configFile(t, "[directory]\npage-size = 3\n")}},
 		{"no such base", 69, "no such object (32)", []string{"--url", server.URL(), "--base", "dc=example,dc=net"}},
 		{"a reference", 69, "a reference to ldap://far.example.org/", []string{"--url", referring.URL()}},
 		{"no StartTLS there", 69, "StartTLS: ", []string{"--url", limited.URL(), "--starttls", "--ca-file", ca}},
