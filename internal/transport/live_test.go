@@ -446,3 +446,48 @@ func TestManyAliases(t *testing.T) {
 		t.Errorf("beyond the last: %s", answer)
 	}
 }
+
+// As postmap(1) and texthash: read it, the text has the records of the tables,
+// and no others.
+func TestPostfixReadsTheText(t *testing.T) {
+	if _, err := exec.LookPath("postmap"); err != nil {
+		t.Skip("needs postmap (Debian: postfix)")
+	}
+	tables, err := Plan(testSite(), book{"jdoe imap1", "mroe imap2", "gone imap1 disabled"}, book{
+		"jdoe@example.org jdoe@imap1", `"j doe"@example.org jdoe@imap1`, `"j\"doe"@example.org jdoe@imap1`,
+		"élodie@example.org jdoe@imap1", "mroe@example.org mroe@imap2", "gone@example.org gone@imap1",
+		"list@example.org jdoe@imap1 mroe@imap2 <far@example.net>", "@example.org mroe@imap2",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, conf := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(conf, "main.cf"), []byte("compatibility_level = 3.6\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := WriteText(dir, 0, tables.List()); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range tables.List() {
+		var keys, want strings.Builder
+		table.Records(func(key, value string) error {
+			fmt.Fprintln(&keys, key)
+			_, err := fmt.Fprintf(&want, "%s\t%s\n", key, value)
+			return err
+		})
+		path := filepath.Join(dir, table.Name)
+		if out, err := exec.Command("postmap", "-c", conf, "hash:"+path).CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("%s: %v %s", table.Name, err, out)
+		}
+		for _, kind := range []string{"texthash:", "hash:"} {
+			cmd := exec.Command("postmap", "-c", conf, "-q", "-", kind+path)
+			cmd.Stdin = strings.NewReader(keys.String())
+			if out, err := cmd.CombinedOutput(); err != nil || string(out) != want.String() {
+				t.Errorf("%s%s: %v\n%swant\n%s", kind, table.Name, err, out, &want)
+			}
+		}
+		if out, err := exec.Command("postmap", "-c", conf, "-s", "hash:"+path).CombinedOutput(); err != nil || strings.Count(string(out), "\n") != strings.Count(want.String(), "\n") {
+			t.Errorf("%s: %v: it has\n%swant\n%s", table.Name, err, out, &want)
+		}
+	}
+}
