@@ -62,27 +62,40 @@ const slack = 12 << 20
 // sessions that are silent allocate nothing, and without that the runtime
 // would not collect it for minutes. Under load the runtime's own pace is right,
 // with some slack: octets that nobody touches take no memory, but count.
-func tidy(ctx context.Context, tick <-chan time.Time) {
+func tidy(ctx context.Context) {
 	untouched := make([]byte, slack)
 	defer runtime.KeepAlive(untouched)
-	var seen runtime.MemStats
-	var cycles uint32
-	var allocated uint64
+	ticker := time.NewTicker(tidyTime)
+	defer ticker.Stop()
+	var seen sweep
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick:
+		case <-ticker.C:
+			seen.again(slack)
 		}
-		runtime.ReadMemStats(&seen)
-		quiet := seen.NumGC == cycles
-		if garbage := seen.TotalAlloc - allocated; quiet && garbage > (seen.HeapAlloc-slack)/4 {
-			// Twice: pooled buffers outlive one collection.
-			runtime.GC()
-			debug.FreeOSMemory()
-			runtime.ReadMemStats(&seen)
-			allocated = seen.TotalAlloc
-		}
-		cycles = seen.NumGC
 	}
+}
+
+// A sweep is what tidy saw when it last looked.
+type sweep struct {
+	cycles    uint32 // collections so far
+	allocated uint64 // octets, when tidy itself last collected
+}
+
+// again collects if the runtime had no reason to since the last time, and a
+// quarter of the heap beside the slack may be garbage.
+func (s *sweep) again(slack uint64) {
+	var now runtime.MemStats
+	runtime.ReadMemStats(&now)
+	quiet := now.NumGC == s.cycles
+	if garbage := now.TotalAlloc - s.allocated; quiet && garbage > (now.HeapAlloc-slack)/4 {
+		// Twice: pooled buffers outlive one collection.
+		runtime.GC()
+		debug.FreeOSMemory()
+		runtime.ReadMemStats(&now)
+		s.allocated = now.TotalAlloc
+	}
+	s.cycles = now.NumGC
 }

@@ -103,7 +103,7 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 		for _, l := range listeners {
 			first.Log.Info("listening", "protocol", l.Scheme, "address", l.Addr().String())
 		}
-		background.Go(func() { tidy(life, time.Tick(tidyTime)) })
+		background.Go(func() { tidy(life) })
 		background.Go(func() { service.reload(life, hangUp, func() (*frontend.Frontend, error) { return reread(c, shared) }) })
 		daemon.SdNotify(false, daemon.SdNotifyReady)
 		context.AfterFunc(ctx, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
