@@ -85,17 +85,25 @@ func (p *imapSession) greet() {
 	p.write("* OK [CAPABILITY %v] Ready\r\n", p.capabilities())
 }
 
-func (p *imapSession) goodbye(code, text string) {
+func (p *imapSession) goodbye(code, text string) { p.write("%s", bye(code, text)) }
+
+// bye is RFC 9051's word for it, 7.1.5.
+func bye(code, text string) string {
 	if code != "" {
 		text = "[" + code + "] " + text
 	}
-	p.write("* BYE %s\r\n", text)
+	return "* BYE " + text + "\r\n"
 }
 
-func (p *imapSession) follow(client, store *relay.Side) *imap.Follower {
+func (p *imapSession) follow(client, store *relay.Side) (last func() []byte) {
 	f := new(imap.Follower)
 	client.Follow, store.Follow = &f.Commands, &f.Responses
-	return f
+	return func() []byte {
+		if !f.Between() {
+			return nil
+		}
+		return []byte(bye("UNAVAILABLE", "This session has ended, connect again"))
+	}
 }
 
 // capabilities is what a client is promised in the present state: what all

@@ -365,7 +365,7 @@ func (s *session) watch(gone context.CancelCauseFunc) (stop func()) {
 		}
 	}()
 	return func() {
-		s.raw.SetReadDeadline(time.Unix(1, 0))
+		wake(s.raw)
 		<-done
 		s.arm()
 	}

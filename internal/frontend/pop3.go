@@ -61,7 +61,7 @@ func (p *pop3Session) goodbye(code, text string) {
 }
 
 // follow: POP3 has no line that comes unasked.
-func (p *pop3Session) follow(_, _ *relay.Side) *imap.Follower { return nil }
+func (p *pop3Session) follow(_, _ *relay.Side) func() []byte { return nil }
 
 var errLine = errors.New("malformed line")
 

@@ -34,9 +34,9 @@ type protocol interface {
 	// goodbye is the last line of a session that ends against the client's
 	// will.
 	goodbye(code, text string)
-	// follow makes it known when goodbye can be said after the login, too; nil
-	// where it never can.
-	follow(client, store *relay.Side) *imap.Follower
+	// follow makes it known when goodbye can be said after the login, too: last
+	// returns it then, and nothing otherwise. Nil where it never can.
+	follow(client, store *relay.Side) (last func() []byte)
 	// store is how the same protocol is spoken with a store.
 	store() store.Protocol
 }
@@ -97,13 +97,13 @@ func (f *Frontend) session(ctx, relays context.Context, conn listener.Conn, sche
 	s.protocol = protocols[name](s)
 	over := func() {
 		s.leave()
-		s.close()
 		end(nil)
 		done()
 	}
 	handedOver := false
 	defer func() {
 		if !handedOver {
+			s.close()
 			over()
 		}
 	}()
@@ -145,7 +145,8 @@ func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
 		return false
 	}
 	s.Metrics.connection(s.name)
-	stop := context.AfterFunc(s.ctx, s.wake)
+	raw := s.raw // the relay's, later
+	stop := context.AfterFunc(s.ctx, func() { wake(raw) })
 	defer stop()
 	s.arm()
 	switch err := s.admit(); {
@@ -220,7 +221,7 @@ func newID() string {
 }
 
 // wake makes a session that waits for its client look at its context.
-func (s *session) wake() { s.raw.SetReadDeadline(time.Unix(1, 0)) }
+func wake(raw net.Conn) { raw.SetReadDeadline(time.Unix(1, 0)) }
 
 // arm sets the time limit of the login. Answers may come a little later than
 // the last command: TLS does not survive one that is cut off.
@@ -228,7 +229,7 @@ func (s *session) arm() {
 	s.raw.SetReadDeadline(s.deadline)
 	s.raw.SetWriteDeadline(s.deadline.Add(byeTime))
 	if s.ctx.Err() != nil {
-		s.wake()
+		wake(s.raw)
 	}
 }
 
@@ -379,8 +380,9 @@ type prefixed struct {
 	heard *bool // notes that more has come; nil once that is no question
 }
 
-// NetConn is the connection itself, which has a descriptor to wait for.
-func (p *prefixed) NetConn() net.Conn { return p.Conn }
+// NetConn and Carry let package relay exchange the connection itself.
+func (p *prefixed) NetConn() net.Conn   { return p.Conn }
+func (p *prefixed) Carry(conn net.Conn) { p.Conn = conn }
 
 func (p *prefixed) Read(b []byte) (int, error) {
 	if len(p.ahead) == 0 {
@@ -417,18 +419,20 @@ func (s *session) relay(ctx context.Context, over func()) bool {
 	log.Info("login", "mailbox", s.where.Mailbox, "tls", s.tls, "store_tls", s.opened.TLS)
 	client := relay.Side{Conn: s.conn, Ahead: s.in.take()}
 	store := relay.Side{Conn: s.opened.Conn, Ahead: s.opened.Behind}
-	followed := s.protocol.follow(&client, &store)
-	s.in, s.protocol, s.log = nil, nil, nil
-	relay.Start(ctx, client, store, func(account relay.Account) {
+	goodbye := s.protocol.follow(&client, &store)
+	ended := func(account relay.Account) (last []byte) {
 		s.Metrics.passed(account.FromClient, account.FromStore)
 		log.Info("logout", "reason", account.Reason, "from_client", account.FromClient, "from_store", account.FromStore,
 			"seconds", time.Since(start).Round(time.Millisecond).Seconds(), "tls", s.tls)
-		if ctx.Err() != nil && followed != nil && followed.Between() {
-			s.opened.Conn.Close()
-			s.opened, s.protocol = nil, protocols[s.name](s)
-			s.dismiss(account.Reason, "UNAVAILABLE", "This session has ended, connect again")
+		if goodbye != nil {
+			last = goodbye()
 		}
-		over()
-	})
+		return last
+	}
+	if err := relay.Start(ctx, client, store, ended, over); err != nil {
+		log.Error("login abandoned", "cause", err)
+		return false
+	}
+	s.raw, s.conn, s.in, s.protocol, s.log, s.opened = nil, nil, nil, nil, nil, nil
 	return true
 }

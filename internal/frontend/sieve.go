@@ -64,7 +64,7 @@ func (p *sieveSession) goodbye(code, text string) {
 }
 
 // follow: after the login nobody knows a string from a line.
-func (p *sieveSession) follow(_, _ *relay.Side) *imap.Follower { return nil }
+func (p *sieveSession) follow(_, _ *relay.Side) func() []byte { return nil }
 
 func (p *sieveSession) command() {
 	p.r.Next()

@@ -28,7 +28,10 @@ import (
 	"postern/internal/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The relay's loops wait for the next session for ever.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("postern/internal/relay.(*loop).run"))
+}
 
 // patience is how long a test waits for what should come at once.
 const patience = 10 * time.Second

@@ -7,71 +7,88 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"postern/internal/account"
+	"postern/internal/loopback"
 	"postern/internal/store"
 )
 
-// A client may idle through a working day: nothing of ours ends that, neither
-// the limits of its login nor the looks at the map, and nothing is said to it.
-func TestRule10_6_EightHoursOfIDLE(t *testing.T) {
+// A client may idle through a working day: nothing of ours ends that. The limits
+// of its login are over with it,
+func TestRule10_6_TheLimitsOfALoginEndWithIt(t *testing.T) {
+	ctx, stop := context.WithCancelCause(t.Context())
+	client, clientConn := loopback.Pair(t)
+	far, storeConn := loopback.Pair(t)
+	where := account.Location{Store: "imap1.example.org", Mailbox: "joe"}
+	s := idler(ctx, stop, where)
+	s.raw, s.conn, s.in = clientConn, clientConn, &input{conn: clientConn}
+	s.opened = &store.Session{Conn: storeConn}
+	s.deadline = time.Now().Add(-time.Hour)
+	s.arm()
+	storeConn.SetDeadline(s.deadline)
+	over := make(chan struct{})
+	if !s.relay(ctx, func() { close(over) }) {
+		t.Fatal("not handed over")
+	}
+	say := func(from, to net.Conn, line string) {
+		t.Helper()
+		to.SetReadDeadline(time.Now().Add(patience))
+		io.WriteString(from, line)
+		got := make([]byte, len(line))
+		if _, err := io.ReadFull(to, got); err != nil || string(got) != line {
+			t.Fatalf("got %q, %v, want %q", got, err, line)
+		}
+	}
+	say(client, far, "a IDLE\r\n")
+	say(far, client, "+ idling\r\n")
+	say(far, client, "* 1 EXISTS\r\n")
+	say(client, far, "DONE\r\n")
+	say(far, client, "a OK done\r\n")
+	stop(errors.New("the test is over"))
+	if rest, _ := io.ReadAll(client); string(rest) != sessionOver {
+		t.Errorf("got %q for the end", rest)
+	}
+	client.Close()
+	<-over
+}
+
+// and the looks at the map go on without a word.
+func TestRule10_6_EightHoursOfLooksAtTheMap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancelCause(t.Context())
-		client, clientConn := net.Pipe()
-		far, storeConn := net.Pipe()
-		users := people{"joe": "imap1.example.org"}
-		shared := NewShared()
+		users := &movingPeople{people: people{"joe": "imap1.example.org"}}
 		where, _, _ := users.Locate("joe")
-		s := &session{
-			Frontend: &Frontend{Shared: shared, LoginTime: time.Minute, Log: slog.New(slog.DiscardHandler)},
-			ctx:      ctx, end: stop, id: newID(), name: "imap", raw: clientConn, conn: clientConn, in: &input{conn: clientConn},
-			log: slog.New(slog.DiscardHandler), user: "joe", where: where, deadline: time.Now().Add(time.Minute),
-			opened: &store.Session{Conn: storeConn},
+		s := idler(ctx, stop, where)
+		go s.Recheck(ctx, users)
+		for range 8 {
+			time.Sleep(time.Hour)
+			users.set("jim", "imap2.example.org") // a new map each hour
 		}
-		s.protocol = newIMAP(s)
-		s.arm()
-		shared.sessions[s] = struct{}{}
-		if err := s.enter("joe", where); err != nil {
-			t.Fatal(err)
+		if ctx.Err() != nil {
+			t.Fatal(context.Cause(ctx))
 		}
-		over := make(chan struct{})
-		if !s.relay(ctx, func() { close(over) }) {
-			t.Fatal("not handed over")
+		users.set("joe", "")
+		time.Sleep(2 * recheckTime)
+		if ctx.Err() == nil {
+			t.Error("nobody looked")
 		}
-		go shared.Recheck(ctx, users)
-
-		say := func(from, to net.Conn, line string) {
-			t.Helper()
-			go io.WriteString(from, line)
-			got := make([]byte, len(line))
-			if _, err := io.ReadFull(to, got); err != nil || string(got) != line {
-				t.Fatalf("got %q, %v, want %q", got, err, line)
-			}
-		}
-		say(client, far, "a IDLE\r\n")
-		say(far, client, "+ idling\r\n")
-		for _, end := range []net.Conn{client, far} {
-			end.SetReadDeadline(time.Now().Add(8 * time.Hour))
-			if n, err := end.Read(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Fatalf("got %d octets, %v", n, err)
-			}
-			end.SetReadDeadline(time.Time{})
-		}
-		say(far, client, "* 1 EXISTS\r\n")
-		say(client, far, "DONE\r\n")
-		say(far, client, "a OK done\r\n")
-
-		stop(errors.New("the test is over"))
-		if rest, _ := io.ReadAll(client); string(rest) != sessionOver {
-			t.Errorf("got %q for the end", rest)
-		}
-		<-over
 	})
+}
+
+// idler is a session with a store.
+func idler(ctx context.Context, stop context.CancelCauseFunc, where account.Location) *session {
+	s := &session{
+		Frontend: &Frontend{Shared: NewShared(), LoginTime: time.Minute, Log: slog.New(slog.DiscardHandler)},
+		ctx:      ctx, end: stop, id: newID(), name: "imap", log: slog.New(slog.DiscardHandler), user: "joe", where: where,
+	}
+	s.protocol = newIMAP(s)
+	s.Shared.sessions[s] = struct{}{}
+	s.enter("joe", where)
+	return s
 }
 
 // Whether there is no such user, he is disabled or the password was wrong: the

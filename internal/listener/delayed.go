@@ -101,17 +101,17 @@ func readVariables(r io.Reader) (map[string]string, error) {
 	}
 }
 
-// current is what the connection is just now.
-func (d *delayed) current() net.Conn {
+// NetConn is what the connection is just now.
+func (d *delayed) NetConn() net.Conn {
 	if d.secured.Load() {
 		return d.pipes
 	}
 	return d.Conn
 }
 
-func (d *delayed) SetDeadline(t time.Time) error      { return d.current().SetDeadline(t) }
-func (d *delayed) SetReadDeadline(t time.Time) error  { return d.current().SetReadDeadline(t) }
-func (d *delayed) SetWriteDeadline(t time.Time) error { return d.current().SetWriteDeadline(t) }
+func (d *delayed) SetDeadline(t time.Time) error      { return d.NetConn().SetDeadline(t) }
+func (d *delayed) SetReadDeadline(t time.Time) error  { return d.NetConn().SetReadDeadline(t) }
+func (d *delayed) SetWriteDeadline(t time.Time) error { return d.NetConn().SetWriteDeadline(t) }
 
 // CloseWrite is for a last line in clear.
 func (d *delayed) CloseWrite() error {

@@ -1,42 +1,36 @@
 // Package relay passes octets between two connections. It knows no protocol:
-// what passes can be anything, and nothing is added to it. Who wants to know
-// what has passed can follow it.
+// what passes can be anything, and nothing is added to it but a last line to a
+// client whose session is ended from outside. Who wants to know what has passed
+// can follow it.
 //
-// A session is silent for most of its hours. So each of its two directions is
-// awake, with a goroutine and a buffer, only for as long as octets come, and
-// asleep otherwise; a sleeping one is no more than its entry in an epoll set
-// (sleep.go).
+// A session is silent for most of its hours, and there are thousands. So none
+// has a goroutine or a buffer of its own: its two connections are taken away
+// from the runtime, and a loop for each CPU waits for all of them at once
+// (loop.go), as servers do that are written in C. A connection is an end
+// (end.go); a pair has two of them, and two directions between them
+// (direction.go).
 package relay
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
-	"io"
 	"net"
-	"os"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// Linger is how long one direction may be silent after the other has ended.
+// linger is how long one direction may be silent after the other has ended.
 // A half-dead peer would otherwise hold the session for ever; a live one, whose
 // user has logged out, has at most its last answers to send.
-const Linger = 60 * time.Second
+var linger = 60 * time.Second
 
-// goodbyeTime is what a store has for the answers to a client's last commands.
-const goodbyeTime = time.Second
-
-// awake is how long a direction is silent before it goes to sleep: longer than
-// a client takes between two commands of one errand.
-var awake = 2 * time.Second
+var (
+	goodbyeTime = time.Second // for a store's answers to a client's last commands
+	byeTime     = time.Second // for a client to take in a last line
+)
 
 // A Side is one of the two ends.
 type Side struct {
-	Conn   net.Conn // with CloseWrite, if half of it can be closed
+	Conn   net.Conn // TCP, or what Start says
 	Ahead  []byte   // what it sent and the login did not need: goes first
 	Follow Follower // of what it sends; may be nil
 }
@@ -54,229 +48,223 @@ type Account struct {
 	Reason                string
 }
 
-// Run is Start, and returns what ended is told.
-func Run(ctx context.Context, client, store Side) Account {
-	account := make(chan Account, 1)
-	Start(ctx, client, store, func(a Account) { account <- a })
-	return <-account
+// Start passes octets both ways until both directions have ended, and returns
+// at once. The connections are the relay's from then on, and closed at the end.
+// They may be sockets, a pair of files (Split), TLS over a Carrier, or whatever
+// wraps one of these and has NetConn.
+//
+// At the end ended is told first, so that nobody sees the end of a session
+// before it is in the log, and closed once all is over. The end of one direction
+// is passed on as such: a client that says LOGOUT and shuts its half still gets
+// the answers. When ctx ends, both directions do at once; its cause is the
+// reason given. A client that has got all of what came for it then gets what
+// ended returns, if anything.
+func Start(ctx context.Context, client, store Side, ended func(Account) (last []byte), closed func()) error {
+	_, err := start(ctx, client, store, ended, closed)
+	return err
 }
 
-// Start passes octets both ways until both directions have ended, then calls
-// ended and closes both connections, so that nobody sees the end of a session
-// before it is in the log; meanwhile the caller's goroutine is free.
-// The end of one direction is passed on as such: a client that says LOGOUT and
-// shuts its half still gets the answers. When ctx ends, both are closed at
-// once; its cause is the reason given.
-func Start(ctx context.Context, client, store Side, ended func(Account)) {
-	p := &pair{ctx: ctx, ended: ended, running: 2}
-	p.up = direction{pair: p, other: &p.down, name: "client", from: client.Conn, to: store.Conn, raw: descriptor(client.Conn), follow: client.Follow}
-	p.down = direction{pair: p, other: &p.up, name: "store", from: store.Conn, to: client.Conn, raw: descriptor(store.Conn), follow: store.Follow}
-	client.Conn.SetDeadline(time.Time{})
-	store.Conn.SetDeadline(time.Time{})
-	p.stop = context.AfterFunc(ctx, p.abort)
-	go p.up.start(client.Ahead)
-	go p.down.start(store.Ahead)
+func start(ctx context.Context, client, store Side, ended func(Account) []byte, closed func()) (*pair, error) {
+	p := &pair{ended: ended, closed: closed}
+	p.client.init(p)
+	p.store.init(p)
+	p.up = direction{pair: p, from: &p.client, to: &p.store, follow: client.Follow}
+	p.down = direction{pair: p, from: &p.store, to: &p.client, follow: store.Follow}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.client.takeOver(client.Conn)
+	if err == nil {
+		err = p.store.takeOver(store.Conn)
+	}
+	if err == nil {
+		p.loop, err = nextLoop()
+	}
+	if err != nil {
+		client.Conn.Close()
+		store.Conn.Close()
+		p.client.Close()
+		p.store.Close()
+		return nil, err
+	}
+	p.stop = context.AfterFunc(ctx, func() { p.abort(context.Cause(ctx)) })
+	p.up.begin(client.Ahead)
+	p.down.begin(store.Ahead)
+	p.watch()
+	return p, nil
 }
 
 // A pair is two connections, and the two directions between them.
 type pair struct {
-	ctx      context.Context
-	stop     func() bool
-	ended    func(Account)
-	up, down direction
+	loop   *loop
+	ended  func(Account) []byte
+	closed func()
+	stop   func() bool // waiting for an end from outside
 
-	mu      sync.Mutex // for the states of both
-	running int        // directions that have not ended
-	reason  string     // why the first of them has
-}
-
-// A direction is one of the two copies.
-type direction struct {
-	pair     *pair
-	other    *direction
-	name     string // of the side it comes from
-	from, to net.Conn
-	raw      syscall.RawConn // of from; nil where it has no descriptor to wait for
-	follow   Follower
-	moved    int64
-
-	state  state
-	asleep bool
-	timed  bool // a lingering direction has its time limit
+	mu            sync.Mutex // for all that follows, ends and directions included
+	client, store end
+	up, down      direction
+	state         state
+	reason        string // why the first direction has ended
+	moved         time.Time
+	silence       *time.Timer
 }
 
 type state uint8
 
 const (
-	open      state = iota
-	lingering       // the other direction has ended
-	aborted
-)
-
-// start passes on what was read ahead. Without any there is nothing to write: a
-// write of no octets would take the connection's error away from its reader.
-func (d *direction) start(ahead []byte) {
-	if len(ahead) > 0 {
-		if err := d.write(ahead); err != nil {
-			d.end(err)
-			return
-		}
-	}
-	d.run()
-}
-
-// run copies until the direction ends or goes to sleep.
-func (d *direction) run() {
-	for {
-		before := d.moved
-		err := d.transfer()
-		switch {
-		case errors.Is(err, io.ErrUnexpectedEOF):
-			err = nil // TLS without its goodbye is an end all the same
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			switch d.rest(d.moved > before) {
-			case goOn:
-				continue
-			case sleeps:
-				return
-			}
-		}
-		d.end(err)
-		return
-	}
-}
-
-type verdict uint8
-
-const (
-	goOn verdict = iota
-	sleeps
+	passing   state = iota
+	lingering       // one direction has ended
+	leaving         // the client takes its last line in
 	over
 )
 
-// rest decides what becomes of a direction whose wait has ended without octets:
-// because it was long enough, or because somebody wanted it to look up.
-func (d *direction) rest(moved bool) verdict {
-	d.pair.mu.Lock()
-	defer d.pair.mu.Unlock()
-	switch {
-	case d.state == aborted, d.state == lingering && d.timed:
-		return over
-	case d.state == open && !moved && d.sleep():
-		return sleeps
-	}
-	return goOn
-}
-
-// arm sets the time limit of the next wait. It tells whether the direction may
-// go on.
-func (d *direction) arm() bool {
-	d.pair.mu.Lock()
-	defer d.pair.mu.Unlock()
-	switch d.state {
-	case open:
-		if d.raw != nil {
-			d.from.SetReadDeadline(time.Now().Add(awake))
-		}
-	case lingering:
-		d.timed = true
-		d.from.SetReadDeadline(time.Now().Add(Linger))
-		d.to.SetWriteDeadline(time.Now().Add(Linger))
-	}
-	return d.state != aborted
-}
-
-// lingers renews the limit of a direction that has one for each of its waits.
-func (d *direction) lingers() bool {
-	d.pair.mu.Lock()
-	lingers := d.state == lingering
-	d.pair.mu.Unlock()
-	return lingers && d.arm()
-}
-
-type writeError struct{ error }
-
-// end ends the direction, and tells the other what that means for it.
-func (d *direction) end(err error) {
-	// Whichever connection broke, a client that is gone ends the session;
-	// but what a store said before it died is still the client's.
-	_, toPeer := errors.AsType[*writeError](err)
-	peerLost := toPeer || errors.Is(err, unix.EPIPE)
-	p := d.pair
-	reason := "store lost"
-	switch {
-	case err == nil:
-		reason = d.name + " closed"
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		reason = d.name + " silent"
-	case (d.name == "client") != peerLost:
-		reason = "client lost"
-	}
-	p.mu.Lock()
-	if p.reason == "" { // before anybody can see that this direction has ended
-		p.reason = reason
-	}
-	alone := p.running == 1
-	p.mu.Unlock()
-	switch {
-	case err != nil && reason != "store lost":
-		p.abort()
-	case !alone: // else both connections are closed now
-		d.closeWrite()
-	}
-	p.mu.Lock()
-	d.other.linger()
-	p.running--
-	last := p.running == 0
-	p.mu.Unlock()
-	if last {
-		p.close()
-	}
-}
-
-// linger gives a direction a time limit, now that the other has ended, and
-// wakes it to take note: the kernel, when it copies, cannot tell us whether
-// octets move. With the pair's lock.
-func (d *direction) linger() {
-	if d.state == open {
-		d.state = lingering
-		d.from.SetReadDeadline(past)
-		d.wake()
-	}
-}
-
-// abort makes all reads and writes return. The connections are closed when
-// they have: TLS says goodbye, and waits for writers with it.
-func (p *pair) abort() {
+// happened is told of what the loop waited for.
+func (p *pair) happened(e *end, events uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	from, to := &p.up, &p.down
+	if e == &p.store {
+		from, to = to, from
+	}
+	e.dry = false
+	switch p.state {
+	case over:
+		return
+	case leaving:
+		if e.flush() != nil || e.drained(p.loop.buffer[:]) {
+			p.leave()
+			return
+		}
+	default:
+		to.flush(events)
+		from.pass(events)
+	}
+	p.watch()
+}
+
+// watch asks the loop for what each end waits for.
+func (p *pair) watch() {
+	switch p.state {
+	case over:
+		return
+	case leaving:
+		p.loop.ask(&p.client, true, len(p.client.pending) > 0)
+		return
+	}
 	for _, d := range []*direction{&p.up, &p.down} {
-		d.state = aborted
-		d.from.SetDeadline(past)
-		d.wake()
+		back := &p.up
+		if d == back {
+			back = &p.down
+		}
+		if err := p.loop.ask(d.from, d.wants(), back.blocked() || d.more); err != nil && !d.over {
+			d.end(err)
+			p.watch()
+			return
+		}
 	}
 }
 
-func (p *pair) close() {
+// directionEnded notes that one has ended, and why, and whether the other has
+// anybody left to pass octets to or from.
+func (p *pair) directionEnded(d *direction, reason string, alone bool) {
+	if p.reason == "" {
+		p.reason = reason
+	}
+	if alone || p.up.over && p.down.over {
+		p.finish()
+		return
+	}
+	d.to.goodbye(d == &p.up)
+	p.state, p.moved = lingering, time.Now()
+	p.silence = time.AfterFunc(linger, p.silent)
+}
+
+// silent ends a pair that lingers and has passed nothing for too long.
+func (p *pair) silent() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state != lingering {
+		return
+	}
+	if left := linger - time.Since(p.moved); left > 0 {
+		p.silence.Reset(left)
+		return
+	}
+	p.finish()
+}
+
+// finish ends a pair by itself. Whoever does so has the loop to attend to, and
+// must not wait for a log.
+func (p *pair) finish() {
+	if p.rest() {
+		go p.conclude(p.account(), false)
+	}
+}
+
+// abort ends a pair from outside.
+func (p *pair) abort(cause error) {
+	p.mu.Lock()
+	rested := p.rest()
+	if rested {
+		p.reason = cause.Error()
+	}
+	account := p.account()
+	p.mu.Unlock()
+	if rested {
+		p.conclude(account, true)
+	}
+}
+
+// conclude tells how a pair ended, and closes its connections. A client that
+// has not ended it itself may get a last line.
+func (p *pair) conclude(account Account, aborted bool) {
+	last := p.ended(account)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.store.conn.Close()
+	if !aborted || last == nil || p.down.blocked() {
+		p.leave()
+		return
+	}
+	p.client.conn.Write(last)
+	p.client.closeWrite()
+	p.state = leaving
+	p.silence = time.AfterFunc(byeTime, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.leave()
+	})
+	p.watch()
+}
+
+// rest stops all passing. It tells whether there was any.
+func (p *pair) rest() bool {
+	if p.state != passing && p.state != lingering {
+		return false
+	}
+	p.state = over
 	p.stop()
-	if p.ctx.Err() != nil {
-		p.reason = context.Cause(p.ctx).Error()
+	if p.silence != nil {
+		p.silence.Stop()
 	}
-	p.ended(Account{FromClient: p.up.moved, FromStore: p.down.moved, Reason: p.reason})
-	p.up.from.Close()
-	p.down.from.Close()
+	p.loop.forget(&p.client)
+	p.loop.forget(&p.store)
+	p.up.drop()
+	p.down.drop()
+	return true
 }
 
-// closeWrite passes the end of one direction on. Under TLS the store has some
-// time to answer before it: many take TLS's goodbye for the end of both
-// directions, Dovecot among them, and drop what they had to say.
-func (d *direction) closeWrite() {
-	half, ok := d.to.(interface{ CloseWrite() error })
-	if _, secure := d.to.(*tls.Conn); secure && d.name == "client" {
-		time.AfterFunc(goodbyeTime, func() { half.CloseWrite() })
-	} else if ok {
-		half.CloseWrite()
+// leave closes the client's connection, the last there is.
+func (p *pair) leave() {
+	if p.client.closed {
+		return
 	}
+	p.state = over
+	p.loop.forget(&p.client)
+	p.client.conn.Close()
+	go p.closed()
 }
 
-var past = time.Unix(1, 0)
+func (p *pair) account() Account {
+	return Account{FromClient: p.up.moved, FromStore: p.down.moved, Reason: p.reason}
+}

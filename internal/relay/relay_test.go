@@ -3,92 +3,207 @@ package relay
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
-	"postern/internal/loopback"
+	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"postern/internal/authority"
+	"postern/internal/loopback"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// opaque hides that a connection is TCP, as TLS does.
-type opaque struct {
-	net.Conn
-	tcp *net.TCPConn
+// The loops wait for the next session for ever.
+func TestMain(m *testing.M) {
+	goodbyeTime, byeTime = 20*time.Millisecond, 20*time.Millisecond
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("postern/internal/relay.(*loop).run"))
 }
 
-func (o opaque) CloseWrite() error { return o.tcp.CloseWrite() }
-func (o opaque) NetConn() net.Conn { return o.tcp }
+// carrier is a connection below TLS.
+type carrier struct{ net.Conn }
+
+func (c *carrier) NetConn() net.Conn   { return c.Conn }
+func (c *carrier) Carry(conn net.Conn) { c.Conn = conn }
+
+// split is a connection of two files, which look like pipes.
+type split struct {
+	net.Conn
+	in, out *os.File
+}
+
+func (s *split) Files() (in, out *os.File) { return s.in, s.out }
+func (s *split) Close() error              { return errors.Join(s.in.Close(), s.out.Close()) }
+
+// A far is the other end of one of the relay's connections.
+type far struct {
+	net.Conn
+	below *net.TCPConn // nil where there is none
+	in    *os.File     // of a split connection
+	out   *os.File
+}
+
+func (f *far) Read(b []byte) (int, error) {
+	if f.in != nil {
+		return f.in.Read(b)
+	}
+	return f.Conn.Read(b)
+}
+
+func (f *far) Write(b []byte) (int, error) {
+	if f.out != nil {
+		return f.out.Write(b)
+	}
+	return f.Conn.Write(b)
+}
+
+func (f *far) CloseWrite() error {
+	if f.out != nil {
+		return f.out.Close()
+	}
+	return f.Conn.(interface{ CloseWrite() error }).CloseWrite()
+}
+
+func (f *far) Close() error {
+	if f.in != nil {
+		return errors.Join(f.in.Close(), f.out.Close())
+	}
+	return f.Conn.Close()
+}
+
+func (f *far) SetDeadline(t time.Time) error {
+	if f.in != nil {
+		return errors.Join(f.in.SetReadDeadline(t), f.out.SetWriteDeadline(t))
+	}
+	return f.Conn.SetDeadline(t)
+}
+
+// die breaks the connection.
+func (f *far) die() {
+	if f.below != nil {
+		f.below.SetLinger(0)
+		f.below.Close()
+		return
+	}
+	f.Close()
+}
+
+// A kind is how one side is connected.
+type kind string
+
+const (
+	plain  kind = "plain"
+	secure kind = "TLS"
+	files  kind = "files"
+)
+
+// connection returns both ends of one.
+func connection(t testing.TB, k kind) (*far, net.Conn) {
+	t.Helper()
+	if k == files {
+		in, out := filePair(t), filePair(t)
+		return &far{in: in[0], out: out[1]}, &split{in: out[0], out: in[1]}
+	}
+	near, accepted := loopback.Pair(t)
+	if k == plain {
+		return &far{Conn: near, below: near}, accepted
+	}
+	server := tls.Server(&carrier{accepted}, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+	client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
+	done := make(chan error, 1)
+	go func() { done <- server.Handshake() }()
+	if err := errors.Join(client.Handshake(), <-done); err != nil {
+		t.Fatal(err)
+	}
+	return &far{Conn: client, below: near}, server
+}
+
+func filePair(t testing.TB) [2]*os.File {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close(); w.Close() })
+	return [2]*os.File{r, w}
+}
+
+var theCertificate = sync.OnceValues(func() (tls.Certificate, error) {
+	ca, err := authority.New("relay test")
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return ca.Issue("localhost")
+})
+
+func certificate(t testing.TB) tls.Certificate {
+	c, err := theCertificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
 
 // A rig is a relay in the middle: what is written to client comes out of store.
 type rig struct {
-	client, store *net.TCPConn
+	client, store *far
+	pair          *pair
 	stop          context.CancelCauseFunc
 	account       chan Account
+	closed        chan struct{}
+	last          []byte // for the client at an end from outside
 }
 
-var kinds = []struct {
-	name                      string
-	opaqueClient, opaqueStore bool
-}{{"plain", false, false}, {"TLS client", true, false}, {"TLS store", false, true}, {"TLS both", true, true}}
-
-func newRig(t testing.TB, opaqueClient, opaqueStore bool, client, store Side) *rig {
+func newRig(t testing.TB, clientKind, storeKind kind, client, store Side) *rig {
 	t.Helper()
-	near, clientConn := loopback.Pair(t)
-	far, storeConn := loopback.Pair(t)
-	client.Conn, store.Conn = clientConn, storeConn
-	if opaqueClient {
-		client.Conn = opaque{clientConn, clientConn}
+	r := &rig{account: make(chan Account, 1), closed: make(chan struct{})}
+	r.client, client.Conn = connection(t, clientKind)
+	r.store, store.Conn = connection(t, storeKind)
+	var ctx context.Context
+	ctx, r.stop = context.WithCancelCause(context.Background())
+	var err error
+	r.pair, err = start(ctx, client, store, func(a Account) []byte { r.account <- a; return r.last }, func() { close(r.closed) })
+	if err != nil {
+		t.Fatal(err)
 	}
-	if opaqueStore {
-		store.Conn = opaque{storeConn, storeConn}
-	}
-	ctx, stop := context.WithCancelCause(context.Background())
-	r := &rig{near, far, stop, make(chan Account, 1)}
-	go func() { r.account <- Run(ctx, client, store) }()
-	near.SetDeadline(time.Now().Add(10 * time.Second))
-	far.SetDeadline(time.Now().Add(10 * time.Second))
+	r.client.SetDeadline(time.Now().Add(10 * time.Second))
+	r.store.SetDeadline(time.Now().Add(10 * time.Second))
 	return r
 }
 
 func (r *rig) want(t *testing.T, want Account) {
 	t.Helper()
+	if got := r.end(t); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// end waits for the end of the session.
+func (r *rig) end(t testing.TB) Account {
+	t.Helper()
 	select {
-	case got := <-r.account:
-		if got != want {
-			t.Errorf("got %+v, want %+v", got, want)
-		}
+	case account := <-r.account:
+		<-r.closed
+		return account
 	case <-time.After(10 * time.Second):
 		t.Fatal("the relay goes on")
+		return Account{}
 	}
 }
 
-// each tests all kinds, with directions that stay awake meanwhile and with such
-// as go to sleep between any two octets.
-func each(t *testing.T, test func(t *testing.T, opaqueClient, opaqueStore bool)) {
-	for _, kind := range kinds {
-		t.Run(kind.name, func(t *testing.T) { test(t, kind.opaqueClient, kind.opaqueStore) })
-		t.Run(kind.name+", sleepy", func(t *testing.T) {
-			sleepy(t)
-			test(t, kind.opaqueClient, kind.opaqueStore)
-		})
+// each tests all kinds.
+func each(t *testing.T, test func(t *testing.T, client, store kind)) {
+	for _, kinds := range [][2]kind{{plain, plain}, {secure, plain}, {plain, secure}, {secure, secure}, {files, plain}, {files, secure}} {
+		t.Run(string(kinds[0]+" to "+kinds[1]), func(t *testing.T) { test(t, kinds[0], kinds[1]) })
 	}
-}
-
-// sleepy makes directions fall asleep at once.
-func sleepy(t testing.TB) {
-	usual := awake
-	awake = time.Microsecond
-	t.Cleanup(func() { awake = usual })
 }
 
 func TestRule10_1_AnyOctets(t *testing.T) {
-	each(t, func(t *testing.T, a, b bool) {
+	each(t, func(t *testing.T, a, b kind) {
 		r := newRig(t, a, b, Side{Ahead: []byte("ahead\x00")}, Side{Ahead: []byte("behind\r")})
 		octets := []byte("a LOGOUT\r\na STARTTLS\r\n")
 		for i := range 1 << 20 {
@@ -109,17 +224,16 @@ func TestRule10_1_AnyOctets(t *testing.T) {
 }
 
 func TestRule10_2_AReaderThatStopsStopsTheWriter(t *testing.T) {
-	each(t, func(t *testing.T, a, b bool) {
+	each(t, func(t *testing.T, a, b kind) {
 		r := newRig(t, a, b, Side{}, Side{})
-		r.client.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+		r.client.SetDeadline(time.Now().Add(300 * time.Millisecond))
 		sent, err := io.Copy(r.client, zeros{})
 		if err == nil || sent > 64<<20 {
 			t.Errorf("%d octets were taken for a store that reads none: %v", sent, err)
 		}
-		r.client.SetLinger(0)
-		r.client.Close()
+		r.client.die()
 		r.store.Close()
-		<-r.account
+		r.end(t)
 	})
 }
 
@@ -128,7 +242,7 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestRule10_3_HalfClose(t *testing.T) {
-	each(t, func(t *testing.T, a, b bool) {
+	each(t, func(t *testing.T, a, b kind) {
 		r := newRig(t, a, b, Side{}, Side{})
 		r.client.Write([]byte("a LOGOUT\r\n"))
 		r.client.CloseWrite()
@@ -145,38 +259,41 @@ func TestRule10_3_HalfClose(t *testing.T) {
 }
 
 func TestRule10_4_StoreDies(t *testing.T) {
-	each(t, func(t *testing.T, a, b bool) {
+	each(t, func(t *testing.T, a, b kind) {
 		r := newRig(t, a, b, Side{}, Side{})
 		r.store.Write([]byte("* half a li"))
 		buffer := make([]byte, 11)
 		io.ReadFull(r.client, buffer)
-		r.store.SetLinger(0)
-		r.store.Close()
+		r.store.die()
 		rest, err := io.ReadAll(r.client)
 		if string(buffer)+string(rest) != "* half a li" || err != nil {
 			t.Errorf("got %q %q %v", buffer, rest, err)
 		}
 		r.client.Close()
-		if account := <-r.account; account.Reason != "store lost" {
+		if account := r.end(t); account.Reason != "store lost" {
 			t.Errorf("got %+v", account)
 		}
 	})
 }
 
 func TestRule10_5_ClientDies(t *testing.T) {
-	each(t, func(t *testing.T, a, b bool) {
+	each(t, func(t *testing.T, a, b kind) {
 		r := newRig(t, a, b, Side{}, Side{})
-		r.client.SetLinger(0)
-		r.client.Close()
-		if _, err := r.store.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		r.client.die()
+		if _, err := r.store.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("the store's connection lives: %v", err)
 		}
-		r.want(t, Account{Reason: "client lost"})
+		r.store.Close()
+		reason := "client lost"
+		if a == files {
+			reason = "client closed" // a pipe knows no other end
+		}
+		r.want(t, Account{Reason: reason})
 	})
 }
 
 func TestTheEndFromOutside(t *testing.T) {
-	each(t, func(t *testing.T, a, b bool) {
+	each(t, func(t *testing.T, a, b kind) {
 		r := newRig(t, a, b, Side{}, Side{})
 		r.store.Write([]byte("* hello\r\n"))
 		got := make([]byte, 9)
@@ -207,7 +324,7 @@ func (f *follower) Unseen() int64 { return f.unseen }
 func (f *follower) Skip(n int64)  { f.skipped += n; f.unseen -= n }
 
 func TestFollowersHearOfEachOctet(t *testing.T) {
-	each(t, func(t *testing.T, a, b bool) {
+	each(t, func(t *testing.T, a, b kind) {
 		const size = 3 << 20
 		up, down := &follower{}, &follower{unseen: size + 11}
 		r := newRig(t, a, b, Side{Ahead: []byte("ahead "), Follow: up}, Side{Ahead: []byte("behind "), Follow: down})
@@ -217,21 +334,29 @@ func TestFollowersHearOfEachOctet(t *testing.T) {
 		go func() { io.WriteString(r.store, octets); io.WriteString(r.store, " words"); r.store.Close() }()
 		echo(t, r.client, "behind "+octets+" words")
 		r.client.Close()
-		<-r.account
+		r.end(t)
 		if string(up.seen) != "ahead "+octets || up.skipped != 0 {
 			t.Errorf("of what the client sent %d octets were seen, and %d not", len(up.seen), up.skipped)
 		}
 		if n := int64(len(down.seen)) + down.skipped; n != 7+size+10 || !strings.HasSuffix(string(down.seen), " words") {
 			t.Errorf("of what the store sent %d octets were heard of", n)
 		}
-		if spliced := down.skipped > 0; spliced != (!a && !b) {
+		if spliced := down.skipped > 0; spliced != (a == plain && b == plain) {
 			t.Errorf("%d octets were passed by the kernel", down.skipped)
 		}
 	})
 }
 
-func benchmarkThroughput(b *testing.B, opaqueClient, opaqueStore bool) {
-	r := newRig(b, opaqueClient, opaqueStore, Side{}, Side{})
+func echo(t *testing.T, from io.Reader, want string) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(from, got); err != nil || string(got) != want {
+		t.Fatalf("got %.80q %v, want %.80q", got, err, want)
+	}
+}
+
+func benchmarkThroughput(b *testing.B, client kind) {
+	r := newRig(b, client, plain, Side{}, Side{})
 	r.client.SetDeadline(time.Time{})
 	r.store.SetDeadline(time.Time{})
 	chunk := bytes.Repeat([]byte("x"), 1<<20)
@@ -249,8 +374,8 @@ func benchmarkThroughput(b *testing.B, opaqueClient, opaqueStore bool) {
 		}
 	}
 	r.stop(errors.New("done"))
-	<-r.account
+	r.end(b)
 }
 
-func BenchmarkSplice(b *testing.B)    { benchmarkThroughput(b, false, false) }
-func BenchmarkUserSpace(b *testing.B) { benchmarkThroughput(b, true, false) }
+func BenchmarkSplice(b *testing.B) { benchmarkThroughput(b, plain) }
+func BenchmarkTLS(b *testing.B)    { benchmarkThroughput(b, secure) }

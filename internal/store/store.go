@@ -262,7 +262,7 @@ func (s *Store) prepare(d *dialogue, p Protocol) error {
 }
 
 func (s *Store) handshake(d *dialogue) error {
-	secure := tls.Client(d.conn, s.TLS)
+	secure := tls.Client(&carrier{d.conn}, s.TLS)
 	d.conn.SetDeadline(time.Now().Add(handshakeTime))
 	if err := secure.Handshake(); err != nil {
 		return fmt.Errorf("TLS: %w", err)
@@ -270,6 +270,12 @@ func (s *Store) handshake(d *dialogue) error {
 	d.conn, d.in = secure, bufio.NewReader(secure)
 	return nil
 }
+
+// carrier is the connection below TLS, as package relay wants it.
+type carrier struct{ net.Conn }
+
+func (c *carrier) NetConn() net.Conn   { return c.Conn }
+func (c *carrier) Carry(conn net.Conn) { c.Conn = conn }
 
 // step begins one step of the dialogue, with its own limits.
 func (d *dialogue) step(limit time.Duration) {

@@ -1,0 +1,144 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A loop waits for the descriptors of many pairs, and has what has come passed
+// on. Nothing that it calls may wait for anything else.
+type loop struct {
+	set    int             // epoll(7)
+	park   syscall.RawConn // the same, for the runtime to wait for
+	buffer [64 << 10]byte  // four TLS records; only the loop itself reads into it
+	events [128]unix.EpollEvent
+	last   int // events that came last
+	calm   int // the fewest goroutines that there have been
+
+	mu   sync.Mutex
+	ends map[int32]*end // by descriptor
+}
+
+// loops are one for each CPU, from the first session on.
+var loops struct {
+	mu   sync.Mutex
+	all  []*loop
+	next atomic.Uint32
+}
+
+func nextLoop() (*loop, error) {
+	loops.mu.Lock()
+	defer loops.mu.Unlock()
+	for len(loops.all) < runtime.GOMAXPROCS(0) {
+		l, err := newLoop()
+		if err != nil {
+			return nil, fmt.Errorf("epoll: %w", err)
+		}
+		loops.all = append(loops.all, l)
+		go l.run()
+	}
+	return loops.all[int(loops.next.Add(1))%len(loops.all)], nil
+}
+
+func newLoop() (*loop, error) {
+	set, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(set, true); err != nil { // or the runtime would not wait for it
+		return nil, err
+	}
+	l := &loop{set: set, ends: map[int32]*end{}, calm: math.MaxInt}
+	l.park, err = os.NewFile(uintptr(set), "epoll").SyscallConn()
+	return l, err
+}
+
+func (l *loop) run() {
+	for {
+		for _, event := range l.events[:l.wait()] {
+			l.mu.Lock()
+			e := l.ends[event.Fd]
+			l.mu.Unlock()
+			// One that was closed a moment ago may have a successor of
+			// the same number, which finds nothing to do.
+			if e != nil {
+				e.pair.happened(e, event.Events)
+			}
+		}
+	}
+}
+
+// wait waits for events and tells how many there are. While much is going on the
+// runtime does that, with all else that it waits for; but for a lone command it
+// would wake a second thread to look for more work, which takes longer than the
+// command (BenchmarkRoundTrip).
+func (l *loop) wait() int {
+	var err error
+	if l.alone() {
+		l.last, err = unix.EpollWait(l.set, l.events[:], -1)
+	} else if closed := l.park.Read(func(uintptr) bool {
+		l.last, err = unix.EpollWait(l.set, l.events[:], 0)
+		return l.last != 0
+	}); closed != nil {
+		err = closed
+	}
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		panic(fmt.Sprintf("epoll: %v", err)) // a defect of ours
+	}
+	return max(l.last, 0)
+}
+
+// alone tells whether nothing but single commands has come of late: no login is
+// under way, which has a goroutine, or just a few are.
+func (l *loop) alone() bool {
+	const few = 4
+	now := runtime.NumGoroutine()
+	l.calm = min(l.calm, now)
+	return l.last < 2 && now <= l.calm+few && runtime.GOMAXPROCS(0) > 1
+}
+
+// ask makes the loop wait until an end can be read or written. An end that waits
+// for neither is left out: the kernel would tell again and again that its other
+// side is gone.
+func (l *loop) ask(e *end, read, write bool) error {
+	var in, out uint32
+	if read {
+		in = unix.EPOLLIN | unix.EPOLLRDHUP
+	}
+	if write {
+		out = unix.EPOLLOUT
+	}
+	if e.out == &e.in {
+		return l.set1(e, &e.in, in|out)
+	}
+	return errors.Join(l.set1(e, &e.in, in), l.set1(e, e.out, out))
+}
+
+func (l *loop) set1(e *end, d *descriptor, events uint32) error {
+	if d.asked == events || d.fd < 0 {
+		return nil
+	}
+	what := unix.EPOLL_CTL_MOD
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case events == 0:
+		what = unix.EPOLL_CTL_DEL
+		delete(l.ends, int32(d.fd))
+	case d.asked == 0:
+		what = unix.EPOLL_CTL_ADD
+		l.ends[int32(d.fd)] = e
+	}
+	d.asked = events
+	return unix.EpollCtl(l.set, what, d.fd, &unix.EpollEvent{Events: events, Fd: int32(d.fd)})
+}
+
+func (l *loop) forget(e *end) { l.ask(e, false, false) }

@@ -1,0 +1,249 @@
+package relay
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"io"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestSessionsHaveNoGoroutine(t *testing.T) {
+	newRig(t, plain, plain, Side{}, Side{}).stop(errors.New("the loops run now"))
+	before := runtime.NumGoroutine()
+	var rigs []*rig
+	for range 50 {
+		rigs = append(rigs, newRig(t, plain, plain, Side{}, Side{}))
+	}
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines for %d sessions", runtime.NumGoroutine()-before, len(rigs))
+		}
+	}
+	for _, r := range rigs {
+		for range 3 {
+			io.WriteString(r.client, "a NOOP\r\n")
+			echo(t, r.store, "a NOOP\r\n")
+			io.WriteString(r.store, "a OK\r\n")
+			echo(t, r.client, "a OK\r\n")
+		}
+		r.client.CloseWrite()
+		if rest, err := io.ReadAll(r.store); err != nil || len(rest) > 0 {
+			t.Fatalf("got %q %v", rest, err)
+		}
+		r.store.Close()
+		r.want(t, Account{24, 18, "client closed"})
+	}
+}
+
+// TLS may hold octets that its connection no longer has: those of a record that
+// was longer than the read, or of the next ones.
+func TestTLSLeavesNothingBehind(t *testing.T) {
+	each(t, func(t *testing.T, a, b kind) {
+		r := newRig(t, a, b, Side{}, Side{})
+		octets := make([]byte, 300<<10)
+		rand.Read(octets)
+		for _, n := range []int{1, 511, 1024, 16 << 10, 16<<10 + 1, 64 << 10, 64<<10 + 1, len(octets)} {
+			for range 5 {
+				go r.client.Write(octets[:n])
+				echo(t, r.store, string(octets[:n]))
+				go r.store.Write(octets[:n])
+				echo(t, r.client, string(octets[:n]))
+			}
+		}
+		go func() {
+			for _, octet := range octets[:1000] { // a record each
+				r.client.Write([]byte{octet})
+			}
+		}()
+		echo(t, r.store, string(octets[:1000]))
+		r.client.CloseWrite()
+		if rest, err := io.ReadAll(r.store); err != nil || len(rest) > 0 {
+			t.Fatalf("got %q %v", rest, err)
+		}
+		r.store.Close()
+		if rest, err := io.ReadAll(r.client); err != nil || len(rest) > 0 {
+			t.Fatalf("got %q %v", rest, err)
+		}
+		r.client.Close()
+		if a := r.end(t); a.Reason != "client closed" || a.FromClient != a.FromStore+1000 {
+			t.Errorf("got %+v", a)
+		}
+	})
+}
+
+// What was ahead when the login ended may be with TLS already.
+func TestRule7_1_TLSHasReadAhead(t *testing.T) {
+	near, server := connection(t, secure)
+	go near.Write([]byte("a LOGIN joe secret\r\nb NOOP\r\n"))
+	login := make([]byte, len("a LOGIN joe secret\r\n"))
+	if _, err := io.ReadFull(server, login); err != nil {
+		t.Fatal(err)
+	}
+	store, storeConn := connection(t, plain)
+	closed := make(chan struct{})
+	err := Start(t.Context(), Side{Conn: server}, Side{Conn: storeConn}, func(Account) []byte { return nil }, func() { close(closed) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.SetDeadline(time.Now().Add(10 * time.Second))
+	echo(t, store, "b NOOP\r\n")
+	near.die()
+	<-closed
+}
+
+// A reader that is slow gets all, in order, and so do the others meanwhile.
+func TestASlowReaderHoldsUpNobody(t *testing.T) {
+	each(t, func(t *testing.T, a, b kind) {
+		slow, other := newRig(t, a, b, Side{}, Side{}), newRig(t, a, b, Side{}, Side{})
+		octets := bytes.Repeat([]byte("0123456789abcdef"), 2<<20)
+		sent := make(chan error, 1)
+		go func() {
+			_, err := slow.store.Write(octets)
+			slow.store.Close()
+			sent <- err
+		}()
+		for range 100 {
+			io.WriteString(other.client, "a NOOP\r\n")
+			echo(t, other.store, "a NOOP\r\n")
+		}
+		select {
+		case err := <-sent:
+			t.Fatalf("nobody has read, and all was taken: %v", err)
+		default:
+		}
+		got, err := io.ReadAll(slow.client)
+		if err != nil || !bytes.Equal(got, octets) {
+			t.Errorf("got %d octets, %v; want %d", len(got), err, len(octets))
+		}
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+		slow.client.Close()
+		slow.want(t, Account{0, int64(len(octets)), "store closed"})
+		other.client.die()
+		other.store.Close()
+		other.end(t)
+	})
+}
+
+func TestALastLine(t *testing.T) {
+	each(t, func(t *testing.T, a, b kind) {
+		r := newRig(t, a, b, Side{}, Side{})
+		r.last = []byte("* BYE\r\n")
+		io.WriteString(r.client, "a NOOP\r\n") // unread at the end, it must not reset the connection
+		io.WriteString(r.store, "* hello\r\n")
+		echo(t, r.client, "* hello\r\n")
+		r.stop(errors.New("user has moved"))
+		if rest, err := io.ReadAll(r.client); err != nil || string(rest) != "* BYE\r\n" {
+			t.Errorf("got %q %v", rest, err)
+		}
+		r.client.Close()
+		if account := r.end(t); account.Reason != "user has moved" {
+			t.Errorf("got %+v", account)
+		}
+	})
+}
+
+// In the midst of what it has not got yet, a last line would be part of it.
+func TestNoLastLineInTheMidst(t *testing.T) {
+	each(t, func(t *testing.T, a, b kind) {
+		r := newRig(t, a, b, Side{}, Side{})
+		r.last = []byte("* BYE\r\n")
+		go io.Copy(r.store, zeros{})
+		eventually(t, "the client's side is full", func() bool {
+			r.pair.mu.Lock()
+			defer r.pair.mu.Unlock()
+			return r.pair.down.blocked()
+		})
+		r.stop(errors.New("user has moved"))
+		r.end(t)
+		if rest, _ := io.ReadAll(r.client); strings.Contains(string(rest), "BYE") {
+			t.Error("a line in the midst of an answer")
+		}
+	})
+}
+
+// Nothing but octets or an end wakes anybody, be it after eight hours.
+func TestRule10_6_SilenceHasNoLimit(t *testing.T) {
+	each(t, func(t *testing.T, a, b kind) {
+		r := newRig(t, a, b, Side{}, Side{})
+		io.WriteString(r.client, "a IDLE\r\n")
+		echo(t, r.store, "a IDLE\r\n")
+		r.pair.mu.Lock()
+		if r.pair.silence != nil || r.pair.state != passing {
+			t.Error("silence has a limit")
+		}
+		r.pair.mu.Unlock()
+		r.stop(errors.New("done"))
+		r.end(t)
+	})
+}
+
+func TestSilenceAfterAnEnd(t *testing.T) {
+	usual := linger
+	linger = 50 * time.Millisecond
+	defer func() { linger = usual }()
+	each(t, func(t *testing.T, a, b kind) {
+		r := newRig(t, a, b, Side{}, Side{})
+		r.client.CloseWrite()
+		for range 5 { // each of these is a new beginning
+			io.WriteString(r.store, "* more\r\n")
+			echo(t, r.client, "* more\r\n")
+		}
+		r.want(t, Account{0, 40, "client closed"})
+	})
+}
+
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not in time: " + what)
+		}
+	}
+}
+
+// What a pair costs while nothing happens in it: the relay's half of two
+// connections, and their other ends, which are the test's.
+func BenchmarkIdle(b *testing.B) {
+	var before, after runtime.MemStats
+	debug.FreeOSMemory()
+	runtime.ReadMemStats(&before)
+	var rigs []*rig
+	for range b.N {
+		rigs = append(rigs, newRig(b, plain, plain, Side{}, Side{}))
+	}
+	debug.FreeOSMemory()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric((float64(after.HeapInuse)-float64(before.HeapInuse))/float64(b.N), "heap-B/pair")
+	b.ReportMetric((float64(after.StackInuse)-float64(before.StackInuse))/float64(b.N), "stack-B/pair")
+	for _, r := range rigs {
+		r.stop(errors.New("done"))
+		r.end(b)
+	}
+}
+
+func BenchmarkRoundTrip(b *testing.B) {
+	for _, k := range []kind{plain, secure} {
+		b.Run(string(k), func(b *testing.B) {
+			r := newRig(b, k, plain, Side{}, Side{})
+			r.client.SetDeadline(time.Time{})
+			r.store.SetDeadline(time.Time{})
+			go io.Copy(r.store, r.store)
+			line := []byte("a NOOP\r\n")
+			for b.Loop() {
+				r.client.Write(line)
+				if _, err := io.ReadFull(r.client, line); err != nil {
+					b.Fatal(err)
+				}
+			}
+			r.stop(errors.New("done"))
+			r.end(b)
+		})
+	}
+}
