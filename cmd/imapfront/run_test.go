@@ -350,6 +350,35 @@ func TestRule12_Inetd(t *testing.T) {
 	}
 }
 
+// A session that was written down beforehand, as for a try by hand.
+func TestRule12_InetdFromAFile(t *testing.T) {
+	st := takingStore(t)
+	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	typed := filepath.Join(dir, "typed")
+	if err := os.WriteFile(typed, []byte("a NOOP\r\nb LOGIN joe x\r\nc anything\r\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	in, err := os.Open(typed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	heard, err := os.Create(filepath.Join(dir, "heard"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer heard.Close()
+	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imap")
+	cmd.Stdin, cmd.Stdout = in, heard
+	if err := cmd.Run(); err != nil {
+		t.Error(err)
+	}
+	text, _ := os.ReadFile(heard.Name())
+	if lines := string(text); !strings.Contains(lines, "\na OK ") || !strings.Contains(lines, "\nb OK ") || !strings.HasSuffix(lines, "\nc anything\r\n") {
+		t.Errorf("got %q", text)
+	}
+}
+
 // Settings that are wrong are the administrator's to see. The client is told to
 // come again, where nobody has to know TLS for that.
 func TestRule12_InetdWithWrongSettings(t *testing.T) {

@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -128,9 +129,15 @@ func fromUCSPI(scheme, proto string) (*Listener, error) {
 			return nil, err
 		}
 	} else {
+		regular := isType(0, unix.S_IFREG)
 		in, err := takeOver(0)
 		if err != nil {
 			return nil, err
+		}
+		if regular {
+			if in, err = piped(in); err != nil {
+				return nil, err
+			}
 		}
 		out, err := takeOver(1)
 		if err != nil {
@@ -209,6 +216,20 @@ func takeOver(fd int) (*os.File, error) {
 		unix.SetNonblock(moved, true)
 	}
 	return os.NewFile(uintptr(moved), "descriptor "+strconv.Itoa(fd)), nil
+}
+
+// piped stands in for a file, which nobody can wait for: epoll(7).
+func piped(file *os.File) (*os.File, error) {
+	in, out, err := os.Pipe()
+	if err != nil {
+		return nil, sysexits.Software.Errorf("pipe: %w", err)
+	}
+	go func() {
+		io.Copy(out, file)
+		out.Close()
+		file.Close()
+	}()
+	return in, nil
 }
 
 func isSocket(fd int) bool { return isType(fd, unix.S_IFSOCK) }
