@@ -24,15 +24,15 @@ type direction struct {
 }
 
 const (
-	fair   = 1 << 20  // octets after which others have their turn
-	muchIs = 16 << 10 // octets at once that are a large answer, and its rest will come
+	turn   = 8        // steps, after which it is the others' turn
+	muchIs = 16 << 10 // octets in a turn that are a large answer, whose rest will come
 )
 
 // begin passes on what was read ahead. TLS may have read more than it gave.
 func (d *direction) begin(ahead []byte) {
 	d.more = d.from.secure()
 	if len(ahead) > 0 { // a write of none would take the connection's error away from its reader
-		d.write(ahead)
+		d.write(ahead, nil)
 	}
 }
 
@@ -49,7 +49,11 @@ func (d *direction) pass(events uint32) {
 		return
 	}
 	d.more = false
-	for total := 0; d.wants(); {
+	total := 0
+	for range turn {
+		if !d.wants() {
+			return
+		}
 		n, err := d.step()
 		total += n
 		switch {
@@ -59,11 +63,9 @@ func (d *direction) pass(events uint32) {
 		case err != nil:
 			d.ends(err)
 			return
-		case total >= fair:
-			d.more = d.from.secure()
-			return
 		}
 	}
+	d.more = d.from.secure()
 }
 
 // step reads once, and writes what was read.
@@ -79,13 +81,14 @@ func (d *direction) step() (int, error) {
 	n, err := d.from.conn.Read(buffer)
 	d.much = n == len(buffer)
 	if n > 0 {
-		d.write(buffer[:n])
+		d.write(buffer[:n], d.pair.loop.records[:0])
 	}
 	return n, err
 }
 
-func (d *direction) write(octets []byte) {
-	if _, err := d.to.conn.Write(octets); err != nil {
+// write writes, by way of a buffer where TLS needs one.
+func (d *direction) write(octets, buffer []byte) {
+	if err := d.to.send(octets, buffer); err != nil {
 		d.skip(len(octets)) // nobody knows how many have arrived
 		d.end(&writeError{err})
 		return
@@ -122,7 +125,7 @@ func (d *direction) flush(events uint32) {
 // splice lets the kernel pass at most so many octets, without a copy to user
 // space (splice(2)); a follower has to do without them.
 func (d *direction) splice(pipe *pipe, most int64) (int, error) {
-	n, err := unix.Splice(d.from.in.fd, nil, pipe.in, nil, int(min(most, fair)), spliceFlags)
+	n, err := unix.Splice(d.from.in.fd, nil, pipe.in, nil, int(min(most, pipeSize)), spliceFlags)
 	if n <= 0 {
 		pipe.free()
 		return 0, readError(int(n), err)

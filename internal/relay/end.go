@@ -35,7 +35,9 @@ type end struct {
 	in      descriptor
 	out     *descriptor // the same, if it is a socket
 	pending []byte      // written, and not taken by the kernel
-	dry     bool        // nothing to be read until the loop says so
+	gather  bool        // TLS's records, to be written at once
+	records []byte
+	dry     bool // nothing to be read until the loop says so
 	closed  bool
 }
 
@@ -136,7 +138,28 @@ func readError(n int, err error) error {
 	return err
 }
 
+// send writes octets. Under TLS they are several records, and as many system
+// calls would wake the reader as often: the records are put together in a buffer.
+func (e *end) send(octets, buffer []byte) error {
+	if !e.secure() {
+		_, err := e.Write(octets)
+		return err
+	}
+	e.gather, e.records = true, buffer
+	_, err := e.conn.Write(octets)
+	records := e.records
+	e.gather, e.records = false, nil
+	if err == nil {
+		_, err = e.Write(records)
+	}
+	return err
+}
+
 func (e *end) Write(b []byte) (int, error) {
+	if e.gather {
+		e.records = append(e.records, b...)
+		return len(b), nil
+	}
 	n := 0
 	if len(e.pending) == 0 {
 		var err error

@@ -16,12 +16,13 @@ import (
 // A loop waits for the descriptors of many pairs, and has what has come passed
 // on. Nothing that it calls may wait for anything else.
 type loop struct {
-	set    int             // epoll(7)
-	park   syscall.RawConn // the same, for the runtime to wait for
-	buffer [64 << 10]byte  // four TLS records; only the loop itself reads into it
-	events [128]unix.EpollEvent
-	last   int // events that came last
-	calm   int // the fewest goroutines that there have been
+	set     int             // epoll(7)
+	park    syscall.RawConn // the same, for the runtime to wait for
+	buffer  [64 << 10]byte  // four TLS records of text; only the loop itself reads into it
+	records [65 << 10]byte  // the same, sealed
+	events  [128]unix.EpollEvent
+	last    int // events that came last
+	calm    int // the fewest goroutines that there have been
 
 	mu   sync.Mutex
 	ends map[int32]*end // by descriptor
