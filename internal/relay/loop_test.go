@@ -2,12 +2,15 @@ package relay
 
 import (
 	"bytes"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"errors"
 	"io"
+	"math/rand/v2"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -46,7 +49,7 @@ func TestTLSLeavesNothingBehind(t *testing.T) {
 	each(t, func(t *testing.T, a, b kind) {
 		r := newRig(t, a, b, Side{}, Side{})
 		octets := make([]byte, 300<<10)
-		rand.Read(octets)
+		cryptorand.Read(octets)
 		for _, n := range []int{1, 511, 1024, 16 << 10, 16<<10 + 1, 64 << 10, 64<<10 + 1, len(octets)} {
 			for range 5 {
 				go r.client.Write(octets[:n])
@@ -116,6 +119,11 @@ func TestASlowReaderHoldsUpNobody(t *testing.T) {
 			t.Fatalf("nobody has read, and all was taken: %v", err)
 		default:
 		}
+		slow.pair.mu.Lock()
+		if waits := len(slow.pair.client.pending); waits > 66<<10 {
+			t.Errorf("%d octets wait in memory", waits)
+		}
+		slow.pair.mu.Unlock()
 		got, err := io.ReadAll(slow.client)
 		if err != nil || !bytes.Equal(got, octets) {
 			t.Errorf("got %d octets, %v; want %d", len(got), err, len(octets))
@@ -206,6 +214,83 @@ func eventually(t testing.TB, what string, is func() bool) {
 			t.Fatal("not in time: " + what)
 		}
 	}
+}
+
+// Many sessions at once, of all kinds, with as much as their readers take in both
+// directions, ended by either side, by both or from outside: each octet arrives
+// as it was sent, and nothing is left of any of them.
+func TestManySessions(t *testing.T) {
+	descriptors := func() int {
+		open, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(open)
+	}
+	newRig(t, plain, plain, Side{}, Side{}).stop(errors.New("the loops run now"))
+	var before int
+	for round := range 3 { // the first leaves pipes to be lent
+		t.Run("round", func(t *testing.T) {
+			kinds := []kind{plain, secure, files}
+			var all sync.WaitGroup
+			for i := range 60 {
+				r := newRig(t, kinds[i%3], kinds[i/3%2], Side{}, Side{})
+				all.Go(func() { session(t, r, i) })
+			}
+			all.Wait()
+		})
+		if round == 0 {
+			before = descriptors()
+		}
+	}
+	eventually(t, "all descriptors are closed", func() bool { return descriptors() <= before })
+}
+
+// session passes much both ways and ends in one of four ways.
+func session(t *testing.T, r *rig, seed int) {
+	random := rand.New(rand.NewPCG(uint64(seed), 1))
+	pass := func(from, to *far, n int) error {
+		octets := make([]byte, n)
+		cryptorand.Read(octets)
+		sent := make(chan error, 1)
+		go func() {
+			_, err := from.Write(octets)
+			sent <- err
+		}()
+		got := make([]byte, n)
+		if _, err := io.ReadFull(to, got); err != nil {
+			return err
+		}
+		if !bytes.Equal(got, octets) {
+			return errors.New("other octets than those sent")
+		}
+		return <-sent
+	}
+	for range 20 {
+		n := random.IntN(1 << (4 + random.IntN(16)))
+		up, down := pass(r.client, r.store, n), pass(r.store, r.client, 3*n)
+		if err := errors.Join(up, down); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	switch seed % 4 {
+	case 0:
+		r.client.die()
+		r.store.Close()
+	case 1:
+		r.store.Close()
+		r.client.Close()
+	case 2:
+		r.client.CloseWrite()
+		r.store.CloseWrite()
+	case 3:
+		go r.store.Write(make([]byte, 1<<20)) // in the midst of it
+		r.stop(errors.New("from outside"))
+	}
+	r.end(t)
+	r.client.Close()
+	r.store.Close()
 }
 
 // What a pair costs while nothing happens in it: the relay's half of two
