@@ -145,7 +145,7 @@ func TestStream(t *testing.T) {
 	}
 	defer f.close()
 	var names, want strings.Builder
-	for i := range 3 * users {
+	for i := range 20 * users { // chunks are used again
 		n := i * 7 % (users + 1)
 		switch i % 4 {
 		case 0:
@@ -164,6 +164,7 @@ func TestStream(t *testing.T) {
 	want.WriteString("user1\timap1.example.org\n")
 	for name, in := range map[string]io.Reader{
 		"at once":     strings.NewReader(names.String()),
+		"octets":      iotest.OneByteReader(strings.NewReader(names.String())),
 		"in halves":   iotest.HalfReader(strings.NewReader(names.String())),
 		"data at EOF": iotest.DataErrReader(strings.NewReader(names.String())),
 	} {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 
 	"postern/internal/account"
@@ -16,13 +17,15 @@ import (
 // names, enough to keep the processors busy with little talk between them.
 const chunkSize = 1 << 16
 
-// A chunk is a piece of the names, whole lines, and the answers to them.
+// A chunk is a piece of the names, whole lines, and the answers to them. When
+// these are written it is used again.
 type chunk struct {
-	names   []byte
+	block   []byte // as read
+	names   []byte // in it
 	answers bytes.Buffer
 	unknown bool
 	err     error
-	done    chan struct{}
+	done    chan struct{} // has room for one
 }
 
 // stream answers the names of a file, a line each, in order. Names that arrived
@@ -32,6 +35,7 @@ func (f *finder) stream(in io.Reader, out *output) (unknown bool, err error) {
 	workers := runtime.GOMAXPROCS(0)
 	order := make(chan *chunk, 2*workers) // bounds what is held in memory
 	work := make(chan *chunk, 2*workers)
+	used := make(chan *chunk, 4*workers)
 	stop := make(chan struct{})
 	var all sync.WaitGroup
 	defer all.Wait() // the map is closed behind us
@@ -40,15 +44,14 @@ func (f *finder) stream(in io.Reader, out *output) (unknown bool, err error) {
 		all.Go(func() {
 			for c := range work {
 				f.answer(c, out)
-				close(c.done)
+				c.done <- struct{}{}
 			}
 		})
 	}
 	go func() {
 		defer close(work)
 		defer close(order)
-		readChunks(in, func(c *chunk) bool {
-			c.done = make(chan struct{})
+		readChunks(in, used, func(c *chunk) bool {
 			select {
 			case order <- c:
 				work <- c
@@ -65,23 +68,40 @@ func (f *finder) stream(in io.Reader, out *output) (unknown bool, err error) {
 			return unknown, err
 		}
 		unknown = unknown || c.unknown
+		select {
+		case used <- c:
+		default:
+		}
 	}
 	return unknown, nil
 }
 
+// freshChunk is a used one, if there is any.
+func freshChunk(used <-chan *chunk) *chunk {
+	select {
+	case c := <-used:
+		c.answers.Reset()
+		c.unknown = false
+		return c
+	default:
+		return &chunk{done: make(chan struct{}, 1)}
+	}
+}
+
 // readChunks cuts a file into chunks. Its error comes as the last one's.
-func readChunks(in io.Reader, yield func(*chunk) bool) {
+func readChunks(in io.Reader, used <-chan *chunk, yield func(*chunk) bool) {
 	var rest []byte
+	c := freshChunk(used)
 	for {
-		block := make([]byte, len(rest)+chunkSize)
-		copy(block, rest)
+		c.block = append(c.block[:0], rest...) // which may be the end of the same
+		block := slices.Grow(c.block, chunkSize)[:len(rest)+chunkSize]
 		n, err := in.Read(block[len(rest):])
 		block = block[:len(rest)+n]
 		end := bytes.LastIndexByte(block, '\n') + 1
 		if err != nil {
 			end = len(block)
 		}
-		c := &chunk{names: block[:end]}
+		c.block, c.names = block, block[:end]
 		if rest = block[end:]; err != nil && err != io.EOF {
 			c.err = sysexits.NoInput.Errorf("standard input: %w", err)
 		}
@@ -89,6 +109,7 @@ func readChunks(in io.Reader, yield func(*chunk) bool) {
 			if !yield(c) {
 				return
 			}
+			c = freshChunk(used)
 		}
 		if err != nil {
 			return
