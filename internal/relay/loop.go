@@ -21,8 +21,9 @@ type loop struct {
 	buffer  [64 << 10]byte  // four TLS records of text; only the loop itself reads into it
 	records [65 << 10]byte  // the same, sealed
 	events  [128]unix.EpollEvent
-	last    int // events that came last
-	calm    int // the fewest goroutines that there have been
+	last    int  // events that came last
+	calm    int  // the fewest goroutines that there have been
+	sole    bool // there is one CPU for all
 
 	mu   sync.Mutex
 	ends map[int32]*end // by descriptor
@@ -57,7 +58,7 @@ func newLoop() (*loop, error) {
 	if err := unix.SetNonblock(set, true); err != nil { // or the runtime would not wait for it
 		return nil, err
 	}
-	l := &loop{set: set, ends: map[int32]*end{}, calm: math.MaxInt}
+	l := &loop{set: set, ends: map[int32]*end{}, calm: math.MaxInt, sole: runtime.GOMAXPROCS(0) == 1}
 	l.park, err = os.NewFile(uintptr(set), "epoll").SyscallConn()
 	return l, err
 }
@@ -103,7 +104,7 @@ func (l *loop) alone() bool {
 	const few = 4
 	now := runtime.NumGoroutine()
 	l.calm = min(l.calm, now)
-	return l.last < 2 && now <= l.calm+few && runtime.GOMAXPROCS(0) > 1
+	return !l.sole && l.last < 2 && now <= l.calm+few
 }
 
 // ask makes the loop wait until an end can be read or written. An end that waits
