@@ -37,7 +37,9 @@ func (d *direction) begin(ahead []byte) {
 }
 
 // wants tells whether there is anything to be read for.
-func (d *direction) wants() bool { return !d.eof && !d.blocked() && !d.over }
+func (d *direction) wants() bool {
+	return !d.eof && !d.blocked() && !d.over && d.pair.state <= lingering
+}
 
 // blocked tells whether octets are on their way that to has not taken.
 func (d *direction) blocked() bool { return len(d.to.pending) > 0 || d.pipe != nil }
@@ -99,9 +101,10 @@ func (d *direction) write(octets, buffer []byte) {
 	}
 }
 
-// flush passes on what could not be before.
+// flush passes on what could not be before. A broken connection may not tell
+// that it can be written to, and will tell that it is broken until it is.
 func (d *direction) flush(events uint32) {
-	if events&unix.EPOLLOUT == 0 || !d.blocked() {
+	if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) == 0 || !d.blocked() {
 		return
 	}
 	var err error
@@ -148,7 +151,7 @@ func (d *direction) drain() error {
 			return nil
 		}
 		if err != nil {
-			d.skip(d.pipe.held)
+			d.drop()
 			return &writeError{err}
 		}
 		d.pipe.held -= int(n)
@@ -165,6 +168,7 @@ func (d *direction) drop() {
 	if d.pipe != nil {
 		d.pipe.close()
 		d.skip(d.pipe.held)
+		d.pipe = nil
 	}
 }
 

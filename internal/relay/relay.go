@@ -105,6 +105,7 @@ type pair struct {
 	up, down      direction
 	state         state
 	reason        string // why the first direction has ended
+	cut           bool   // the client has not got all of what was on its way
 	moved         time.Time
 	silence       *time.Timer
 }
@@ -222,7 +223,7 @@ func (p *pair) conclude(account Account, aborted bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.store.conn.Close()
-	if !aborted || last == nil || p.down.blocked() {
+	if !aborted || last == nil || p.cut {
 		p.leave()
 		return
 	}
@@ -249,6 +250,7 @@ func (p *pair) rest() bool {
 	}
 	p.loop.forget(&p.client)
 	p.loop.forget(&p.store)
+	p.cut = p.down.blocked()
 	p.up.drop()
 	p.down.drop()
 	return true

@@ -276,6 +276,27 @@ func TestRule10_4_StoreDies(t *testing.T) {
 	})
 }
 
+// A store that dies with what it has not read on its way leaves nothing for the
+// loop to do.
+func TestRule10_4_StoreDiesUnread(t *testing.T) {
+	each(t, func(t *testing.T, a, b kind) {
+		r := newRig(t, a, b, Side{}, Side{})
+		go io.Copy(r.client, zeros{})
+		eventually(t, "the store's side is full", func() bool {
+			r.pair.mu.Lock()
+			defer r.pair.mu.Unlock()
+			return r.pair.up.blocked()
+		})
+		r.store.die()
+		if rest, err := io.ReadAll(r.client); len(rest) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("got %q %v", rest, err)
+		}
+		if account := r.end(t); account.Reason != "store lost" {
+			t.Errorf("got %+v", account)
+		}
+	})
+}
+
 func TestRule10_5_ClientDies(t *testing.T) {
 	each(t, func(t *testing.T, a, b kind) {
 		r := newRig(t, a, b, Side{}, Side{})
@@ -289,6 +310,29 @@ func TestRule10_5_ClientDies(t *testing.T) {
 			reason = "client closed" // a pipe knows no other end
 		}
 		r.want(t, Account{Reason: reason})
+	})
+}
+
+func TestRule10_5_ClientDiesUnread(t *testing.T) {
+	each(t, func(t *testing.T, a, b kind) {
+		r := newRig(t, a, b, Side{}, Side{})
+		gone := make(chan error, 1)
+		go func() {
+			_, err := io.Copy(r.store, zeros{})
+			gone <- err
+		}()
+		eventually(t, "the client's side is full", func() bool {
+			r.pair.mu.Lock()
+			defer r.pair.mu.Unlock()
+			return r.pair.down.blocked()
+		})
+		r.client.die()
+		if err := <-gone; err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the store's connection lives: %v", err)
+		}
+		if account := r.end(t); !strings.HasPrefix(account.Reason, "client ") {
+			t.Errorf("got %+v", account)
+		}
 	})
 }
 
