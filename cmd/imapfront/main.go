@@ -4,11 +4,14 @@ package main
 
 import (
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
+	"postern/internal/alone"
 	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/listener"
@@ -22,8 +25,8 @@ func main() {
 		diagnostics = toSyslog
 		command.Stderr = syslogLines{}
 	}
-	if listener.LooksSingle() {
-		asOne()
+	if alone.Looks() {
+		signal.Ignore(syscall.SIGHUP) // there is no next connection for new settings
 	}
 	os.Exit(command.Run(app(), os.Args))
 }

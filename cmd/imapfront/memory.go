@@ -2,35 +2,15 @@ package main
 
 import (
 	"context"
-	"os/signal"
 	"runtime"
 	"runtime/debug"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"postern/internal/alone"
 	"postern/internal/command"
 )
-
-// threads is how many were taken from a program that looked as if it had to
-// serve just one connection.
-var threads int
-
-// asOne spares a process for one connection what it takes to do things side by
-// side: a tenth of its CPU time for a login, and of its memory. The sooner the
-// better, for what two threads have set up is kept.
-func asOne() {
-	threads = runtime.GOMAXPROCS(1)
-	signal.Ignore(syscall.SIGHUP) // there is no next connection for new settings
-}
-
-// asMany takes that back where looks deceived.
-func asMany() {
-	if threads > 0 {
-		runtime.GOMAXPROCS(threads)
-	}
-}
 
 // deafTime is the life of a client that just looks for new mail.
 var deafTime = time.Second
@@ -39,7 +19,7 @@ var deafTime = time.Second
 // outright while it is young: to wait for a signal takes the runtime three
 // threads, a tenth of the CPU time for a login.
 func told(c *cli.Context) context.Context {
-	if threads == 0 {
+	if !alone.Looks() {
 		return command.Told(c)
 	}
 	ctx, stop := context.WithCancel(c.Context)

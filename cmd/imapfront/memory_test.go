@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -31,5 +33,25 @@ func TestTidyGivesBackWhatAStormHasLeft(t *testing.T) {
 	settle()
 	if after := held(); after > before+20 {
 		t.Errorf("%d MiB before the storm, %d MiB after", before, after)
+	}
+}
+
+// What is left of two threads once there is one costs less the earlier that is.
+func TestAProcessIsAloneBeforeItDoesAnything(t *testing.T) {
+	cmd := tool("--version")
+	cmd.Env = append(cmd.Env, "GODEBUG=inittrace=1")
+	var trace bytes.Buffer
+	cmd.Stderr = &trace
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	before, after, found := strings.Cut(trace.String(), "init postern/internal/alone ")
+	for _, later := range []string{"os", "unicode", "net", "net/http", "crypto/tls"} {
+		if strings.Contains(before, "init "+later+" ") || !strings.Contains(after, "init "+later+" ") {
+			t.Errorf("package %s is initialised before package alone", later)
+		}
+	}
+	if !found {
+		t.Errorf("package alone is not initialised in\n%s", &trace)
 	}
 }

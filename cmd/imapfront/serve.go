@@ -16,6 +16,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
 
+	"postern/internal/alone"
 	"postern/internal/config"
 	"postern/internal/frontend"
 	"postern/internal/imap"
@@ -30,7 +31,7 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 	// From here on, for a signal that nobody waits for ends the program: who
 	// sees the ports open may send one before the settings are all in place.
 	hangUp := make(chan os.Signal, 1)
-	if threads == 0 {
+	if !alone.Looks() {
 		signal.Notify(hangUp, syscall.SIGHUP)
 	}
 	defer signal.Stop(hangUp)
@@ -60,7 +61,7 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 	}
 	one := listeners[0].Single()
 	if !one {
-		asMany()
+		alone.Deceived()
 		signal.Notify(hangUp, syscall.SIGHUP)
 	}
 	if one && c.Bool("replace") {

@@ -36,13 +36,6 @@ func Inherited(scheme string) ([]*Listener, error) {
 	return nil, nil
 }
 
-// LooksSingle tells, before there is time for more, whether the program seems to
-// have been started for one connection.
-func LooksSingle() bool {
-	listening, err := unix.GetsockoptInt(0, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-	return err == nil && listening == 0 || os.Getenv("PROTO") != ""
-}
-
 // Standard returns standard input and output as a connection, whatever they
 // are.
 func Standard(scheme string) (*Listener, error) {
