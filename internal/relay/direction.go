@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"crypto/tls"
 	"errors"
 	"io"
 	"math"
@@ -46,10 +45,7 @@ func (d *direction) blocked() bool { return len(d.to.pending) > 0 || d.pipe != n
 
 // pass reads what has come and writes it, for as long as both can be done
 // without waiting.
-func (d *direction) pass(events uint32) {
-	if events&^unix.EPOLLOUT == 0 && !d.more {
-		return
-	}
+func (d *direction) pass() {
 	d.more = false
 	total := 0
 	for range turn {
@@ -63,7 +59,7 @@ func (d *direction) pass(events uint32) {
 			d.much = total >= muchIs
 			return
 		case err != nil:
-			d.ends(err)
+			d.noMore(err)
 			return
 		}
 	}
@@ -101,10 +97,9 @@ func (d *direction) write(octets, buffer []byte) {
 	}
 }
 
-// flush passes on what could not be before. A broken connection may not tell
-// that it can be written to, and will tell that it is broken until it is.
-func (d *direction) flush(events uint32) {
-	if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) == 0 || !d.blocked() {
+// flush passes on what could not be before.
+func (d *direction) flush() {
+	if !d.blocked() {
 		return
 	}
 	var err error
@@ -116,12 +111,11 @@ func (d *direction) flush(events uint32) {
 	switch {
 	case d.over, d.blocked() && err == nil:
 	case err != nil:
-		d.end(err)
+		d.end(&writeError{err})
 	case d.eof:
 		d.end(nil)
-	default:
-		d.more = d.from.secure()
-		d.pass(0)
+	case d.from.secure():
+		d.pass() // epoll(7) would not tell
 	}
 }
 
@@ -136,7 +130,7 @@ func (d *direction) splice(pipe *pipe, most int64) (int, error) {
 	pipe.held = int(n)
 	d.pipe = pipe
 	if err := d.drain(); err != nil {
-		d.end(err)
+		d.end(&writeError{err})
 	}
 	return int(n), nil
 }
@@ -152,7 +146,7 @@ func (d *direction) drain() error {
 		}
 		if err != nil {
 			d.drop()
-			return &writeError{err}
+			return err
 		}
 		d.pipe.held -= int(n)
 		d.count(int(n))
@@ -195,8 +189,8 @@ func (d *direction) unseen() int64 {
 
 func (d *direction) sockets() bool { return d.from.socket() && d.to.socket() }
 
-// ends notes the end of what there is to read. What was read goes first.
-func (d *direction) ends(err error) {
+// noMore notes the end of what there is to read. What was read goes first.
+func (d *direction) noMore(err error) {
 	if err == io.EOF || err == io.ErrUnexpectedEOF { // TLS without its goodbye is an end all the same
 		d.eof = true
 		if !d.blocked() {
@@ -230,22 +224,4 @@ func (d *direction) end(err error) {
 	default:
 		d.pair.directionEnded(d, "store lost", false)
 	}
-}
-
-// goodbye passes the end of one direction on. Under TLS a store has some time
-// to answer before it: many take TLS's goodbye for the end of both directions,
-// Dovecot among them, and drop what they had to say.
-func (e *end) goodbye(toStore bool) {
-	if _, secure := e.conn.(*tls.Conn); !secure || !toStore {
-		e.closeWrite()
-		return
-	}
-	time.AfterFunc(goodbyeTime, func() {
-		e.pair.mu.Lock()
-		defer e.pair.mu.Unlock()
-		if !e.closed {
-			e.closeWrite()
-			e.pair.watch()
-		}
-	})
 }

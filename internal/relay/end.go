@@ -190,10 +190,7 @@ func (e *end) flush() error {
 	if e.pending = e.pending[n:]; len(e.pending) == 0 || err != nil {
 		e.pending = nil
 	}
-	if err != nil {
-		return &writeError{err}
-	}
-	return nil
+	return err
 }
 
 // drained throws away what comes, and tells whether that was the last.
@@ -202,17 +199,34 @@ func (e *end) drained(buffer []byte) bool {
 	return err != nil && err != errWait
 }
 
+// goodbye passes the end of one direction on. Under TLS a store has some time
+// to answer before it: many take TLS's goodbye for the end of both directions,
+// Dovecot among them, and drop what they had to say.
+func (e *end) goodbye(toStore bool) {
+	if !toStore || !e.secure() {
+		e.closeWrite()
+		return
+	}
+	time.AfterFunc(goodbyeTime, func() {
+		e.pair.mu.Lock()
+		defer e.pair.mu.Unlock()
+		if !e.closed {
+			e.closeWrite()
+			e.pair.watch()
+		}
+	})
+}
+
 // closeWrite lets the other side see an end, where the connection has two
 // halves.
 func (e *end) closeWrite() {
-	switch conn := e.conn.(type) {
-	case *tls.Conn:
-		conn.CloseWrite()
+	secure, ok := e.conn.(*tls.Conn)
+	switch {
+	case ok:
+		secure.CloseWrite()
+	case e.out == &e.in:
+		unix.Shutdown(e.in.fd, unix.SHUT_WR)
 	default:
-		if e.out == &e.in {
-			unix.Shutdown(e.in.fd, unix.SHUT_WR)
-			return
-		}
 		e.pair.loop.forget(e)
 		unix.Close(e.out.fd)
 		e.out.fd = -1

@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +32,7 @@ type loop struct {
 var loops struct {
 	mu   sync.Mutex
 	all  []*loop
-	next atomic.Uint32
+	next int // who has the next session
 }
 
 func nextLoop() (*loop, error) {
@@ -47,7 +46,8 @@ func nextLoop() (*loop, error) {
 		loops.all = append(loops.all, l)
 		go l.run()
 	}
-	return loops.all[int(loops.next.Add(1))%len(loops.all)], nil
+	loops.next++
+	return loops.all[loops.next%len(loops.all)], nil
 }
 
 func newLoop() (*loop, error) {
@@ -119,12 +119,13 @@ func (l *loop) ask(e *end, read, write bool) error {
 		out = unix.EPOLLOUT
 	}
 	if e.out == &e.in {
-		return l.set1(e, &e.in, in|out)
+		return l.change(e, &e.in, in|out)
 	}
-	return errors.Join(l.set1(e, &e.in, in), l.set1(e, e.out, out))
+	return errors.Join(l.change(e, &e.in, in), l.change(e, e.out, out))
 }
 
-func (l *loop) set1(e *end, d *descriptor, events uint32) error {
+// change tells the kernel, if it does not know.
+func (l *loop) change(e *end, d *descriptor, events uint32) error {
 	if d.asked == events || d.fd < 0 {
 		return nil
 	}

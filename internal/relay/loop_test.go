@@ -163,11 +163,7 @@ func TestNoLastLineInTheMidst(t *testing.T) {
 		r := newRig(t, a, b, Side{}, Side{})
 		r.last = []byte("* BYE\r\n")
 		go io.Copy(r.store, zeros{})
-		eventually(t, "the client's side is full", func() bool {
-			r.pair.mu.Lock()
-			defer r.pair.mu.Unlock()
-			return r.pair.down.blocked()
-		})
+		r.full(t, &r.pair.down)
 		r.stop(errors.New("user has moved"))
 		r.end(t)
 		if rest, _ := io.ReadAll(r.client); strings.Contains(string(rest), "BYE") {

@@ -16,6 +16,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // linger is how long one direction may be silent after the other has ended.
@@ -105,7 +107,6 @@ type pair struct {
 	up, down      direction
 	state         state
 	reason        string // why the first direction has ended
-	cut           bool   // the client has not got all of what was on its way
 	moved         time.Time
 	silence       *time.Timer
 }
@@ -137,8 +138,14 @@ func (p *pair) happened(e *end, events uint32) {
 			return
 		}
 	default:
-		to.flush(events)
-		from.pass(events)
+		// A broken connection may not tell that it can be written to, and
+		// tells again and again that it is broken.
+		if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+			to.flush()
+		}
+		if events&^unix.EPOLLOUT != 0 || from.more {
+			from.pass()
+		}
 	}
 	p.watch()
 }
@@ -223,7 +230,10 @@ func (p *pair) conclude(account Account, aborted bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.store.conn.Close()
-	if !aborted || last == nil || p.cut {
+	whole := !p.down.blocked()
+	p.up.drop()
+	p.down.drop()
+	if !aborted || last == nil || !whole {
 		p.leave()
 		return
 	}
@@ -250,9 +260,6 @@ func (p *pair) rest() bool {
 	}
 	p.loop.forget(&p.client)
 	p.loop.forget(&p.store)
-	p.cut = p.down.blocked()
-	p.up.drop()
-	p.down.drop()
 	return true
 }
 

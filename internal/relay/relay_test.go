@@ -33,54 +33,28 @@ func (c *carrier) Carry(conn net.Conn) { c.Conn = conn }
 
 // split is a connection of two files, which look like pipes.
 type split struct {
-	net.Conn
-	in, out *os.File
+	net.Conn // has no other methods
+	in, out  *os.File
 }
 
-func (s *split) Files() (in, out *os.File) { return s.in, s.out }
-func (s *split) Close() error              { return errors.Join(s.in.Close(), s.out.Close()) }
+func (s *split) Files() (in, out *os.File)   { return s.in, s.out }
+func (s *split) Read(b []byte) (int, error)  { return s.in.Read(b) }
+func (s *split) Write(b []byte) (int, error) { return s.out.Write(b) }
+func (s *split) CloseWrite() error           { return s.out.Close() }
+func (s *split) Close() error                { return errors.Join(s.in.Close(), s.out.Close()) }
+
+func (s *split) SetDeadline(t time.Time) error {
+	return errors.Join(s.in.SetReadDeadline(t), s.out.SetWriteDeadline(t))
+}
 
 // A far is the other end of one of the relay's connections.
 type far struct {
 	net.Conn
 	below *net.TCPConn // nil where there is none
-	in    *os.File     // of a split connection
-	out   *os.File
-}
-
-func (f *far) Read(b []byte) (int, error) {
-	if f.in != nil {
-		return f.in.Read(b)
-	}
-	return f.Conn.Read(b)
-}
-
-func (f *far) Write(b []byte) (int, error) {
-	if f.out != nil {
-		return f.out.Write(b)
-	}
-	return f.Conn.Write(b)
 }
 
 func (f *far) CloseWrite() error {
-	if f.out != nil {
-		return f.out.Close()
-	}
 	return f.Conn.(interface{ CloseWrite() error }).CloseWrite()
-}
-
-func (f *far) Close() error {
-	if f.in != nil {
-		return errors.Join(f.in.Close(), f.out.Close())
-	}
-	return f.Conn.Close()
-}
-
-func (f *far) SetDeadline(t time.Time) error {
-	if f.in != nil {
-		return errors.Join(f.in.SetReadDeadline(t), f.out.SetWriteDeadline(t))
-	}
-	return f.Conn.SetDeadline(t)
 }
 
 // die breaks the connection.
@@ -107,7 +81,7 @@ func connection(t testing.TB, k kind) (*far, net.Conn) {
 	t.Helper()
 	if k == files {
 		in, out := filePair(t), filePair(t)
-		return &far{in: in[0], out: out[1]}, &split{in: out[0], out: in[1]}
+		return &far{Conn: &split{in: in[0], out: out[1]}}, &split{in: out[0], out: in[1]}
 	}
 	near, accepted := loopback.Pair(t)
 	if k == plain {
@@ -193,6 +167,16 @@ func (r *rig) end(t testing.TB) Account {
 		t.Fatal("the relay goes on")
 		return Account{}
 	}
+}
+
+// full waits until a direction has more than its reader takes.
+func (r *rig) full(t testing.TB, d *direction) {
+	t.Helper()
+	eventually(t, "a reader has not taken all", func() bool {
+		r.pair.mu.Lock()
+		defer r.pair.mu.Unlock()
+		return d.blocked()
+	})
 }
 
 // each tests all kinds.
@@ -282,11 +266,7 @@ func TestRule10_4_StoreDiesUnread(t *testing.T) {
 	each(t, func(t *testing.T, a, b kind) {
 		r := newRig(t, a, b, Side{}, Side{})
 		go io.Copy(r.client, zeros{})
-		eventually(t, "the store's side is full", func() bool {
-			r.pair.mu.Lock()
-			defer r.pair.mu.Unlock()
-			return r.pair.up.blocked()
-		})
+		r.full(t, &r.pair.up)
 		r.store.die()
 		if rest, err := io.ReadAll(r.client); len(rest) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("got %q %v", rest, err)
@@ -321,11 +301,7 @@ func TestRule10_5_ClientDiesUnread(t *testing.T) {
 			_, err := io.Copy(r.store, zeros{})
 			gone <- err
 		}()
-		eventually(t, "the client's side is full", func() bool {
-			r.pair.mu.Lock()
-			defer r.pair.mu.Unlock()
-			return r.pair.down.blocked()
-		})
+		r.full(t, &r.pair.down)
 		r.client.die()
 		if err := <-gone; err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("the store's connection lives: %v", err)
