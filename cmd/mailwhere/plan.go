@@ -51,6 +51,9 @@ func plan(conf *config.Config, wishes []string, sizes map[string]int64, template
 	added, drained := map[string]bool{}, map[string]bool{}
 	for _, wish := range wishes {
 		verb, name, _ := strings.Cut(wish, "=")
+		if verb != "add" && verb != "drain" {
+			return sysexits.Usage.Errorf("--plan %s: must be add=STORE or drain=STORE", wish)
+		}
 		name, err := account.CheckStore(name)
 		if err == nil {
 			name, err = fullName(login, name)
@@ -59,16 +62,16 @@ func plan(conf *config.Config, wishes []string, sizes map[string]int64, template
 		switch {
 		case err != nil:
 			return sysexits.Usage.Errorf("--plan %s: %w", wish, err)
-		case verb == "add" && !lives:
-			added[name], stores[name] = true, &household{}
-		case verb == "add":
+		case added[name], drained[name]:
+			return sysexits.Usage.Errorf("--plan %s: the store is named twice", wish)
+		case verb == "add" && lives:
 			return sysexits.Usage.Errorf("--plan %s: people live there already", wish)
-		case verb == "drain" && lives:
-			drained[name] = true
-		case verb == "drain":
+		case verb == "add":
+			added[name], stores[name] = true, &household{}
+		case !lives:
 			return sysexits.Usage.Errorf("--plan %s: nobody lives there", wish)
 		default:
-			return sysexits.Usage.Errorf("--plan %s: must be add=STORE or drain=STORE", wish)
+			drained[name] = true
 		}
 	}
 	if len(drained) == len(stores) {

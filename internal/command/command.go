@@ -18,6 +18,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"postern/internal/account"
 	"postern/internal/config"
 	"postern/internal/sysexits"
 )
@@ -152,7 +153,8 @@ var Stderr io.Writer
 
 // Report writes an error as `tool: what: why` to standard error, one line, or
 // one for each of the config.Faults in it, and returns the exit status it stands
-// for.
+// for. Who wrote what is in it, as a directory server its refusal, is not to
+// write on a terminal.
 func Report(tool string, err error) int {
 	var quiet Quiet
 	if errors.As(err, &quiet) {
@@ -171,7 +173,7 @@ func Report(tool string, err error) int {
 		all = config.Faults{err}
 	}
 	for _, err := range all {
-		text := strings.ReplaceAll(err.Error(), "\n", " ")
+		text := account.Printable(strings.ReplaceAll(err.Error(), "\n", " "))
 		if status == sysexits.Usage {
 			text += fmt.Sprintf(" (see %s --help)", tool)
 		}

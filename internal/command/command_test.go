@@ -53,6 +53,7 @@ func TestErrorsBecomeOneLineAndAStatus(t *testing.T) {
 		{errors.New("a\nb"), 70, "tool: a b\n"},
 		{sysexits.TempFail.Errorf("busy"), 75, "tool: busy\n"},
 		{sysexits.Usage.Errorf("no name"), 64, "tool: no name (see tool --help)\n"},
+		{errors.New("a server said \"\x1b[2J\u009b31m\""), 70, "tool: a server said \"\\x1b[2J\\u009b31m\"\n"},
 		{Quiet(1), 1, ""},
 	} {
 		status, stderr, stdout := run(t, failing(test.err))

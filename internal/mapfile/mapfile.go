@@ -80,8 +80,12 @@ func open(path string) (*Map, error) {
 	}
 	if err != nil {
 		err := &fs.PathError{Op: "open", Path: path, Err: err}
-		if errors.Is(err, fs.ErrPermission) {
+		name := filepath.Base(path)
+		switch {
+		case errors.Is(err, fs.ErrPermission):
 			return nil, sysexits.NoPerm.Wrap(err)
+		case errors.Is(err, fs.ErrNotExist) && (name == Login || name == Address):
+			return nil, sysexits.NoInput.Errorf("%w: ldap2cdb makes it", err)
 		}
 		return nil, sysexits.NoInput.Wrap(err)
 	}
