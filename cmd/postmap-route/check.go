@@ -145,32 +145,47 @@ func (c *checker) words(setting string) []string {
 	return strings.FieldsFunc(c.settings[setting], func(r rune) bool { return r == ',' || r == ' ' || r == '\t' })
 }
 
+// path is a table's as main.cf should have it; Postfix knows no folder of ours.
+func (c *checker) path(name string) string {
+	path := filepath.Join(c.conf.Route.Out, name)
+	if absolute, err := filepath.Abs(path); err == nil {
+		return absolute
+	}
+	return path
+}
+
+// kind is the type of table to write before it. What postmap(1) has made of our
+// text is of its default type, unless it was told another.
+func (c *checker) kind() string {
+	if c.conf.Route.Text {
+		return c.settings["default_database_type"]
+	}
+	return "cdb"
+}
+
 // refers tells whether a setting names a table of ours, and if not, what is
 // nearly so.
 func (c *checker) refers(setting, name string) (found bool, near string) {
-	path := filepath.Join(c.conf.Route.Out, name)
-	if absolute, err := filepath.Abs(path); err == nil {
-		path = absolute
-	}
+	kind, path := c.kind(), c.path(name)
 	for _, word := range c.words(setting) {
 		word = strings.TrimPrefix(word, "proxy:")
-		kind, file, typed := strings.Cut(word, ":")
+		has, file, typed := strings.Cut(word, ":")
 		if !typed {
-			kind, file = "", word
+			has, file = "", word
 		}
 		switch {
-		case file == path && (kind == "cdb") != c.conf.Route.Text && typed:
+		case file == path && (has == "cdb") != c.conf.Route.Text && typed:
 			return true, ""
 		case file == path && !typed:
-			near = fmt.Sprintf("has %s without a type, which makes it a list of names: write cdb:%s", word, path)
+			near = fmt.Sprintf("has %s without a type, which makes it a list of names: write %s:%s", word, kind, path)
 		case file == path:
-			near = fmt.Sprintf("has %s, which is not the file that was made: write cdb:%s", word, path)
-		case kind == "cdb" && file == path+".cdb":
-			near = fmt.Sprintf("has %s: Postfix adds .cdb itself, write cdb:%s", word, path)
+			near = fmt.Sprintf("has %s, which is not the file that was made: write %s:%s", word, kind, path)
+		case has == "cdb" && file == path+".cdb":
+			near = fmt.Sprintf("has %s: Postfix adds .cdb itself, write %s:%s", word, kind, path)
 		}
 	}
 	if near == "" {
-		near = fmt.Sprintf("does not name cdb:%s", path)
+		near = fmt.Sprintf("does not name %s:%s", kind, path)
 	}
 	return false, near
 }
@@ -203,7 +218,7 @@ func (c *checker) checkDomain(domain string) {
 	}
 	switch {
 	case len(in) == 0:
-		c.bad("%s is not a domain of this Postfix: its mail is refused; add it to relay_domains (or cdb:%s)", domain, filepath.Join(c.conf.Route.Out, transport.Domain))
+		c.bad("%s is not a domain of this Postfix: its mail is refused; write relay_domains = %s:%s", domain, c.kind(), c.path(transport.Domain))
 		return
 	case len(in) > 1:
 		c.bad("%s is in %s: Postfix wants a domain in one class only", domain, strings.Join(in, " and in "))
@@ -244,7 +259,7 @@ func (c *checker) listed(setting, domain string) bool {
 
 func (c *checker) checkSettings(records map[string][]record) {
 	if got, want := c.settings["recipient_delimiter"], c.conf.Route.Delimiter; got != want {
-		c.bad("recipient_delimiter is %q, route.delimiter %q: addresses with a detail go where the tables do not mean", got, want)
+		c.bad("recipient_delimiter is %q, route.delimiter %q: addresses with a detail go where the tables do not mean; write recipient_delimiter = %s, or set route.delimiter to the other", got, want, want)
 	}
 	longest, beyond := 0, ""
 	for _, r := range records[transport.Alias] {
