@@ -143,6 +143,7 @@ errCode: 3
 
 `})
 	unwilling := slapd.Start(t, slapd.Settings{LDIF: people(5), Global: []string{"require authc"}})
+	private := slapd.Start(t, slapd.Settings{LDIF: people(5), Database: []string{"access to * by users read by anonymous auth"}})
 	expired := slapd.Start(t, slapd.Settings{LDIF: people(5), Cert: &slapd.Cert{Authority: authority, Names: []string{"127.0.0.1"}, Expired: true}})
 	foreign := slapd.Start(t, slapd.Settings{LDIF: people(5), Cert: &slapd.Cert{Authority: &slapd.Cert{}, Names: []string{"127.0.0.1"}}})
 	ca := authority.CertFile(t)
@@ -157,6 +158,7 @@ errCode: 3
 		{"wrong password", 77, "bind as cn=admin,dc=example,dc=org: invalid credentials (49)", []string{"--url", server.URL(), "--bind-dn", slapd.Admin, "--password-file", bad}},
 		{"wrong password, no second try", 77, "invalid credentials (49)", []string{"--url", server.URL(), "--url", limited.URL(), "--bind-dn", slapd.Admin, "--password-file", bad}},
 		{"not without a bind", 69, "unwilling to perform (53): authentication required", []string{"--url", unwilling.URL()}},
+		{"not for everybody", 77, "insufficient access rights (50): nobody is bound, see bind-dn in postern.conf(5); maps not changed", []string{"--url", private.URL()}},
 		{"size limit", 69, "search dc=example,dc=org: size limit exceeded (4), after 10 entries", []string{"--url", limited.URL(), "--config", configFile(t, "[directory]\npage-size = 0\n")}},
 		{"size limit within pages", 69, "size limit exceeded (4)", []string{"--url", limited.URL(), "--config", configFile(t, "[directory]\npage-size = 3\n")}},
 		{"time limit", 69, "search dc=example,dc=org: time limit exceeded (3), after 50 entries", []string{"--url", late.URL(), "--config", configFile(t, "[directory]\npage-size = 0\n")}},

@@ -1,8 +1,11 @@
 package directory
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+
+	"github.com/go-ldap/ldap/v3"
 )
 
 // The few parts of BER that stand in a search's answers, RFC 4511 section 4.5.
@@ -20,6 +23,7 @@ const (
 	tagSearchEntry  = 0x64 // [APPLICATION 4]
 	tagSearchDone   = 0x65 // [APPLICATION 5]
 	tagReference    = 0x73 // [APPLICATION 19]
+	tagExtended     = 0x78 // [APPLICATION 24]
 	tagIntermediate = 0x79 // [APPLICATION 25]
 	tagControls     = 0xa0 // [0] of an LDAPMessage
 	tagReferral     = 0xa3 // [3] of an LDAPResult
@@ -154,21 +158,46 @@ func parseReference(op []byte) (urls []string, err error) {
 
 // parseReferral reads those of a search's result, RFC 4511 section 4.1.10; it
 // has none where the result is not a referral.
-//
-//	LDAPResult ::= SEQUENCE { resultCode ENUMERATED, matchedDN LDAPDN,
-//	     diagnosticMessage LDAPString, referral [3] Referral OPTIONAL }
 func parseReferral(op []byte) (urls []string, err error) {
-	rest, _, err := next(op, tagSearchDone)
-	for _, tag := range []byte{tagEnumerated, tagOctetString, tagOctetString} {
-		if err == nil {
-			_, rest, err = next(rest, tag)
-		}
-	}
+	_, rest, err := parseResult(op, tagSearchDone)
 	if err != nil || len(rest) == 0 || rest[0] != tagReferral {
 		return nil, err
 	}
 	list, _, err := next(rest, tagReferral)
 	return parseURLs(list, err)
+}
+
+// parseNotice reads a notice of disconnection, RFC 4511 section 4.4.1: an
+// answer to message 0, which nobody has sent. Any other message is none.
+func parseNotice(message []byte) (notice *ldap.Error, err error) {
+	number, op, err := next(message, tagInteger)
+	if err != nil || len(bytes.Trim(number, "\x00")) > 0 {
+		return nil, err
+	}
+	notice, _, err = parseResult(op, tagExtended)
+	return notice, err
+}
+
+// parseResult reads how something ended, and returns what follows.
+//
+//	LDAPResult ::= SEQUENCE { resultCode ENUMERATED, matchedDN LDAPDN,
+//	     diagnosticMessage LDAPString, referral [3] Referral OPTIONAL }
+func parseResult(op []byte, tag byte) (result *ldap.Error, rest []byte, err error) {
+	rest, _, err = next(op, tag)
+	var parts [3][]byte
+	for i, tag := range []byte{tagEnumerated, tagOctetString, tagOctetString} {
+		if err == nil {
+			parts[i], rest, err = next(rest, tag)
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	var code uint16
+	for _, octet := range parts[0] {
+		code = code<<8 | uint16(octet)
+	}
+	return &ldap.Error{ResultCode: code, Err: errors.New(string(parts[2]))}, rest, nil
 }
 
 func parseURLs(list []byte, err error) ([]string, error) {

@@ -102,8 +102,11 @@ func TestTapRefuses(t *testing.T) {
 		"a long length":     {[]byte{tagSequence, 0x89, 0, 0}, "more than 8 octets"},
 		"no message number": {element(tagSequence, 0, []byte{tagSet, 0}), "tag 0x31 where 0x02 is due"},
 		"nothing in it":     {element(tagSequence, 0, []byte{tagInteger, 1, 1}), "cut short"},
-		"an entry's end":    {element(tagSequence, 0, []byte{tagInteger, 1, 1, tagSearchEntry, 9, tagOctetString}), "cut short"},
-		"no attributes":     {element(tagSequence, 0, []byte{tagInteger, 1, 1, tagSearchEntry, 2, tagOctetString, 0}), "cut short"},
+		"a notice": {element(tagSequence, 1, []byte{tagInteger, 1, 0}, element(tagExtended, 2, []byte{tagEnumerated, 1, 52, tagOctetString, 0},
+			element(tagOctetString, 0, []byte("going down")))), "the server ends the connection: unavailable (52): going down"},
+		"a notice's end": {element(tagSequence, 0, []byte{tagInteger, 1, 0, tagExtended, 3, tagEnumerated, 1, 52}), "cut short"},
+		"an entry's end": {element(tagSequence, 0, []byte{tagInteger, 1, 1, tagSearchEntry, 9, tagOctetString}), "cut short"},
+		"no attributes":  {element(tagSequence, 0, []byte{tagInteger, 1, 1, tagSearchEntry, 2, tagOctetString, 0}), "cut short"},
 		"a value's end": {element(tagSequence, 0, []byte{tagInteger, 1, 1}, element(tagSearchEntry, 0, []byte{tagOctetString, 0},
 			element(tagSequence, 0, element(tagSequence, 0, element(tagOctetString, 0, []byte("uid")), []byte{tagSet, 2, tagOctetString, 1})))), "cut short"},
 	} {
@@ -119,6 +122,7 @@ func FuzzTap(f *testing.F) {
 	f.Add(concat(searchEntry(0, "a", "uid=x,y"), searchDone))
 	f.Add(concat(searchEntry(3, "a", "uid=x", "uid;lang-de=y"), searchEntry(1, "b"), searchDone))
 	f.Add([]byte{tagSequence, 0x84, 0, 0, 0, 3, tagInteger, 1, 1})
+	f.Add([]byte{tagSequence, 12, tagInteger, 1, 0, tagExtended, 7, tagEnumerated, 1, 52, tagOctetString, 0, tagOctetString, 0})
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		entries, rest, err := tapped(bytes.NewReader(stream))
 		slow, slowRest, slowErr := tapped(iotest.OneByteReader(bytes.NewReader(stream)))

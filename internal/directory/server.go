@@ -47,7 +47,7 @@ func NewLDAP(conf config.Directory) (*LDAP, error) {
 	if conf.CAFile != "" {
 		pem, err := os.ReadFile(conf.CAFile)
 		if err != nil {
-			return nil, sysexits.NoInput.Wrap(err)
+			return nil, sysexits.NoInput.Errorf("ca-file: %w", err)
 		}
 		d.tls.RootCAs = x509.NewCertPool()
 		if !d.tls.RootCAs.AppendCertsFromPEM(pem) {
@@ -84,7 +84,7 @@ func NewLDAP(conf config.Directory) (*LDAP, error) {
 func readPassword(file string) (string, error) {
 	info, err := os.Stat(file)
 	if err != nil {
-		return "", sysexits.NoInput.Wrap(err)
+		return "", sysexits.NoInput.Errorf("password-file: %w", err)
 	}
 	if info.Mode().Perm()&0o007 != 0 {
 		return "", sysexits.NoPerm.Errorf("%s: anybody can read the password: chmod o= it", file)

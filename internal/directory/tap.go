@@ -98,6 +98,14 @@ func (t *tap) advance() error {
 		urls, err := parseReference(op)
 		ears.away(urls)
 		return err
+	case kind == tagExtended:
+		notice, err := parseNotice(message[start:])
+		if err == nil && notice != nil { // go-ldap would keep it to itself
+			err = fmt.Errorf("the server ends the connection: %w", plainError(notice))
+		}
+		if err != nil {
+			return err
+		}
 	case kind == tagSearchDone:
 		if urls, err := parseReferral(op); err == nil && len(urls) > 0 && ears != nil && ears.away != nil {
 			ears.away(urls)
