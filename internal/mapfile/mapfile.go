@@ -351,9 +351,13 @@ const chunkSize = 64 << 10
 // Records calls yield for each record in file order, without the story. It
 // stops at the first error. Keys and values are parts of a larger string: who
 // keeps a few of many for long does well to clone them.
-func (m *Map) Records(yield func(key, value string) error) error {
+func (m *Map) Records(yield func(key, value string) error) error { return m.Part(0, 1, yield) }
+
+// Part is Records for the part with number i of n, which are about equal: so
+// several can read a map at the same time.
+func (m *Map) Part(i, n int, yield func(key, value string) error) error {
 	chunk, at := "", 0
-	return m.each(func(pos int, k, v []byte) error {
+	return m.between(m.cut(i, n), m.cut(i+1, n), func(pos int, k, v []byte) error {
 		if string(k) == storyKey {
 			return nil
 		}
@@ -369,14 +373,44 @@ func (m *Map) Records(yield func(key, value string) error) error {
 	})
 }
 
+// cut is where the part with number i of n begins. A record says how long it is,
+// and not where the one before it began: but one hash table knows where every
+// 256th of many records is, and all of them where each of a few is.
+func (m *Map) cut(i, n int) int {
+	switch i {
+	case 0:
+		return headerSize
+	case n:
+		return m.end
+	}
+	size := (m.end - headerSize) / n
+	wanted, found := headerSize+size*i, m.end
+	m.guard(func() error {
+		for number := uint32(0); number < tables && found-wanted > size/16; number++ {
+			table, slots := m.table(number)
+			for i := range slots {
+				if _, pos := m.slot(table, i); pos >= wanted && pos < found {
+					found = pos
+				}
+			}
+		}
+		return nil
+	}) // who reads the part will meet the fault, too
+	return found
+}
+
 // releaseEvery is how many bytes of a map are kept in memory while it is read
 // from end to end.
 const releaseEvery = 64 << 20
 
 func (m *Map) each(yield func(pos int, key, value []byte) error) error {
+	return m.between(headerSize, m.end, yield)
+}
+
+func (m *Map) between(from, to int, yield func(pos int, key, value []byte) error) error {
 	return m.guard(func() error {
-		released := 0
-		for pos := headerSize; pos < m.end; {
+		released, pos := from, from
+		for pos < to {
 			if pos-released > releaseEvery {
 				// A pass over the whole map must not count as
 				// our memory; the pages stay in the cache.
@@ -393,6 +427,9 @@ func (m *Map) each(yield func(pos int, key, value []byte) error) error {
 				return err
 			}
 			pos += 8 + len(key) + len(value)
+		}
+		if pos != to {
+			return m.damaged("no record begins at %d, where a hash table has one", to)
 		}
 		return nil
 	})

@@ -297,6 +297,9 @@ func FuzzScribble(f *testing.F) {
 			}
 		}
 		m.Records(func(string, string) error { return nil })
+		for i := range 3 {
+			m.Part(i, 3, func(string, string) error { return nil })
+		}
 		if m.Verify() == nil && !bytes.Equal(data, whole) && !onlyStory(data, whole) {
 			t.Fatalf("%.20x (%d octets) at %d goes unnoticed", scribble, len(scribble), int(at)%len(data))
 		}
@@ -344,6 +347,64 @@ func TestCutShortWhileInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, _, err := m.Get("user77777"); sysexits.Of(err) != sysexits.DataErr {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The parts of a map are the whole, each record once and in order, however
+// small the map is.
+func TestPartsAreTheWhole(t *testing.T) {
+	for _, records := range []int{0, 1, 3, 300, 3000} {
+		m := openMap(t, published(t, numbered(records)), false)
+		for _, n := range []int{1, 2, 7} {
+			next := 0
+			for i := range n {
+				err := m.Part(i, n, func(key, value string) error {
+					if want := fmt.Sprintf("user%d", next); key != want || value != fmt.Sprintf("imap%d.example.org", next%7) {
+						return fmt.Errorf("%s %s in place of %s", key, value, want)
+					}
+					next++
+					return nil
+				})
+				if err != nil {
+					t.Fatalf("%d records, part %d of %d: %v", records, i, n, err)
+				}
+				if records == 3000 && n == 2 && i == 0 && (next < 1400 || next > 1600) {
+					t.Errorf("%d of %d records in one half", next, records)
+				}
+			}
+			if next != records {
+				t.Errorf("%d records of %d in %d parts", next, records, n)
+			}
+		}
+	}
+}
+
+// A hash table that leads into the midst of a record must not begin a part.
+func TestPartOfADamagedMap(t *testing.T) {
+	path := published(t, numbered(3000))
+	m := openMap(t, path, false)
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	middle := m.cut(1, 2)
+	for number := range uint32(tables) {
+		table, slots := m.table(number)
+		for i := range slots {
+			if _, pos := m.slot(table, i); pos == middle {
+				if _, err := file.WriteAt([]byte{byte(pos) + 1}, int64(table+i*8+4)); err != nil { // little-endian
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if m.cut(1, 2) == middle {
+		t.Fatal("nothing has changed")
+	}
+	err = m.Part(0, 2, func(string, string) error { return nil })
+	if sysexits.Of(err) != sysexits.DataErr || !strings.Contains(err.Error(), "no record begins at") {
 		t.Errorf("got %v", err)
 	}
 }

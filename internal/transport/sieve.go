@@ -1,11 +1,20 @@
 package transport
 
-import "postern/internal/account"
+import (
+	"runtime"
+	"strings"
+
+	"postern/internal/account"
+)
 
 // A sieve holds back the plain records of a map, which need no decision, and
-// lets the others through, in order. It runs ahead of whoever takes them, and
-// looks up many delivery addresses at a time: the work is to wait for memory.
-type sieve struct {
+// lets the others through, in order. It runs ahead of whoever takes them, a mesh
+// of it for each CPU over its own part of the map.
+type sieve []*mesh
+
+// A mesh looks up many delivery addresses at a time: the work is to wait for
+// memory.
+type mesh struct {
 	tables *Tables
 	plain  func(r record) (mailbox, store string, ok bool)
 	get    func(key []byte) (value []byte, err error)
@@ -15,8 +24,9 @@ type sieve struct {
 	keys     [][]byte // their delivery addresses,
 	text     []byte   // and what they are parts of
 
-	odd chan []record
-	err error
+	list []record // to be let through
+	odd  chan []record
+	err  error
 }
 
 // A record is one of a map's.
@@ -31,82 +41,100 @@ type suspect struct {
 
 // sift takes the records of a map that are not plain. plain goes by the looks:
 // whether the delivery address stands for the mailbox alone is found out here.
-func (t *Tables) sift(from Map, plain func(r record) (mailbox, store string, ok bool)) *sieve {
-	s := &sieve{tables: t, plain: plain, stores: map[string]bool{}, odd: make(chan []record, 64)}
-	go func() {
-		defer close(s.odd)
-		s.err = t.mailings.Lookups(func(get func(key []byte) ([]byte, error)) error {
-			s.get = get
-			err := from.Records(func(key, value string) error {
-				r := record{key, value}
-				mailbox, store, ok := plain(r)
-				ok = ok && s.isKnown(mailbox, store)
-				if ok && t.isDelivery(key, mailbox) {
-					return nil
-				}
-				s.suspects = append(s.suspects, suspect{r, mailbox, store, ok})
-				if len(s.suspects) < 64 {
-					return nil
-				}
-				return s.try()
-			})
-			if err != nil {
-				return err
-			}
-			return s.try()
-		})
-	}()
+func (t *Tables) sift(from Map, plain func(r record) (mailbox, store string, ok bool)) sieve {
+	s := make(sieve, runtime.GOMAXPROCS(0))
+	for i := range s {
+		m := &mesh{tables: t, plain: plain, stores: map[string]bool{}, odd: make(chan []record, 64)}
+		s[i] = m
+		go func() {
+			defer close(m.odd)
+			m.err = m.sift(func(yield func(key, value string) error) error { return from.Part(i, len(s), yield) })
+		}()
+	}
 	return s
 }
 
+func (m *mesh) sift(records func(yield func(key, value string) error) error) error {
+	return m.tables.mailings.Lookups(func(get func(key []byte) ([]byte, error)) error {
+		m.get = get
+		err := records(func(key, value string) error {
+			r := record{key, value}
+			mailbox, store, ok := m.plain(r)
+			ok = ok && m.isKnown(mailbox, store)
+			if ok && m.tables.isDelivery(key, mailbox) {
+				return nil
+			}
+			m.suspects = append(m.suspects, suspect{r, mailbox, store, ok})
+			if len(m.suspects) < 64 {
+				return nil
+			}
+			return m.try()
+		})
+		if err != nil {
+			return err
+		}
+		if err := m.try(); err != nil {
+			return err
+		}
+		m.pass()
+		return nil
+	})
+}
+
 // Records lists what is let through.
-func (s *sieve) Records(yield func(key, value string) error) error {
-	for list := range s.odd {
-		for _, r := range list {
-			if err := yield(r.key, r.value); err != nil {
-				return err
+func (s sieve) Records(yield func(key, value string) error) error {
+	for _, m := range s {
+		for list := range m.odd {
+			for _, r := range list {
+				if err := yield(r.key, r.value); err != nil {
+					return err
+				}
 			}
 		}
+		if m.err != nil {
+			return m.err
+		}
 	}
-	return s.err
+	return nil
 }
 
 // close waits until the maps are not read any more.
-func (s *sieve) close() {
-	for range s.odd {
+func (s sieve) close() {
+	for _, m := range s {
+		for range m.odd {
+		}
 	}
 }
 
 // isKnown is false for the first record of a store, so that somebody looks at
 // the store; and as long as the two are not written as in address.cdb.
-func (s *sieve) isKnown(mailbox, store string) bool {
-	if s.stores[store] {
+func (m *mesh) isKnown(mailbox, store string) bool {
+	if m.stores[store] {
 		return true
 	}
 	to := account.Destination{Mailbox: mailbox, Store: store}
 	if all, err := account.ParseDestinations(mailbox + "@" + store); err == nil && len(all) == 1 && all[0] == to {
-		s.stores[store] = true
+		m.stores[store] = true
 	}
 	return false
 }
 
 // try lets those of the suspects through whose delivery addresses are not
 // theirs alone.
-func (s *sieve) try() error {
-	s.keys, s.text = s.keys[:0], s.text[:0]
-	for _, r := range s.suspects {
+func (m *mesh) try() error {
+	m.keys, m.text = m.keys[:0], m.text[:0]
+	for _, r := range m.suspects {
 		if r.ok {
-			start := len(s.text)
-			s.text = append(append(append(s.text, r.mailbox...), '@'), s.tables.site.Domains[0]...)
-			s.keys = append(s.keys, s.text[start:])
+			start := len(m.text)
+			m.text = append(append(append(m.text, r.mailbox...), '@'), m.tables.site.Domains[0]...)
+			m.keys = append(m.keys, m.text[start:])
 		}
 	}
-	s.tables.mailings.Ahead(s.keys)
-	var odd []record
+	m.tables.mailings.Ahead(m.keys)
 	asked := 0
-	for _, r := range s.suspects {
+	for _, r := range m.suspects {
 		if r.ok {
-			claim, err := s.get(s.keys[asked])
+			claim, err := m.get(m.keys[asked])
 			if err != nil {
 				return err
 			}
@@ -116,11 +144,21 @@ func (s *sieve) try() error {
 				continue
 			}
 		}
-		odd = append(odd, r.record)
+		// It may wait until the part before is done: not with all that was
+		// read beside it.
+		m.list = append(m.list, record{strings.Clone(r.key), strings.Clone(r.value)})
 	}
-	s.suspects = s.suspects[:0]
-	if odd != nil {
-		s.odd <- odd
+	m.suspects = m.suspects[:0]
+	if len(m.list) >= listSize {
+		m.pass()
 	}
 	return nil
+}
+
+// listSize is how many records are handed over at a time.
+const listSize = 256
+
+func (m *mesh) pass() {
+	m.odd <- m.list
+	m.list = make([]record, 0, listSize)
 }

@@ -3,11 +3,13 @@ package transport
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 )
 
 func TestSieve(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one mesh, which meets each store once
 	addresses := book{
 		"anna@example.org anna@imap1", // the first of a store is looked at
 		"anna.lee@example.org anna@imap1",
@@ -27,7 +29,7 @@ func TestSieve(t *testing.T) {
 	}
 	tables := &Tables{site: testSite(), mailings: addresses}
 	for _, test := range []struct {
-		odd  *sieve
+		odd  sieve
 		want []string
 	}{
 		{tables.sift(addresses, tables.plainAddress), []string{
@@ -46,6 +48,7 @@ func TestSieve(t *testing.T) {
 }
 
 func TestSieveKeepsTheOrderAndEnds(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
 	var many book
 	for i := range 1000 {
 		many = append(many, fmt.Sprintf("user%d@other.example user%[1]d@imap1", i))
@@ -67,7 +70,9 @@ func TestSieveKeepsTheOrderAndEnds(t *testing.T) {
 		t.Error(err)
 	}
 	odd.close() // or the maps would be closed under its hands
-	if _, more := <-odd.odd; more {
-		t.Error("goes on")
+	for _, mesh := range odd {
+		if _, more := <-mesh.odd; more {
+			t.Error("goes on")
+		}
 	}
 }

@@ -49,6 +49,8 @@ const (
 type Map interface {
 	Get(key string) (value string, found bool, err error)
 	Records(yield func(key, value string) error) error
+	// Part is Records for one of several readers.
+	Part(i, n int, yield func(key, value string) error) error
 	// Lookups and Ahead are for many keys at a time, see mapfile.
 	Lookups(look func(get func(key []byte) (value []byte, err error)) error) error
 	Ahead(keys [][]byte) byte
@@ -309,7 +311,7 @@ func (t *Tables) get(address string) (value string, found bool, err error) {
 
 // readLogins collects the flags, and the delivery addresses of mailboxes that
 // no address leads to: a login name gets mail, too.
-func (t *Tables) readLogins(odd *sieve) error {
+func (t *Tables) readLogins(odd sieve) error {
 	return odd.Records(func(login, value string) error {
 		at, err := account.ParseLocation(login, value)
 		if err != nil {
@@ -428,7 +430,7 @@ func (t *Tables) destinations(address, value string) ([]account.Destination, err
 
 // readAddresses looks at every address once. It returns those whose
 // destinations are, or go through, other addresses that Postfix rewrites.
-func (t *Tables) readAddresses(odd *sieve) (knots []string, err error) {
+func (t *Tables) readAddresses(odd sieve) (knots []string, err error) {
 	err = odd.Records(func(key, value string) error {
 		address, ok := t.address(key)
 		if !ok {

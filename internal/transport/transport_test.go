@@ -42,6 +42,10 @@ func (b book) Records(yield func(key, value string) error) error {
 	return nil
 }
 
+func (b book) Part(i, n int, yield func(key, value string) error) error {
+	return b[len(b)*i/n : len(b)*(i+1)/n].Records(yield)
+}
+
 func (b book) Lookups(look func(get func(key []byte) ([]byte, error)) error) error {
 	return look(func(key []byte) ([]byte, error) {
 		value, found, err := b.Get(string(key))
