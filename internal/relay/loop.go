@@ -16,13 +16,15 @@ import (
 // on. Nothing that it calls may wait for anything else.
 type loop struct {
 	set     int             // epoll(7)
-	park    syscall.RawConn // the same, for the runtime to wait for
+	bell    int             // another set, with that one in it
+	park    syscall.RawConn // the bell, for the runtime to wait for
 	buffer  [64 << 10]byte  // four TLS records of text; only the loop itself reads into it
 	records [65 << 10]byte  // the same, sealed
 	events  [128]unix.EpollEvent
 	last    int  // events that came last
 	calm    int  // the fewest goroutines that there have been
 	sole    bool // there is one CPU for all
+	rings   bool // the bell, when something comes
 
 	mu   sync.Mutex
 	ends map[int32]*end // by descriptor
@@ -51,15 +53,21 @@ func nextLoop() (*loop, error) {
 }
 
 func newLoop() (*loop, error) {
-	set, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
+	l := &loop{ends: map[int32]*end{}, calm: math.MaxInt, sole: runtime.GOMAXPROCS(0) == 1}
+	var err error
+	if l.set, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, err
 	}
-	if err := unix.SetNonblock(set, true); err != nil { // or the runtime would not wait for it
+	if l.bell, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, err
 	}
-	l := &loop{set: set, ends: map[int32]*end{}, calm: math.MaxInt, sole: runtime.GOMAXPROCS(0) == 1}
-	l.park, err = os.NewFile(uintptr(set), "epoll").SyscallConn()
+	if err := unix.SetNonblock(l.bell, true); err != nil { // or the runtime would not wait for it
+		return nil, err
+	}
+	if err := unix.EpollCtl(l.bell, unix.EPOLL_CTL_ADD, l.set, &unix.EpollEvent{}); err != nil {
+		return nil, err
+	}
+	l.park, err = os.NewFile(uintptr(l.bell), "epoll").SyscallConn()
 	return l, err
 }
 
@@ -84,7 +92,9 @@ func (l *loop) run() {
 // command (BenchmarkRoundTrip).
 func (l *loop) wait() int {
 	var err error
-	if l.alone() {
+	alone := l.alone()
+	if err = l.ring(!alone); err != nil {
+	} else if alone {
 		l.last, err = unix.EpollWait(l.set, l.events[:], -1)
 	} else if closed := l.park.Read(func(uintptr) bool {
 		l.last, err = unix.EpollWait(l.set, l.events[:], 0)
@@ -96,6 +106,20 @@ func (l *loop) wait() int {
 		panic(fmt.Sprintf("epoll: %v", err)) // a defect of ours
 	}
 	return max(l.last, 0)
+}
+
+// ring says whether the bell is to tell the runtime of what comes. While the loop
+// waits by itself, it would wake a thread of the runtime for nothing, too.
+func (l *loop) ring(wanted bool) error {
+	if l.rings == wanted {
+		return nil
+	}
+	l.rings = wanted
+	var events uint32
+	if wanted {
+		events = unix.EPOLLIN
+	}
+	return unix.EpollCtl(l.bell, unix.EPOLL_CTL_MOD, l.set, &unix.EpollEvent{Events: events})
 }
 
 // alone tells whether nothing but single commands has come of late: no login is
