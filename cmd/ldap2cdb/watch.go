@@ -14,6 +14,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"postern/internal/account"
+	"postern/internal/command"
 	"postern/internal/directory"
 	"postern/internal/mapfile"
 	"postern/internal/registry"
@@ -94,11 +95,11 @@ func (b *build) watch(ctx context.Context, log io.Writer, retry time.Duration) e
 		w.followers = append(w.followers, f)
 	}
 	ctx, stop := context.WithCancel(ctx)
-	var command sync.WaitGroup
-	defer command.Wait()
+	var after sync.WaitGroup
+	defer after.Wait()
 	defer stop()
 	go w.watchdog(ctx)
-	command.Go(func() { w.afterwards(ctx) })
+	after.Go(func() { w.afterwards(ctx) })
 	return w.run(ctx)
 }
 
@@ -188,8 +189,8 @@ func (w *watch) together(ctx context.Context) error {
 
 // say writes a line of the log.
 func (w *watch) say(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	fmt.Fprintf(w.log, "ldap2cdb: %s\n", strings.ReplaceAll(text, "\n", " "))
+	text := command.Line(fmt.Sprintf(format, args...)) // of a second line systemd would take orders
+	fmt.Fprintf(w.log, "ldap2cdb: %s\n", text)
 	daemon.SdNotify(false, "STATUS="+text)
 }
 

@@ -151,10 +151,13 @@ func (q Quiet) Error() string { return fmt.Sprintf("exit status %d", int(q)) }
 // client's connection as its standard error.
 var Stderr io.Writer
 
+// Line makes of a text with foreign words in it, as what a server says to
+// explain itself, one line that no terminal takes for a command.
+func Line(text string) string { return account.Printable(strings.ReplaceAll(text, "\n", " ")) }
+
 // Report writes an error as `tool: what: why` to standard error, one line, or
 // one for each of the config.Faults in it, and returns the exit status it stands
-// for. Who wrote what is in it, as a directory server its refusal, is not to
-// write on a terminal.
+// for.
 func Report(tool string, err error) int {
 	var quiet Quiet
 	if errors.As(err, &quiet) {
@@ -173,7 +176,7 @@ func Report(tool string, err error) int {
 		all = config.Faults{err}
 	}
 	for _, err := range all {
-		text := account.Printable(strings.ReplaceAll(err.Error(), "\n", " "))
+		text := Line(err.Error())
 		if status == sysexits.Usage {
 			text += fmt.Sprintf(" (see %s --help)", tool)
 		}
