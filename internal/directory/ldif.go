@@ -142,6 +142,11 @@ func (l LDIF) blocks(to chan<- block, used <-chan []byte, stop func() bool) erro
 			}
 			end = lastEnd(text)
 		}
+		if line == 1 {
+			if advice := taken(text); advice != "" {
+				return sysexits.DataErr.Errorf("%s: %s", l.Name, advice)
+			}
+		}
 		if atEnd {
 			end = len(text)
 		}
@@ -153,6 +158,24 @@ func (l LDIF) blocks(to chan<- block, used <-chan []byte, stop func() bool) erro
 		}
 	}
 	return nil
+}
+
+// taken tells what a file that was taken for LDIF is, by how it begins, "" if it
+// may be some.
+func taken(text []byte) string {
+	for magic, tool := range map[string]string{
+		"\x1f\x8b": "gzip", "BZh": "bzip2", "\xfd7zXZ\x00": "xz", "\x28\xb5\x2f\xfd": "zstd",
+	} {
+		if bytes.HasPrefix(text, []byte(magic)) {
+			return fmt.Sprintf("compressed: pass it through %s -dc, to --ldif -", tool)
+		}
+	}
+	for _, mark := range []string{"\xff\xfe", "\xfe\xff"} {
+		if bytes.HasPrefix(text, []byte(mark)) {
+			return "UTF-16, and LDIF is UTF-8: pass it through iconv -f utf-16 -t utf-8, to --ldif -"
+		}
+	}
+	return ""
 }
 
 // lastEnd is where the last empty line ends.

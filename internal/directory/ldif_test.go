@@ -70,6 +70,10 @@ func TestLDIF(t *testing.T) {
 func TestLDIFRefused(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
 		{"dn: a\nuid x\n", `x:2: "uid x" is not a line of LDIF`},
+		{"\x1f\x8b\b\b\n\nd", "x: compressed: pass it through gzip -dc, to --ldif -"},
+		{"\xfd7zXZ\x00\x00", "x: compressed: pass it through xz -dc, "},
+		{"\xff\xfed\x00n\x00:\x00\n\x00", "x: UTF-16, and LDIF is UTF-8: "},
+		{"\xfe\xff\x00d\x00n\x00:\x00\n", "x: UTF-16, and LDIF is UTF-8: "},
 		{"dn: a\nuid: x", "x:2: the file ends within a line"},
 		{"dn: a\nuid: x\n y", "x:2: the file ends within a line"},
 		{"\n\n# c\n\ndn: a\n\nuid: x\n", `x:7: "uid" where a dn: line is due`},
