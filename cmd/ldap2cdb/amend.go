@@ -36,8 +36,15 @@ func decide(few *roster.Roster, last set, touched map[registry.Key]bool) (*roste
 	if err != nil {
 		return nil, all, err
 	}
-	report.Logins.Records = last.login.Story().Records + report.Logins.Added - report.Logins.Removed
-	report.Addresses.Records = last.address.Story().Records + report.Addresses.Added - report.Addresses.Removed
+	for _, m := range []struct {
+		last  *mapfile.Map
+		tally *roster.Tally
+	}{{last.login, &report.Logins}, {last.address, &report.Addresses}, {last.size, &report.Sizes}} {
+		if m.last != nil {
+			m.tally.Before = m.last.Story().Records
+			m.tally.Records = m.tally.Before + m.tally.Added - m.tally.Removed
+		}
+	}
 	return report, all, nil
 }
 

@@ -27,6 +27,7 @@ import (
 type only struct {
 	*build
 	last    set
+	started time.Time
 	touched map[registry.Key]bool
 	homes   map[account.Destination]bool // the mailboxes, and forwards, whose names are touched
 	found   map[string]account.Account   // by entry
@@ -57,7 +58,7 @@ func (b *build) only(ctx context.Context, filter string) error {
 		return sysexits.Config.Errorf("%s: attributes.precis has changed since the maps were made: run ldap2cdb without --only first", b.conf.Maps)
 	}
 	o := &only{
-		build: b, last: last, touched: map[registry.Key]bool{},
+		build: b, last: last, started: time.Now(), touched: map[registry.Key]bool{},
 		homes: map[account.Destination]bool{}, found: map[string]account.Account{},
 	}
 	if err := o.gather(ctx, filter); err != nil {
@@ -260,7 +261,6 @@ func (o *only) names() directory.Names {
 
 // publish decides, and amends the maps.
 func (o *only) publish(writer *mapfile.Writer) error {
-	started := time.Now()
 	few := roster.New(o.conf.Maps)
 	defer few.Close()
 	wanted := func(address bool, key string) bool { return o.touched[registry.Key{Address: address, Name: key}] }
@@ -281,11 +281,7 @@ func (o *only) publish(writer *mapfile.Writer) error {
 		return err
 	}
 	before := o.last.login.Story()
-	// The maps are as old as the last time that all was read.
-	report.Source, report.Started, report.Position, report.Accounts = before.Source, before.Built, before.Position, before.Accounts
-	report.Seconds = time.Since(started).Seconds()
 	doubts := roster.Report{Accounts: o.conf.Limits.MinAccounts, Logins: report.Logins, Addresses: report.Addresses}
-	doubts.Logins.Before, doubts.Addresses.Before = before.Records, o.last.address.Story().Records
 	doubts.Judge(o.conf.Limits.MinAccounts, float64(o.conf.Limits.MaxShrink))
 	if len(doubts.Doubts) > 0 && !o.force {
 		return sysexits.DataErr.Errorf("%s; maps not changed: if it is meant so, use --force", strings.Join(doubts.Doubts, "; "))
@@ -300,11 +296,17 @@ func (o *only) publish(writer *mapfile.Writer) error {
 			return nil
 		})
 	}
+	// The maps are as old as the last time that all was read.
+	report.Source, report.Started, report.Position, report.Accounts = before.Source, before.Built, before.Position, before.Accounts
 	story := o.story(report)
 	story.Conflicts += before.Conflicts // until the next time all are decided
 	if report.Published, err = o.amend(writer, o.last, story, changes, o.conf.Keep); err != nil {
 		return err
 	}
+	// The report is about what was looked at, which tells no store's share.
+	report.Source, report.Started, report.Position, report.Accounts = o.name(), o.started, "", len(o.found)
+	report.Seconds = time.Since(o.started).Seconds()
+	clear(report.Stores)
 	return o.tell(report)
 }
 

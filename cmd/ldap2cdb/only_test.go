@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"postern/internal/mapfile"
+	"postern/internal/roster"
 	"postern/internal/slapd"
 )
 
@@ -65,7 +67,9 @@ func TestOnly(t *testing.T) {
 		if test.ldif != "" {
 			server.Modify(test.ldif)
 		}
-		status, stderr := tool(t, append(args, "--only", test.only)...)
+		size := len(login)
+		reported := filepath.Join(t.TempDir(), "report.json")
+		status, stderr := tool(t, append(args, "--only", test.only, "--report", reported)...)
 		if status != 0 {
 			t.Fatalf("%s: exit status %d, %s", test.name, status, stderr)
 		}
@@ -78,6 +82,15 @@ func TestOnly(t *testing.T) {
 					delete(*to, key)
 				}
 			}
+		}
+		var report roster.Report
+		text, err := os.ReadFile(reported)
+		if err == nil {
+			err = json.Unmarshal(text, &report)
+		}
+		if err != nil || report.Source != server.URL() || report.Logins.Before != size || report.Logins.Records != len(login) ||
+			report.Entries > 4 || report.Accounts > report.Entries || len(report.Stores) > 0 {
+			t.Errorf("%s: %d names before, %d after; the report says %s, %v", test.name, size, len(login), text, err)
 		}
 		if got := recordsOf(t, dir, mapfile.Login); !maps.Equal(got, login) {
 			t.Fatalf("%s:\n got %v\nwant %v", test.name, got, login)
