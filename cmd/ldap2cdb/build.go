@@ -339,7 +339,7 @@ func (b *build) tell(report *roster.Report) error {
 			return err
 		}
 		if err := replace(b.reportFile, append(text, '\n')); err != nil {
-			return sysexits.CantCreate.Wrap(err)
+			return sysexits.CantCreate.Errorf("report %s: %w", b.reportFile, err)
 		}
 	}
 	if !b.terminal && report.Calm() {

@@ -52,6 +52,8 @@ func (b *build) writeTextfile(report *roster.Report, succeeded bool) error {
 			help = ""
 		}
 	}
-	err := renameio.WriteFile(b.conf.Textfile, out.Bytes(), 0o644, renameio.WithTempDir(filepath.Dir(b.conf.Textfile)), renameio.IgnoreUmask())
-	return sysexits.CantCreate.Wrap(err)
+	if err := renameio.WriteFile(b.conf.Textfile, out.Bytes(), 0o644, renameio.WithTempDir(filepath.Dir(b.conf.Textfile)), renameio.IgnoreUmask()); err != nil {
+		return sysexits.CantCreate.Errorf("textfile %s: %w", b.conf.Textfile, err)
+	}
+	return nil
 }

@@ -36,6 +36,7 @@ type watch struct {
 	kept    time.Time // when the last copies were made
 	recent  []loss    // for the limit on shrinking
 	printed setDigest
+	untold  bool // the textfile cannot be written
 	wake    chan struct{}
 
 	published chan struct{} // since the command after it was run last
@@ -229,9 +230,7 @@ func (w *watch) publishAlong(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tell.C:
-			if err := w.freshen(); err != nil {
-				return err
-			}
+			w.freshen()
 			continue
 		case <-w.wake:
 		}
@@ -251,13 +250,22 @@ func (w *watch) publishAlong(ctx context.Context) error {
 }
 
 // freshen tells that the maps are right, while all that is known is in them.
-func (w *watch) freshen() error {
+func (w *watch) freshen() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.complete() || w.whole || len(w.touched) > 0 {
-		return nil
+	if w.complete() && !w.whole && len(w.touched) == 0 {
+		w.refreshTextfile()
 	}
-	return w.writeTextfile(nil, true)
+}
+
+// refreshTextfile tells Prometheus that the maps are right. Where it cannot, the
+// maps follow none the less; it is said once, and the file's age says it, too.
+func (w *watch) refreshTextfile() {
+	err := w.writeTextfile(nil, true)
+	if err != nil && !w.untold {
+		w.say("%v; the maps go on following", err)
+	}
+	w.untold = err != nil
 }
 
 // publishNow brings the maps up to date.
@@ -297,9 +305,7 @@ func (w *watch) publishNow() error {
 		}
 		clear(w.touched)
 		w.announce(report, started)
-		if err := w.writeTextfile(nil, true); err != nil {
-			return err
-		}
+		w.refreshTextfile()
 	}
 	for _, f := range w.followers {
 		if err := f.known.SetCookie(f.source, f.cookie); err != nil {

@@ -157,6 +157,21 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// A textfile that cannot be written keeps nobody from following.
+func TestWatchWithoutTextfile(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	dir, log := t.TempDir(), &logbook.Book{}
+	stop := follow(t, log, "--url", server.URL(), "--base", slapd.Base, "--maps", dir, "--textfile", "/proc/ldap2cdb.prom")
+	for _, store := range []string{"imap2.example.org", "imap1.example.org", "imap2.example.org"} {
+		server.Modify(change("u1", "replace: mailHost\nmailHost: "+store+"\n"))
+		eventually(t, dir, "u1", store, log)
+	}
+	stop()
+	if text := log.String(); strings.Count(text, "textfile /proc/ldap2cdb.prom: ") != 1 || strings.Contains(text, "next try") {
+		t.Error(text)
+	}
+}
+
 // A command follows each publication, one at a time, and again where it failed.
 func TestAfterPublication(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{LDIF: people(3), Sync: true})
