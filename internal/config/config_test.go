@@ -85,6 +85,8 @@ func TestServerURL(t *testing.T) {
 		"ldapi://": "", "ldapi:///": "", "ldapi://%2Frun%2Fldapi/": "", "ldapi:///run/ldapi": "",
 		"":                             "must be ldap://host",
 		"ldap.example.org":             "must be ldap://host",
+		"ldap.example.org:389":         "ldap.example.org:389: must be ldap://host",
+		"192.0.2.1:389":                "192.0.2.1:389: must be ldap://host",
 		"http://ldap.example.org":      "must be ldap://host",
 		"ldap://":                      "must be ldap://host",
 		"ldap://[::1":                  "missing ']' in host",

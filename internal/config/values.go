@@ -81,6 +81,10 @@ func ServerURL(text string) (*url.URL, error) {
 		scheme, _, _ := strings.Cut(before, "://")
 		return nil, fmt.Errorf("%s://...@%s: a user and a password belong in bind-dn and password-file", scheme, host)
 	}
+	const form = "%s: must be ldap://host, ldaps://host or ldapi://%%2Fpath"
+	if !strings.Contains(text, "://") {
+		return nil, fmt.Errorf(form, text) // a host's name and port, which url.Parse takes for something else
+	}
 	u, err := url.Parse(text)
 	if err != nil {
 		return nil, err
@@ -88,7 +92,7 @@ func ServerURL(text string) (*url.URL, error) {
 	port, portErr := strconv.ParseUint(cmp.Or(u.Port(), "389"), 10, 16)
 	switch host := u.Hostname(); {
 	case u.Scheme != "ldap" && u.Scheme != "ldaps", host == "":
-		return nil, fmt.Errorf("%s: must be ldap://host, ldaps://host or ldapi://%%2Fpath", text)
+		return nil, fmt.Errorf(form, text)
 	case strings.Contains(host, ":") && !strings.HasPrefix(u.Host, "["):
 		return nil, fmt.Errorf("%s: an IPv6 address needs brackets", text)
 	case portErr != nil || port == 0:
