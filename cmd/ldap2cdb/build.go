@@ -126,6 +126,7 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 			return at
 		})
 		report.Judge(b.conf.Limits.MinAccounts, float64(b.conf.Limits.MaxShrink))
+		b.explain(report, read)
 		return b.story(report), b.believe(report)
 	}
 	if b.dryRun {
@@ -297,6 +298,19 @@ func describe(c roster.Change) string {
 		return fmt.Sprintf("moved %s %s: %s -> %s", c.Map, c.Key, c.Old, c.New)
 	}
 	return fmt.Sprintf("changed %s %s: %s -> %s", c.Map, c.Key, c.Old, c.New)
+}
+
+// explain adds to the doubts about the maps which server has nothing for us: it
+// is not the users who have left then.
+func (b *build) explain(report *roster.Report, read []roster.Directory) {
+	if len(report.Doubts) == 0 {
+		return
+	}
+	for rank, o := range b.origins {
+		if o.ldap != nil && read[rank].Entries == 0 {
+			report.Doubt("%v", o.named(errors.New("no entry was found: see base, filter, and what bind-dn may read")))
+		}
+	}
 }
 
 // believe refuses doubtful maps.

@@ -144,6 +144,8 @@ errCode: 3
 `})
 	unwilling := slapd.Start(t, slapd.Settings{LDIF: people(5), Global: []string{"require authc"}})
 	private := slapd.Start(t, slapd.Settings{LDIF: people(5), Database: []string{"access to * by users read by anonymous auth"}})
+	careful := slapd.Start(t, slapd.Settings{LDIF: people(5), Global: []string{"security ssf=128"}})
+	confidential := slapd.Start(t, slapd.Settings{LDIF: people(5), Global: []string{"security simple_bind=128"}})
 	expired := slapd.Start(t, slapd.Settings{LDIF: people(5), Cert: &slapd.Cert{Authority: authority, Names: []string{"127.0.0.1"}, Expired: true}})
 	foreign := slapd.Start(t, slapd.Settings{LDIF: people(5), Cert: &slapd.Cert{Authority: &slapd.Cert{}, Names: []string{"127.0.0.1"}}})
 	ca := authority.CertFile(t)
@@ -159,11 +161,13 @@ errCode: 3
 		{"wrong password, no second try", 77, "invalid credentials (49)", []string{"--url", server.URL(), "--url", limited.URL(), "--bind-dn", slapd.Admin, "--password-file", bad}},
 		{"not without a bind", 69, "unwilling to perform (53): authentication required", []string{"--url", unwilling.URL()}},
 		{"not for everybody", 77, "insufficient access rights (50): nobody is bound, see bind-dn in postern.conf(5); maps not changed", []string{"--url", private.URL()}},
+		{"not in the clear", 77, "search dc=example,dc=org: confidentiality required (13): use starttls, or ldaps:// URLs; maps not changed", []string{"--url", careful.URL()}},
+		{"no password in the clear", 77, "confidentiality required (13): use starttls, or ldaps:// URLs; maps not changed", []string{"--url", confidential.URL(), "--bind-dn", slapd.Admin, "--password-file", bad}},
 		{"size limit", 69, "search dc=example,dc=org: size limit exceeded (4), after 10 entries", []string{"--url", limited.URL(), "--config", configFile(t, "[directory]\npage-size = 0\n")}},
 		{"size limit within pages", 69, "size limit exceeded (4)", []string{"--url", limited.URL(), "--config", configFile(t, "[directory]\npage-size = 3\n")}},
 		{"time limit", 69, "search dc=example,dc=org: time limit exceeded (3), after 50 entries", []string{"--url", late.URL(), "--config", configFile(t, "[directory]\npage-size = 0\n")}},
 		{"time limit within pages", 69, "time limit exceeded (3)", []string{"--url", late.URL(), "--config", configFile(t, "[directory]\npage-size = 3\n")}},
-		{"no such base", 69, "no such object (32)", []string{"--url", server.URL(), "--base", "dc=example,dc=net"}},
+		{"no such base", 69, "no such object (32), or nobody is bound who may see it, after 0 entries", []string{"--url", server.URL(), "--base", "dc=example,dc=net"}},
 		{"a reference", 69, "a reference to ldap://far.example.org/", []string{"--url", referring.URL()}},
 		{"no StartTLS there", 69, "StartTLS: ", []string{"--url", limited.URL(), "--starttls", "--ca-file", ca}},
 		{"expired", 69, "certificate has expired", []string{"--url", "ldaps://" + expired.TLS, "--ca-file", ca}},
@@ -176,7 +180,7 @@ errCode: 3
 		{"silence in StartTLS", 69, "StartTLS: ", []string{"--url", "ldap://" + silent(t, ""), "--starttls", "--config", quick}},
 		{"no LDAP", 69, "the server sent no LDAP", []string{"--url", "ldap://" + silent(t, "220 mx.example.org ESMTP\r\n"), "--config", quick}},
 		{"hidden store", 65, "nobody lives on imap2.example.org any more", []string{"--url", server.URL(), "--filter", "(mailHost=imap1.example.org)"}},
-		{"empty result", 65, "0 accounts, fewer than min-accounts = 1", []string{"--url", server.URL(), "--filter", "(uid=nobody)"}},
+		{"empty result", 65, "0 accounts, fewer than min-accounts = 1; the login map would lose 50 of its 50 names (100.0 %, max-shrink is 5 %); the address map would lose 50 of its 50 names (100.0 %, max-shrink is 5 %); nobody lives on imap1.example.org any more (25 names before); nobody lives on imap2.example.org any more (25 names before); no entry was found: see base, filter, and what bind-dn may read; maps", []string{"--url", server.URL(), "--filter", "(uid=nobody)"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()

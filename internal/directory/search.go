@@ -117,13 +117,9 @@ func (r *reading) search(ctx context.Context, s *session, q query) (away [][]str
 		case ldap.IsErrorWithCode(err, ldap.LDAPResultReferral) && len(away) > 0:
 			return away, nil
 		case err != nil && refusal(err):
-			err = plainError(err)
-			if r.conf.BindDN == "" && r.conf.SASL == "" {
-				err = fmt.Errorf("%w: nobody is bound, see bind-dn in postern.conf(5)", err)
-			}
-			return nil, sysexits.NoPerm.Wrap(err)
+			return nil, sysexits.NoPerm.Wrap(r.advised(err))
 		case err != nil:
-			return nil, sysexits.Unavailable.Errorf("%w, after %d entries", plainError(err), read)
+			return nil, sysexits.Unavailable.Errorf("%w, after %d entries", r.advised(err), read)
 		case !s.tap.done.Load():
 			// go-ldap takes a connection closed at a bad moment for
 			// the end of the search.

@@ -372,7 +372,22 @@ func (d *LDAP) bind(conn *ldap.Conn, host string) error {
 	if refusal(err) {
 		status = sysexits.NoPerm
 	}
-	return status.Errorf("bind as %s: %w", whom, plainError(err))
+	return status.Errorf("bind as %s: %w", whom, d.advised(err))
+}
+
+// advised is plainError with what to do about it.
+func (d *LDAP) advised(err error) error {
+	plain := plainError(err)
+	anonymous := d.conf.BindDN == "" && d.conf.SASL == ""
+	switch {
+	case ldap.IsErrorWithCode(err, ldap.LDAPResultConfidentialityRequired), ldap.IsErrorWithCode(err, ldap.LDAPResultStrongAuthRequired):
+		return fmt.Errorf("%w: use starttls, or ldaps:// URLs", plain)
+	case anonymous && ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject):
+		return fmt.Errorf("%w, or nobody is bound who may see it", plain) // few servers say that something is hidden
+	case anonymous && refusal(err):
+		return fmt.Errorf("%w: nobody is bound, see bind-dn in postern.conf(5)", plain)
+	}
+	return plain
 }
 
 // aliases is whether alias entries stand for what they name, RFC 4511 section
@@ -406,7 +421,7 @@ func plainError(err error) error {
 		return err
 	}
 	name := strings.ToLower(ldap.LDAPResultCodeMap[e.ResultCode])
-	if e.Err == nil || e.Err.Error() == "" {
+	if e.Err == nil || e.Err.Error() == "" || strings.EqualFold(e.Err.Error(), name) {
 		return fmt.Errorf("%s (%d)", name, e.ResultCode)
 	}
 	if e.ResultCode >= ldap.ErrorNetwork {
