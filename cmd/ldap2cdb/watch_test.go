@@ -157,6 +157,15 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// A watch says what a build does of a search that cannot be.
+func TestWatchNowhere(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	log := &logbook.Book{}
+	stop := follow(t, log, "--url", server.URL(), "--base", "ou=persons,"+slapd.Base, "--maps", t.TempDir())
+	eventuallySays(t, log, "search ou=persons,dc=example,dc=org: no such object (32), or nobody is bound who may see it; maps not changed")
+	stop()
+}
+
 // A textfile that cannot be written keeps nobody from following.
 func TestWatchWithoutTextfile(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})

@@ -117,9 +117,9 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 	case ldap.IsErrorWithCode(err, ldap.LDAPResultSyncRefreshRequired):
 		return sysexits.Unavailable.Errorf("%s: %w", s.server, ErrRefresh)
 	case err != nil && refusal(err):
-		return sysexits.NoPerm.Errorf("%s: %w", s.server, plainError(err))
+		return sysexits.NoPerm.Errorf("%s: search %s: %w", s.server, d.conf.Base[0], d.advised(err))
 	case err != nil:
-		return sysexits.Unavailable.Errorf("%s: %w", s.server, plainError(err))
+		return sysexits.Unavailable.Errorf("%s: search %s: %w", s.server, d.conf.Base[0], d.advised(err))
 	case referral != "":
 		return sysexits.Unavailable.Errorf("%s: a reference to %s, whose entries are missing: name the server in references, or search elsewhere", s.server, referral)
 	case s.tap.done.Load() && !f.refreshed:
