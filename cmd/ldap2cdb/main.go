@@ -57,24 +57,36 @@ func run(c *cli.Context) error {
 	if err := command.NoOperands(c); err != nil {
 		return err
 	}
-	conf, err := settings(c)
+	b, err := planned(c)
 	if err != nil {
 		return err
 	}
-	b, err := newBuild(conf)
-	if err != nil {
-		return err
-	}
-	b.dryRun, b.force, b.reportFile = c.Bool("dry-run"), c.Bool("force"), c.String("report")
 	switch {
 	case c.IsSet("only") && c.Bool("watch"):
 		return sysexits.Usage.Errorf("--only and --watch: a watch knows at once what is new")
 	case c.IsSet("only"):
 		return b.only(command.Told(c), c.String("only"))
 	case c.Bool("watch"):
-		return b.watch(command.Told(c), c.App.ErrWriter, firstRetry)
+		return keepWatching(c, b)
 	}
 	return b.run(command.Told(c))
+}
+
+// planned is what postern.conf and the flags ask for.
+func planned(c *cli.Context) (*build, error) {
+	conf, err := settings(c)
+	if err != nil {
+		return nil, err
+	}
+	b, err := newBuild(conf)
+	if err != nil {
+		return nil, err
+	}
+	b.dryRun, b.force, b.reportFile = c.Bool("dry-run"), c.Bool("force"), c.String("report")
+	if c.Bool("watch") && !b.watchable() {
+		return nil, sysexits.Usage.Errorf("--watch follows servers and files, and publishes")
+	}
+	return b, nil
 }
 
 // settings reads postern.conf and lets the flags override it.

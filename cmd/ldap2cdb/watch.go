@@ -68,10 +68,11 @@ const (
 // through all is faster.
 const mostTouched = 20_000
 
+func (b *build) watchable() bool {
+	return !b.dryRun && !slices.ContainsFunc(b.origins, func(o *origin) bool { return o.conf.LDIF == "-" })
+}
+
 func (b *build) watch(ctx context.Context, log io.Writer, retry time.Duration) error {
-	if b.dryRun || slices.ContainsFunc(b.origins, func(o *origin) bool { return o.conf.LDIF == "-" }) {
-		return sysexits.Usage.Errorf("--watch follows servers and files, and publishes")
-	}
 	lock, err := mapfile.Lock(b.conf.Maps, "ldap2cdb-watch")
 	if err != nil {
 		return err
@@ -136,7 +137,6 @@ func (w *watch) run(ctx context.Context) error {
 		}
 		switch {
 		case ctx.Err() != nil:
-			daemon.SdNotify(false, daemon.SdNotifyStopping)
 			return nil
 		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm:
 			return err
@@ -190,8 +190,12 @@ func (w *watch) together(ctx context.Context) error {
 
 // say writes a line of the log.
 func (w *watch) say(format string, args ...any) {
+	say(w.log, format, args...)
+}
+
+func say(log io.Writer, format string, args ...any) {
 	text := command.Line(fmt.Sprintf(format, args...)) // of a second line systemd would take orders
-	fmt.Fprintf(w.log, "ldap2cdb: %s\n", text)
+	fmt.Fprintf(log, "ldap2cdb: %s\n", text)
 	daemon.SdNotify(false, "STATUS="+text)
 }
 
@@ -210,10 +214,10 @@ func (w *watch) touch(accounts ...account.Account) {
 	w.rouse()
 }
 
-func (w *watch) rouse() { signal(w.wake) }
+func (w *watch) rouse() { nudge(w.wake) }
 
-// signal wakes up whoever waits for the channel, or has yet to look.
-func signal(c chan<- struct{}) {
+// nudge wakes up whoever waits for the channel, or has yet to look.
+func nudge(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
 	default: // it is awake
@@ -352,7 +356,7 @@ func (w *watch) announce(r *roster.Report, started time.Time) {
 	}
 	w.say("published in %.2f s: login %s; address %s", time.Since(started).Seconds(), changed(r.Logins), changed(r.Addresses))
 	daemon.SdNotify(false, daemon.SdNotifyReady)
-	signal(w.published)
+	nudge(w.published)
 }
 
 var errDoubtful = errors.New("doubtful")

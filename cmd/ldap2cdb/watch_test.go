@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -154,6 +155,55 @@ func TestWatch(t *testing.T) {
 	stop()
 	if _, err := os.Stat(filepath.Join(dir, ".ldap2cdb.registry")); err != nil {
 		t.Error(err)
+	}
+}
+
+// SIGHUP has the settings read again; those with a fault change nothing.
+func TestWatchHangUp(t *testing.T) {
+	dir, log := t.TempDir(), &logbook.Book{}
+	file := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path+"~", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+"~", path); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	person := func(store string) string { return slapd.Person("u", "U", "U", store, "u@example.org") }
+	maps := filepath.Join(dir, "maps")
+	settings := func(ldif, more string) string {
+		return file("postern.conf", fmt.Sprintf("[directory]\nldif = %q\npoll-interval = \"20ms\"\n[limits]\nmin-accounts = 1\n%s", filepath.Join(dir, ldif), more))
+	}
+	file("a", person("imap1.example.org"))
+	file("b", person("imap2.example.org")+slapd.Person("v", "V", "V", "imap1.example.org", "v@example.org"))
+	watch := exec.Command(built(t), "--config", settings("a", ""), "--maps", maps, "--watch", "--force")
+	watch.Stderr = log
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Process.Kill()
+	eventually(t, maps, "u", "imap1.example.org", log)
+
+	settings("b", "max-shrank = \"5%\"\n")
+	watch.Process.Signal(syscall.SIGHUP)
+	eventuallySays(t, log, "postern.conf:6: unknown key limits.max-shrank; going on by the settings as they were")
+	file("a", person("imap1.example.org")+slapd.Person("w", "W", "W", "imap3.example.org", "w@example.org"))
+	eventually(t, maps, "w", "imap3.example.org", log)
+
+	settings("b", "")
+	watch.Process.Signal(syscall.SIGHUP)
+	eventuallySays(t, log, "SIGHUP: beginning again")
+	eventuallySays(t, log, "nobody lives on imap3.example.org any more") // --force was for the first maps
+	file("b", person("imap2.example.org")+slapd.Person("v", "V", "V", "imap1.example.org", "v@example.org")+slapd.Person("x", "X", "X", "imap3.example.org", "x@example.org"))
+	watch.Process.Signal(syscall.SIGHUP) // or it would wait for ten minutes
+	eventually(t, maps, "u", "imap2.example.org", log)
+
+	watch.Process.Signal(syscall.SIGTERM)
+	if err := watch.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, log)
 	}
 }
 

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/urfave/cli/v2"
+
+	"postern/internal/command"
+)
+
+// keepWatching watches until it is told to stop. At SIGHUP it begins again, by
+// the settings as they are then: what is known of the directory is on disk, so
+// only what they change costs anything.
+func keepWatching(c *cli.Context, b *build) error {
+	hangUp := make(chan os.Signal, 1)
+	// At a terminal, and under nohup(1), the signal means what it always does.
+	if !b.terminal && !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(hangUp, syscall.SIGHUP)
+		defer signal.Stop(hangUp)
+	}
+	told := command.Told(c)
+	context.AfterFunc(told, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
+	for {
+		ctx, stop := context.WithCancel(told)
+		over := make(chan struct{})
+		var err error
+		go func() {
+			defer close(over)
+			err = b.watch(ctx, c.App.ErrWriter, firstRetry)
+		}()
+		b = reread(c, hangUp, over)
+		stop()
+		<-over
+		if b == nil || err != nil {
+			return err
+		}
+	}
+}
+
+// reread waits for SIGHUP and is what the settings ask for then, nil if the watch
+// is over before. Settings with a fault change nothing.
+func reread(c *cli.Context, hangUp <-chan os.Signal, over <-chan struct{}) *build {
+	for {
+		select {
+		case <-over:
+			return nil
+		case <-hangUp:
+		}
+		b, err := planned(c)
+		if err == nil {
+			b.force = false // it counts for the first maps only
+			say(c.App.ErrWriter, "SIGHUP: beginning again by the settings as they are now")
+			return b
+		}
+		say(c.App.ErrWriter, "SIGHUP: %v; going on by the settings as they were", err)
+	}
+}
