@@ -172,7 +172,7 @@ func currently(conf *config.Config, name string, asJSON bool) (string, error) {
 	case err != nil:
 		return "", err
 	case asJSON:
-		text, err := a.json()
+		text, err := marshal(a)
 		return string(text), err
 	case !a.Found:
 		return "unknown", nil
