@@ -140,14 +140,17 @@ func watch(ctx context.Context, conf *config.Config, name string, out *output) e
 		if err != nil {
 			// The map is being replaced by something odd: say so once, and
 			// wait for a good one.
-			text = "error: " + err.Error()
+			if text, err = trouble(name, err, out.json); err != nil {
+				return err
+			}
 		}
 		if text != last {
 			last = text
-			if out.json {
-				out.WriteString(text + "\n")
+			now := time.Now().Format(time.RFC3339)
+			if out.json { // one more member of the object
+				fmt.Fprintf(out, `{"time":%q,%s`+"\n", now, strings.TrimPrefix(text, "{"))
 			} else {
-				fmt.Fprintf(out, "%s %s %s\n", time.Now().Format(time.RFC3339), account.Printable(name), account.Printable(text))
+				fmt.Fprintf(out, "%s %s %s\n", now, account.Printable(name), account.Printable(text))
 			}
 			if err := out.Flush(); err != nil {
 				return sysexits.CantCreate.Wrap(err)
@@ -159,6 +162,18 @@ func watch(ctx context.Context, conf *config.Config, name string, out *output) e
 		case <-ticker.C:
 		}
 	}
+}
+
+// trouble is what watch prints when it cannot tell.
+func trouble(name string, why error, asJSON bool) (string, error) {
+	if !asJSON {
+		return "error: " + why.Error(), nil
+	}
+	text, err := marshal(struct {
+		Name  string `json:"name"`
+		Error string `json:"error"` // and no "found": nobody knows
+	}{name, why.Error()})
+	return string(text), err
 }
 
 func currently(conf *config.Config, name string, asJSON bool) (string, error) {
