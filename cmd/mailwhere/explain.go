@@ -240,13 +240,22 @@ func (t *tables) close() {
 // waits for input, so that another program can ask one name after the other.
 func eachLine(in io.Reader, out *output, yield func(line string) error) error {
 	lines := bufio.NewReaderSize(in, 1<<16)
+	var start []byte // of a line, as far as it was read
 	for {
 		if lines.Buffered() == 0 {
 			if err := out.Flush(); err != nil {
 				return sysexits.CantCreate.Wrap(err)
 			}
 		}
-		line, err := lines.ReadString('\n')
+		part, err := lines.ReadSlice('\n')
+		if start = append(start, part...); len(start) > longestName {
+			return tooLong(start)
+		}
+		if err == bufio.ErrBufferFull {
+			continue
+		}
+		line := string(start)
+		start = start[:0]
 		if n := len(line); n > 0 && line[n-1] == '\n' {
 			line = line[:n-1]
 		} else if n == 0 && err != nil {

@@ -17,6 +17,14 @@ import (
 // names, enough to keep the processors busy with little talk between them.
 const chunkSize = 1 << 16
 
+// longestName is how long a line of the names may be, octets: far beyond any
+// name, and a file without lines is refused before it fills the memory.
+const longestName = 1 << 20
+
+func tooLong(line []byte) error {
+	return sysexits.DataErr.Errorf("standard input: the line that begins with %.20q has more than %d octets: not a list of names", line, longestName)
+}
+
 // A chunk is a piece of the names, whole lines, and the answers to them. When
 // these are written it is used again.
 type chunk struct {
@@ -102,8 +110,12 @@ func readChunks(in io.Reader, used <-chan *chunk, yield func(*chunk) bool) {
 			end = len(block)
 		}
 		c.block, c.names = block, block[:end]
-		if rest = block[end:]; err != nil && err != io.EOF {
+		switch rest = block[end:]; {
+		case err != nil && err != io.EOF:
 			c.err = sysexits.NoInput.Errorf("standard input: %w", err)
+		case len(rest) > longestName:
+			err = tooLong(rest)
+			c.err = err
 		}
 		if end > 0 || c.err != nil {
 			if !yield(c) {
