@@ -128,6 +128,9 @@ func modeOf(c *cli.Context, names []string) (mode string, err error) {
 		case !c.IsSet(flag):
 		case mode != "":
 			return "", sysexits.Usage.Errorf("--%s and --%s exclude each other", mode, flag)
+		case c.String(flag) == "":
+			// A script's variable was not set: that is no store without people.
+			return "", sysexits.Usage.Errorf("--%s: of what?", flag)
 		default:
 			mode = flag
 		}
