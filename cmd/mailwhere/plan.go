@@ -59,6 +59,9 @@ func plan(conf *config.Config, wishes []string, sizes map[string]int64, template
 			name, err = fullName(login, name)
 		}
 		_, lives := stores[name]
+		if err == nil && verb == "add" && !lives {
+			name, err = newStore(conf, name)
+		}
 		switch {
 		case err != nil:
 			return sysexits.Usage.Errorf("--plan %s: %w", wish, err)
@@ -67,12 +70,15 @@ func plan(conf *config.Config, wishes []string, sizes map[string]int64, template
 		case verb == "add" && lives:
 			return sysexits.Usage.Errorf("--plan %s: people live there already", wish)
 		case verb == "add":
-			added[name], stores[name] = true, &household{}
+			added[name] = true
 		case !lives:
 			return sysexits.Usage.Errorf("--plan %s: nobody lives there", wish)
 		default:
 			drained[name] = true
 		}
+	}
+	for name := range added {
+		stores[name] = &household{}
 	}
 	if len(drained) == len(stores) {
 		return sysexits.Usage.Errorf("--plan: no store would be left")
@@ -92,6 +98,29 @@ func plan(conf *config.Config, wishes []string, sizes map[string]int64, template
 		}
 	}
 	return nil
+}
+
+// newStore completes the first label of a store that postern.conf has and the
+// maps do not have yet. Where no front end may connect to nobody is moved.
+func newStore(conf *config.Config, name string) (string, error) {
+	if !strings.Contains(name, ".") {
+		var stores []string
+		for store := range conf.Stores {
+			if strings.HasPrefix(store, name+".") {
+				stores = append(stores, store)
+			}
+		}
+		slices.Sort(stores)
+		if _, exact := conf.Stores[name]; !exact && len(stores) > 1 {
+			return "", fmt.Errorf("which of %s?", strings.Join(stores, ", "))
+		} else if !exact && len(stores) == 1 {
+			name = stores[0]
+		}
+	}
+	if _, allowed := conf.StoreNamed(name); !allowed {
+		return "", fmt.Errorf("postern.conf does not allow the store (store.allow, or [store.%q]): logins there would be refused", name)
+	}
+	return name, nil
 }
 
 // A household is a store with its residents.
