@@ -279,7 +279,8 @@ func readSizes(path string, keyOf func(name string) string) (map[string]int64, e
 	}
 	sizes := map[string]int64{}
 	lines := bufio.NewScanner(in)
-	for number := 1; lines.Scan(); number++ {
+	number := 1
+	for ; lines.Scan(); number++ {
 		words := strings.Fields(lines.Text())
 		if len(words) == 0 {
 			continue
@@ -292,6 +293,9 @@ func readSizes(path string, keyOf func(name string) string) (map[string]int64, e
 			return nil, sysexits.DataErr.Errorf("%s:%d: %q is not a number of octets", path, number, words[1])
 		}
 		sizes[keyOf(words[0])] = size
+	}
+	if lines.Err() == bufio.ErrTooLong {
+		return nil, sysexits.DataErr.Errorf("%s:%d: not a name and a number of octets", path, number)
 	}
 	return sizes, sysexits.NoInput.Wrap(lines.Err())
 }
