@@ -81,12 +81,21 @@ func toolArgs(conf *config.Config, configFile string, args ...string) []string {
 // verify compares the maps with the directory: ldap2cdb says what it would
 // change.
 func verify(ctx context.Context, conf *config.Config, ldif, configFile string, out *output) error {
-	args := toolArgs(conf, configFile, "ldap2cdb", "--dry-run")
+	// To ldap2cdb a missing map is an empty one, and a damaged one no longer in
+	// the way of --force.
+	login, address, err := mapfile.OpenPair(conf.Maps, conf.Foreign)
+	if err != nil {
+		return err
+	}
+	login.Close()
+	address.Close()
+	// A difference so large that it is doubted is a difference.
+	args := toolArgs(conf, configFile, "ldap2cdb", "--dry-run", "--force")
 	if ldif != "" {
 		args = append(args, "--ldif", ldif)
 	}
 	differ := false
-	err := ask(ctx, os.Stdin, args, func(line string) error {
+	err = ask(ctx, os.Stdin, args, func(line string) error {
 		differ = true
 		if out.json {
 			return out.object(parseChange(line))
