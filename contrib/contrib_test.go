@@ -559,9 +559,45 @@ func TestBashCompletion(t *testing.T) {
 	for _, test := range withMaps(t) {
 		completed(t, test.line, test.want, exec.Command(bash, "--norc", "-c", `
 			. completions/postern.bash
-			COMP_WORDS=($1); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
-			_postern "${COMP_WORDS[0]}"
+			COMP_LINE=$1 COMP_WORDS=($1); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+			_postern "${COMP_WORDS[0]}" "${COMP_WORDS[COMP_CWORD]}"
 			printf '%s\n' "${COMPREPLY[@]}"`, "bash", test.line))
+	}
+}
+
+// On a terminal, where bash cuts words its own way, and takes what is completed
+// as if it had been typed: a name is no command.
+func TestBashCompletionTyped(t *testing.T) {
+	bash, python := need(t, "bash"), need(t, "python3")
+	dir := t.TempDir()
+	people := write(t, dir, "people.ldif", "dn: uid=a\nuid: anna@example.org\nmailHost: imap1\n\ndn: uid=q\nuid: q$(>ran)\nmailHost: imap2\n")
+	run(t, filepath.Join(bin, "ldap2cdb"), "--maps", filepath.Join(dir, "maps"), "--ldif", people)
+	for typed, want := range map[string]string{"anna@e": "imap1", "anna@": "imap1", "q": "imap2"} {
+		command := exec.Command(python, "-c", `
+import os, pty, sys
+pid, terminal = pty.fork()
+if not pid:
+    os.execv(sys.argv[1], ["bash", "--norc", "--noprofile", "-i"])
+def read(until):
+    text = b""
+    while until not in text:
+        text += os.read(terminal, 4096)
+    return text
+os.write(terminal, b"PS1=; . completions/postern.bash; cd $DIR; echo RE''ADY\n")
+read(b"READY")
+os.write(terminal, b"mailwhere --maps maps " + sys.argv[2].encode() + b"\t; echo DO''NE\n")
+sys.stdout.buffer.write(read(b"DONE"))
+`, bash, typed)
+		command.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "DIR="+dir)
+		timer := time.AfterFunc(10*time.Second, func() { command.Process.Kill() })
+		out, err := command.CombinedOutput()
+		timer.Stop()
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v, %q, want %s", typed, err, out, want)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "ran")); err == nil {
+			t.Errorf("%s: the name was run as a command", typed)
+		}
 	}
 }
 
