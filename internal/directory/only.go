@@ -44,7 +44,7 @@ func (r *Rules) Named(filter string) Names {
 			case slices.Contains(r.login, slot):
 				names.Logins = append(names.Logins, r.loginKey(value))
 			case slices.Contains(r.address, slot):
-				names.Addresses = append(names.Addresses, account.Fold(value))
+				names.Addresses = append(names.Addresses, account.FoldAddress(value))
 			}
 			return
 		}

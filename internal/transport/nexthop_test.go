@@ -64,29 +64,6 @@ func TestMasterLines(t *testing.T) {
 	}
 }
 
-func TestQueryForm(t *testing.T) {
-	for address, want := range map[string]string{
-		`JDoe@Example.ORG`:       `jdoe@example.org`,
-		`"jdoe"@example.org`:     `jdoe@example.org`,
-		`"j\d\oe"@example.org`:   `jdoe@example.org`,
-		`"j doe"@example.org`:    `"j doe"@example.org`,
-		`"j\"doe"@example.org`:   `"j\"doe"@example.org`,
-		`"a\\b"@example.org`:     `"a\\b"@example.org`,
-		`"a@b"@example.org`:      `"a@b"@example.org`,
-		`"a..b"@example.org`:     `"a..b"@example.org`,
-		`".a"@example.org`:       `".a"@example.org`,
-		`"a%b/c"@example.org`:    `a%b/c@example.org`,
-		`É@example.org`:          `é@example.org`,
-		`"STRASSE ß"@bücher.org`: `"strasse ss"@bücher.org`,
-		`@Example.org`:           `@example.org`,
-		`none`:                   `none`,
-	} {
-		if got := queryForm(address); got != want {
-			t.Errorf("%s: got %s, want %s", address, got, want)
-		}
-	}
-}
-
 // Whatever a configuration says, a result that passes is one line with a
 // transport and a next hop.
 func FuzzTemplate(f *testing.F) {
@@ -97,17 +74,6 @@ func FuzzTemplate(f *testing.F) {
 		result, err := Template(template).Nexthop(store, store)
 		if err == nil && (result == "" || strings.ContainsAny(result, "\n\r\x00") || !strings.Contains(result, ":")) {
 			t.Errorf("%q makes %q", template, result)
-		}
-	})
-}
-
-func FuzzQueryForm(f *testing.F) {
-	for _, address := range []string{`"a b"@x`, `"\`, `"a\"@x`, `@`, `"@"@x`, "\xff@x"} {
-		f.Add(address)
-	}
-	f.Fuzz(func(t *testing.T, address string) {
-		if once := queryForm(address); queryForm(once) != once {
-			t.Errorf("%q: %q, then %q", address, once, queryForm(once))
 		}
 	})
 }

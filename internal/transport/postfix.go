@@ -65,7 +65,7 @@ func (p Postfix) search(table Lookup, address string, domains ...string) (step S
 // cleanup_map1n(3): an address that stands in its own expansion is left alone
 // from then on. It returns the answers on the way and the recipients.
 func (p Postfix) Expand(address string) (steps []Step, recipients []string, err error) {
-	list := []string{queryForm(address)}
+	list := []string{account.QueryForm(address)}
 	done := map[string]bool{}
 	for i := 0; i < len(list); i++ {
 		for depth := 0; !done[list[i]]; depth++ {

@@ -214,11 +214,11 @@ func (t *Tables) deliveryAddress(mailbox string) (string, error) {
 	if t.site.Delimiter != "" && strings.IndexAny(local, t.site.Delimiter) > 0 {
 		return "", fmt.Errorf("mailbox %q contains recipient_delimiter %q, so a store takes its mail for another's", mailbox, t.site.Delimiter)
 	}
-	address := quoteLocal(local) + "@" + domain
+	address := account.QuoteLocal(local) + "@" + domain
 	if local == "" || account.CheckAddress(address) != nil {
 		return "", fmt.Errorf("mailbox %q makes no address", mailbox)
 	}
-	folded := queryForm(address)
+	folded := account.QueryForm(address)
 	// Plan meets all of them; the tables are listed side by side, and only read.
 	if folded != address && t.spelled[folded] == "" {
 		t.spelled[folded] = address
@@ -272,7 +272,7 @@ func (t *Tables) asked(key string) string {
 	if t.isPlainAddress(key) {
 		return key
 	}
-	return queryForm(key)
+	return account.QueryForm(key)
 }
 
 // address is asked, and false if another key stands for the same address.
@@ -419,7 +419,7 @@ func (t *Tables) destinations(address, value string) ([]account.Destination, err
 	var kept []account.Destination
 	for _, to := range all {
 		if to.Address != "" {
-			to.Address = queryForm(to.Address)
+			to.Address = account.QueryForm(to.Address)
 		}
 		if to.Address != address && !slices.Contains(kept, to) {
 			kept = append(kept, to)

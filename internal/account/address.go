@@ -1,0 +1,78 @@
+package account
+
+import "strings"
+
+// FoldAddress returns an address as a key of address.cdb: folded, and in one
+// spelling, so that "jdoe"@example.org and jdoe@example.org are one address and
+// not two that belong to two users.
+func FoldAddress(address string) string {
+	folded := Fold(address)
+	if folded == "" || folded[0] != '"' {
+		return folded
+	}
+	if form := QueryForm(folded); CheckAddress(form) == nil {
+		return form
+	}
+	return folded
+}
+
+// QueryForm returns an address as Postfix asks tables for it: folded, and with
+// a local part that is quoted only where it must be. What looks like `"john"`
+// in the directory is asked as `john`, RFC 5321 4.1.2 and Postfix's
+// quote_822_local(3).
+func QueryForm(address string) string {
+	address = Fold(address)
+	at := strings.LastIndexByte(address, '@')
+	if at < 1 || address[0] != '"' {
+		return address
+	}
+	return QuoteLocal(unquote(address[:at])) + address[at:]
+}
+
+// QuoteLocal writes the local part of an address as Postfix does.
+func QuoteLocal(local string) string {
+	if isPlainLocal(local) {
+		return local
+	}
+	var b strings.Builder
+	b.WriteByte('"')
+	for i := 0; i < len(local); i++ {
+		if c := local[i]; c == '"' || c == '\\' {
+			b.WriteByte('\\')
+		}
+		b.WriteByte(local[i])
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// isPlainLocal tells whether Postfix leaves a local part without quotes. It is
+// more tolerant than RFC 5321's dot-string, and its word is what counts for
+// keys.
+func isPlainLocal(local string) bool {
+	if local == "" || local[0] == '.' || local[len(local)-1] == '.' || strings.Contains(local, "..") {
+		return false
+	}
+	for i := 0; i < len(local); i++ {
+		if c := local[i]; c <= ' ' || c == 0x7f || strings.IndexByte(`()<>@,;:\"[]`, c) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func unquote(quoted string) string {
+	var b strings.Builder
+	for i := 0; i < len(quoted); i++ {
+		switch quoted[i] {
+		case '"':
+			continue
+		case '\\':
+			if i+1 < len(quoted) {
+				i++
+			}
+		}
+		b.WriteByte(quoted[i])
+	}
+	return b.String()
+}

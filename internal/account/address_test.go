@@ -1,0 +1,53 @@
+package account
+
+import "testing"
+
+func TestQueryForm(t *testing.T) {
+	for address, want := range map[string]string{
+		`JDoe@Example.ORG`:       `jdoe@example.org`,
+		`"jdoe"@example.org`:     `jdoe@example.org`,
+		`"j\d\oe"@example.org`:   `jdoe@example.org`,
+		`"j doe"@example.org`:    `"j doe"@example.org`,
+		`"j\"doe"@example.org`:   `"j\"doe"@example.org`,
+		`"a\\b"@example.org`:     `"a\\b"@example.org`,
+		`"a@b"@example.org`:      `"a@b"@example.org`,
+		`"a..b"@example.org`:     `"a..b"@example.org`,
+		`".a"@example.org`:       `".a"@example.org`,
+		`"a%b/c"@example.org`:    `a%b/c@example.org`,
+		`É@example.org`:          `é@example.org`,
+		`"STRASSE ß"@bücher.org`: `"strasse ss"@bücher.org`,
+		`@Example.org`:           `@example.org`,
+		`none`:                   `none`,
+	} {
+		if got := QueryForm(address); got != want {
+			t.Errorf("%s: got %s, want %s", address, got, want)
+		}
+	}
+}
+
+func FuzzQueryForm(f *testing.F) {
+	for _, address := range []string{`"a b"@x`, `"\`, `"a\"@x`, `@`, `"@"@x`, "\xff@x"} {
+		f.Add(address)
+	}
+	f.Fuzz(func(t *testing.T, address string) {
+		if once := QueryForm(address); QueryForm(once) != once {
+			t.Errorf("%q: %q, then %q", address, once, QueryForm(once))
+		}
+	})
+}
+
+// A key of address.cdb is an address still, and its own key.
+func TestFoldAddress(t *testing.T) {
+	for address, want := range map[string]string{
+		`"JDoe"@Example.org`:         `jdoe@example.org`,
+		`"j\ doe"@example.org`:       `"j doe"@example.org`,
+		"\"j\u00a0doe\"@example.org": "\"j\u00a0doe\"@example.org", // no address without them
+		`@example.org`:               `@example.org`,
+		``:                           ``,
+	} {
+		got := FoldAddress(address)
+		if got != want || FoldAddress(got) != got || got != "" && CheckAddress(got) != nil {
+			t.Errorf("%s: %s, want %s", address, got, want)
+		}
+	}
+}
