@@ -66,7 +66,7 @@ func (table Table) writeText(f *os.File) error {
 		out.WriteString(key)
 		out.WriteByte('\t')
 		out.WriteString(value)
-		return out.WriteByte('\n')
+		return sysexits.CantCreate.Wrap(out.WriteByte('\n'))
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,29 @@
+package transport
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"postern/internal/sysexits"
+)
+
+// A disk that is full in the middle of a table is as full as at its end.
+func TestTextOnFullDisk(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skipf("no full disk: %v", err)
+	}
+	defer full.Close()
+	table := Table{Transport, func(put func(key, value string) error) error {
+		for range 10 {
+			if err := put("jdoe@example.org", strings.Repeat("x", 1<<16)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+	if err := table.writeText(full); sysexits.Of(err) != sysexits.CantCreate {
+		t.Errorf("status %d, %v", sysexits.Of(err), err)
+	}
+}
