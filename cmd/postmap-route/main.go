@@ -48,6 +48,11 @@ func run(c *cli.Context) error {
 	if err := command.NoOperands(c); err != nil {
 		return err
 	}
+	for _, flag := range []string{"all", "postfix"} {
+		if c.IsSet(flag) && !c.Bool("check") {
+			return sysexits.Usage.Errorf("--%s is for --check", flag)
+		}
+	}
 	conf, err := settings(c)
 	if err != nil {
 		return err
