@@ -93,11 +93,12 @@ func (f *finder) findAddress(a *answer) error {
 	if err != nil {
 		return err
 	}
-	for _, key := range transport.Keys(a.Name, f.conf.Route.Delimiter) {
+	mirrored := f.mirrored(a.Name)
+	for _, key := range f.keys(a.Name, mirrored) {
 		if key[0] == '@' {
 			// A delivery address is nearer than the catch-all.
-			if at, found, err := f.atDelivery(a.Name); err != nil || found {
-				a.To, a.Found, a.Address = []end{at}, found, account.Fold(a.Name)
+			if at, found, err := f.atDelivery(mirrored); err != nil || found {
+				a.To, a.Found, a.Address = []end{at}, found, account.Fold(mirrored)
 				a.value, a.delivery = destination(at).String(), found
 				return err
 			}
@@ -126,6 +127,33 @@ func (f *finder) findAddress(a *answer) error {
 	return nil
 }
 
+// mirrored returns an address in the domain whose addresses its own domain has,
+// too: route.domain-alias. Most are their own.
+func (f *finder) mirrored(address string) string {
+	at := strings.LastIndexByte(address, '@')
+	domain := account.Fold(address[at+1:])
+	for from, to := range f.conf.Route.Mirrors {
+		if from = account.Fold(from); domain != "" && (domain == from || domain == account.OtherForm(from)) {
+			return address[:at+1] + to
+		}
+	}
+	return address
+}
+
+// keys are those of an address and of the one that it mirrors, in the order in
+// which Postfix meets them: it is asked for both at each step.
+func (f *finder) keys(address, mirrored string) []string {
+	keys := transport.Keys(address, f.conf.Route.Delimiter)
+	if mirrored == address {
+		return keys
+	}
+	var both []string
+	for i, key := range transport.Keys(mirrored, f.conf.Route.Delimiter) {
+		both = append(both, keys[i], key)
+	}
+	return both
+}
+
 func destination(at end) account.Destination {
 	return account.Destination{Mailbox: at.Mailbox, Store: at.Store, Address: at.Forward}
 }
@@ -139,12 +167,15 @@ func (f *finder) atDelivery(address string) (end, bool, error) {
 	for _, key := range transport.Keys(address, f.conf.Route.Delimiter) {
 		at := strings.LastIndexByte(key, '@')
 		name, domain := key[:at], key[at+1:]
-		if own := account.Fold(f.conf.Route.Domains[0]); name == "" || domain != own && domain != account.OtherForm(own) {
+		if own := account.Fold(f.conf.Route.Domains[0]); name == "" || domain == "" || domain != own && domain != account.OtherForm(own) {
 			continue
 		}
 		value, found, err := f.login.Get(name)
-		if err != nil || !found {
+		if err != nil {
 			return end{}, false, err
+		}
+		if !found {
+			continue // without the detail, maybe
 		}
 		home, err := account.ParseLocation(name, value)
 		if err != nil {
