@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +29,7 @@ type checker struct {
 	out      io.Writer
 	settings map[string]string
 	services map[string]bool
+	used     map[string]string // table: how main.cf names it
 	wrong    int
 }
 
@@ -37,7 +40,7 @@ const sampleSize = 200
 // postmap(1). It prints a line for each finding; the exit status is 1 if one is
 // wrong.
 func check(conf *config.Config, tables *transport.Tables, confDir string, all bool, out io.Writer) error {
-	c := &checker{conf: conf, confDir: confDir, all: all, out: out}
+	c := &checker{conf: conf, confDir: confDir, all: all, out: out, used: map[string]string{}}
 	if err := c.readPostfix(); err != nil {
 		return err
 	}
@@ -69,10 +72,10 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 			continue
 		}
 		c.checkFile(name)
-		if err := c.checkAnswers(name, records[name]); err != nil {
-			return err
-		}
+		c.checkAnswers(name, records[name])
 	}
+	c.checkEarlier("transport_maps", transport.Transport, records[transport.Transport])
+	c.checkEarlier("virtual_alias_maps", transport.Alias, records[transport.Alias])
 	if c.wrong > 0 {
 		return command.Quiet(1)
 	}
@@ -140,12 +143,24 @@ func (c *checker) readPostfix() error {
 	return nil
 }
 
-// words splits a list of main.cf.
+// words splits a list of main.cf. What is in braces, as an inline: table, is one
+// word.
 func (c *checker) words(setting string) []string {
-	return strings.FieldsFunc(c.settings[setting], func(r rune) bool { return r == ',' || r == ' ' || r == '\t' })
+	depth := 0
+	return strings.FieldsFunc(c.settings[setting], func(r rune) bool {
+		switch r {
+		case '{':
+			depth++
+		case '}':
+			depth--
+		case ',', ' ', '\t':
+			return depth == 0
+		}
+		return false
+	})
 }
 
-// path is a table's as main.cf should have it; Postfix knows no folder of ours.
+// path is where Postfix finds a table: it is told no name relative to a folder.
 func (c *checker) path(name string) string {
 	path := filepath.Join(c.conf.Route.Out, name)
 	if absolute, err := filepath.Abs(path); err == nil {
@@ -154,40 +169,65 @@ func (c *checker) path(name string) string {
 	return path
 }
 
-// kind is the type of table to write before it. What postmap(1) has made of our
-// text is of its default type, unless it was told another.
-func (c *checker) kind() string {
+// table is how main.cf may name a table.
+func (c *checker) table(name string) string {
 	if c.conf.Route.Text {
-		return c.settings["default_database_type"]
+		return "texthash:" + c.path(name)
 	}
-	return "cdb"
+	return "cdb:" + c.path(name)
+}
+
+// typed splits type:name. proxymap(8), which might stand in front, only answers
+// while Postfix runs.
+func typed(word string) (kind, file string, isTyped bool) {
+	word = strings.TrimPrefix(word, "proxy:")
+	if kind, file, isTyped = strings.Cut(word, ":"); !isTyped {
+		return "", word, false
+	}
+	return kind, file, true
+}
+
+// isOurs tells whether a word of main.cf is a table of ours, and in a form that
+// Postfix can read.
+func (c *checker) isOurs(word, name string) bool {
+	kind, file, isTyped := typed(word)
+	return isTyped && file == c.path(name) && (kind == "cdb") != c.conf.Route.Text
 }
 
 // refers tells whether a setting names a table of ours, and if not, what is
 // nearly so.
 func (c *checker) refers(setting, name string) (found bool, near string) {
-	kind, path := c.kind(), c.path(name)
+	path, right := c.path(name), c.table(name)
 	for _, word := range c.words(setting) {
-		word = strings.TrimPrefix(word, "proxy:")
-		has, file, typed := strings.Cut(word, ":")
-		if !typed {
-			has, file = "", word
-		}
+		kind, file, isTyped := typed(word)
 		switch {
-		case file == path && (has == "cdb") != c.conf.Route.Text && typed:
+		case c.isOurs(word, name):
+			c.used[name] = kind + ":" + file
 			return true, ""
-		case file == path && !typed:
-			near = fmt.Sprintf("has %s without a type, which makes it a list of names: write %s:%s", word, kind, path)
+		case file == path && !isTyped:
+			near = fmt.Sprintf("has %s without a type, which makes it a list of names: write %s", word, right)
 		case file == path:
-			near = fmt.Sprintf("has %s, which is not the file that was made: write %s:%s", word, kind, path)
-		case has == "cdb" && file == path+".cdb":
-			near = fmt.Sprintf("has %s: Postfix adds .cdb itself, write %s:%s", word, kind, path)
+			near = fmt.Sprintf("has %s, which is not the file that was made: write %s", word, right)
+		case kind == "cdb" && file == path+".cdb" && !c.conf.Route.Text:
+			near = fmt.Sprintf("has %s: Postfix adds .cdb itself, write %s", word, right)
 		}
 	}
-	if near == "" {
-		near = fmt.Sprintf("does not name %s:%s", kind, path)
+	switch {
+	case near != "":
+	case c.settings[setting] == "":
+		near = fmt.Sprintf("does not name %s: postconf %s-e '%s = %s'", right, c.dirFlag(), setting, right)
+	default:
+		near = fmt.Sprintf("does not name %s: add it there", right)
 	}
 	return false, near
+}
+
+// dirFlag is what postconf(1) needs to know of the instance.
+func (c *checker) dirFlag() string {
+	if c.confDir == "" {
+		return ""
+	}
+	return "-c " + c.confDir + " "
 }
 
 func (c *checker) checkReference(setting, name, harm string) {
@@ -218,7 +258,7 @@ func (c *checker) checkDomain(domain string) {
 	}
 	switch {
 	case len(in) == 0:
-		c.bad("%s is not a domain of this Postfix: its mail is refused; write relay_domains = %s:%s", domain, c.kind(), c.path(transport.Domain))
+		c.bad("%s is not a domain of this Postfix: its mail is refused; add it to relay_domains, or %s, which lists all", domain, c.table(transport.Domain))
 		return
 	case len(in) > 1:
 		c.bad("%s is in %s: Postfix wants a domain in one class only", domain, strings.Join(in, " and in "))
@@ -237,7 +277,9 @@ func (c *checker) checkDomain(domain string) {
 // listed tells whether a domain is in a list of main.cf, by name or in a table.
 func (c *checker) listed(setting, domain string) bool {
 	for _, word := range c.words(setting) {
-		// proxymap(8) only answers while Postfix runs.
+		if c.isOurs(word, transport.Domain) {
+			c.used[transport.Domain] = strings.TrimPrefix(word, "proxy:")
+		}
 		word = strings.TrimPrefix(word, "proxy:")
 		switch {
 		case strings.EqualFold(word, domain):
@@ -259,7 +301,7 @@ func (c *checker) listed(setting, domain string) bool {
 
 func (c *checker) checkSettings(records map[string][]record) {
 	if got, want := c.settings["recipient_delimiter"], c.conf.Route.Delimiter; got != want {
-		c.bad("recipient_delimiter is %q, route.delimiter %q: addresses with a detail go where the tables do not mean; write recipient_delimiter = %s, or set route.delimiter to the other", got, want, want)
+		c.bad("recipient_delimiter is %q, route.delimiter %q: addresses with a detail go where the tables do not mean", got, want)
 	}
 	longest, beyond := 0, ""
 	for _, r := range records[transport.Alias] {
@@ -325,31 +367,43 @@ func (c *checker) checkFile(name string) {
 	}
 }
 
-// checkAnswers asks postmap(1) for keys and compares what it says.
-func (c *checker) checkAnswers(name string, records []record) error {
+// sample takes some of a table's records, and the keys as postmap(1) reads them.
+func (c *checker) sample(records []record) (want map[string]string, keys []byte) {
 	step := 1
 	if !c.all {
 		step = max(1, len(records)/sampleSize)
 	}
-	var keys bytes.Buffer
-	want := map[string]string{}
+	want = map[string]string{}
 	for i := 0; i < len(records); i += step {
-		keys.WriteString(records[i].key + "\n")
+		keys = append(keys, records[i].key+"\n"...)
 		want[records[i].key] = records[i].value
 	}
-	kind := "cdb:"
-	if c.conf.Route.Text {
-		kind = "texthash:"
-	}
-	out, err := c.run(keys.Bytes(), "postmap", "-q", "-", kind+filepath.Join(c.conf.Route.Out, name))
+	return want, keys
+}
+
+// query asks a table for keys.
+func (c *checker) query(table string, keys []byte) (map[string]string, error) {
+	out, err := c.run(keys, "postmap", "-q", "-", table)
 	if err != nil {
-		c.bad("%s: %v", name, err)
-		return nil
+		return nil, err
 	}
 	got := map[string]string{}
 	for line := range strings.Lines(string(out)) {
 		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
 		got[key] = value
+	}
+	return got, nil
+}
+
+// checkAnswers asks postmap(1) for keys, of the table as main.cf names it, and
+// compares what it says.
+func (c *checker) checkAnswers(name string, records []record) {
+	want, keys := c.sample(records)
+	table := cmp.Or(c.used[name], c.table(name))
+	got, err := c.query(table, keys)
+	if err != nil {
+		c.bad("%s: %v", name, err)
+		return
 	}
 	differ := 0
 	example := ""
@@ -362,8 +416,40 @@ func (c *checker) checkAnswers(name string, records []record) error {
 	}
 	if differ == 0 {
 		c.ok("the %s table answers %d of %d keys as it should", name, len(want), len(records))
-		return nil
+		return
 	}
-	c.bad("the %s table answers %d of %d keys otherwise, %s with %q for %q: run postmap-route", name, differ, len(want), example, got[example], want[example])
-	return nil
+	remedy := "run postmap-route"
+	if kind, _, _ := strings.Cut(table, ":"); kind != "cdb" && kind != "texthash" {
+		remedy += ", then postmap " + table
+	}
+	c.bad("the %s table answers %d of %d keys otherwise, %s with %q for %q: %s", name, differ, len(want), example, got[example], want[example], remedy)
+}
+
+// checkEarlier asks the tables that main.cf has in front of ours: theirs is the
+// answer that counts.
+func (c *checker) checkEarlier(setting, name string, records []record) {
+	if c.used[name] == "" {
+		return // has been told
+	}
+	want, keys := c.sample(records)
+	for _, word := range c.words(setting) {
+		if c.isOurs(word, name) {
+			return
+		}
+		if _, _, isTyped := typed(word); !isTyped {
+			continue
+		}
+		got, err := c.query(strings.TrimPrefix(word, "proxy:"), keys)
+		if err != nil {
+			c.bad("%s asks %s first, which does not answer: %v", setting, word, err)
+			continue
+		}
+		for _, key := range slices.Sorted(maps.Keys(got)) {
+			if got[key] != want[key] {
+				c.bad("%s asks %s first, which answers %s with %q for %q: remove it, or put %s in front",
+					setting, word, key, got[key], want[key], c.used[name])
+				break
+			}
+		}
+	}
 }
