@@ -149,7 +149,8 @@ func checkHop(hop string, lmtp bool) error {
 
 // MasterLines returns the master.cf lines of those transports that Postfix does
 // not ship: one service for each store, so that a store can be paused or
-// throttled by itself.
+// throttled by itself. As in postfix/master.cf none is chrooted: a chroot has no
+// /etc/hosts, and not the socket of a store on this host.
 func MasterLines(results []string) []string {
 	var lines []string
 	for _, result := range results {
@@ -162,7 +163,7 @@ func MasterLines(results []string) []string {
 			program = "smtp"
 		}
 		if program != "" {
-			lines = append(lines, fmt.Sprintf("%-24s unix  -       -       y       -       -       %s", service, program))
+			lines = append(lines, fmt.Sprintf("%-24s unix  -       -       n       -       -       %s", service, program))
 		}
 	}
 	slices.Sort(lines)
