@@ -108,8 +108,8 @@ func (c *checker) run(in []byte, name string, args ...string) ([]byte, error) {
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
 		return nil, sysexits.Unavailable.Errorf("%s: not found: is Postfix installed here?", name)
-	case errors.As(err, &exit) && exit.ExitCode() == 1 && complaint.Len() == 0:
-		return out, nil // postmap -q: a key was not found
+	case errors.As(err, &exit) && exit.ExitCode() == 1 && !strings.Contains(complaint.String(), "fatal: "):
+		return out, nil // postmap -q: no key was found, and maybe a warning about main.cf
 	case err != nil:
 		return nil, sysexits.Unavailable.Errorf("%s: %w: %s", name, err, strings.TrimSpace(complaint.String()))
 	}
