@@ -9,8 +9,24 @@
 # The tools know their own flags: asked with --generate-bash-completion as the
 # last word, they list what may stand there, and do nothing else. Behind "--" they
 # would take it for a name, so nothing is asked there.
+#
+# bash cuts words also at @ and such, and wants to hear just the rest of the last
+# piece. What it is told stands on the command line as if it had been typed: a name
+# out of the directory is quoted, lest the shell runs what is in it.
 _postern() {
-	local word=${COMP_WORDS[COMP_CWORD]} before=("${COMP_WORDS[@]:0:COMP_CWORD}") choice
+	local rest=$COMP_LINE last=$2 before=() piece gap word choice quoted
+	for piece in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
+		gap=${rest%%[![:blank:]]*}
+		rest=${rest#"$gap"}
+		rest=${rest#"$piece"}
+		if [[ -z $gap && ${#before[@]} -gt 0 ]]; then
+			before[-1]+=$piece
+		else
+			before+=("$piece")
+		fi
+	done
+	word=${before[-1]}
+	unset "before[-1]"
 	COMPREPLY=()
 	for choice in "${before[@]}"; do
 		[[ $choice == -- ]] && return
@@ -22,7 +38,10 @@ _postern() {
 	?*) [[ ${1##*/} == mailwhere ]] && before+=("$word") ;;
 	esac
 	while IFS= read -r choice; do
-		[[ $choice == "$word"* ]] && COMPREPLY+=("$choice")
+		printf -v quoted %q "$choice"
+		if [[ $quoted == "$word"* || $choice == "$word"* && $quoted == "${word%"$last"}"* ]]; then
+			COMPREPLY+=("${quoted#"${word%"$last"}"}")
+		fi
 	done < <("${before[@]}" --generate-bash-completion 2>/dev/null)
 }
 
