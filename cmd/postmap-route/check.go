@@ -301,7 +301,7 @@ func (c *checker) listed(setting, domain string) bool {
 
 func (c *checker) checkSettings(records map[string][]record) {
 	if got, want := c.settings["recipient_delimiter"], c.conf.Route.Delimiter; got != want {
-		c.bad("recipient_delimiter is %q, route.delimiter %q: addresses with a detail go where the tables do not mean", got, want)
+		c.bad("recipient_delimiter is %q, route.delimiter %q: addresses with a detail go where the tables do not mean; write recipient_delimiter = %s, or set route.delimiter to the other", got, want, want)
 	}
 	longest, beyond := 0, ""
 	for _, r := range records[transport.Alias] {
