@@ -148,6 +148,10 @@ errCode: 3
 	confidential := slapd.Start(t, slapd.Settings{LDIF: people(5), Global: []string{"security simple_bind=128"}})
 	expired := slapd.Start(t, slapd.Settings{LDIF: people(5), Cert: &slapd.Cert{Authority: authority, Names: []string{"127.0.0.1"}, Expired: true}})
 	foreign := slapd.Start(t, slapd.Settings{LDIF: people(5), Cert: &slapd.Cert{Authority: &slapd.Cert{}, Names: []string{"127.0.0.1"}}})
+	hangingUp := loopback.Serve(t, func(conn net.Conn) {
+		io.ReadAtLeast(conn, make([]byte, 4096), 1)
+		conn.Close()
+	}).Addr().String()
 	ca := authority.CertFile(t)
 	bad := passwordFile(t, "wrong")
 	quick := configFile(t, "[directory]\nconnect-timeout = \"200ms\"\ntimeout = \"200ms\"\n")
@@ -179,6 +183,10 @@ errCode: 3
 		{"silence in TLS", 69, "TLS: context deadline exceeded", []string{"--url", "ldaps://" + silent(t, ""), "--config", quick}},
 		{"silence in StartTLS", 69, "StartTLS: ", []string{"--url", "ldap://" + silent(t, ""), "--starttls", "--config", quick}},
 		{"no LDAP", 69, "the server sent no LDAP", []string{"--url", "ldap://" + silent(t, "220 mx.example.org ESMTP\r\n"), "--config", quick}},
+		{"hung up on", 69, ": search dc=example,dc=org: the server closed the connection, after 0 entries; maps", []string{"--url", "ldap://" + hangingUp}},
+		{"hung up on, at the bind", 69, ": bind as " + slapd.Admin + ": the server closed the connection; maps", []string{"--url", "ldap://" + hangingUp, "--bind-dn", slapd.Admin, "--password-file", bad}},
+		{"hung up on, at StartTLS", 69, ": StartTLS: the server closed the connection; maps", []string{"--url", "ldap://" + hangingUp, "--starttls"}},
+		{"hung up on, at TLS", 69, ": TLS: the server closed the connection; maps", []string{"--url", "ldaps://" + hangingUp}},
 		{"hidden store", 65, "nobody lives on imap2.example.org any more", []string{"--url", server.URL(), "--filter", "(mailHost=imap1.example.org)"}},
 		{"empty result", 65, "0 accounts, fewer than min-accounts = 1; the login map would lose 50 of its 50 names (100.0 %, max-shrink is 5 %); the address map would lose 50 of its 50 names (100.0 %, max-shrink is 5 %); nobody lives on imap1.example.org any more (25 names before); nobody lives on imap2.example.org any more (25 names before); no entry was found: see base, filter, and what bind-dn may read; maps", []string{"--url", server.URL(), "--filter", "(uid=nobody)"}},
 	} {

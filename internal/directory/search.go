@@ -113,7 +113,7 @@ func (r *reading) search(ctx context.Context, s *session, q query) (away [][]str
 		case refused != nil:
 			return nil, refused
 		case s.tap.err() != nil && !s.tap.done.Load():
-			return nil, sysexits.Unavailable.Errorf("%w after %d entries", s.tap.err(), read)
+			return nil, sysexits.Unavailable.Errorf("%w, after %d entries", s.tap.err(), read)
 		case ldap.IsErrorWithCode(err, ldap.LDAPResultReferral) && len(away) > 0:
 			return away, nil
 		case err != nil && refusal(err):

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -299,7 +300,7 @@ func (d *LDAP) secure(ctx context.Context, u *url.URL, wire *gatherer, limit tim
 	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	if err := private.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("TLS: %w", err)
+		return nil, fmt.Errorf("TLS: %w", plainError(err))
 	}
 	return private, nil
 }
@@ -416,16 +417,28 @@ func refusal(err error) bool {
 
 // plainError says what go-ldap says in fewer words.
 func plainError(err error) error {
-	var e *ldap.Error
-	if !errors.As(err, &e) {
-		return err
+	e, fromLDAP := errors.AsType[*ldap.Error](err)
+	if !fromLDAP {
+		return plainLoss(err)
 	}
 	name := strings.ToLower(ldap.LDAPResultCodeMap[e.ResultCode])
 	if e.Err == nil || e.Err.Error() == "" || strings.EqualFold(e.Err.Error(), name) {
 		return fmt.Errorf("%s (%d)", name, e.ResultCode)
 	}
 	if e.ResultCode >= ldap.ErrorNetwork {
-		return e.Err // go-ldap's own, not the server's
+		return plainLoss(e.Err) // go-ldap's own, not the server's
 	}
 	return fmt.Errorf("%s (%d): %w", name, e.ResultCode, e.Err)
+}
+
+// plainLoss has words for EOF, of which go-ldap keeps no more than the text.
+func plainLoss(err error) error {
+	text, read := strings.CutPrefix(err.Error(), "unable to read LDAP response packet: ")
+	switch {
+	case text == io.EOF.Error() || text == io.ErrUnexpectedEOF.Error():
+		return errors.New("the server closed the connection")
+	case read:
+		return errors.New(text)
+	}
+	return err
 }

@@ -39,7 +39,7 @@ type ears struct {
 // err is why Read gave up.
 func (t *tap) err() error {
 	if err := t.failure.Load(); err != nil {
-		return *err
+		return plainError(*err)
 	}
 	return nil
 }
@@ -53,13 +53,11 @@ func (t *tap) Read(p []byte) (int, error) {
 	t.reading.Lock()
 	defer t.reading.Unlock()
 	for len(t.pass) == 0 {
-		err := t.err()
-		if err == nil {
-			if err = t.advance(); err != nil {
-				t.failure.Store(&err)
-			}
+		if err := t.failure.Load(); err != nil {
+			return 0, *err
 		}
-		if err != nil {
+		if err := t.advance(); err != nil {
+			t.failure.Store(&err)
 			return 0, err
 		}
 	}
