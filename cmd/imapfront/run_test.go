@@ -665,6 +665,11 @@ user = "no-such-user"
 ca-file = "DIR/missing.pem"
 `, `.conf:3: listen imaps://[::]:993: needs a certificate`, `.conf:3: listen "smtp://x": `, `.conf:4: user: unknown user no-such-user`,
 		`.conf:6: store: ca-file: open `, "nobody can log in")
+	// Nothing is known of the settings of a file that cannot be read to its end.
+	wrong(`[frontend]
+listen = ["imaps://[::]:993"
+cert = "DIR/missing.pem"
+`, `.conf:4: `)
 	// What the file itself has wrong keeps nothing else from being told.
 	wrong(`keep = -1
 [frontend]

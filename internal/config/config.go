@@ -252,7 +252,7 @@ func defaultAttributes() Attributes {
 
 // Load reads a file over the defaults. Every key must be known: a misspelt
 // "starttls" must not quietly mean no TLS. With an error, which is Faults where
-// the file could be read, comes what is left of it.
+// the file could be read, comes what is left of it; nil, if that is nothing.
 func Load(file string) (*Config, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -264,7 +264,11 @@ func Load(file string) (*Config, error) {
 	}
 	c := Default()
 	c.file, c.text = file, string(data)
-	return c, sysexits.Config.Wrap(c.parse())
+	read, err := c.parse()
+	if !read {
+		c = nil
+	}
+	return c, sysexits.Config.Wrap(err)
 }
 
 // Where tells in which line of the file a value stands, as "FILE:LINE: ", for a

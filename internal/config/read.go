@@ -45,14 +45,15 @@ type reader struct {
 	faults []fault
 }
 
-// parse reads the file's text over what is there.
-func (c *Config) parse() error {
+// parse reads the file's text over what is there. Of a text that is no TOML it
+// reads nothing.
+func (c *Config) parse() (read bool, err error) {
 	tables := map[string]toml.Primitive{}
 	meta, err := toml.Decode(c.text, &tables)
 	if at, ok := errors.AsType[toml.ParseError](err); ok {
-		return Faults{fmt.Errorf("%s:%d: %s", c.file, at.Position.Line, at.Message)}
+		return false, Faults{fmt.Errorf("%s:%d: %s", c.file, at.Position.Line, at.Message)}
 	} else if err != nil {
-		return Faults{fmt.Errorf("%s: %w", c.file, err)}
+		return false, Faults{fmt.Errorf("%s: %w", c.file, err)}
 	}
 	r := reader{meta: meta}
 	r.directories(c, tables)
@@ -66,7 +67,7 @@ func (c *Config) parse() error {
 			r.unknown(key)
 		}
 	}
-	return c.place(append(r.faults, c.check()...))
+	return true, c.place(append(r.faults, c.check()...))
 }
 
 // place says of each fault in which line of the file it is.
