@@ -142,8 +142,8 @@ func verifyStores(ctx context.Context, conf *config.Config, configFile string, o
 		return err
 	}
 	names := slices.Sorted(maps.Keys(homes))
-	found := map[string]int{} // mailboxes at a store
-	asked := map[string]int{}
+	found := map[string]int{}     // mailboxes at a store
+	answered := map[string]bool{} // by a store
 	unanswered, differ, answers := 0, false, 0
 	progress := newProgress(len(names))
 	stores := map[string]bool{}
@@ -154,13 +154,14 @@ func verifyStores(ctx context.Context, conf *config.Config, configFile string, o
 		}
 		mailbox, store, answer := words[0], words[1], words[2]
 		stores[store] = true
-		asked[store]++
 		answers++
 		progress.show(answers / len(stores))
 		due := homes[mailbox][store]
 		c := change{Map: "mailbox", Key: mailbox, New: store}
+		isError := strings.HasPrefix(answer, "error: ")
+		answered[store] = answered[store] || !isError
 		switch {
-		case strings.HasPrefix(answer, "error: "):
+		case isError:
 			unanswered++
 			c.What, c.New = "unanswered", store+": "+strings.TrimPrefix(answer, "error: ")
 		case answer == "here":
@@ -182,8 +183,8 @@ func verifyStores(ctx context.Context, conf *config.Config, configFile string, o
 	if err != nil {
 		return err
 	}
-	for _, store := range slices.Sorted(maps.Keys(asked)) {
-		if found[store] == 0 && slices.ContainsFunc(names, func(name string) bool { return homes[name][store] }) {
+	for _, store := range slices.Sorted(maps.Keys(answered)) {
+		if answered[store] && found[store] == 0 && slices.ContainsFunc(names, func(name string) bool { return homes[name][store] }) {
 			return sysexits.NoPerm.Errorf("store %s has none of its mailboxes, as it says: is its admin right?", store)
 		}
 	}
