@@ -32,12 +32,13 @@ func keepWatching(c *cli.Context, b *build) error {
 			defer close(over)
 			err = b.watch(ctx, c.App.ErrWriter, firstRetry)
 		}()
-		b = reread(c, hangUp, over)
+		next := reread(c, hangUp, over)
 		stop()
 		<-over
-		if b == nil || err != nil {
+		if next == nil || err != nil {
 			return err
 		}
+		b = next
 	}
 }
 
