@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,8 +18,10 @@ import (
 	"time"
 
 	"postern/internal/logbook"
+	"postern/internal/loopback"
 	"postern/internal/mapfile"
 	"postern/internal/slapd"
+	"postern/internal/sysexits"
 )
 
 // kills is how often everything is killed that can be.
@@ -115,6 +119,36 @@ func TestServerKilledUnderAWatch(t *testing.T) {
 	}
 	if got := len(recordsOf(t, dir, mapfile.Login)); got != 200 {
 		t.Errorf("%d names", got)
+	}
+}
+
+// Whatever the server leaves us waiting for, who is told to stop does at once, and
+// it is nobody's fault.
+func TestToldToStop(t *testing.T) {
+	password := passwordFile(t, "secret")
+	for name, args := range map[string][]string{
+		"TLS":      {"--url", "ldaps://"},
+		"StartTLS": {"--url", "ldap://", "--starttls"},
+		"bind":     {"--url", "ldap://", "--bind-dn", slapd.Admin, "--password-file", password},
+		"search":   {"--url", "ldap://"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			server := loopback.Serve(t, func(conn net.Conn) {
+				io.ReadAtLeast(conn, make([]byte, 4096), 1)
+				stop()
+				io.Copy(io.Discard, conn)
+			})
+			args[1] += server.Addr().String()
+			start := time.Now()
+			err := app().RunContext(ctx, append([]string{"ldap2cdb", "--base", slapd.Base, "--maps", t.TempDir()}, args...))
+			if sysexits.Of(err) != sysexits.TempFail || !strings.Contains(err.Error(), ": told to stop; maps not changed") {
+				t.Errorf("%v", err)
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("after %s", took)
+			}
+		})
 	}
 }
 

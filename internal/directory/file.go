@@ -34,7 +34,7 @@ func FollowFile(ctx context.Context, path string, every time.Duration, want *Sel
 		}
 		select {
 		case <-ctx.Done():
-			return sysexits.TempFail.Wrap(ctx.Err())
+			return errTold
 		case <-time.After(every):
 		}
 	}

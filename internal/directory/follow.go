@@ -109,7 +109,7 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 	err = response.Err()
 	switch {
 	case ctx.Err() != nil:
-		return sysexits.TempFail.Wrap(ctx.Err())
+		return errTold
 	case s.tap.err() != nil:
 		return sysexits.Unavailable.Errorf("%s: %w", s.server, s.tap.err())
 	case ldap.IsErrorWithCode(err, ldap.LDAPResultUnavailableCriticalExtension):

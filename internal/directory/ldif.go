@@ -66,7 +66,7 @@ func (l LDIF) Entries(ctx context.Context, want *Selection, take func(*Entry) er
 	case failed.is():
 		return failed.err
 	case ctx.Err() != nil:
-		return sysexits.TempFail.Errorf("%s: %w", l.Name, ctx.Err())
+		return fmt.Errorf("%s: %w", l.Name, errTold)
 	}
 	return err
 }
@@ -79,7 +79,7 @@ func until(ctx context.Context, from io.Reader) (io.Reader, func()) {
 		_, err := io.CopyBuffer(out, struct{ io.Reader }{from}, make([]byte, blockSize))
 		out.CloseWithError(err)
 	}()
-	stop := context.AfterFunc(ctx, func() { out.CloseWithError(ctx.Err()) })
+	stop := context.AfterFunc(ctx, func() { out.CloseWithError(errTold) })
 	return in, func() { stop(); in.Close() }
 }
 

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
-
-	"postern/internal/sysexits"
 )
 
 // Where a server doesn't tell of changes by itself it is asked every
@@ -126,7 +124,7 @@ func (d *LDAP) poll(ctx context.Context, s *session, want *Selection, changes Ch
 		s.tap.wire.expect(0)
 		select {
 		case <-ctx.Done():
-			return sysexits.TempFail.Wrap(ctx.Err())
+			return errTold
 		case <-time.After(next):
 		}
 		s.tap.wire.expect(time.Duration(d.conf.Timeout))

@@ -109,7 +109,7 @@ func (r *reading) search(ctx context.Context, s *session, q query) (away [][]str
 		err := response.Err()
 		switch {
 		case ctx.Err() != nil: // the reader may still be at work
-			return nil, sysexits.TempFail.Wrap(ctx.Err())
+			return nil, errTold
 		case refused != nil:
 			return nil, refused
 		case s.tap.err() != nil && !s.tap.done.Load():
@@ -178,7 +178,7 @@ func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
 		err := response.Err()
 		switch {
 		case ctx.Err() != nil:
-			return sysexits.TempFail.Wrap(ctx.Err())
+			return errTold
 		case err != nil:
 			return sysexits.Unavailable.Wrap(plainError(err))
 		case s.tap.err() != nil || !s.tap.done.Load():

@@ -173,16 +173,21 @@ func youngest(csns map[string]string) string {
 	return slices.Max(slices.Collect(maps.Values(csns)))
 }
 
+// errTold is that the context is done: somebody wants us to end.
+var errTold = sysexits.TempFail.Errorf("told to stop")
+
 // A session is a connection to one server, after the bind.
 type session struct {
 	server string // its URL, and its address if there are several
 	url    string // as serverOf has it
 	conn   *ldap.Conn
 	tap    *tap
+	untold func() bool // from here on nobody ends it but close
 }
 
 // close ends the connection. After it no entry comes any more.
 func (s *session) close() {
+	s.untold()
 	s.conn.Close()
 	s.tap.reading.Lock()
 	defer s.tap.reading.Unlock()
@@ -214,12 +219,18 @@ func (d *LDAP) connect(ctx context.Context) (*session, error) {
 				s.server, s.url = server, serverOf(u)
 				return s, nil
 			}
+			if ctx.Err() != nil {
+				err = errTold
+			}
 			err = fmt.Errorf("%s: %w", server, err)
 			if ctx.Err() != nil || sysexits.Of(err) == sysexits.NoPerm {
 				return nil, err
 			}
 			failed = append(failed, err)
 		}
+	}
+	if ctx.Err() != nil { // in the midst of a look-up
+		return nil, errTold
 	}
 	return nil, sysexits.Unavailable.Wrap(joined(failed))
 }
@@ -265,16 +276,19 @@ func (d *LDAP) open(ctx context.Context, u *url.URL, address string) (*session, 
 	if err != nil {
 		return nil, err
 	}
+	// Half of what is asked of a server asks by no context.
+	untold := context.AfterFunc(ctx, func() { conn.Close() })
 	// Whatever hangs from here to the end of the bind hangs no longer than
 	// the limit: wire renews the deadline with every read.
 	wire := newGatherer(conn)
 	private, err := d.secure(ctx, u, wire, limit)
 	if err != nil {
+		untold()
 		conn.Close()
 		return nil, err
 	}
 	wire.expect(limit)
-	s := &session{tap: newTap(private, wire)}
+	s := &session{tap: newTap(private, wire), untold: untold}
 	s.conn = ldap.NewConn(s.tap, private != net.Conn(wire))
 	s.conn.Start()
 	if err := d.bind(s.conn, u.Hostname()); err != nil {
