@@ -314,6 +314,9 @@ func (d *LDAP) secure(ctx context.Context, u *url.URL, wire *gatherer, limit tim
 	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	if err := private.HandshakeContext(ctx); err != nil {
+		if unknown, is := errors.AsType[x509.UnknownAuthorityError](err); is && unknown.Cert != nil {
+			err = fmt.Errorf("%w, %q: if it is yours, name its certificate in ca-file", unknown, unknown.Cert.Issuer)
+		}
 		return nil, fmt.Errorf("TLS: %w", plainError(err))
 	}
 	return private, nil
