@@ -352,7 +352,7 @@ func (b *build) tell(report *roster.Report) error {
 		if err != nil {
 			return err
 		}
-		if err := replace(b.reportFile, append(text, '\n')); err != nil {
+		if err := replace(b.reportFile, append(account.PrintableJSON(text), '\n')); err != nil {
 			return sysexits.CantCreate.Errorf("report %s: %w", b.reportFile, err)
 		}
 	}

@@ -10,12 +10,8 @@ package main
 import (
 	"bufio"
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
-	"strconv"
-	"unicode/utf16"
-	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -191,25 +187,10 @@ func (o *output) object(v any) error {
 	return o.WriteByte('\n')
 }
 
-// marshal returns JSON in which nothing but what can be printed stands as it is:
-// RFC 8259 wants only the first 32 control characters escaped, and a terminal
-// takes commands by others, too.
+// marshal returns JSON in which nothing but what can be printed stands as it is.
 func marshal(v any) ([]byte, error) {
 	text, err := json.Marshal(v)
-	if err != nil || account.Printable(string(text)) == string(text) {
-		return text, err
-	}
-	safe := make([]byte, 0, len(text))
-	for _, r := range string(text) {
-		if r == ' ' || strconv.IsPrint(r) {
-			safe = utf8.AppendRune(safe, r)
-			continue
-		}
-		for _, unit := range utf16.AppendRune(nil, r) {
-			safe = fmt.Appendf(safe, `\u%04x`, unit)
-		}
-	}
-	return safe, nil
+	return account.PrintableJSON(text), err
 }
 
 // where answers names, one line each, in order.

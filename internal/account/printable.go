@@ -1,8 +1,11 @@
 package account
 
 import (
+	"bytes"
+	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -34,4 +37,25 @@ func escape(s string) string {
 		i += size
 	}
 	return b.String()
+}
+
+// PrintableJSON is Printable for JSON, and the same JSON: RFC 8259 wants only the
+// first 32 control characters escaped, and a terminal takes commands by others,
+// too. A line break there is between values, and stays.
+func PrintableJSON(text []byte) []byte {
+	shown := func(r rune) bool { return r == ' ' || r == '\n' || strconv.IsPrint(r) }
+	if !bytes.ContainsFunc(text, func(r rune) bool { return !shown(r) }) {
+		return text
+	}
+	safe := make([]byte, 0, len(text))
+	for _, r := range string(text) {
+		if shown(r) {
+			safe = utf8.AppendRune(safe, r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			safe = fmt.Appendf(safe, `\u%04x`, unit)
+		}
+	}
+	return safe
 }
