@@ -119,7 +119,12 @@ func (w *Writer) publish(keep int, differs func(name string, now Story) bool, dr
 		if err := w.sweep(draft.Name); err != nil {
 			return false, sysexits.CantCreate.Wrap(err)
 		}
-		file, err := renameio.NewPendingFile(filepath.Join(w.dir, draft.Name),
+		path := filepath.Join(w.dir, draft.Name)
+		if info, err := os.Lstat(path); err == nil && info.IsDir() {
+			// Known before the first is renamed, or half a set is published.
+			return false, sysexits.CantCreate.Errorf("%s: a folder is in the way: move it", path)
+		}
+		file, err := renameio.NewPendingFile(path,
 			renameio.WithTempDir(w.dir), renameio.WithPermissions(0o644), renameio.IgnoreUmask())
 		if err != nil {
 			return false, sysexits.CantCreate.Wrap(err)
