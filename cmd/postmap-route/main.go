@@ -66,6 +66,15 @@ func run(c *cli.Context) error {
 	if modes > 1 {
 		return sysexits.Usage.Errorf("--diff, --check and --master exclude each other")
 	}
+	var writer *mapfile.Writer
+	if modes == 0 {
+		// Before the maps are read: one who read older maps must not be the
+		// last to publish.
+		if writer, err = mapfile.Lock(conf.Route.Out, "postmap-route"); err != nil {
+			return err
+		}
+		defer writer.Unlock()
+	}
 	login, address, err := mapfile.OpenPair(conf.Maps, conf.Foreign)
 	if err != nil {
 		return err
@@ -86,7 +95,7 @@ func run(c *cli.Context) error {
 	if c.Bool("diff") {
 		return diff(conf, tables.List())
 	}
-	return publish(conf, tables.List(), login.Story())
+	return publish(writer, conf, tables.List(), login.Story())
 }
 
 // settings reads postern.conf and lets the flags override it.
@@ -184,12 +193,7 @@ func printMaster(tables *transport.Tables, out io.Writer) error {
 	return nil
 }
 
-func publish(conf *config.Config, tables []transport.Table, from mapfile.Story) error {
-	writer, err := mapfile.Lock(conf.Route.Out, "postmap-route")
-	if err != nil {
-		return err
-	}
-	defer writer.Unlock()
+func publish(writer *mapfile.Writer, conf *config.Config, tables []transport.Table, from mapfile.Story) error {
 	if conf.Route.Text {
 		_, err := transport.WriteText(conf.Route.Out, conf.Keep, tables)
 		return err
@@ -203,6 +207,6 @@ func publish(conf *config.Config, tables []transport.Table, from mapfile.Story) 
 	for _, table := range tables {
 		drafts = append(drafts, mapfile.Draft{Name: table.Name + ".cdb", Story: story, Records: table.Records})
 	}
-	_, err = writer.PublishChanged(conf.Keep, drafts...)
+	_, err := writer.PublishChanged(conf.Keep, drafts...)
 	return err
 }
