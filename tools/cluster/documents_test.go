@@ -169,6 +169,7 @@ ldap2cdb --standard-address '{sn}@example.org'
 ldap2cdb
 postmap-route
 imapfront capability
+printf '[store."imap8.example.org"]\n' >>/etc/postern/postern.conf
 doveadm() { printf 'Username\tQuota name\tType\tValue\tLimit\t%%\nada\tUser quota\tSTORAGE\t20\t-\t0\n'; }
 mkdir "$SCRATCH/home"
 cd "$SCRATCH/home"
