@@ -140,15 +140,27 @@ func (w *watch) run(ctx context.Context) error {
 			return nil
 		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm:
 			return err
-		case errors.Is(err, errDoubtful):
+		}
+		waiting, stop := context.WithCancel(ctx)
+		if errors.Is(err, errDoubtful) {
 			// A directory may show again what it hides now, and
-			// would not tell us: nothing about it has changed.
+			// would not tell us: nothing about it has changed. Of a
+			// file we can tell.
 			for _, f := range w.followers {
+				if f.ldap == nil {
+					file, read, every := f.conf.LDIF, f.cookie, time.Duration(f.conf.PollInterval)
+					go func() {
+						directory.AwaitOther(waiting, file, read, every)
+						stop()
+					}()
+				}
 				f.forget()
 			}
 			pause = doubtRetry
 		}
-		if !w.pause(ctx, &pause, err) {
+		w.pause(waiting, &pause, err)
+		stop()
+		if ctx.Err() != nil {
 			return nil
 		}
 	}
@@ -157,7 +169,7 @@ func (w *watch) run(ctx context.Context) error {
 // pause waits for the next try, and longer each time.
 func (w *watch) pause(ctx context.Context, pause *time.Duration, why error) (goOn bool) {
 	// Front ends that lost the same server shall not come back in step.
-	wait := *pause/2 + rand.N(*pause)
+	wait := *pause/2 + rand.N(*pause/2)
 	*pause = min(2**pause, lastRetry)
 	w.say("%v; maps not changed, next try in %s", why, wait.Round(time.Second/10))
 	select {

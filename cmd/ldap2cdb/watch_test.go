@@ -198,12 +198,49 @@ func TestWatchHangUp(t *testing.T) {
 	eventuallySays(t, log, "SIGHUP: beginning again")
 	eventuallySays(t, log, "nobody lives on imap3.example.org any more") // --force was for the first maps
 	file("b", person("imap2.example.org")+slapd.Person("v", "V", "V", "imap1.example.org", "v@example.org")+slapd.Person("x", "X", "X", "imap3.example.org", "x@example.org"))
-	watch.Process.Signal(syscall.SIGHUP) // or it would wait for ten minutes
 	eventually(t, maps, "u", "imap2.example.org", log)
 
 	watch.Process.Signal(syscall.SIGTERM)
 	if err := watch.Wait(); err != nil {
 		t.Errorf("%v\n%s", err, log)
+	}
+}
+
+// A file that was doubtful is looked at again as soon as it is another.
+func TestWatchDoubtfulFile(t *testing.T) {
+	dir, log := t.TempDir(), &logbook.Book{}
+	file := filepath.Join(dir, "people.ldif")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file+"~", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+"~", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(people(20))
+	follow(t, log, "--config", configFile(t, "[directory]\npoll-interval = \"10ms\"\n"), "--ldif", file, "--maps", dir)
+	eventually(t, dir, "u7", "imap2.example.org", log)
+	write(people(1))
+	eventuallySays(t, log, "doubtful: ")
+	write(strings.ReplaceAll(people(20), "imap2.", "imap1.") + slapd.Person("u", "U", "U", "imap2.example.org", "u@example.org"))
+	eventually(t, dir, "u7", "imap1.example.org", log)
+}
+
+// A promise of the page: so long at most, and not in step with others.
+func TestWatchPause(t *testing.T) {
+	ended, stop := context.WithCancel(t.Context())
+	stop()
+	for range 1000 {
+		log := &logbook.Book{}
+		w := &watch{log: log}
+		pause := doubtRetry
+		w.pause(ended, &pause, errDoubtful)
+		_, said, _ := strings.Cut(strings.TrimSpace(log.String()), "next try in ")
+		if wait, err := time.ParseDuration(said); err != nil || wait < doubtRetry/2 || wait > doubtRetry {
+			t.Fatalf("%v: %s", err, log)
+		}
 	}
 }
 
