@@ -92,7 +92,7 @@ func readPassword(file string) (string, error) {
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return "", sysexits.NoInput.Wrap(err)
+		return "", sysexits.NoInput.Errorf("password-file: %w", err)
 	}
 	line, _, _ := strings.Cut(string(text), "\n")
 	if line = strings.TrimSuffix(line, "\r"); line == "" {
