@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -60,8 +63,8 @@ const (
 	doubtRetry   = 10 * time.Minute // after maps that were refused
 	lossWindow   = time.Hour        // over which max-shrink is reckoned
 
-	keepEvery     = time.Hour // copies of the last seconds' maps are of no use
-	textfileEvery = 15 * time.Second
+	keepEvery    = time.Hour // copies of the last seconds' maps are of no use
+	freshenEvery = 5 * time.Second
 )
 
 // mostTouched is how many keys are decided about one by one; beyond, going
@@ -238,7 +241,7 @@ func nudge(c chan<- struct{}) {
 
 // publishAlong publishes whenever there is something new.
 func (w *watch) publishAlong(ctx context.Context) error {
-	tell := time.NewTicker(textfileEvery)
+	tell := time.NewTicker(freshenEvery)
 	defer tell.Stop()
 	var last time.Time
 	for {
@@ -265,13 +268,32 @@ func (w *watch) publishAlong(ctx context.Context) error {
 	}
 }
 
-// freshen tells that the maps are right, while all that is known is in them.
+// freshen tells that the maps are right, while all that is known is in them. If
+// somebody has removed one it has them made again: a directory in which nothing
+// happens would be no reason to, and nobody could log in.
 func (w *watch) freshen() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.complete() && !w.whole && len(w.touched) == 0 {
+	switch {
+	case !w.complete() || w.whole || len(w.touched) > 0:
+	case w.removed():
+		w.whole = true
+		w.rouse()
+	default:
 		w.refreshTextfile()
 	}
+}
+
+// removed tells whether a map is there no more.
+func (w *watch) removed() bool {
+	maps := []string{mapfile.Login, mapfile.Address}
+	if w.sizes() {
+		maps = append(maps, mapfile.Size)
+	}
+	return slices.ContainsFunc(maps, func(name string) bool {
+		_, err := os.Stat(filepath.Join(w.conf.Maps, name))
+		return errors.Is(err, fs.ErrNotExist)
+	})
 }
 
 // refreshTextfile tells Prometheus that the maps are right. Where it cannot, the

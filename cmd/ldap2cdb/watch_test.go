@@ -253,6 +253,22 @@ func TestWatchNowhere(t *testing.T) {
 	stop()
 }
 
+// Maps that somebody removes are made again, though nothing has changed.
+func TestWatchRemovedMaps(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	dir, log := filepath.Join(t.TempDir(), "maps"), &logbook.Book{}
+	follow(t, log, "--url", server.URL(), "--base", slapd.Base, "--maps", dir)
+	eventually(t, dir, "u1", "imap2.example.org", log)
+	if err := os.Remove(filepath.Join(dir, mapfile.Address)); err != nil {
+		t.Fatal(err)
+	}
+	eventuallyIn(t, dir, mapfile.Address, "u1@example.org", "u1@imap2.example.org", log)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, dir, "u1", "imap2.example.org", log)
+}
+
 // A textfile that cannot be written keeps nobody from following.
 func TestWatchWithoutTextfile(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
