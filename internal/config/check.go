@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"net/netip"
 	"path"
 	"regexp"
@@ -126,7 +127,7 @@ func (c *Config) checkDirectories() (faults []fault) {
 		note(d.SASL == "gssapi" && ((d.Keytab == "") == (d.TicketCache == "") || (d.Keytab == "") != (d.Principal == "")), "sasl",
 			`directory.sasl = "gssapi": needs a principal and its keytab, or a ticket-cache`)
 		note((d.Cert == "") != (d.Key == ""), "cert", "directory.cert and directory.key: one is of no use without the other")
-		note(d.PageSize < 0, "page-size", "directory.page-size = %d: must not be negative", d.PageSize)
+		note(d.PageSize < 0 || d.PageSize > math.MaxInt32, "page-size", "directory.page-size = %d: must be 0 to %d", d.PageSize, math.MaxInt32)
 	}
 	return faults
 }

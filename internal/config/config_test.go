@@ -225,7 +225,8 @@ func TestRefused(t *testing.T) {
 		{"[store.\"a.b\"]\n[store.\"A.b.\"]", `store "a.b": there are two of this name`},
 		{"maps = 1", `:1: maps: must be a value in quotes`},
 		{"[frontend]\nmax-sessions = -1", `:2: frontend.max-sessions = -1: must not be negative`},
-		{"[directory]\npage-size = -1", `:2: directory.page-size = -1: must not be negative`},
+		{"[directory]\npage-size = -1", `:2: directory.page-size = -1: must be 0 to 2147483647`},
+		{"[directory]\npage-size = 4294967296", `:2: directory.page-size = 4294967296: must be 0 to 2147483647`},
 		{"[store.\"a.b\"]\nkey = \"x\"", `:2: store."a.b".key = "x": of no use without a cert`},
 		{"[route]\ndomains = [\"example.org\"]", `:2: unknown key route.domains`},
 	} {
