@@ -81,6 +81,11 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 		}
 		names = append(append(names, r.standard.attributes()...), "initials")
 	}
+	for _, name := range names {
+		if !isAttribute(name) {
+			return nil, fmt.Errorf("attributes: %q is not the name of an attribute", name)
+		}
+	}
 	r.want = newSelection(names)
 	slots := func(list []string) (slots []int) {
 		for _, attribute := range list {
@@ -124,6 +129,20 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 		r.flags[strings.ToLower(value)] |= 0
 	}
 	return r, nil
+}
+
+// isAttribute tells whether a server may know an attribute by that name, RFC 4512
+// section 2.5, and the underscore that 389 Directory Server allows: it passes over
+// any other name, and so would we.
+func isAttribute(name string) bool {
+	for part := range strings.SplitSeq(name, ";") {
+		if part == "" || strings.ContainsFunc(part, func(r rune) bool {
+			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._", r)
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 // A Fault is why an entry makes no account, or lost an address: a reason that

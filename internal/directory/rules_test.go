@@ -114,6 +114,13 @@ func TestStoreRules(t *testing.T) {
 			t.Errorf("%s:\n got %s\nwant %s", test.name, got, test.want)
 		}
 	}
+	for _, name := range []string{"", "mail ", "mail address", "mail,uid", "mail;", "*", "mäil", "{mail}"} {
+		misspelt := config.Default().Attributes
+		misspelt.Address = []string{"mailLocalAddress", name}
+		if _, err := NewRules(misspelt, "", anyStore); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q is not the name of an attribute", name)) {
+			t.Errorf("%q as an attribute: %v", name, err)
+		}
+	}
 	bad := config.Default().Attributes
 	for _, stores := range []map[string]string{{"db": "no host"}, {"/(/": "x"}} {
 		bad.Stores = stores
