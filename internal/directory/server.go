@@ -1,7 +1,6 @@
 package directory
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -56,9 +55,11 @@ func NewLDAP(conf config.Directory) (*LDAP, error) {
 		}
 	}
 	if conf.SASL == "gssapi" {
-		for _, file := range []string{conf.Krb5Conf, cmp.Or(conf.Keytab, conf.TicketCache)} {
-			if _, err := os.Stat(file); err != nil {
-				return nil, sysexits.NoInput.Wrap(err)
+		for _, set := range []struct{ key, file string }{
+			{"krb5-conf", conf.Krb5Conf}, {"keytab", conf.Keytab}, {"ticket-cache", conf.TicketCache},
+		} {
+			if _, err := os.Stat(set.file); err != nil && set.file != "" {
+				return nil, sysexits.NoInput.Errorf("%s: %w", set.key, err)
 			}
 		}
 	}
