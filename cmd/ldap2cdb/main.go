@@ -64,6 +64,8 @@ func run(c *cli.Context) error {
 	switch {
 	case c.IsSet("only") && c.Bool("watch"):
 		return sysexits.Usage.Errorf("--only and --watch: a watch knows at once what is new")
+	case c.IsSet("report") && c.Bool("watch"):
+		return sysexits.Usage.Errorf("--report and --watch: a watch tells in its log what it does, and a run beside it reports")
 	case c.IsSet("only"):
 		return b.only(command.Told(c), c.String("only"))
 	case c.Bool("watch"):
