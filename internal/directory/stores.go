@@ -60,11 +60,16 @@ func (s *storeNames) store(value string) (string, *Fault) {
 		switch {
 		case strings.Contains(value, "="):
 			return "", nil
-		case !strings.Contains(value, "."):
+		case !strings.ContainsAny(value, ".:"):
 			return "", fault("store not in the table", "%q", value)
 		}
 	}
-	store, err := account.CheckStore(value)
+	// An IPv6 address may have the brackets that the maps show it in.
+	name := value
+	if len(value) > 2 && value[0] == '[' && value[len(value)-1] == ']' && strings.Contains(value, ":") {
+		name = value[1 : len(value)-1]
+	}
+	store, err := account.CheckStore(name)
 	if err != nil {
 		return "", fault("bad store", "%v", err)
 	}
