@@ -12,6 +12,7 @@ import (
 	"time"
 
 	ber "github.com/go-asn1-ber/asn1-ber"
+	"github.com/go-ldap/ldap/v3"
 )
 
 // element writes a BER element whose length takes that many octets more than
@@ -112,6 +113,25 @@ func TestTapRefuses(t *testing.T) {
 	} {
 		if _, _, err := tapped(bytes.NewReader(test.stream)); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: got %v, want %s", name, err, test.want)
+		}
+	}
+}
+
+func TestPlainError(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{ldap.NewError(49, errors.New("80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 52e, v2580\x00")),
+			"invalid credentials (49): 80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 52e, v2580"},
+		{ldap.NewError(13, errors.New("confidentiality required")), "confidentiality required (13)"},
+		{ldap.NewError(32, errors.New("")), "no such object (32)"},
+		{ldap.NewError(ldap.ErrorNetwork, errors.New("unable to read LDAP response packet: unexpected EOF")), "the server closed the connection"},
+		{io.EOF, "the server closed the connection"},
+		{errors.New("unable to read LDAP response packet: i/o timeout"), "i/o timeout"},
+	} {
+		if got := plainError(test.err).Error(); got != test.want {
+			t.Errorf("got %q, want %q", got, test.want)
 		}
 	}
 }

@@ -446,7 +446,8 @@ func plainError(err error) error {
 	if e.ResultCode >= ldap.ErrorNetwork {
 		return plainLoss(e.Err) // go-ldap's own, not the server's
 	}
-	return fmt.Errorf("%s (%d): %w", name, e.ResultCode, e.Err)
+	// Active Directory ends its text as C does.
+	return fmt.Errorf("%s (%d): %s", name, e.ResultCode, strings.TrimRight(e.Err.Error(), "\x00\r\n "))
 }
 
 // plainLoss has words for EOF, of which go-ldap keeps no more than the text.
