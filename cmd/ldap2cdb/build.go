@@ -179,6 +179,9 @@ func (b *build) lastMaps() (last set, err error) {
 			*m = nil
 			if !errors.Is(err, fs.ErrNotExist) && !b.force {
 				last.close()
+				if sysexits.Of(err) != sysexits.DataErr { // it may be well, and we the wrong user
+					return set{}, fmt.Errorf("%w, and new maps are compared with it", err)
+				}
 				return set{}, fmt.Errorf("%w; nothing to compare the new maps with, so only --force replaces it", err)
 			}
 		}
