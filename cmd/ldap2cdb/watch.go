@@ -442,7 +442,9 @@ func (w *watch) remember(err error) error {
 		return err
 	}
 	defer now.close()
-	w.printed = digestsOf(now)
+	if w.printed = (setDigest{}); !w.lacks(now) { // somebody may have removed them already
+		w.printed = digestsOf(now)
+	}
 	return nil
 }
 

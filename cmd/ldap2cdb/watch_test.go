@@ -269,6 +269,22 @@ func TestWatchRemovedMaps(t *testing.T) {
 	eventually(t, dir, "u1", "imap2.example.org", log)
 }
 
+// They may be gone before the watch has noted what it published.
+func TestWatchMapsGoneAtOnce(t *testing.T) {
+	conf, err := settingsFor(t, "--ldif", os.DevNull, "--maps", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := newBuild(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watch{build: b, printed: setDigest{login: "x", address: "y"}}
+	if err := w.remember(nil); err != nil || w.printed != (setDigest{}) {
+		t.Errorf("%v, %v", w.printed, err)
+	}
+}
+
 // A textfile that cannot be written keeps nobody from following.
 func TestWatchWithoutTextfile(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
