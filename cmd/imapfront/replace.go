@@ -107,8 +107,9 @@ func awaitStep(conn *net.UnixConn) error {
 func (p predecessor) retire(log *slog.Logger) {
 	if p.conn != nil {
 		log.Info("has taken over")
+		p.handed.Close() // or a port that is no more wanted would outlive the old one
 		step(p.conn)
-		p.release()
+		p.conn.Close()
 	}
 }
 
