@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -198,23 +200,33 @@ func fullName(login *mapfile.Map, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var stores []string
-	for store := range counts {
-		if store == name {
-			return name, nil
+	full, err := complement(name, maps.Keys(counts))
+	if err != nil {
+		return "", sysexits.Usage.Errorf("store %q: %w", name, err)
+	}
+	return full, nil
+}
+
+// complement completes a first label to the one of the stores that it begins;
+// it is a name by itself, too.
+func complement(label string, stores iter.Seq[string]) (string, error) {
+	var some []string
+	for store := range stores {
+		if store == label {
+			return label, nil
 		}
-		if strings.HasPrefix(store, name+".") {
-			stores = append(stores, store)
+		if strings.HasPrefix(store, label+".") {
+			some = append(some, store)
 		}
 	}
-	slices.Sort(stores)
-	switch len(stores) {
+	slices.Sort(some)
+	switch len(some) {
 	case 0:
-		return name, nil
+		return label, nil
 	case 1:
-		return stores[0], nil
+		return some[0], nil
 	}
-	return "", sysexits.Usage.Errorf("store %q: which of %s?", name, strings.Join(stores, ", "))
+	return "", fmt.Errorf("which of %s?", strings.Join(some, ", "))
 }
 
 // info prints the stories of the maps.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -104,17 +105,9 @@ func plan(conf *config.Config, wishes []string, sizes map[string]int64, template
 // maps do not have yet. Where no front end may connect to nobody is moved.
 func newStore(conf *config.Config, name string) (string, error) {
 	if !strings.Contains(name, ".") {
-		var stores []string
-		for store := range conf.Stores {
-			if strings.HasPrefix(store, name+".") {
-				stores = append(stores, store)
-			}
-		}
-		slices.Sort(stores)
-		if _, exact := conf.Stores[name]; !exact && len(stores) > 1 {
-			return "", fmt.Errorf("which of %s?", strings.Join(stores, ", "))
-		} else if !exact && len(stores) == 1 {
-			name = stores[0]
+		var err error
+		if name, err = complement(name, maps.Keys(conf.Stores)); err != nil {
+			return "", err
 		}
 	}
 	if _, allowed := conf.StoreNamed(name); !allowed {

@@ -143,23 +143,21 @@ func verifyStores(ctx context.Context, conf *config.Config, configFile string, o
 	}
 	names := slices.Sorted(maps.Keys(homes))
 	found := map[string]int{}     // mailboxes at a store
-	answered := map[string]bool{} // by a store
+	answered := map[string]bool{} // by a store, of those that were asked
 	unanswered, differ, answers := 0, false, 0
 	progress := newProgress(len(names))
-	stores := map[string]bool{}
 	err = ask(ctx, strings.NewReader(strings.Join(names, "\n")+"\n"), toolArgs(conf, configFile, "imapfront", "mailboxes"), func(line string) error {
 		words := strings.SplitN(line, "\t", 3)
 		if len(words) != 3 {
 			return sysexits.Software.Errorf("imapfront said %q", line)
 		}
 		mailbox, store, answer := words[0], words[1], words[2]
-		stores[store] = true
-		answers++
-		progress.show(answers / len(stores))
-		due := homes[mailbox][store]
-		c := change{Map: "mailbox", Key: mailbox, New: store}
 		isError := strings.HasPrefix(answer, "error: ")
 		answered[store] = answered[store] || !isError
+		answers++
+		progress.show(answers / len(answered))
+		due := homes[mailbox][store]
+		c := change{Map: "mailbox", Key: mailbox, New: store}
 		switch {
 		case isError:
 			unanswered++
