@@ -277,10 +277,10 @@ func (c *checker) checkDomain(domain string) {
 // listed tells whether a domain is in a list of main.cf, by name or in a table.
 func (c *checker) listed(setting, domain string) bool {
 	for _, word := range c.words(setting) {
-		if c.isOurs(word, transport.Domain) {
-			c.used[transport.Domain] = strings.TrimPrefix(word, "proxy:")
-		}
 		word = strings.TrimPrefix(word, "proxy:")
+		if c.isOurs(word, transport.Domain) {
+			c.used[transport.Domain] = word
+		}
 		switch {
 		case strings.EqualFold(word, domain):
 			return true
@@ -431,7 +431,6 @@ func (c *checker) checkEarlier(setting, name string, records []record) {
 	if c.used[name] == "" {
 		return // has been told
 	}
-	want, keys := c.sample(records)
 	for _, word := range c.words(setting) {
 		if c.isOurs(word, name) {
 			return
@@ -439,6 +438,7 @@ func (c *checker) checkEarlier(setting, name string, records []record) {
 		if _, _, isTyped := typed(word); !isTyped {
 			continue
 		}
+		want, keys := c.sample(records)
 		got, err := c.query(strings.TrimPrefix(word, "proxy:"), keys)
 		if err != nil {
 			c.bad("%s asks %s first, which does not answer: %v", setting, word, err)

@@ -14,7 +14,7 @@
 # piece. What it is told stands on the command line as if it had been typed: a name
 # out of the directory is quoted, lest the shell runs what is in it.
 _postern() {
-	local rest=$COMP_LINE last=$2 before=() piece gap word choice quoted
+	local rest=$COMP_LINE before=() piece gap word kept choice quoted
 	for piece in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
 		gap=${rest%%[![:blank:]]*}
 		rest=${rest#"$gap"}
@@ -27,6 +27,7 @@ _postern() {
 	done
 	word=${before[-1]}
 	unset "before[-1]"
+	kept=${word%"$2"}
 	COMPREPLY=()
 	for choice in "${before[@]}"; do
 		[[ $choice == -- ]] && return
@@ -39,8 +40,8 @@ _postern() {
 	esac
 	while IFS= read -r choice; do
 		printf -v quoted %q "$choice"
-		if [[ $quoted == "$word"* || $choice == "$word"* && $quoted == "${word%"$last"}"* ]]; then
-			COMPREPLY+=("${quoted#"${word%"$last"}"}")
+		if [[ $quoted == "$word"* || $choice == "$word"* && $quoted == "$kept"* ]]; then
+			COMPREPLY+=("${quoted#"$kept"}")
 		fi
 	done < <("${before[@]}" --generate-bash-completion 2>/dev/null)
 }

@@ -435,7 +435,8 @@ func (r *Rules) addresses(e *Entry, slots []int, minor []*Fault) ([]string, []*F
 		for _, value := range e.values[slot] {
 			address, err := text(value)
 			if err == nil {
-				err = account.CheckAddress(account.Fold(address))
+				address = account.Fold(address)
+				err = account.CheckAddress(address)
 				address = account.FoldAddress(address)
 			}
 			switch {

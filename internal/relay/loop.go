@@ -91,16 +91,19 @@ func (l *loop) run() {
 // would wake a second thread to look for more work, which takes longer than the
 // command (BenchmarkRoundTrip).
 func (l *loop) wait() int {
-	var err error
 	alone := l.alone()
-	if err = l.ring(!alone); err != nil {
-	} else if alone {
+	err := l.ring(!alone)
+	switch {
+	case err != nil:
+	case alone:
 		l.last, err = unix.EpollWait(l.set, l.events[:], -1)
-	} else if closed := l.park.Read(func(uintptr) bool {
-		l.last, err = unix.EpollWait(l.set, l.events[:], 0)
-		return l.last != 0
-	}); closed != nil {
-		err = closed
+	default:
+		if closed := l.park.Read(func(uintptr) bool {
+			l.last, err = unix.EpollWait(l.set, l.events[:], 0)
+			return l.last != 0
+		}); closed != nil {
+			err = closed
+		}
 	}
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		panic(fmt.Sprintf("epoll: %v", err)) // a defect of ours
