@@ -29,7 +29,7 @@ type Rules struct {
 	size    int
 	status  int
 
-	flags    map[string]account.Flags // by status value
+	statuses statuses
 	standard *template
 	initials int // of names that the standard address has no room for
 	allowed  func(store string) bool
@@ -38,7 +38,7 @@ type Rules struct {
 // NewRules compiles the rules. Stores that are not allowed make no accounts:
 // no tool of ours would connect to them.
 func NewRules(attributes config.Attributes, standardAddress string, allowed func(store string) bool) (*Rules, error) {
-	r := &Rules{precis: attributes.PRECIS, mailbox: unwanted, size: unwanted, status: unwanted, allowed: allowed, flags: map[string]account.Flags{}}
+	r := &Rules{precis: attributes.PRECIS, mailbox: unwanted, size: unwanted, status: unwanted, allowed: allowed}
 	names := slices.Concat(attributes.Login, attributes.Address, attributes.Forward)
 	var err error
 	for _, text := range attributes.Store {
@@ -54,6 +54,9 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 		r.store = append(r.store, s)
 	}
 	if r.stores, err = newStoreNames(attributes.Stores); err != nil {
+		return nil, err
+	}
+	if r.statuses, err = newStatuses(attributes); err != nil {
 		return nil, err
 	}
 	for _, store := range attributes.Spread {
@@ -118,15 +121,6 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 		if t != nil {
 			t.resolve(r.want)
 		}
-	}
-	for _, value := range attributes.Disabled {
-		r.flags[strings.ToLower(value)] |= account.Disabled
-	}
-	for _, value := range attributes.Hold {
-		r.flags[strings.ToLower(value)] |= account.Hold
-	}
-	for _, value := range attributes.Active {
-		r.flags[strings.ToLower(value)] |= 0
 	}
 	return r, nil
 }
@@ -394,19 +388,14 @@ func (r *Rules) forwards(e *Entry) bool {
 	return slices.ContainsFunc(r.forward, func(slot int) bool { return len(e.values[slot]) > 0 })
 }
 
-// flagsOf reads the status. A value that nobody explained means hold: never
-// guess.
+// flagsOf reads the status.
 func (r *Rules) flagsOf(e *Entry) account.Flags {
 	var flags account.Flags
 	if r.status == unwanted {
 		return 0
 	}
 	for _, value := range e.values[r.status] {
-		if flag, known := r.flags[strings.ToLower(string(value))]; known {
-			flags |= flag
-		} else {
-			flags |= account.Hold
-		}
+		flags |= r.statuses.flags(string(value))
 	}
 	return flags
 }
@@ -435,7 +424,10 @@ func (r *Rules) addresses(e *Entry, slots []int, minor []*Fault) ([]string, []*F
 		for _, value := range e.values[slot] {
 			address, err := text(value)
 			if err == nil {
-				address = account.Fold(address)
+				var mail bool
+				if address, mail = mailAddress(account.Fold(address)); !mail {
+					continue
+				}
 				err = account.CheckAddress(address)
 				address = account.FoldAddress(address)
 			}
@@ -448,6 +440,18 @@ func (r *Rules) addresses(e *Entry, slots []int, minor []*Fault) ([]string, []*F
 		}
 	}
 	return list, minor
+}
+
+// mailAddress takes off the type that stands before an address in Active
+// Directory's proxyAddresses, as smtp:jdoe@example.org. One of another type, as
+// x500 or sip, is not mail's. No address that mail can be sent to has a colon so
+// early, RFC 5321 section 4.1.2.
+func mailAddress(address string) (rest string, mail bool) {
+	kind, rest, typed := strings.Cut(address, ":")
+	if !typed || kind == "" || strings.ContainsFunc(kind, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }) {
+		return address, true
+	}
+	return rest, kind == "smtp"
 }
 
 // checkForward looks at an account without a store.

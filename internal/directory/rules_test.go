@@ -81,6 +81,42 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// What Active Directory has in userAccountControl and proxyAddresses.
+func TestActiveDirectoryRules(t *testing.T) {
+	attributes := config.Default().Attributes
+	attributes.Status, attributes.Active, attributes.Disabled, attributes.Hold = "userAccountControl", []string{"&0x200"}, []string{"&2"}, []string{"&16", "locked"}
+	attributes.Address, attributes.Forward = []string{"mail", "proxyAddresses"}, []string{"targetAddress"}
+	const b = "uid: b\nmailHost: imap1\n"
+	for _, test := range []struct{ name, ldif, want string }{
+		{"a user", b + "userAccountControl: 512\n", "[b] {b imap1 0 } [] [] []"},
+		{"whose password does not expire", b + "userAccountControl: 66048\n", "[b] {b imap1 0 } [] [] []"},
+		{"disabled", b + "userAccountControl: 514\n", "[b] {b imap1 0 disabled} [] [] []"},
+		{"locked out", b + "userAccountControl: 528\n", "[b] {b imap1 0 hold} [] [] []"},
+		{"disabled and locked out", b + "userAccountControl: 530\n", "[b] {b imap1 0 disabled hold} [] [] []"},
+		{"a computer", b + "userAccountControl: 4096\n", "[b] {b imap1 0 hold} [] [] []"},
+		{"a negative number", b + "userAccountControl: -2147483134\n", "[b] {b imap1 0 disabled} [] [] []"},
+		{"a word", b + "userAccountControl: Locked\n", "[b] {b imap1 0 hold} [] [] []"},
+		{"no number that is known", b + "userAccountControl: 512x\n", "[b] {b imap1 0 hold} [] [] []"},
+		{"addresses with types", b + "mail: b@e\nproxyAddresses: SMTP:B@e\nproxyAddresses: smtp:bb@e\nproxyAddresses: X500:/o=e/cn=b\nproxyAddresses: sip:b@e\n",
+			"[b] {b imap1 0 } [b@e bb@e] [] []"},
+		{"a bad one", b + "proxyAddresses: smtp:b\n", `[b] {b imap1 0 } [] [] []; bad address: address "b" has no domain`},
+		{"nothing behind the type", b + "proxyAddresses: smtp:\n", `[b] {b imap1 0 } [] [] []; bad address: empty address`},
+		{"a colon in quotes", b + "mail: \"smtp:b\"@e\n", `[b] {b imap1 0 } ["smtp:b"@e] [] []`},
+		{"no type", b + "mail: b.c:d@e\n", `[b] {b imap1 0 } [] [] []; bad address: address "b.c:d@e": the local part needs quotes`},
+		{"sent on", "uid: b\nmail: b@e\ntargetAddress: SMTP:b@f\n", "[] {  0 } [b@e] [b@f] []"},
+	} {
+		if got := show(judged(t, attributes, "", test.ldif)); got != test.want {
+			t.Errorf("%s:\n got %s\nwant %s", test.name, got, test.want)
+		}
+	}
+	for _, value := range []string{"&", "&0", "&-2", "&x"} {
+		attributes.Hold = []string{value}
+		if _, err := NewRules(attributes, "", anyStore); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("status %q", value)) {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
+}
+
 func TestStoreRules(t *testing.T) {
 	table := config.Default().Attributes
 	table.Store = []string{"mailHost", "mailboxDatabase", "memberOf"}
@@ -101,7 +137,9 @@ func TestStoreRules(t *testing.T) {
 		{"a host name", table, "uid: b\nmailHost: imap1.example.org\n", "[b] {user.b imap1.example.org 0 } [] [] []"},
 		{"an IPv6 address", table, "uid: b\nmailHost: 2001:DB8::1\n", "[b] {user.b 2001:db8::1 0 } [] [] []"},
 		{"an IPv6 address in brackets", table, "uid: b\nmailHost: [2001:db8::1]\n", "[b] {user.b 2001:db8::1 0 } [] [] []"},
-		{"brackets that do not close", table, "uid: b\nmailHost: [2001:db8::1]:24\n", `bad store: store "[2001:db8::1]:24" is not a host name`},
+		{"brackets that do not close", table, "uid: b\nmailHost: [2001:db8::1]:24\n", `bad store: store "[2001:db8::1]:24": a port belongs in [store."2001:db8::1"] of postern.conf`},
+		{"a port", table, "uid: b\nmailHost: Imap1.example.org:993\n", `bad store: store "Imap1.example.org:993": a port belongs in [store."imap1.example.org"] of postern.conf`},
+		{"a port and no host", table, "uid: b\nmailHost: imap 1:993\n", `bad store: store "imap 1:993" is not a host name`},
 		{"not in the table", table, "uid: b\nmailboxDatabase: db08\n", `store not in the table: "db08"`},
 		{"a group, and others that mean nothing", table, "uid: b\nmemberOf: cn=x,dc=e\nmemberOf: CN=imap3,ou=groups,dc=e\n", "[b] {user.b imap3.example.org 0 } [] [] []"},
 		{"the first attribute that has one", table, "uid: b\nmailHost: imap1.example.org\nmailboxDatabase: db07\n", "[b] {user.b imap1.example.org 0 } [] [] []"},

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -71,6 +72,11 @@ func (s *storeNames) store(value string) (string, *Fault) {
 	}
 	store, err := account.CheckStore(name)
 	if err != nil {
+		if host, port, err := net.SplitHostPort(value); err == nil && port != "" {
+			if store, err := account.CheckStore(host); err == nil {
+				return "", fault("bad store", "store %q: a port belongs in [store.%q] of postern.conf", value, store)
+			}
+		}
 		return "", fault("bad store", "%v", err)
 	}
 	return store, nil
