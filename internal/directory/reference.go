@@ -47,14 +47,38 @@ func portOf(u *url.URL) string {
 	return map[string]string{"ldap": "389", "ldaps": "636"}[u.Scheme]
 }
 
+// holdsPeople tells whether there may be people where a reference leads. Active
+// Directory refers from a domain's root to the partitions of its settings and
+// of its DNS zones, [MS-ADTS] section 3.1.1.1.5, where there are none.
+func holdsPeople(base string) bool {
+	dn, err := ldap.ParseDN(base)
+	if err != nil || len(dn.RDNs) < 2 {
+		return true
+	}
+	for _, rdn := range dn.RDNs[1:] {
+		if !strings.EqualFold(rdn.Attributes[0].Type, "dc") {
+			return true
+		}
+	}
+	first := dn.RDNs[0].Attributes[0]
+	return !slices.Contains([]string{"cn=configuration", "dc=domaindnszones", "dc=forestdnszones"}, strings.ToLower(first.Type+"="+first.Value))
+}
+
 // goTo continues a search at one of the servers that a reference names.
 func (r *reading) goTo(ctx context.Context, urls []string, trail []hop) error {
+	from := trail[len(trail)-1]
+	if slices.ContainsFunc(urls, func(text string) bool {
+		to, _, err := r.target(text, from)
+		return err == nil && !holdsPeople(to.query.base)
+	}) {
+		return nil
+	}
 	if r.references++; r.references > maxReferences || len(trail) > maxHops {
 		return sysexits.Unavailable.Errorf("a reference to %s, one too many: look for a loop", strings.Join(urls, " or "))
 	}
 	var failed []error
 	for _, text := range urls {
-		to, at, err := r.target(text, trail[len(trail)-1])
+		to, at, err := r.target(text, from)
 		if err != nil {
 			return sysexits.Unavailable.Errorf("a reference to %s: %w", text, err)
 		}

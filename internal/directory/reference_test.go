@@ -45,6 +45,28 @@ func TestReferenceTarget(t *testing.T) {
 	}
 }
 
+func TestReferencesWithoutPeople(t *testing.T) {
+	for _, test := range []struct {
+		base string
+		want bool
+	}{
+		{"CN=Configuration,DC=ad,DC=example,DC=org", false},
+		{"DC=DomainDnsZones,DC=ad,DC=example,DC=org", false},
+		{"dc=ForestDNSZones,dc=example", false},
+		{"DC=students,DC=ad,DC=example,DC=org", true},
+		{"OU=Configuration,DC=ad,DC=example,DC=org", true},
+		{"CN=Configuration,O=Example", true},
+		{"CN=Configuration", true},
+		{"CN=Zoe,CN=Configuration,DC=example", true},
+		{"", true},
+		{"no DN", true},
+	} {
+		if got := holdsPeople(test.base); got != test.want {
+			t.Errorf("%s: %v", test.base, got)
+		}
+	}
+}
+
 func FuzzReferenceTarget(f *testing.F) {
 	f.Add("ldap://a.example/ou=x,dc=e??sub?(uid=1)")
 	f.Add("ldaps://b@a.example:389/%??")

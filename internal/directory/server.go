@@ -399,11 +399,13 @@ func (d *LDAP) advised(err error) error {
 	plain := plainError(err)
 	anonymous := d.conf.BindDN == "" && d.conf.SASL == ""
 	switch {
+	case d.conf.SASL == "gssapi" && ldap.IsErrorWithCode(err, ldap.LDAPResultStrongAuthRequired):
+		return fmt.Errorf("%w: gssapi neither signs nor seals: use starttls, or ldaps:// URLs, and let the server be content with that", plain)
 	case ldap.IsErrorWithCode(err, ldap.LDAPResultConfidentialityRequired), ldap.IsErrorWithCode(err, ldap.LDAPResultStrongAuthRequired):
 		return fmt.Errorf("%w: use starttls, or ldaps:// URLs", plain)
 	case anonymous && ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject):
 		return fmt.Errorf("%w, or nobody is bound who may see it", plain) // few servers say that something is hidden
-	case anonymous && refusal(err):
+	case anonymous && (refusal(err) || ldap.IsErrorWithCode(err, ldap.LDAPResultOperationsError)): // Active Directory's way of saying so
 		return fmt.Errorf("%w: nobody is bound, see bind-dn in postern.conf(5)", plain)
 	}
 	return plain

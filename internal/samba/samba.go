@@ -1,0 +1,170 @@
+// Package samba runs a real domain controller of Active Directory's kind on
+// loopback for a test.
+package samba
+
+import (
+	"encoding/base64"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf16"
+
+	"postern/internal/slapd"
+)
+
+// What every server has.
+const (
+	Base     = "DC=ad,DC=example,DC=org"
+	Realm    = "AD.EXAMPLE.ORG"
+	Reader   = "postern@ad.example.org" // an ordinary user
+	Password = "Correct-Horse-7"        // his, and the administrator's
+	admin    = "Administrator@AD.EXAMPLE.ORG"
+)
+
+// A Server is one domain controller. Its ports are those of the protocols, so it
+// has an address of its own.
+type Server struct {
+	Address string
+	Cert    *slapd.Cert
+
+	t       testing.TB
+	dir     string
+	process *exec.Cmd
+}
+
+// URL is the server over plain TCP.
+func (s *Server) URL() string { return "ldap://" + s.Address }
+
+// Start starts a server that ends with the test. Without samba, or not as root,
+// the test is skipped.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	for _, program := range []string{"/usr/sbin/samba", "/usr/bin/samba-tool", "/usr/share/samba/setup/provision.ldif"} {
+		if _, err := os.Stat(program); err != nil {
+			t.Skipf("%v: install Debian's samba-ad-dc, samba-dsdb-modules and samba-ad-provision for this test", err)
+		}
+	}
+	if os.Getuid() != 0 {
+		t.Skip("a domain controller needs root")
+	}
+	address := fmt.Sprintf("127.%d.%d.%d", 64+rand.N(64), rand.N(256), 1+rand.N(254))
+	s := &Server{
+		Address: address, Cert: &slapd.Cert{Authority: &slapd.Cert{}, Names: []string{address}},
+		t: t, dir: t.TempDir(),
+	}
+	s.tool("domain", "provision", "--realm="+Realm, "--domain=EXAMPLE", "--adminpass="+Password, "--server-role=dc",
+		"--dns-backend=NONE", "--targetdir="+s.dir, "--host-name=dc1", "--host-ip="+address)
+	s.configure()
+	s.Run()
+	s.Modify(fmt.Sprintf(`dn: CN=postern,CN=Users,%s
+changetype: add
+objectClass: user
+sAMAccountName: postern
+userPrincipalName: %s
+userAccountControl: 512
+unicodePwd:: %s
+`, Base, Reader, unicodePassword(Password)))
+	return s
+}
+
+// configure leaves of what provision sets up what a directory needs.
+func (s *Server) configure() {
+	s.t.Helper()
+	text := fmt.Sprintf(`[global]
+	realm = %s
+	workgroup = EXAMPLE
+	netbios name = DC1
+	server role = active directory domain controller
+	server services = ldap
+	dcerpc endpoint servers =
+	interfaces = %s/8
+	bind interfaces only = yes
+	private dir = %[3]s/private
+	lock directory = %[3]s
+	state directory = %[3]s/state
+	cache directory = %[3]s/cache
+	pid directory = %[3]s
+	log file = %[3]s/log
+	tls keyfile = %[4]s
+	tls certfile = %[5]s
+	tls cafile = %[6]s
+`, Realm, s.Address, s.dir, s.Cert.KeyFile(s.t), s.Cert.CertFile(s.t), s.Cert.CAFile(s.t))
+	if err := os.WriteFile(s.conf(), []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *Server) conf() string { return filepath.Join(s.dir, "etc", "smb.conf") }
+
+func (s *Server) tool(args ...string) {
+	s.t.Helper()
+	tool := exec.Command("samba-tool", args...)
+	tool.Env = append(os.Environ(), noSync)
+	if out, err := tool.CombinedOutput(); err != nil {
+		s.t.Fatalf("samba-tool %s: %v\n%s", strings.Join(args[:2], " "), err, out)
+	}
+}
+
+// noSync spares a disk that is of no use to a test.
+const noSync = "TDB_NO_FSYNC=1"
+
+// Run starts the server and returns when it answers.
+func (s *Server) Run() {
+	s.t.Helper()
+	log, err := os.Create(filepath.Join(s.dir, "output"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer log.Close()
+	s.process = exec.Command("/usr/sbin/samba", "-i", "-M", "single", "-s", s.conf())
+	s.process.Env = append(os.Environ(), noSync)
+	s.process.Stdout, s.process.Stderr = log, log
+	if err := s.process.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(s.Kill)
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if conn, err := net.Dial("tcp", net.JoinHostPort(s.Address, "389")); err == nil {
+			conn.Close()
+			return
+		}
+	}
+	text, _ := os.ReadFile(log.Name())
+	s.t.Fatalf("samba does not answer:\n%s", text)
+}
+
+// Kill ends the server at once; Run starts it again.
+func (s *Server) Kill() {
+	if s.process != nil {
+		s.process.Process.Kill()
+		s.process.Wait()
+		s.process = nil
+	}
+}
+
+// Modify applies changes (LDIF with changetype:) as the administrator.
+func (s *Server) Modify(ldif string) {
+	s.t.Helper()
+	modify := exec.Command("ldapmodify", "-x", "-H", "ldaps://"+s.Address, "-D", admin, "-w", Password)
+	modify.Env = append(os.Environ(), "LDAPTLS_CACERT="+s.Cert.CAFile(s.t))
+	modify.Stdin = strings.NewReader(ldif)
+	if out, err := modify.CombinedOutput(); err != nil {
+		s.t.Fatalf("ldapmodify: %v\n%s", err, out)
+	}
+}
+
+// unicodePassword is how Active Directory takes a password, [MS-ADTS] section
+// 3.1.1.3.1.5.
+func unicodePassword(password string) string {
+	var octets []byte
+	for _, unit := range utf16.Encode([]rune(`"` + password + `"`)) {
+		octets = append(octets, byte(unit), byte(unit>>8))
+	}
+	return base64.StdEncoding.EncodeToString(octets)
+}
