@@ -62,14 +62,16 @@ func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) err
 	}
 	defer func() { s.close() }()
 	var why error
-	switch {
+	switch root := d.root(s); {
 	case len(d.conf.Base) > 1:
 		why = fmt.Errorf("%d bases, and one can be followed", len(d.conf.Base))
 	case d.conf.Aliases:
 		why = errors.New("what an alias stands for cannot be followed")
 	case len(d.conf.References) > 0:
 		why = errors.New("references cannot be followed")
-	case d.root(s).syncs:
+	case root.service != "":
+		why = errors.New("the server is of Active Directory, which does not tell of changes by itself")
+	case root.syncs:
 		if err := d.sync(ctx, s, want, changes); !errors.Is(err, ErrNoSync) {
 			return err
 		}

@@ -16,9 +16,9 @@ import (
 
 // Where a server doesn't tell of changes by itself it is asked every
 // poll-interval which entries have changed, by what it notes of each: a time,
-// or in Active Directory a number. What is gone, moved away or hidden isn't
-// found so, nor what a tardy replica brings later than overlap: so all is read
-// every reread-interval.
+// or in Active Directory a number. What is hidden isn't found so, nor, but in
+// Active Directory, what is gone or moved away, nor what a tardy replica brings
+// later than overlap: so all is read every reread-interval.
 
 // Of these attributes the first that entries have is asked by.
 const (
@@ -48,6 +48,7 @@ const maxAhead = time.Hour
 type root struct {
 	syncs   bool   // it may speak RFC 4533
 	service string // Active Directory: its own entry
+	domain  string // Active Directory: the top of what it holds
 	usn     uint64 // Active Directory: how many changes it has counted
 }
 
@@ -57,14 +58,17 @@ const oidSync = "1.3.6.1.4.1.4203.1.9.1.1"
 // nothing against RFC 4533: trying will tell.
 func (d *LDAP) root(s *session) root {
 	answer, err := s.conn.Search(ldap.NewSearchRequest("", ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
-		"(objectClass=*)", []string{"supportedControl", "highestCommittedUSN", "dsServiceName"}, nil))
+		"(objectClass=*)", []string{"supportedControl", "highestCommittedUSN", "dsServiceName", "defaultNamingContext"}, nil))
 	if err != nil || len(answer.Entries) == 0 {
 		return root{syncs: true}
 	}
 	e := answer.Entries[0]
 	controls := e.GetAttributeValues("supportedControl")
 	usn, _ := strconv.ParseUint(e.GetAttributeValue("highestCommittedUSN"), 10, 63)
-	return root{len(controls) == 0 || slices.Contains(controls, oidSync), e.GetAttributeValue("dsServiceName"), usn}
+	return root{
+		syncs:   len(controls) == 0 || slices.Contains(controls, oidSync),
+		service: e.GetAttributeValue("dsServiceName"), domain: e.GetAttributeValue("defaultNamingContext"), usn: usn,
+	}
 }
 
 // invocation is which database of Active Directory counts: another server's,
@@ -199,24 +203,53 @@ func (p *poller) read(ctx context.Context, started time.Time) error {
 	return nil
 }
 
-// changed reads what has changed. An entry that the filter wants no more is
-// gone.
+// changed reads what has changed. Who has, and is none that is looked for, is
+// gone; asked for before the others, so that nobody is who becomes one meanwhile.
 func (p *poller) changed(ctx context.Context, since string) error {
 	started := time.Now()
-	_, err := p.searchAll(ctx, p.s, "(&"+p.conf.Filter+since+")", p.want, func(e *Entry) error {
+	gone, err := p.others(ctx, since)
+	if err != nil {
+		return err
+	}
+	_, err = p.searchAll(ctx, p.s, "(&"+p.conf.Filter+since+")", p.want, func(e *Entry) error {
+		delete(gone, identity(e, p.want))
 		_, err := p.entry(e)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	ids := newSelection(identities)
-	_, err = p.searchAll(ctx, p.s, "(&(!"+p.conf.Filter+")"+since+")", ids, func(e *Entry) error {
-		return p.changes.Gone(identity(e, ids))
-	})
+	for id := range gone {
+		if err := p.changes.Gone(id); err != nil {
+			return err
+		}
+	}
 	p.asked = started
 	p.note()
-	return err
+	return nil
+}
+
+// others are those who have changed and may not be looked for any more: whoever
+// the filter does not want, and in Active Directory the whole domain, with those
+// who were moved elsewhere in it, and what it shows us of the deleted, [MS-ADTS]
+// section 3.1.1.3.4.1.14.
+func (p *poller) others(ctx context.Context, since string) (map[[16]byte]bool, error) {
+	ids, all := newSelection(append([]string{usnChanged}, identities...)), map[[16]byte]bool{}
+	take := func(e *Entry) error {
+		p.count(e, ids)
+		all[identity(e, ids)] = true
+		return nil
+	}
+	if p.counter == "" || p.root.domain == "" {
+		_, err := p.searchAll(ctx, p.s, "(&(!"+p.conf.Filter+")"+since+")", ids, take)
+		return all, err
+	}
+	r := &reading{LDAP: p.LDAP, want: ids, take: take, controls: []ldap.Control{ldap.NewControlMicrosoftShowDeleted()}}
+	_, err := r.search(ctx, p.s, query{p.root.domain, ldap.ScopeWholeSubtree, since}) // who is elsewhere is not asked
+	if err != nil {
+		err = fmt.Errorf("%s: search %s: %w", p.s.server, p.root.domain, err)
+	}
+	return all, err
 }
 
 // note has it remembered how far the server has been heard.
@@ -229,12 +262,17 @@ func (p *poller) note() {
 // entry takes an entry, and what it tells about the server's time or number.
 func (p *poller) entry(e *Entry) (news bool, err error) {
 	p.hear(e, p.clocks)
-	for _, value := range e.values[p.want.find(usnChanged)] {
+	p.count(e, p.want)
+	return p.changes.Entry(identity(e, p.want), e)
+}
+
+// count takes the number of an entry's last change.
+func (p *poller) count(e *Entry, s *Selection) {
+	for _, value := range e.values[s.find(usnChanged)] {
 		if usn, err := strconv.ParseUint(string(value), 10, 63); err == nil {
 			p.usn = max(p.usn, usn)
 		}
 	}
-	return p.changes.Entry(identity(e, p.want), e)
 }
 
 // hear sets the clocks by the times that an entry has.

@@ -52,7 +52,8 @@ type reading struct {
 	*LDAP
 	want       *Selection
 	take       func(*Entry) error
-	references int // that have been followed
+	controls   []ldap.Control // beside that of pages
+	references int            // that have been followed
 }
 
 // follow searches at one server, then wherever it refers to. The trail is the
@@ -93,10 +94,10 @@ func (r *reading) search(ctx context.Context, s *session, q query) (away [][]str
 		return refused
 	}, away: func(urls []string) { away = append(away, urls) }}
 	var page *ldap.ControlPaging
-	var controls []ldap.Control
+	controls := r.controls
 	if r.conf.PageSize > 0 {
 		page = ldap.NewControlPaging(uint32(r.conf.PageSize))
-		controls = []ldap.Control{page}
+		controls = append([]ldap.Control{page}, controls...)
 		s.tap.page.Store(int64(r.conf.PageSize))
 	}
 	for {

@@ -23,8 +23,8 @@ const (
 	Base     = "DC=ad,DC=example,DC=org"
 	Realm    = "AD.EXAMPLE.ORG"
 	Reader   = "postern@ad.example.org" // an ordinary user
-	Password = "Correct-Horse-7"        // his, and the administrator's
-	admin    = "Administrator@AD.EXAMPLE.ORG"
+	Admin    = "administrator@ad.example.org"
+	Password = "Correct-Horse-7" // of both
 )
 
 // A Server is one domain controller. Its ports are those of the protocols, so it
@@ -151,7 +151,7 @@ func (s *Server) Kill() {
 // Modify applies changes (LDIF with changetype:) as the administrator.
 func (s *Server) Modify(ldif string) {
 	s.t.Helper()
-	modify := exec.Command("ldapmodify", "-x", "-H", "ldaps://"+s.Address, "-D", admin, "-w", Password)
+	modify := exec.Command("ldapmodify", "-x", "-H", "ldaps://"+s.Address, "-D", Admin, "-w", Password)
 	modify.Env = append(os.Environ(), "LDAPTLS_CACERT="+s.Cert.CAFile(s.t))
 	modify.Stdin = strings.NewReader(ldif)
 	if out, err := modify.CombinedOutput(); err != nil {
