@@ -126,6 +126,12 @@ disabled = ["&2"]
 		}
 	}
 
+	// Whoever else claims an address counts, by its type, too.
+	server.Modify(changed("User 5", "add: proxyAddresses\nproxyAddresses: smtp:u7@example.org\n"))
+	if status, stderr := tool(t, append(args, "--only", "(proxyAddresses=smtp:u5@example.org)")...); status != 0 || !strings.Contains(stderr, "conflict: address u7@example.org: stays user7@imap1.example.org") {
+		t.Errorf("exit status %d, and %q", status, stderr)
+	}
+
 	// Whoever may see what is deleted knows of it at once, and everybody who was
 	// moved out of the base.
 	stop = follow(t, log, append(args, "--base", "OU=Staff,"+samba.Base, "--bind-dn", samba.Admin)...)

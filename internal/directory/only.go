@@ -44,7 +44,9 @@ func (r *Rules) Named(filter string) Names {
 			case slices.Contains(r.login, slot):
 				names.Logins = append(names.Logins, r.loginKey(value))
 			case slices.Contains(r.address, slot):
-				names.Addresses = append(names.Addresses, account.FoldAddress(value))
+				if address, mail := mailAddress(account.Fold(value)); mail {
+					names.Addresses = append(names.Addresses, account.FoldAddress(address))
+				}
 			}
 			return
 		}
@@ -72,6 +74,9 @@ func (r *Rules) Filters(names Names) []string {
 	}
 	add(r.login, names.Logins)
 	add(r.address, names.Addresses)
+	for _, address := range names.Addresses {
+		add(r.address, []string{mailType + ":" + address})
+	}
 	if r.mailbox != unwanted {
 		add([]int{r.mailbox}, names.Mailboxes)
 	}

@@ -451,8 +451,10 @@ func mailAddress(address string) (rest string, mail bool) {
 	if !typed || kind == "" || strings.ContainsFunc(kind, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }) {
 		return address, true
 	}
-	return rest, kind == "smtp"
+	return rest, kind == mailType
 }
+
+const mailType = "smtp"
 
 // checkForward looks at an account without a store.
 func checkForward(a *account.Account) *Fault {
