@@ -138,7 +138,7 @@ type mailConn struct {
 }
 
 func dial(addr string) (*mailConn, error) {
-	conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	conn, err := net.DialTimeout("tcp", addr, 30*time.Second) // as smtp_connect_timeout of postconf(5)
 	if err != nil {
 		return nil, err
 	}
