@@ -1,7 +1,9 @@
 package main
 
 import (
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -13,6 +15,7 @@ import (
 	"postern/internal/config"
 	"postern/internal/frontend"
 	"postern/internal/kerberos"
+	"postern/internal/samba"
 	"postern/internal/sysexits"
 )
 
@@ -139,5 +142,34 @@ admin-password-file = "DIR/password"
 	s.eventually(func() bool { return strings.Contains(s.log.String(), "settings are not changed") })
 	if strings.Contains(s.log.String(), "a password") {
 		t.Errorf("the keytab is in the log:\n%s", s.log)
+	}
+}
+
+// A ticket of Active Directory tells of groups and much else, too.
+func TestActiveDirectoryTicket(t *testing.T) {
+	t.Parallel()
+	server := samba.Start(t)
+	st := takingStore(t)
+	dir, _ := siteDir(t, `
+[frontend]
+keytab = "`+server.Keytab("imap/localhost")+`"
+cert = "DIR/front.pem"
+[store]
+tls = "none"
+admin = "imapfront"
+admin-password-file = "DIR/password"
+`, "postern "+st.Addr().String())
+	os.WriteFile(filepath.Join(dir, "password"), []byte("secret\n"), 0o600)
+	front := filepath.Join(dir, "front.pem")
+	makeCert(t, front, "localhost")
+	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--listen", "imaps://127.0.0.1:0")
+	_, port, _ := net.SplitHostPort(s.addrs[0])
+	client := exec.Command("curl", "--silent", "--cacert", front, "--user", "postern@"+samba.Realm+":", "--login-options", "AUTH=GSSAPI",
+		"--max-time", "20", "imaps://localhost:"+port)
+	client.Env = append(os.Environ(), server.Ticket()...)
+	out, err := client.CombinedOutput() // the store takes any login, and is none
+	s.eventually(func() bool { return strings.Contains(s.log.String(), "msg=log") })
+	if !strings.Contains(s.log.String(), "msg=login ") || !strings.Contains(s.log.String(), "user=postern ") {
+		t.Errorf("%v: %s\n%s", err, out, s.log)
 	}
 }

@@ -81,7 +81,7 @@ func (s *Server) configure() {
 	workgroup = EXAMPLE
 	netbios name = DC1
 	server role = active directory domain controller
-	server services = ldap
+	server services = ldap, kdc
 	dcerpc endpoint servers =
 	interfaces = %s/8
 	bind interfaces only = yes
@@ -157,6 +157,43 @@ func (s *Server) Modify(ldif string) {
 	if out, err := modify.CombinedOutput(); err != nil {
 		s.t.Fatalf("ldapmodify: %v\n%s", err, out)
 	}
+}
+
+// Keytab makes an account for a service, as imap/localhost, and returns the file
+// with its keys.
+func (s *Server) Keytab(service string) string {
+	s.t.Helper()
+	name := "svc-" + strings.ReplaceAll(service, "/", "-")
+	file := filepath.Join(s.dir, name+".keytab")
+	s.tool("user", "create", name, "--random-password", "-s", s.conf())
+	s.tool("spn", "add", service, name, "-s", s.conf())
+	s.Modify(fmt.Sprintf("dn: CN=%s,CN=Users,%s\nchangetype: modify\nreplace: msDS-SupportedEncryptionTypes\nmsDS-SupportedEncryptionTypes: 24\n", name, Base))
+	s.tool("user", "setpassword", name, "--random-password", "-s", s.conf())
+	s.tool("domain", "exportkeytab", file, "--principal="+service, "-s", s.conf())
+	return file
+}
+
+// Ticket gets one for the reader, and returns what a client's environment needs.
+func (s *Server) Ticket() (env []string) {
+	s.t.Helper()
+	conf := filepath.Join(s.dir, "krb5.conf")
+	text := fmt.Sprintf("[libdefaults]\ndefault_realm = %[1]s\ndns_lookup_kdc = false\ndns_lookup_realm = false\nrdns = false\n"+
+		"[realms]\n%[1]s = {\nkdc = %[2]s\n}\n[domain_realm]\nlocalhost = %[1]s\n", Realm, s.Address)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	env = []string{"KRB5_CONFIG=" + conf, "KRB5CCNAME=FILE:" + filepath.Join(s.dir, "ticket")}
+	if _, err := exec.LookPath("kinit"); err != nil {
+		s.t.Skipf("%v: install Debian's krb5-user for this test", err)
+	}
+	user, _, _ := strings.Cut(Reader, "@")
+	kinit := exec.Command("kinit", user+"@"+Realm)
+	kinit.Env = append(os.Environ(), env...)
+	kinit.Stdin = strings.NewReader(Password + "\n")
+	if out, err := kinit.CombinedOutput(); err != nil {
+		s.t.Fatalf("kinit: %v\n%s", err, out)
+	}
+	return env
 }
 
 // unicodePassword is how Active Directory takes a password, [MS-ADTS] section
