@@ -57,12 +57,10 @@ const oidSync = "1.3.6.1.4.1.4203.1.9.1.1"
 // root reads the root DSE, RFC 4512 section 5.1. One that is hidden says
 // nothing against RFC 4533: trying will tell.
 func (d *LDAP) root(s *session) root {
-	answer, err := s.conn.Search(ldap.NewSearchRequest("", ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
-		"(objectClass=*)", []string{"supportedControl", "highestCommittedUSN", "dsServiceName", "defaultNamingContext"}, nil))
-	if err != nil || len(answer.Entries) == 0 {
+	e := s.entry("", "supportedControl", "highestCommittedUSN", "dsServiceName", "defaultNamingContext")
+	if e == nil {
 		return root{syncs: true}
 	}
-	e := answer.Entries[0]
 	controls := e.GetAttributeValues("supportedControl")
 	usn, _ := strconv.ParseUint(e.GetAttributeValue("highestCommittedUSN"), 10, 63)
 	return root{
@@ -74,12 +72,10 @@ func (d *LDAP) root(s *session) root {
 // invocation is which database of Active Directory counts: another server's,
 // or one restored from a copy, counts otherwise.
 func (d *LDAP) invocation(s *session, service string) string {
-	answer, err := s.conn.Search(ldap.NewSearchRequest(service, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
-		"(objectClass=*)", []string{"invocationId"}, nil))
-	if err != nil || len(answer.Entries) == 0 {
-		return ""
+	if e := s.entry(service, "invocationId"); e != nil {
+		return hex.EncodeToString(e.GetRawAttributeValue("invocationId"))
 	}
-	return hex.EncodeToString(answer.Entries[0].GetRawAttributeValue("invocationId"))
+	return ""
 }
 
 // A poller asks one server over one connection.
@@ -109,6 +105,9 @@ func (d *LDAP) poll(ctx context.Context, s *session, want *Selection, changes Ch
 	p := &poller{LDAP: d, s: s, want: want.with(slices.Concat(identities, marks)...), changes: changes, root: d.root(s), clocks: map[string]tide{}}
 	if p.root.service != "" {
 		p.counter = d.invocation(s, p.root.service)
+		if s.entry(p.root.domain) == nil {
+			p.root.domain = "" // we may look at some of it only
+		}
 	}
 	every, reread := time.Duration(d.conf.PollInterval), time.Duration(d.conf.RereadInterval)
 	if err := p.begin(ctx); err != nil {

@@ -107,20 +107,17 @@ func readPassword(file string) (string, error) {
 // position is how far a server has got, as OpenLDAP's contextCSN says, "" if it
 // doesn't say. Its values hold a time each, and the server that it is of.
 func (d *LDAP) position(s *session) Position {
-	root, err := s.conn.Search(ldap.NewSearchRequest("", ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
-		"(objectClass=*)", []string{"namingContexts"}, nil))
-	if err != nil || len(root.Entries) == 0 {
-		return "" // it may hide its root; then it doesn't say
+	root := s.entry("", "namingContexts")
+	if root == nil {
+		return "" // then it doesn't say
 	}
 	var csns []string
-	for _, context := range root.Entries[0].GetAttributeValues("namingContexts") {
+	for _, context := range root.GetAttributeValues("namingContexts") {
 		if !d.below(context) {
 			continue
 		}
-		top, err := s.conn.Search(ldap.NewSearchRequest(context, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
-			"(objectClass=*)", []string{"contextCSN"}, nil))
-		if err == nil && len(top.Entries) > 0 {
-			csns = append(csns, top.Entries[0].GetAttributeValues("contextCSN")...)
+		if top := s.entry(context, "contextCSN"); top != nil {
+			csns = append(csns, top.GetAttributeValues("contextCSN")...)
 		}
 	}
 	slices.Sort(csns)
@@ -192,6 +189,17 @@ func (s *session) close() {
 	s.conn.Close()
 	s.tap.reading.Lock()
 	defer s.tap.reading.Unlock()
+}
+
+// entry reads one by its name, "" for the server's root (RFC 4512 section 5.1);
+// one that is hidden from us is nil.
+func (s *session) entry(dn string, attributes ...string) *ldap.Entry {
+	answer, err := s.conn.Search(ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
+		"(objectClass=*)", attributes, nil))
+	if err != nil || len(answer.Entries) == 0 {
+		return nil
+	}
+	return answer.Entries[0]
 }
 
 // connect tries every address of every URL until one lets us in: URLs in
