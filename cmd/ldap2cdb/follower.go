@@ -98,11 +98,8 @@ func (f *follower) Entry(id [16]byte, e *directory.Entry) (news bool, err error)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := outcome.Account
-	if fault := outcome.Skip; fault != nil || outcome.Nobody {
+	if outcome.Skip != nil || outcome.Nobody {
 		now = account.Account{Source: now.Source}
-		if fault != nil && !f.refreshing {
-			f.say("skipped: %s: %v", account.Printable(now.Source), fault)
-		}
 	}
 	before, found, err := f.known.Get(id)
 	if err != nil {
@@ -111,6 +108,9 @@ func (f *follower) Entry(id [16]byte, e *directory.Entry) (news bool, err error)
 	if found && reflect.DeepEqual(before, now) {
 		f.known.Mark(id)
 		return false, nil
+	}
+	if fault := outcome.Skip; fault != nil && !f.refreshing {
+		f.say("skipped: %s: %v", account.Printable(now.Source), fault)
 	}
 	f.changed(before, now)
 	return true, f.known.Put(id, now)

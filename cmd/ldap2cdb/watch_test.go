@@ -527,11 +527,16 @@ func TestPolling(t *testing.T) {
 			eventually(t, dir, "u1", "imap2.example.org", log)
 			modify("u3", "delete: mailHost\n") // the filter wants him no more
 			eventually(t, dir, "u3", "", log)
+			modify("u4", "replace: mailHost\nmailHost: no host\n")
+			eventually(t, dir, "u4", "", log)
 			server.Modify("dn: uid=u2,ou=people,dc=example,dc=org\nchangetype: delete\n")
 			modify("u5", "replace: mailHost\nmailHost: imap1.example.org\n")
 			eventually(t, dir, "u5", "imap1.example.org", log)
 			if _, still := recordsOf(t, dir, mapfile.Login)["u2"]; !still {
 				t.Error("the deletion was seen: all is read each time")
+			}
+			if said := strings.Count(log.String(), "skipped: uid=u4,"); said != 1 {
+				t.Errorf("that an entry was skipped is said %d times\n%s", said, log)
 			}
 			stop()
 			follow(t, log, append(args, "--config", configFile(t, "[directory]\npoll-interval = \"20ms\"\nreread-interval = \"60ms\"\n"))...)
