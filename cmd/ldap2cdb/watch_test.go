@@ -529,6 +529,14 @@ func TestPolling(t *testing.T) {
 			eventually(t, dir, "u3", "", log)
 			modify("u4", "replace: mailHost\nmailHost: no host\n")
 			eventually(t, dir, "u4", "", log)
+			server.Modify("dn: uid=u7,ou=people,dc=example,dc=org\nchangetype: delete\n")
+			again := slapd.Person("u7", "U", "U", "imap1.example.org", "seven@example.org") // by the same name
+			if usn++; strings.HasPrefix(test.name, "Active") {
+				again = strings.TrimSpace(again) + fmt.Sprintf("\nobjectClass: counted\nuSNChanged: %d\nobjectGUID: GUID-%011d\n", usn, usn)
+			}
+			server.Modify(strings.Replace(again, "\n", "\nchangetype: add\n", 1))
+			eventually(t, dir, "u7", "imap1.example.org", log)
+			eventuallyIn(t, dir, mapfile.Address, "u7@example.org", "", log)
 			server.Modify("dn: uid=u2,ou=people,dc=example,dc=org\nchangetype: delete\n")
 			modify("u5", "replace: mailHost\nmailHost: imap1.example.org\n")
 			eventually(t, dir, "u5", "imap1.example.org", log)

@@ -231,7 +231,7 @@ func (r *Registry) drop(id ID) error {
 	if !known || r.places[number].length == 0 {
 		return nil
 	}
-	a, err := r.read(r.places[number])
+	_, a, err := r.read(r.places[number])
 	if err != nil {
 		return err
 	}
@@ -281,16 +281,18 @@ func (r *Registry) release(key Key, number uint32) {
 	}
 }
 
-// read reads an account back.
-func (r *Registry) read(p place) (account.Account, error) {
+// read reads an account back, and whose it is.
+func (r *Registry) read(p place) (id ID, a account.Account, err error) {
 	record := make([]byte, p.length)
 	if written := r.size - int64(len(r.tail)); p.at >= written {
 		copy(record, r.tail[p.at-written:])
 	} else if _, err := r.file.ReadAt(record, p.at); err != nil {
-		return account.Account{}, sysexits.CantCreate.Errorf("%s: %w", r.path, err)
+		return id, a, sysexits.CantCreate.Errorf("%s: %w", r.path, err)
 	}
-	const head = 8 + 1 + len(ID{})
-	return decode(record[head:])
+	const head = 8 + 1
+	id = ID(record[head:])
+	a, err = decode(record[head+len(id):])
+	return id, a, err
 }
 
 // Len is how many accounts there are.
@@ -310,7 +312,7 @@ func (r *Registry) Get(id ID) (a account.Account, found bool, err error) {
 	if !known || r.places[number].length == 0 {
 		return a, false, nil
 	}
-	a, err = r.read(r.places[number])
+	_, a, err = r.read(r.places[number])
 	return a, err == nil, err
 }
 
@@ -400,21 +402,21 @@ func (r *Registry) Unmarked() []ID {
 	return gone
 }
 
-// Claimants lists the accounts that claim a key.
-func (r *Registry) Claimants(key Key) ([]account.Account, error) {
+// Claimants are the accounts that claim a key, each under its entry's ID.
+func (r *Registry) Claimants(key Key) (map[ID]account.Account, error) {
 	h := r.hash(key)
 	first, taken := r.holders[h]
 	if !taken {
 		return nil, nil
 	}
-	var all []account.Account
+	all := map[ID]account.Account{}
 	for _, number := range append([]uint32{first}, r.more[h]...) {
-		a, err := r.read(r.places[number])
+		id, a, err := r.read(r.places[number])
 		if err != nil {
 			return nil, err
 		}
 		if slices.Contains(Keys(a), key) { // and not just another of that hash
-			all = append(all, a)
+			all[id] = a
 		}
 	}
 	return all, nil
