@@ -29,9 +29,10 @@ const (
 
 var marks = []string{usnChanged, entryCSN, modifyTimestamp}
 
-// identities tell an entry from all others, by whatever name it goes: RFC
-// 4530, Active Directory's, 389 Directory Server's.
-var identities = []string{"entryUUID", "objectGUID", "nsUniqueId"}
+// identities tell an entry from all others, by whatever name it goes: 389
+// Directory Server's, Active Directory's, RFC 4530. 389 Directory Server may
+// give older entries their entryUUID one day; the other they have always had.
+var identities = []string{"nsUniqueId", "objectGUID", "entryUUID"}
 
 // What was noted shortly before the last question is asked for again: a change
 // may have got its time, or its number, before others and be there after them.

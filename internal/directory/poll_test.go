@@ -118,6 +118,7 @@ func TestIdentity(t *testing.T) {
 	for _, line := range []string{
 		"entryUUID: 00112233-4455-6677-8899-aabbccddeeff",
 		"nsUniqueId: 00112233-44556677-8899aabb-ccddee00",
+		"entryUUID: 99887766-4455-6677-8899-aabbccddeeff\nnsUniqueId: 00112233-44556677-8899aabb-ccddee00", // given it later
 		"objectGUID:: AAECAwQFBgcICQoLDA0ODw==",
 		"cn: none", "objectGUID: short",
 	} {
