@@ -29,8 +29,8 @@ var workshop = []string{
 	"ucspi-tcp", "xinetd", "socat", "openssl", "mandoc", "shellcheck",
 	// a directory, and a front end, that are asked by Kerberos
 	"krb5-kdc", "krb5-admin-server", "krb5-user", "libsasl2-modules-gssapi-mit", "python3-gssapi",
-	// a directory of Active Directory's kind
-	"samba-ad-dc", "samba-dsdb-modules", "samba-ad-provision",
+	// directories of other kinds
+	"389-ds-base", "samba-ad-dc", "samba-dsdb-modules", "samba-ad-provision",
 	// mail programs
 	"isync", "curl", "mutt", "python3", "offlineimap3", "getmail6", "fetchmail", "sieve-connect",
 	// what contrib is for

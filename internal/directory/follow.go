@@ -48,6 +48,12 @@ func CookiePosition(cookie string) Position {
 // ErrNoSync is a server that cannot be followed.
 var ErrNoSync = errors.New("the server does not speak RFC 4533 (OpenLDAP needs its syncprov overlay)")
 
+// errChangelog is 389 Directory Server. Its changelog has neither what is
+// imported or restored nor who is below an entry that was moved; from a cookie
+// on it doesn't tell of entries that the filter wants no more; and where a size
+// limit ends the search it says nothing at all.
+var errChangelog = errors.New("RFC 4533 out of a changelog, which misses changes")
+
 // ErrRefresh is a server that cannot go on where we stopped: it must be read
 // from the start.
 var ErrRefresh = errors.New("the server cannot go on from where we stopped")
@@ -71,6 +77,8 @@ func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) err
 		why = errors.New("references cannot be followed")
 	case root.service != "":
 		why = errors.New("the server is of Active Directory, which does not tell of changes by itself")
+	case root.changelog:
+		why = errChangelog
 	case root.syncs:
 		if err := d.sync(ctx, s, want, changes); !errors.Is(err, ErrNoSync) {
 			return err

@@ -47,10 +47,11 @@ const maxAhead = time.Hour
 
 // A root is what a server says of itself.
 type root struct {
-	syncs   bool   // it may speak RFC 4533
-	service string // Active Directory: its own entry
-	domain  string // Active Directory: the top of what it holds
-	usn     uint64 // Active Directory: how many changes it has counted
+	syncs     bool   // it may speak RFC 4533
+	changelog bool   // 389 Directory Server: what it says then is out of its changelog
+	service   string // Active Directory: its own entry
+	domain    string // Active Directory: the top of what it holds
+	usn       uint64 // Active Directory: how many changes it has counted
 }
 
 const oidSync = "1.3.6.1.4.1.4203.1.9.1.1"
@@ -58,15 +59,18 @@ const oidSync = "1.3.6.1.4.1.4203.1.9.1.1"
 // root reads the root DSE, RFC 4512 section 5.1. One that is hidden says
 // nothing against RFC 4533: trying will tell.
 func (d *LDAP) root(s *session) root {
-	e := s.entry("", "supportedControl", "highestCommittedUSN", "dsServiceName", "defaultNamingContext")
+	e := s.entry("", "supportedControl", "changelog", "highestCommittedUSN", "dsServiceName", "defaultNamingContext")
 	if e == nil {
 		return root{syncs: true}
 	}
 	controls := e.GetAttributeValues("supportedControl")
 	usn, _ := strconv.ParseUint(e.GetAttributeValue("highestCommittedUSN"), 10, 63)
 	return root{
-		syncs:   len(controls) == 0 || slices.Contains(controls, oidSync),
-		service: e.GetAttributeValue("dsServiceName"), domain: e.GetAttributeValue("defaultNamingContext"), usn: usn,
+		syncs:     len(controls) == 0 || slices.Contains(controls, oidSync),
+		changelog: e.GetAttributeValue("changelog") != "",
+		service:   e.GetAttributeValue("dsServiceName"),
+		domain:    e.GetAttributeValue("defaultNamingContext"),
+		usn:       usn,
 	}
 }
 
