@@ -59,6 +59,9 @@ func TestDirectoryServer389(t *testing.T) {
 	if status, stderr := tool(t, append(with(""), "--maps", dir)...); status != 65 || !strings.Contains(stderr, "no entry was found: see base, filter, and what bind-dn may read") {
 		t.Errorf("anonymously: exit status %d, %s", status, stderr)
 	}
+	if status, stderr := tool(t, append(append(with(""), bound...), "--maps", dir, "--base", "dc=nowhere")...); status != 69 || !strings.Contains(stderr, "search dc=nowhere: no such object (32)") {
+		t.Errorf("a base that is not there: exit status %d, %s", status, stderr)
+	}
 	if status, stderr := tool(t, append(append(with(""), bound...), "--maps", dir, "--only", "(uid=u7)")...); status != 0 {
 		t.Error(stderr)
 	}

@@ -139,10 +139,16 @@ func (r *reading) search(ctx context.Context, s *session, q query) (away [][]str
 			return away, nil
 		}
 		answer, _ := ldap.FindControl(response.Controls(), ldap.ControlTypePaging).(*ldap.ControlPaging)
-		if answer == nil || len(answer.Cookie) == 0 {
+		switch {
+		case answer != nil && len(answer.Cookie) > 0:
+			page.SetCookie(answer.Cookie)
+		case read == 0 && len(away) == 0 && q.filter == r.conf.Filter:
+			// 389 Directory Server has a page without entries for a
+			// base that it doesn't have. Asked without pages it says so.
+			page, controls = nil, nil
+		default:
 			return away, nil
 		}
-		page.SetCookie(answer.Cookie)
 	}
 }
 
