@@ -299,6 +299,11 @@ func parseLine(line []byte, want *Selection, entry *Entry) error {
 		}
 		return nil
 	}
+	if bytes.Contains(name, []byte(";vucsn-")) || bytes.Contains(name, []byte(";vdcsn-")) {
+		// Where 389 Directory Server tells when a value came or went it
+		// also tells those that went, and the entries.
+		return fmt.Errorf("%q: made for a replica, with what was deleted: have db2ldif make it without -r", clip(name))
+	}
 	slot, rest := want.slot(name)
 	entry.lacks(slot, rest)
 	if slot == unwanted {

@@ -82,6 +82,8 @@ func TestLDIFRefused(t *testing.T) {
 		{"dn:\n", "x:1: dn: empty"},
 		{"dn: a\nuid:< file:///etc/passwd\n", "x:2: uid: a value in another file"},
 		{"dn: a\n# c\n d\nchangetype: delete\n", "x:4: a change (changetype: delete)"},
+		{"dn: a\nuid: a\nmail;vdcsn-6b0b0fe7000200070000;deleted: a@e\n", `x:3: "mail;vdcsn-6b0b0fe7000200070000;deleted": made for a replica`},
+		{"dn: nsuniqueid=1,uid=a\nobjectClass;vucsn-6b0b0fe7000100070000: nsTombstone\nuid: a\n", "x:2: "},
 		{"version: 2\n", "x:1: LDIF version 2"},
 		{"dn: a\n\nsearch: 2\nresult: 3 Time limit exceeded\n", `x:4: the search ended in "3 Time limit exceeded"`},
 		{"ref: ldap://x/\n", "x:1: a reference to another server (ldap://x/)"},
