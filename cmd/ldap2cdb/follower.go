@@ -141,6 +141,8 @@ func (f *follower) supplant(now account.Account) error {
 	return nil
 }
 
+func (f *follower) Members(dn string) (filter string) { return f.rules.Members(dn) }
+
 func (f *follower) Present(id [16]byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

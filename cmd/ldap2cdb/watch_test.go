@@ -553,6 +553,37 @@ func TestPolling(t *testing.T) {
 	}
 }
 
+// A group brings its members to a store; it changes, and they do not.
+func TestWatchGroups(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{
+		LDIF: slapd.Person("ann", "A", "Ann", "") + slapd.Person("bob", "B", "Bob", ""), Sync: true,
+		Global: []string{"moduleload memberof"}, Database: []string{"overlay memberof"},
+	})
+	group := func(cn, members string) string {
+		return fmt.Sprintf("dn: cn=%s,%s\nchangetype: add\nobjectClass: groupOfNames\ncn: %[1]s\n%[3]s\n", cn, slapd.Base, members)
+	}
+	member := func(uid string) string { return fmt.Sprintf("member: uid=%s,ou=people,%s\n", uid, slapd.Base) }
+	server.Modify(group("imap1", member("ann")+member("bob")) + group("imap2", "member: cn=nobody\n") + group("others", member("ann")))
+	dir, log := t.TempDir(), &logbook.Book{}
+	follow(t, log, "--url", server.URL(), "--base", slapd.Base, "--filter", "(uid=*)", "--maps", dir, "--config", configFile(t, `[directory]
+poll-interval = "20ms"
+reread-interval = "1h"
+[attributes]
+store = ["memberOf"]
+stores = { "/cn=(imap[12]),dc=example,dc=org/" = "$1.example.org" }
+`))
+	eventuallySays(t, log, "memberOf changes by other entries than its own, of which RFC 4533 does not tell: asking every 20ms for changes by entryCSN")
+	eventually(t, dir, "ann", "imap1.example.org", log)
+	for _, store := range []int{2, 1, 2} { // more than once within what is asked for again
+		move := func(cn, how string) string {
+			return fmt.Sprintf("dn: cn=%s,%s\nchangetype: modify\n%s: member\n%s\n", cn, slapd.Base, how, member("ann"))
+		}
+		server.Modify(move(fmt.Sprintf("imap%d", 3-store), "delete") + move(fmt.Sprintf("imap%d", store), "add"))
+		eventually(t, dir, "ann", fmt.Sprintf("imap%d.example.org", store), log)
+	}
+	eventually(t, dir, "bob", "imap1.example.org", log)
+}
+
 // Numbers count where they were made: the same database is asked for what is
 // new since, another is read as a whole.
 func TestPollingAnotherServer(t *testing.T) {

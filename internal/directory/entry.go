@@ -57,6 +57,19 @@ func canonical(description string) string {
 	return description
 }
 
+// membership is an attribute of it, if there is one, in which the server tells of
+// the groups that an entry is in, as they say: those change, and not the entry.
+func (s *Selection) membership() string {
+	if i := slices.IndexFunc(s.names, isMembership); i >= 0 {
+		return s.names[i]
+	}
+	return ""
+}
+
+func isMembership(attribute string) bool {
+	return slices.Contains([]string{"memberof", "ismemberof"}, strings.ToLower(attribute))
+}
+
 // clone is a selection for another goroutine: each learns spellings by itself.
 func (s *Selection) clone() *Selection { return &Selection{s.names, maps.Clone(s.slots), s.dn} }
 

@@ -26,6 +26,9 @@ type Changes interface {
 	Present(id [16]byte)
 	// Gone is an entry that is there no more.
 	Gone(id [16]byte) error
+	// Members finds by a filter whom a group of this name brings to a store;
+	// "" if it is none that does.
+	Members(dn string) (filter string)
 	// Mentioned says that whoever was not mentioned since Begin is gone.
 	Mentioned() error
 	// Cookie is up to where we have heard the source.
@@ -79,6 +82,8 @@ func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) err
 		why = errors.New("the server is of Active Directory, which does not tell of changes by itself")
 	case root.changelog:
 		why = errChangelog
+	case want.membership() != "":
+		why = fmt.Errorf("%s changes by other entries than its own, of which RFC 4533 does not tell", want.membership())
 	case root.syncs:
 		if err := d.sync(ctx, s, want, changes); !errors.Is(err, ErrNoSync) {
 			return err

@@ -97,6 +97,8 @@ type poller struct {
 	reread  time.Time       // when all was read last
 	asked   time.Time       // when changes were read last
 	strange bool            // entries come from several servers, of several clocks
+
+	groups map[string]string // by filter, how each was marked when it was last seen
 }
 
 // A tide is what time it is at least where times are noted: one that was seen
@@ -107,7 +109,10 @@ func (t tide) at(now time.Time) time.Time { return t.noted.Add(now.Sub(t.seen)) 
 
 // poll reads all, then asks for changes until something fails.
 func (d *LDAP) poll(ctx context.Context, s *session, want *Selection, changes Changes, why error) error {
-	p := &poller{LDAP: d, s: s, want: want.with(slices.Concat(identities, marks)...), changes: changes, root: d.root(s), clocks: map[string]tide{}}
+	p := &poller{
+		LDAP: d, s: s, want: want.with(slices.Concat(identities, marks)...), changes: changes, root: d.root(s),
+		clocks: map[string]tide{}, groups: map[string]string{},
+	}
 	if p.root.service != "" {
 		p.counter = d.invocation(s, p.root.service)
 		if s.entry(p.root.domain) == nil {
@@ -211,7 +216,7 @@ func (p *poller) read(ctx context.Context, started time.Time) error {
 // gone; asked for before the others, so that nobody is who becomes one meanwhile.
 func (p *poller) changed(ctx context.Context, since string) error {
 	started := time.Now()
-	gone, err := p.others(ctx, since)
+	gone, members, err := p.others(ctx, since)
 	if err != nil {
 		return err
 	}
@@ -228,6 +233,14 @@ func (p *poller) changed(ctx context.Context, since string) error {
 			return err
 		}
 	}
+	for _, filter := range members {
+		if _, err := p.searchAll(ctx, p.s, "(&"+p.conf.Filter+filter+")", p.want, func(e *Entry) error {
+			_, err := p.entry(e)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
 	p.asked = started
 	p.note()
 	return nil
@@ -236,24 +249,42 @@ func (p *poller) changed(ctx context.Context, since string) error {
 // others are those who have changed and may not be looked for any more: whoever
 // the filter does not want, and in Active Directory the whole domain, with those
 // who were moved elsewhere in it, and what it shows us of the deleted, [MS-ADTS]
-// section 3.1.1.3.4.1.14.
-func (p *poller) others(ctx context.Context, since string) (map[[16]byte]bool, error) {
-	ids, all := newSelection(append([]string{usnChanged}, identities...)), map[[16]byte]bool{}
+// section 3.1.1.3.4.1.14. The filters find the members of groups among them that
+// bring somebody to a store.
+func (p *poller) others(ctx context.Context, since string) (gone map[[16]byte]bool, members []string, err error) {
+	ids := newSelection(slices.Concat(identities, marks))
+	gone = map[[16]byte]bool{}
 	take := func(e *Entry) error {
 		p.count(e, ids)
-		all[identity(e, ids)] = true
+		gone[identity(e, ids)] = true
+		if filter := p.changes.Members(string(e.DN)); filter != "" && p.regrouped(filter, e, ids) {
+			members = append(members, filter)
+		}
 		return nil
 	}
 	if p.counter == "" || p.root.domain == "" {
-		_, err := p.searchAll(ctx, p.s, "(&(!"+p.conf.Filter+")"+since+")", ids, take)
-		return all, err
+		_, err = p.searchAll(ctx, p.s, "(&(!"+p.conf.Filter+")"+since+")", ids, take)
+		return gone, members, err
 	}
 	r := &reading{LDAP: p.LDAP, want: ids, take: take, controls: []ldap.Control{ldap.NewControlMicrosoftShowDeleted()}}
-	_, err := r.search(ctx, p.s, query{p.root.domain, ldap.ScopeWholeSubtree, since}) // who is elsewhere is not asked
+	_, err = r.search(ctx, p.s, query{p.root.domain, ldap.ScopeWholeSubtree, since}) // who is elsewhere is not asked
 	if err != nil {
 		err = fmt.Errorf("%s: search %s: %w", p.s.server, p.root.domain, err)
 	}
-	return all, err
+	return gone, members, err
+}
+
+// regrouped tells whether a group has changed since it was last seen: what is
+// asked for again comes again. Of a time in whole seconds nobody can tell.
+func (p *poller) regrouped(filter string, group *Entry, ids *Selection) bool {
+	for _, mark := range marks {
+		if now := group.first(ids.find(mark)); now != "" {
+			before := p.groups[filter]
+			p.groups[filter] = now
+			return now != before || mark == modifyTimestamp
+		}
+	}
+	return true
 }
 
 // note has it remembered how far the server has been heard.

@@ -81,6 +81,7 @@ type nobody struct{ Changes }
 
 func (nobody) Entry([16]byte, *Entry) (bool, error) { return true, nil }
 func (nobody) Mentioned() error                     { return nil }
+func (nobody) Members(string) string                { return "" }
 func (nobody) Refreshed()                           {}
 
 // A change that was noted before what is asked for: the clock has been set back,

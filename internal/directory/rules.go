@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/go-ldap/ldap/v3"
 	"golang.org/x/text/secure/precis"
 
 	"postern/internal/account"
@@ -381,6 +382,22 @@ func (r *Rules) storeValues(e *Entry, a *account.Account, from storeSource) [][]
 		return nil
 	}
 	return [][]byte{[]byte(text)}
+}
+
+// Members finds by a filter whom a group of this name brings to a store; "" if it
+// is none that does.
+func (r *Rules) Members(dn string) (filter string) {
+	for _, source := range r.store {
+		if source.template == nil && isMembership(source.name) {
+			if store, fault := r.stores.store(dn); fault == nil && store != "" {
+				filter += "(" + source.name + "=" + ldap.EscapeFilter(dn) + ")"
+			}
+		}
+	}
+	if filter != "" {
+		filter = "(|" + filter + ")"
+	}
+	return filter
 }
 
 // forwards tells whether an entry has an address to send mail on to.
