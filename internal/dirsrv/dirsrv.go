@@ -38,9 +38,8 @@ const (
 	etc       = "/etc/dirsrv/"
 )
 
-// Start starts a server that ends with the test; it has the base, ou=people and
-// what LDIF tells (of changes, with changetype:). Without ns-slapd the test is
-// skipped.
+// Start starts a server that ends with the test; it has the Skeleton and what the
+// LDIF (of changes, with changetype:) adds. Without ns-slapd the test is skipped.
 func Start(t testing.TB, ldif string) *Server {
 	t.Helper()
 	if _, err := os.Stat(program); err != nil {
@@ -49,11 +48,14 @@ func Start(t testing.TB, ldif string) *Server {
 	if os.Getuid() != 0 {
 		t.Skip("only root may read " + etc)
 	}
-	dir, err := os.MkdirTemp("", "dirsrv-") // a socket's path has room for 107 bytes
+	dir, err := os.MkdirTemp("", "dirsrv-") // its last part also names a semaphore
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		os.RemoveAll(dir)
+		os.Remove("/dev/shm/sem." + filepath.Base(dir) + ".stats")
+	})
 	s := &Server{Address: freeAddress(t), t: t, dir: dir}
 	s.configure()
 	s.Run()
