@@ -584,6 +584,39 @@ stores = { "/cn=(imap[12]),dc=example,dc=org/" = "$1.example.org" }
 	eventually(t, dir, "bob", "imap1.example.org", log)
 }
 
+// Of those below an entry that is renamed no server tells: once in a while all is
+// read again, also where a watch never lives so long.
+func TestWatchResync(t *testing.T) {
+	stay := slapd.Person("c1", "C", "C", "imap1.example.org") + slapd.Person("c2", "C", "C", "imap2.example.org") // or a store is gone
+	server := slapd.Start(t, slapd.Settings{Sync: true, LDIF: stay + "dn: ou=imap1,ou=people,dc=example,dc=org\nobjectClass: organizationalUnit\nou: imap1\n\n" +
+		strings.ReplaceAll(slapd.Person("ann", "A", "Ann", "")+slapd.Person("bob", "B", "Bob", ""), ",ou=people", ",ou=imap1,ou=people")})
+	dir, log := t.TempDir(), &logbook.Book{}
+	every := func(interval string) []string {
+		return []string{"--url", server.URL(), "--base", slapd.Base, "--filter", "(uid=*)", "--maps", dir, "--config", configFile(t, `[directory]
+resync-interval = "`+interval+`"
+[attributes]
+store = ["mailHost", "{dn:ou=}.example.org"]
+`)}
+	}
+	renamed := func(from, to string) {
+		server.Modify(fmt.Sprintf("dn: ou=%s,ou=people,%s\nchangetype: modrdn\nnewrdn: ou=%s\ndeleteoldrdn: 1\n", from, slapd.Base, to))
+	}
+	stop := follow(t, log, every("1h")...)
+	eventually(t, dir, "ann", "imap1.example.org", log)
+	renamed("imap1", "imap2")
+	server.Modify(fmt.Sprintf("dn: uid=bob,ou=imap2,ou=people,%s\nchangetype: modify\nreplace: sn\nsn: Bobby\n", slapd.Base))
+	eventually(t, dir, "bob", "imap2.example.org", log)
+	if got := recordsOf(t, dir, mapfile.Login)["ann"]; got != "imap1.example.org" {
+		t.Errorf("ann is at %s: somebody tells", got)
+	}
+	stop()
+	stop = follow(t, log, every("100ms")...)
+	eventually(t, dir, "ann", "imap2.example.org", log)
+	renamed("imap2", "imap3")
+	eventually(t, dir, "ann", "imap3.example.org", log)
+	stop()
+}
+
 // Numbers count where they were made: the same database is asked for what is
 // new since, another is read as a whole.
 func TestPollingAnotherServer(t *testing.T) {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -85,14 +87,17 @@ func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) err
 	case want.membership() != "":
 		why = fmt.Errorf("%s changes by other entries than its own, of which RFC 4533 does not tell", want.membership())
 	case root.syncs:
-		if err := d.sync(ctx, s, want, changes); !errors.Is(err, ErrNoSync) {
-			return err
+		for !errors.Is(why, ErrNoSync) {
+			why = d.sync(ctx, s, want, changes)
+			if !errors.Is(why, ErrNoSync) && !errors.Is(why, errResync) {
+				return why
+			}
+			s.close()
+			if s, err = d.connect(ctx); err != nil {
+				return err
+			}
 		}
 		why = ErrNoSync
-		s.close()
-		if s, err = d.connect(ctx); err != nil {
-			return err
-		}
 	default:
 		why = ErrNoSync
 	}
@@ -104,13 +109,27 @@ func (d *LDAP) source(s *session, want *Selection) string {
 	return strings.Join(slices.Concat([]string{s.server}, d.conf.Base, []string{d.conf.Filter}, want.names), " ")
 }
 
-// sync is RFC 4533's refreshAndPersist.
+// errResync is that a server has been believed for long enough. Of an entry that
+// is renamed, or moved, it tells, but not of those below, which are elsewhere
+// then, or out of the base.
+var errResync = errors.New("it is time to read all again")
+
+// sync is RFC 4533's refreshAndPersist. It begins without a cookie where all was
+// read longer than a resync-interval ago, and ends when that time has come.
 func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Changes) error {
-	cookie, err := changes.Begin(d.source(s, want), d.position(s))
+	known, err := changes.Begin(d.source(s, want), d.position(s))
 	if err != nil {
 		return err
 	}
-	f := &following{want: want, changes: changes, anew: cookie == "", tap: s.tap}
+	read, cookie := cutReadTime(known)
+	interval := time.Duration(d.conf.ResyncInterval)
+	if age := time.Since(read); cookie == "" || age < 0 || age >= interval {
+		read, cookie = time.Now(), ""
+	}
+	told := ctx
+	ctx, stop := context.WithDeadline(ctx, read.Add(interval))
+	defer stop()
+	f := &following{want: want, changes: changes, read: read, anew: cookie == "", tap: s.tap}
 	s.tap.ears.Store(&ears{entry: f.entry, info: f.info})
 	request := ldap.NewSearchRequest(d.conf.Base[0], ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
 		0, 0, false, d.conf.Filter, want.names, nil)
@@ -123,8 +142,10 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 	}
 	err = response.Err()
 	switch {
-	case ctx.Err() != nil:
+	case told.Err() != nil:
 		return errTold
+	case ctx.Err() != nil:
+		return errResync
 	case s.tap.err() != nil:
 		return sysexits.Unavailable.Errorf("%s: %w", s.server, s.tap.err())
 	case ldap.IsErrorWithCode(err, ldap.LDAPResultUnavailableCriticalExtension):
@@ -147,10 +168,26 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 type following struct {
 	want      *Selection
 	changes   Changes
+	read      time.Time // when all was read last
 	tap       *tap
 	anew      bool // there was no cookie: what is not mentioned is gone
 	refreshed bool
 	current   Entry
+}
+
+// heard notes the server's cookie, and when all was read last.
+func (f *following) heard(cookie string) {
+	f.changes.Cookie(fmt.Sprintf("read=%d,%s", f.read.Unix(), cookie))
+}
+
+// cutReadTime takes apart what heard has put together.
+func cutReadTime(known string) (read time.Time, cookie string) {
+	stamp, cookie, _ := strings.Cut(known, ",")
+	seconds, err := strconv.ParseInt(strings.TrimPrefix(stamp, "read="), 10, 64)
+	if err != nil {
+		return time.Time{}, ""
+	}
+	return time.Unix(seconds, 0), cookie
 }
 
 // Entry states, RFC 4533 section 2.2.
@@ -186,7 +223,7 @@ func (f *following) entry(op []byte) error {
 		err = fmt.Errorf("the unknown sync state %d", state)
 	}
 	if err == nil && cookie != "" {
-		f.changes.Cookie(cookie)
+		f.heard(cookie)
 	}
 	return err
 }
@@ -287,7 +324,7 @@ func (f *following) info(op []byte) error {
 		return err
 	}
 	if choice == tagNewCookie {
-		f.changes.Cookie(string(content))
+		f.heard(string(content))
 		return nil
 	}
 	cookie, flag, ids, err := parseSyncParts(content, choice != tagSyncIDSet)
@@ -324,7 +361,7 @@ func (f *following) info(op []byte) error {
 		return err
 	}
 	if cookie != "" {
-		f.changes.Cookie(cookie)
+		f.heard(cookie)
 	}
 	if choice != tagSyncIDSet && flag && !f.refreshed {
 		f.refreshed = true
