@@ -67,6 +67,28 @@ func start(cc *cli.Context) error {
 		return err
 	}
 	show(c)
+	if cc.String("ldif") != "" {
+		return nil
+	}
+	return settle(cc.Context, c)
+}
+
+// settle gives a site people to play with, one at each store.
+func settle(ctx context.Context, c *cluster.Cluster) error {
+	const password = "secret"
+	for i, person := range []struct{ name, given, sn string }{{"ada", "Ada", "Lovelace"}, {"grace", "Grace", "Hopper"}, {"alan", "Alan", "Turing"}} {
+		name, store := person.name, c.Stores[i].Name
+		if err := c.AddUser(ctx, store, name, password); err != nil {
+			return err
+		}
+		if err := c.Modify(ctx, fmt.Sprintf("dn: uid=%[1]s,ou=people,%[5]s\nchangetype: add\nobjectClass: inetOrgPerson\n"+
+			"objectClass: inetLocalMailRecipient\nuid: %[1]s\ncn: %[2]s %[3]s\ngivenName: %[2]s\nsn: %[3]s\nmailHost: %[4]s\nmailLocalAddress: %[1]s@%[6]s\n",
+			name, person.given, person.sn, store, cluster.BaseDN, cluster.Domain)); err != nil {
+			return err
+		}
+		fmt.Printf("person     %s at %s, password %q\n", name, store, password)
+	}
+	fmt.Printf("begin with bin/ldap2cdb --config %[1]s; bin/imapfront capability --config %[1]s; bin/imapfront --config %[1]s\n", c.Config)
 	return nil
 }
 
