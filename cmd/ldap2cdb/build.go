@@ -186,6 +186,11 @@ func (b *build) lastMaps() (last set, err error) {
 			}
 		}
 	}
+	if last.login != nil {
+		for _, o := range b.origins {
+			o.last(last.login.Story().Position)
+		}
+	}
 	return last, nil
 }
 

@@ -47,6 +47,9 @@ func (w *watch) newFollower(o *origin, story string) (*follower, error) {
 func (f *follower) run(ctx context.Context) error {
 	pause := f.retry
 	for {
+		f.mu.Lock()
+		f.last(f.story)
+		f.mu.Unlock()
 		f.heard = false
 		err := f.named(f.follow(ctx, f))
 		switch {

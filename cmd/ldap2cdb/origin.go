@@ -120,6 +120,14 @@ func (o *origin) told(at directory.Position) string {
 	return o.conf.Name + "=" + string(at)
 }
 
+// last says how far the directory had got for the last maps, as their story tells,
+// to choose a server by.
+func (o *origin) last(story string) {
+	if o.ldap != nil {
+		o.ldap.Last = o.position(story)
+	}
+}
+
 // older is what is wrong with a directory that has not got as far as it had for
 // the last maps.
 func (o *origin) older(at directory.Position, story string) error {

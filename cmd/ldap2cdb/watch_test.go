@@ -426,6 +426,36 @@ func TestOlderDirectory(t *testing.T) {
 	eventually(t, dir, "u1", "imap1.example.org", log)
 }
 
+// A server that hangs behind is passed over where another does not, wherever it
+// stands in the list.
+func TestOlderServerAmongOthers(t *testing.T) {
+	behind := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	ahead := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	ahead.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	dir := t.TempDir()
+	one := func(url string) []string { return []string{"--url", url, "--base", slapd.Base, "--maps", dir} }
+	both := append(one(behind.URL()), "--url", ahead.URL())
+	if status, stderr := tool(t, one(ahead.URL())...); status != 0 {
+		t.Fatal(stderr)
+	}
+	for _, args := range [][]string{both, append(both, "--only", "(uid=u1)")} {
+		if status, stderr := tool(t, args...); status != 0 {
+			t.Errorf("exit status %d, %s", status, stderr)
+		}
+	}
+	log := &logbook.Book{}
+	follow(t, log, both...)
+	eventuallySays(t, log, "published")
+	ahead.Modify(change("u2", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	eventually(t, dir, "u2", "imap1.example.org", log)
+
+	ahead.Kill()
+	eventuallySays(t, log, behind.URL()+": the directory is older than the last maps")
+	ahead.Run()
+	ahead.Modify(change("u3", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	eventually(t, dir, "u3", "imap1.example.org", log)
+}
+
 // Access rules that hide half of the directory are no reason to forget it, and
 // when they show it again nothing is amiss.
 func TestHiddenHalf(t *testing.T) {

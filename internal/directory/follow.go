@@ -104,9 +104,13 @@ func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) err
 	return d.poll(ctx, s, want, changes, why)
 }
 
-// source names what is read of a server.
-func (d *LDAP) source(s *session, want *Selection) string {
-	return strings.Join(slices.Concat([]string{s.server}, d.conf.Base, []string{d.conf.Filter}, want.names), " ")
+// begin says what is read of which server, and hears up to where that was heard.
+func (d *LDAP) begin(s *session, want *Selection, changes Changes) (cookie string, err error) {
+	source := strings.Join(slices.Concat([]string{s.server}, d.conf.Base, []string{d.conf.Filter}, want.names), " ")
+	if cookie, err = changes.Begin(source, d.position(s)); err != nil {
+		err = fmt.Errorf("%s: %w", s.server, err)
+	}
+	return cookie, err
 }
 
 // errResync is that a server has been believed for long enough. Of an entry that
@@ -117,7 +121,7 @@ var errResync = errors.New("it is time to read all again")
 // sync is RFC 4533's refreshAndPersist. It begins without a cookie where all was
 // read longer than a resync-interval ago, and ends when that time has come.
 func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Changes) error {
-	known, err := changes.Begin(d.source(s, want), d.position(s))
+	known, err := d.begin(s, want, changes)
 	if err != nil {
 		return err
 	}

@@ -158,7 +158,7 @@ func (d *LDAP) poll(ctx context.Context, s *session, want *Selection, changes Ch
 // server the next time, which has yet to hear of what the last one knew.
 func (p *poller) begin(ctx context.Context) error {
 	started := time.Now()
-	cookie, err := p.changes.Begin(p.source(p.s, p.want), p.position(p.s))
+	cookie, err := p.LDAP.begin(p.s, p.want, p.changes)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (p *poller) begin(ctx context.Context) error {
 
 // all reads everything, and forgets whoever is not there.
 func (p *poller) all(ctx context.Context, started time.Time) error {
-	if _, err := p.changes.Begin(p.source(p.s, p.want), p.position(p.s)); err != nil {
+	if _, err := p.LDAP.begin(p.s, p.want, p.changes); err != nil {
 		return err
 	}
 	return p.read(ctx, started)

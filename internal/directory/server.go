@@ -26,6 +26,8 @@ import (
 
 // An LDAP is a directory behind one or several servers.
 type LDAP struct {
+	Last Position // how far the directory had got once
+
 	conf     config.Directory
 	at       Position // of the server that was read last
 	tls      *tls.Config
@@ -206,8 +208,17 @@ func (s *session) entry(dn string, attributes ...string) *ldap.Entry {
 // their order, the addresses of a name in random order, so that many front
 // ends spread over many replicas. A server that refuses our password ends
 // it: asking all others with the same one may lock the account.
-func (d *LDAP) connect(ctx context.Context) (*session, error) {
+//
+// A server that has not got as far as Last has got, a replica that hangs behind,
+// is the last choice.
+func (d *LDAP) connect(ctx context.Context) (found *session, err error) {
 	var failed []error
+	var tardy *session
+	defer func() {
+		if tardy != nil && found != tardy {
+			tardy.close()
+		}
+	}()
 	for _, text := range d.conf.URLs {
 		u, err := config.ServerURL(text)
 		if err != nil {
@@ -226,7 +237,15 @@ func (d *LDAP) connect(ctx context.Context) (*session, error) {
 			s, err := d.open(ctx, u, address)
 			if err == nil {
 				s.server, s.url = server, serverOf(u)
-				return s, nil
+				if d.Last == "" || !d.position(s).Before(d.Last) {
+					return s, nil
+				}
+				if tardy != nil {
+					s.close()
+				} else {
+					tardy = s
+				}
+				continue
 			}
 			if ctx.Err() != nil {
 				err = errTold
@@ -240,6 +259,9 @@ func (d *LDAP) connect(ctx context.Context) (*session, error) {
 	}
 	if ctx.Err() != nil { // in the midst of a look-up
 		return nil, errTold
+	}
+	if tardy != nil {
+		return tardy, nil
 	}
 	return nil, sysexits.Unavailable.Wrap(joined(failed))
 }
