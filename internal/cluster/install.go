@@ -18,7 +18,7 @@ import (
 var packages = []string{
 	"slapd", "ldap-utils",
 	"cyrus-imapd", "cyrus-pop3d", "cyrus-admin", "cyrus-clients", "sasl2-bin", "libsasl2-modules", "libsasl2-modules-db",
-	"postfix", "postfix-cdb", "tinycdb",
+	"postfix", "postfix-cdb", "postfix-lmdb", "tinycdb",
 	// what Dovecot needs
 	"libapparmor1", "libexttextcat-2.0-0", "libicu72", "liblua5.4-0", "libsodium23", "libstemmer0d", "libtirpc3", "libunwind8", "libwrap0",
 }

@@ -75,7 +75,7 @@ func sited(c *cluster.Cluster, text string) string {
 		"-D cn=admin,dc=example,dc=org -W", "-n -ZZ -H "+c.LDAP.URL+" -D "+cluster.BindDN+` -w "$(cat /etc/postern/ldap.password)"`,
 		// This machine is the other, too, and has no rsync, no syslog, and no
 		// Postfix that runs.
-		"rsync -a", "cp -rT", "mx2:", "", "ssh mx2", "bash -c", "postmap lmdb:", "postmap hash:",
+		"rsync -a", "cp -rT", "mx2:", "", "ssh mx2", "bash -c",
 		" --syslog", "", "/tmp/tables", "$SCRATCH/tables",
 		"postfix reload", "postfix check", "postqueue -f", "true",
 		"apt-get install", ": installed already:",
