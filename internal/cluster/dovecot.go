@@ -2,10 +2,15 @@ package cluster
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 )
 
 // startDovecot starts the Dovecot store.
@@ -23,9 +28,16 @@ func (c *Cluster) startDovecot(ctx context.Context, s *Store) error {
 	if err := c.render("contrib/dovecot/dovecot.conf", s, conf); err != nil {
 		return err
 	}
+	// The names of the key are those of no authority's and no key's.
+	keys := filepath.Join(dir, "keys", "default", "HS256")
+	if err := os.MkdirAll(keys, 0o755); err != nil {
+		return err
+	}
 	for file, line := range map[string]string{
-		"users":        "",
-		"master-users": passwordLine(ProxyUser, c.ProxyPassword),
+		"users":                      "",
+		"master-users":               passwordLine(ProxyUser, c.ProxyPassword),
+		"oauth2.conf":                fmt.Sprintf("introspection_mode = local\nlocal_validation_key_dict = fs:posix:prefix=%s/keys/\nusername_attribute = sub\n", dir),
+		"keys/default/HS256/default": base64.StdEncoding.EncodeToString([]byte(c.ProxyPassword)),
 	} {
 		// Read by Dovecot's auth process, which gives up root first.
 		path := filepath.Join(dir, file)
@@ -42,6 +54,24 @@ func (c *Cluster) startDovecot(ctx context.Context, s *Store) error {
 // dovecotMaster is the command that runs a store which startDovecot has prepared.
 func (c *Cluster) dovecotMaster(s *Store) *exec.Cmd {
 	return exec.Command(DovecotDir+"/sbin/dovecot", "-F", "-c", filepath.Join(c.Dir, s.short(), "dovecot.conf"))
+}
+
+// Token is one that says, to a Dovecot store, who a user is: a JSON Web Token, RFC
+// 7519, under a key that the store has.
+func (c *Cluster) Token(name string) string {
+	part := func(claims map[string]any) string {
+		text, err := json.Marshal(claims)
+		if err != nil {
+			panic(err)
+		}
+		return base64.RawURLEncoding.EncodeToString(text)
+	}
+	now := time.Now()
+	signed := part(map[string]any{"alg": "HS256", "typ": "JWT"}) + "." +
+		part(map[string]any{"sub": name, "iat": now.Unix(), "exp": now.Add(time.Hour).Unix()})
+	sum := hmac.New(sha256.New, []byte(c.ProxyPassword))
+	sum.Write([]byte(signed))
+	return signed + "." + base64.RawURLEncoding.EncodeToString(sum.Sum(nil))
 }
 
 // passwordLine is a line of a passwd-file. Not hashed: it is a test's password, and

@@ -108,6 +108,8 @@ func (c *Cluster) edits(sample string, s *Store) []edit {
 			{"/var/vmail", in(s.short(), "mail")},
 			{"/etc/dovecot/users", in(s.short(), "users")},
 			{"/etc/dovecot/master-users", in(s.short(), "master-users")},
+			{"auth_mechanisms = plain login", "auth_mechanisms = plain login xoauth2 oauthbearer\npassdb {\n  driver = oauth2\n" +
+				"  mechanisms = xoauth2 oauthbearer\n  args = " + in(s.short(), "oauth2.conf") + "\n}"},
 			{"/etc/ssl/certs/imap3.example.org.pem", c.certFile(s.Name)},
 			{"/etc/ssl/private/imap3.example.org.key", c.keyFile(s.Name)},
 		}

@@ -244,7 +244,9 @@ func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *f
 	if err != nil {
 		return nil, unavailable, err
 	}
-	login := store.Login{User: where.Mailbox, Password: c.password, Mechanism: c.token, Message: c.message, UTF8: s.utf8}
+	message := c.messageFor(where.Mailbox)
+	defer clear(message)
+	login := store.Login{User: where.Mailbox, Password: c.password, Mechanism: c.token, Message: message, UTF8: s.utf8}
 	switch {
 	case c.proven && c.behalf != "":
 		return nil, unauthorized, errors.New("the mailbox is another's")

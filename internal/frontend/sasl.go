@@ -17,10 +17,26 @@ type credentials struct {
 
 	token   string // the mechanism of a message that only the store can judge
 	message []byte
+	rest    []byte // of the message, behind the user
 
 	proven  bool  // by a certificate or a ticket: there is no password
 	refused error // why what was shown proves nothing
 }
+
+// messageFor is the message of a bearer token with the name that the store knows
+// the user by. The rest is the store's to judge, and stays as it is.
+func (c credentials) messageFor(mailbox string) []byte {
+	switch c.token {
+	case "XOAUTH2":
+		return slices.Concat([]byte("user="+mailbox), c.rest)
+	case "OAUTHBEARER": // in the first octet the client says whether it can bind channels
+		return slices.Concat(c.message[:1], []byte(",a="+gs2Name.Replace(mailbox)+","), c.rest)
+	}
+	return nil
+}
+
+// gs2Name encodes a name in a GS2 header, RFC 5801 4.
+var gs2Name = strings.NewReplacer("=", "=3D", ",", "=2C")
 
 func (c credentials) wipe() {
 	clear(c.password)
@@ -123,8 +139,7 @@ func readLogin(_ *session, initial []byte, ask asker) (credentials, error) {
 	return credentials{user: string(user), password: password}, nil
 }
 
-// readXOAUTH2 finds the user in `user=joe^Aauth=Bearer token^A^A`. The message
-// is the store's to judge, so it stays as it is.
+// readXOAUTH2 finds the user in `user=joe^Aauth=Bearer token^A^A`.
 func readXOAUTH2(_ *session, initial []byte, ask asker) (credentials, error) {
 	text, err := message(initial, ask)
 	if err != nil {
@@ -136,7 +151,7 @@ func readXOAUTH2(_ *session, initial []byte, ask asker) (credentials, error) {
 		clear(text)
 		return credentials{}, errMessage
 	}
-	return credentials{user: string(user), token: "XOAUTH2", message: text}, nil
+	return credentials{user: string(user), token: "XOAUTH2", message: text, rest: text[len(fields[0]):]}, nil
 }
 
 // isBearer tells whether a field is a bearer token. The scheme has no case, RFC
@@ -159,7 +174,7 @@ func readOAUTHBEARER(_ *session, initial []byte, ask asker) (credentials, error)
 		clear(text)
 		return credentials{}, errMessage
 	}
-	return credentials{user: user, token: "OAUTHBEARER", message: text}, nil
+	return credentials{user: user, token: "OAUTHBEARER", message: text, rest: text[len(header):]}, nil
 }
 
 // authzid is whom a GS2 header names, `n,a=joe,`: RFC 5801 4.

@@ -71,6 +71,16 @@ func TestRule4_7_Tokens(t *testing.T) {
 		c.send("a AUTHENTICATE " + test.mechanism + " " + b64(test.message) + "\r\n")
 		c.want("a " + unreached)
 	}
+	// A store hears the name that it knows the user by.
+	for _, test := range []struct{ mechanism, message, want string }{
+		{"OAUTHBEARER", "y,a=j=2Coe,\x01auth=Bearer x\x01\x01", "y,a=b=3D=2C@v,\x01auth=Bearer x\x01\x01"},
+		{"XOAUTH2", "user=j,oe\x01auth=Bearer x\x01\x01", "user=b=,@v\x01auth=Bearer x\x01\x01"},
+	} {
+		f := newFakeStore(t, "S: * OK [CAPABILITY IMAP4rev1 AUTH="+test.mechanism+" SASL-IR] ready\nC: P1 AUTHENTICATE "+test.mechanism+" "+b64(test.want)+"\n"+accepted+"hang")
+		c := newSite(t, func(s *site) { offers(s); s.people["j,oe"] = "b=,@v@" + f.value() }).client()
+		c.send("a AUTHENTICATE " + test.mechanism + " " + b64(test.message) + "\r\n")
+		c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	}
 	s := newSite(t, offers)
 	if line := s.connect().line(); !strings.Contains(line, "AUTH=XOAUTH2 AUTH=OAUTHBEARER") {
 		t.Error(line)
