@@ -426,6 +426,34 @@ func TestOlderDirectory(t *testing.T) {
 	eventually(t, dir, "u1", "imap1.example.org", log)
 }
 
+// A server that hangs says nothing, as one does in which nothing happens.
+func TestWatchHungServer(t *testing.T) {
+	hangs := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	other := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	dir, log := t.TempDir(), &logbook.Book{}
+	args := []string{"--url", hangs.URL(), "--url", other.URL(), "--base", slapd.Base, "--maps", dir,
+		"--config", configFile(t, "[directory]\ntimeout = \"300ms\"\n")}
+	follow(t, log, args...)
+	eventuallySays(t, log, "published")
+	if err := syscall.Kill(hangs.PID(), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventuallySays(t, log, hangs.URL()+": ")
+	eventuallySays(t, log, "i/o timeout")
+	other.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	eventually(t, dir, "u1", "imap1.example.org", log)
+
+	unwilling := slapd.Start(t, slapd.Settings{LDIF: people(20), Global: []string{"restrict search"}})
+	if status, stderr := tool(t, append([]string{"--url", unwilling.URL()}, args...)...); status != 0 || stderr != "" {
+		t.Errorf("exit status %d, and %q", status, stderr)
+	}
+	if status, stderr := tool(t, "--url", unwilling.URL(), "--url", hangs.URL(), "--base", slapd.Base, "--maps", dir,
+		"--config", configFile(t, "[directory]\ntimeout = \"300ms\"\n")); status != 69 ||
+		!strings.Contains(stderr, "unwilling to perform (53)") || !strings.Contains(stderr, "; "+hangs.URL()) || !strings.Contains(stderr, "i/o timeout") {
+		t.Errorf("exit status %d, and %q", status, stderr)
+	}
+}
+
 // A server that hangs behind is passed over where another does not, wherever it
 // stands in the list.
 func TestOlderServerAmongOthers(t *testing.T) {

@@ -66,12 +66,19 @@ var ErrRefresh = errors.New("the server cannot go on from where we stopped")
 // Follow reads what has changed since the last time, then hears of changes as
 // they happen. It returns when that ends, always with an error. A server that
 // doesn't tell by itself is asked again and again.
-func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) error {
+func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) (err error) {
 	s, err := d.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { s.close() }()
+	defer func() {
+		s.close()
+		// One that was stopped may be there again at once, and goes on
+		// from where it was.
+		if ctx.Err() == nil && !errors.Is(err, errClosed) && !errors.Is(err, ErrRefresh) {
+			d.failed[s.server] = true
+		}
+	}()
 	var why error
 	switch root := d.root(s); {
 	case len(d.conf.Base) > 1:
@@ -133,7 +140,10 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 	told := ctx
 	ctx, stop := context.WithDeadline(ctx, read.Add(interval))
 	defer stop()
-	f := &following{want: want, changes: changes, read: read, anew: cookie == "", tap: s.tap}
+	f := &following{want: want, changes: changes, read: read, anew: cookie == "", quiet: func() {
+		s.tap.wire.expect(0) // nothing may happen for days
+		go d.keepAsking(ctx, s)
+	}}
 	s.tap.ears.Store(&ears{entry: f.entry, info: f.info})
 	request := ldap.NewSearchRequest(d.conf.Base[0], ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
 		0, 0, false, d.conf.Filter, want.names, nil)
@@ -165,7 +175,26 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 	case s.tap.done.Load() && !f.refreshed:
 		return sysexits.Unavailable.Errorf("%s: %w", s.server, ErrNoSync)
 	}
-	return sysexits.Unavailable.Errorf("%s: the connection was lost", s.server)
+	return sysexits.Unavailable.Errorf("%s: %w", s.server, errClosed)
+}
+
+// keepAsking asks a server that has nothing to tell for a word, every timeout: one
+// that hangs, behind a connection that stands, is no server in which nothing
+// happens. Whatever it answers will do.
+func (d *LDAP) keepAsking(ctx context.Context, s *session) {
+	timeout := time.Duration(d.conf.Timeout)
+	ticker := time.NewTicker(timeout)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		s.tap.wire.expect(timeout) // or the search ends
+		s.conn.Compare("", "objectClass", "top")
+		s.tap.wire.expect(0)
+	}
 }
 
 // following reads what RFC 4533 puts beside entries, and between them.
@@ -173,8 +202,8 @@ type following struct {
 	want      *Selection
 	changes   Changes
 	read      time.Time // when all was read last
-	tap       *tap
-	anew      bool // there was no cookie: what is not mentioned is gone
+	quiet     func()    // from now on the server speaks when there is news
+	anew      bool      // there was no cookie: what is not mentioned is gone
 	refreshed bool
 	current   Entry
 }
@@ -369,7 +398,7 @@ func (f *following) info(op []byte) error {
 	}
 	if choice != tagSyncIDSet && flag && !f.refreshed {
 		f.refreshed = true
-		f.tap.wire.expect(0) // nothing may happen for days
+		f.quiet()
 		f.changes.Way("the server tells of changes by itself (RFC 4533)")
 		f.changes.Refreshed()
 	}

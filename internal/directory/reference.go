@@ -89,7 +89,7 @@ func (r *reading) goTo(ctx context.Context, urls []string, trail []hop) error {
 			return sysexits.Unavailable.Errorf("a reference to %s, which led here: the servers refer to one another", text)
 		}
 		other := *r.LDAP
-		other.conf.URLs, other.Last = []string{at}, "" // another's changes are its own
+		other.conf.URLs, other.Last, other.failed = []string{at}, "", nil // it is another directory
 		s, err := other.connect(ctx)
 		if err != nil {
 			if ctx.Err() != nil || sysexits.Of(err) == sysexits.NoPerm {
@@ -102,7 +102,7 @@ func (r *reading) goTo(ctx context.Context, urls []string, trail []hop) error {
 		return r.follow(ctx, s, to.query, trail)
 	}
 	if len(failed) > 0 {
-		return sysexits.Unavailable.Wrap(joined(failed))
+		return joined(failed)
 	}
 	return sysexits.Unavailable.Errorf("a reference to %s, whose entries are missing: name the server in references, or search elsewhere",
 		strings.Join(urls, " or "))

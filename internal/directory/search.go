@@ -3,7 +3,6 @@ package directory
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/go-ldap/ldap/v3"
@@ -15,15 +14,35 @@ import (
 // "success" from the server at the end of each search is success: a size
 // limit, a time limit, a reference that is not to be followed or a lost
 // connection all mean that entries are missing.
+//
+// A server that lets us in, and then fails before it has sent an entry, is left
+// for another.
 func (d *LDAP) Entries(ctx context.Context, want *Selection, take func(*Entry) error) error {
-	s, err := d.connect(ctx)
-	if err != nil {
-		return err
+	tried := map[string]bool{}
+	var failed []error
+	for {
+		s, err := d.connect(ctx)
+		if err != nil {
+			return joined(append(failed, err))
+		}
+		if tried[s.server] {
+			s.close()
+			return joined(failed)
+		}
+		tried[s.server] = true
+		d.at = d.position(s)
+		taken := false
+		_, err = d.searchAll(ctx, s, d.conf.Filter, want, func(e *Entry) error {
+			taken = true
+			return take(e)
+		})
+		s.close()
+		if err == nil || taken || sysexits.Of(err) != sysexits.Unavailable {
+			return err
+		}
+		d.failed[s.server] = true
+		failed = append(failed, err)
 	}
-	defer s.close()
-	d.at = d.position(s)
-	_, err = d.searchAll(ctx, s, d.conf.Filter, want, take)
-	return err
 }
 
 // At is how far the server had got when Entries began to read it.
@@ -124,7 +143,7 @@ func (r *reading) search(ctx context.Context, s *session, q query) (away [][]str
 		case !s.tap.done.Load():
 			// go-ldap takes a connection closed at a bad moment for
 			// the end of the search.
-			return nil, sysexits.Unavailable.Wrap(errors.New("the connection was lost"))
+			return nil, sysexits.Unavailable.Wrap(errClosed)
 		}
 		for _, e := range partial {
 			if err := r.complete(ctx, s, e); err != nil {
@@ -189,7 +208,7 @@ func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
 		case err != nil:
 			return sysexits.Unavailable.Wrap(plainError(err))
 		case s.tap.err() != nil || !s.tap.done.Load():
-			return sysexits.Unavailable.Errorf("the connection was lost")
+			return sysexits.Unavailable.Wrap(errClosed)
 		case values == 0 || len(more) > 0 && more[0].from <= missing.from:
 			return sysexits.Unavailable.Errorf("no value of %s from number %d on, where the server promised some", r.want.names[slot], missing.from)
 		}

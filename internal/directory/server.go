@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -28,6 +29,7 @@ import (
 type LDAP struct {
 	Last Position // how far the directory had got once
 
+	failed   map[string]bool // servers that let us in, and then did not serve
 	conf     config.Directory
 	at       Position // of the server that was read last
 	tls      *tls.Config
@@ -37,7 +39,7 @@ type LDAP struct {
 
 // NewLDAP checks the settings and reads the files that they name.
 func NewLDAP(conf config.Directory) (*LDAP, error) {
-	d := &LDAP{conf: conf, tls: &tls.Config{MinVersion: tls.VersionTLS12}, lookup: net.DefaultResolver.LookupHost}
+	d := &LDAP{failed: map[string]bool{}, conf: conf, tls: &tls.Config{MinVersion: tls.VersionTLS12}, lookup: net.DefaultResolver.LookupHost}
 	if _, err := ldap.CompileFilter(conf.Filter); err != nil {
 		return nil, sysexits.Config.Errorf("filter %q: %w", conf.Filter, plainError(err))
 	}
@@ -204,13 +206,10 @@ func (s *session) entry(dn string, attributes ...string) *ldap.Entry {
 	return answer.Entries[0]
 }
 
-// connect tries every address of every URL until one lets us in: URLs in
-// their order, the addresses of a name in random order, so that many front
-// ends spread over many replicas. A server that refuses our password ends
-// it: asking all others with the same one may lock the account.
-//
-// A server that has not got as far as Last has got, a replica that hangs behind,
-// is the last choice.
+// connect tries one server after the other until one lets us in. A server that
+// refuses our password ends it: asking all others with the same one may lock the
+// account. One that has not got as far as Last, a replica that hangs behind, is
+// the last choice.
 func (d *LDAP) connect(ctx context.Context) (found *session, err error) {
 	var failed []error
 	var tardy *session
@@ -219,63 +218,94 @@ func (d *LDAP) connect(ctx context.Context) (found *session, err error) {
 			tardy.close()
 		}
 	}()
-	for _, text := range d.conf.URLs {
-		u, err := config.ServerURL(text)
-		if err != nil {
-			return nil, sysexits.Config.Wrap(err)
+	for c, err := range d.candidates(ctx) {
+		var s *session
+		if err == nil {
+			s, err = d.open(ctx, c.url, c.address)
 		}
-		addresses, err := d.addresses(ctx, u)
-		if err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", text, err))
-			continue
-		}
-		for _, address := range addresses {
-			server := text
-			if len(addresses) > 1 {
-				server = fmt.Sprintf("%s (%s)", text, address)
-			}
-			s, err := d.open(ctx, u, address)
-			if err == nil {
-				s.server, s.url = server, serverOf(u)
-				if d.Last == "" || !d.position(s).Before(d.Last) {
-					return s, nil
-				}
-				if tardy != nil {
-					s.close()
-				} else {
-					tardy = s
-				}
-				continue
-			}
-			if ctx.Err() != nil {
-				err = errTold
-			}
-			err = fmt.Errorf("%s: %w", server, err)
-			if ctx.Err() != nil || sysexits.Of(err) == sysexits.NoPerm {
+		switch {
+		case ctx.Err() != nil && err != nil:
+			return nil, fmt.Errorf("%s: %w", c.name, errTold)
+		case err != nil:
+			err = fmt.Errorf("%s: %w", c.name, err)
+			if status := sysexits.Of(err); status == sysexits.NoPerm || status == sysexits.Config {
 				return nil, err
 			}
 			failed = append(failed, err)
+			continue
 		}
-	}
-	if ctx.Err() != nil { // in the midst of a look-up
-		return nil, errTold
+		s.server, s.url = c.name, serverOf(c.url)
+		if d.Last == "" || !d.position(s).Before(d.Last) {
+			return s, nil
+		}
+		if tardy != nil {
+			s.close()
+		} else {
+			tardy = s
+		}
 	}
 	if tardy != nil {
 		return tardy, nil
 	}
-	return nil, sysexits.Unavailable.Wrap(joined(failed))
+	return nil, joined(failed)
 }
 
-// joined makes one line of several errors.
+// A candidate is one address of a server.
+type candidate struct {
+	name    string // the URL, and the address if there are several
+	url     *url.URL
+	address string
+}
+
+// candidates are the URLs in their order, the addresses of a name in random
+// order, so that many front ends spread over many replicas. Those that have failed
+// before come last, and have another chance then. An error is of a name that
+// cannot be looked up.
+func (d *LDAP) candidates(ctx context.Context) iter.Seq2[candidate, error] {
+	return func(yield func(candidate, error) bool) {
+		var last []candidate
+		for _, text := range d.conf.URLs {
+			u, err := config.ServerURL(text)
+			var addresses []string
+			if err != nil {
+				err = sysexits.Config.Wrap(err)
+			} else {
+				addresses, err = d.addresses(ctx, u)
+			}
+			if err != nil && !yield(candidate{name: text}, err) {
+				return
+			}
+			for _, address := range addresses {
+				c := candidate{text, u, address}
+				if len(addresses) > 1 {
+					c.name = fmt.Sprintf("%s (%s)", text, address)
+				}
+				if d.failed[c.name] {
+					last = append(last, c)
+				} else if !yield(c, nil) {
+					return
+				}
+			}
+		}
+		clear(d.failed)
+		for _, c := range last {
+			if !yield(c, nil) {
+				return
+			}
+		}
+	}
+}
+
+// joined makes one line of what is wrong with several servers.
 func joined(errs []error) error {
-	if len(errs) == 1 {
+	if len(errs) == 1 && sysexits.Of(errs[0]) != sysexits.Software {
 		return errs[0]
 	}
 	texts := make([]string, len(errs))
 	for i, err := range errs {
 		texts[i] = err.Error()
 	}
-	return errors.New(strings.Join(texts, "; "))
+	return sysexits.Unavailable.Wrap(errors.New(strings.Join(texts, "; ")))
 }
 
 func (d *LDAP) addresses(ctx context.Context, u *url.URL) ([]string, error) {
@@ -482,12 +512,14 @@ func plainError(err error) error {
 	return fmt.Errorf("%s (%d): %s", name, e.ResultCode, strings.TrimRight(e.Err.Error(), "\x00\r\n "))
 }
 
+var errClosed = errors.New("the server closed the connection")
+
 // plainLoss has words for EOF, of which go-ldap keeps no more than the text.
 func plainLoss(err error) error {
 	text, read := strings.CutPrefix(err.Error(), "unable to read LDAP response packet: ")
 	switch {
 	case text == io.EOF.Error() || text == io.ErrUnexpectedEOF.Error():
-		return errors.New("the server closed the connection")
+		return errClosed
 	case read:
 		return errors.New(text)
 	}
