@@ -50,8 +50,8 @@ func CookiePosition(cookie string) Position {
 	return ""
 }
 
-// ErrNoSync is a server that cannot be followed.
-var ErrNoSync = errors.New("the server does not speak RFC 4533 (OpenLDAP needs its syncprov overlay)")
+// errNoSync is a server that cannot be followed.
+var errNoSync = errors.New("the server does not speak RFC 4533 (OpenLDAP needs its syncprov overlay)")
 
 // errChangelog is 389 Directory Server. Its changelog has neither what is
 // imported or restored nor who is below an entry that was moved; from a cookie
@@ -66,49 +66,62 @@ var ErrRefresh = errors.New("the server cannot go on from where we stopped")
 // Follow reads what has changed since the last time, then hears of changes as
 // they happen. It returns when that ends, always with an error. A server that
 // doesn't tell by itself is asked again and again.
-func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) (err error) {
+func (d *LDAP) Follow(ctx context.Context, want *Selection, changes Changes) error {
+	var why error
+	for {
+		err := d.follow(ctx, want, changes, why)
+		switch {
+		case errors.Is(err, errResync):
+		case errors.Is(err, errNoSync) && why == nil:
+			why = errNoSync
+		default:
+			return err
+		}
+	}
+}
+
+// follow is Follow for one server, which is polled if there is a reason why.
+func (d *LDAP) follow(ctx context.Context, want *Selection, changes Changes, why error) error {
 	s, err := d.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		s.close()
-		// One that was stopped may be there again at once, and goes on
-		// from where it was.
-		if ctx.Err() == nil && !errors.Is(err, errClosed) && !errors.Is(err, ErrRefresh) {
-			d.failed[s.server] = true
-		}
-	}()
-	var why error
-	switch root := d.root(s); {
-	case len(d.conf.Base) > 1:
-		why = fmt.Errorf("%d bases, and one can be followed", len(d.conf.Base))
-	case d.conf.Aliases:
-		why = errors.New("what an alias stands for cannot be followed")
-	case len(d.conf.References) > 0:
-		why = errors.New("references cannot be followed")
-	case root.service != "":
-		why = errors.New("the server is of Active Directory, which does not tell of changes by itself")
-	case root.changelog:
-		why = errChangelog
-	case want.membership() != "":
-		why = fmt.Errorf("%s changes by other entries than its own, of which RFC 4533 does not tell", want.membership())
-	case root.syncs:
-		for !errors.Is(why, ErrNoSync) {
-			why = d.sync(ctx, s, want, changes)
-			if !errors.Is(why, ErrNoSync) && !errors.Is(why, errResync) {
-				return why
-			}
-			s.close()
-			if s, err = d.connect(ctx); err != nil {
-				return err
-			}
-		}
-		why = ErrNoSync
-	default:
-		why = ErrNoSync
+	defer s.close()
+	if why == nil {
+		why = d.untold(s, want)
 	}
-	return d.poll(ctx, s, want, changes, why)
+	if why == nil {
+		err = d.sync(ctx, s, want, changes)
+	} else {
+		err = d.poll(ctx, s, want, changes, why)
+	}
+	// One that was stopped may be there again at once, and goes on from where
+	// it was.
+	again := slices.ContainsFunc([]error{errClosed, errResync, ErrRefresh, errNoSync}, func(cause error) bool { return errors.Is(err, cause) })
+	d.failed[s.server] = ctx.Err() == nil && !again
+	return err
+}
+
+// untold is why a server would not tell by RFC 4533 of all that changes.
+func (d *LDAP) untold(s *session, want *Selection) error {
+	root := d.root(s)
+	switch {
+	case len(d.conf.Base) > 1:
+		return fmt.Errorf("%d bases, and one can be followed", len(d.conf.Base))
+	case d.conf.Aliases:
+		return errors.New("what an alias stands for cannot be followed")
+	case len(d.conf.References) > 0:
+		return errors.New("references cannot be followed")
+	case root.service != "":
+		return errors.New("the server is of Active Directory, which does not tell of changes by itself")
+	case root.changelog:
+		return errChangelog
+	case want.membership() != "":
+		return fmt.Errorf("%s changes by other entries than its own, of which RFC 4533 does not tell", want.membership())
+	case !root.syncs:
+		return errNoSync
+	}
+	return nil
 }
 
 // begin says what is read of which server, and hears up to where that was heard.
@@ -163,7 +176,7 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 	case s.tap.err() != nil:
 		return sysexits.Unavailable.Errorf("%s: %w", s.server, s.tap.err())
 	case ldap.IsErrorWithCode(err, ldap.LDAPResultUnavailableCriticalExtension):
-		return sysexits.Unavailable.Errorf("%s: %w", s.server, ErrNoSync)
+		return sysexits.Unavailable.Errorf("%s: %w", s.server, errNoSync)
 	case ldap.IsErrorWithCode(err, ldap.LDAPResultSyncRefreshRequired):
 		return sysexits.Unavailable.Errorf("%s: %w", s.server, ErrRefresh)
 	case err != nil && refusal(err):
@@ -173,7 +186,7 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 	case referral != "":
 		return sysexits.Unavailable.Errorf("%s: a reference to %s, whose entries are missing: name the server in references, or search elsewhere", s.server, referral)
 	case s.tap.done.Load() && !f.refreshed:
-		return sysexits.Unavailable.Errorf("%s: %w", s.server, ErrNoSync)
+		return sysexits.Unavailable.Errorf("%s: %w", s.server, errNoSync)
 	}
 	return sysexits.Unavailable.Errorf("%s: %w", s.server, errClosed)
 }
@@ -270,7 +283,7 @@ func (f *following) entry(op []byte) error {
 //	     cookie syncCookie OPTIONAL }
 func parseSyncState(controls []byte) (state byte, id [16]byte, cookie string, err error) {
 	if len(controls) == 0 {
-		return 0, id, "", ErrNoSync
+		return 0, id, "", errNoSync
 	}
 	list, _, err := next(controls, tagControls)
 	for err == nil && len(list) > 0 {
@@ -311,7 +324,7 @@ func parseSyncState(controls []byte) (state byte, id [16]byte, cookie string, er
 		return number[0], [16]byte(uuid), cookie, nil
 	}
 	if err == nil {
-		err = ErrNoSync
+		err = errNoSync
 	}
 	return 0, id, "", err
 }
