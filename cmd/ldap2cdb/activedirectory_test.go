@@ -37,7 +37,6 @@ func changed(cn, lines string) string {
 
 // A whole domain from its root on, which refers to three other partitions.
 func TestActiveDirectory(t *testing.T) {
-	t.Parallel()
 	server := samba.Start(t)
 	server.Modify(staff(8))
 	dir := t.TempDir()
