@@ -32,6 +32,10 @@ type stores struct {
 	passwords map[string][]byte              // by file
 }
 
+// addresses are where stores' names have led: settings that are read again do not
+// make that unknown.
+var addresses store.Addresses
+
 // newStores reads the CA files, so that a missing one is an error at the start
 // and not at somebody's login.
 func newStores(conf *config.Config) (*stores, error) {
@@ -108,6 +112,7 @@ func (s *stores) at(protocol string, where account.Location) (*store.Store, erro
 	target := &store.Store{
 		Name:           where.Store,
 		Address:        net.JoinHostPort(how.Address, strconv.Itoa(port)),
+		Addresses:      &addresses,
 		ConnectTimeout: time.Duration(s.conf.Frontend.ConnectTimeout),
 		Trusted:        how.Trusted,
 		Admin:          how.Admin,

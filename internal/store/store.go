@@ -45,8 +45,9 @@ const (
 
 // A Store is how one store is reached.
 type Store struct {
-	Name           string // as the maps have it
-	Address        string // host:port
+	Name           string     // as the maps have it
+	Address        string     // host:port
+	Addresses      *Addresses // where hosts have led before; nil: they are looked up each time
 	Security       Security
 	TLS            *tls.Config   // with the name or the pin to verify
 	ConnectTimeout time.Duration // for all the addresses of the host, then for the greeting
@@ -190,8 +191,7 @@ func (s *Store) Probe(ctx context.Context, p Protocol) (imap.Capabilities, error
 // reach brings a connection to where a login can be tried: greeted, secured,
 // with capabilities known. It tries all the addresses of the host.
 func (s *Store) reach(ctx context.Context, p Protocol, origin Origin) (*dialogue, error) {
-	dialer := net.Dialer{Timeout: s.ConnectTimeout}
-	conn, err := dialer.DialContext(ctx, "tcp", s.Address)
+	conn, err := s.Addresses.dial(ctx, &net.Dialer{Timeout: s.ConnectTimeout}, s.Address)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,98 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Addresses remembers where the names of stores have led, so that no login waits
+// for a name server but the first, and none fails with it. Name servers are asked
+// again beside the logins; only their word that a name leads elsewhere counts
+// against what is remembered, and not their silence.
+type Addresses struct {
+	mu    sync.Mutex
+	known map[string]*known // by host:port
+
+	lookup func(ctx context.Context, host string) ([]string, error) // nil: the resolver's
+}
+
+type known struct {
+	address string // IP address and port
+	asked   time.Time
+	asking  bool
+}
+
+const (
+	askAgain = time.Minute
+	askFor   = 30 * time.Second
+)
+
+// dial connects to a host and port.
+func (a *Addresses) dial(ctx context.Context, dialer *net.Dialer, name string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(name)
+	if a == nil || err != nil || net.ParseIP(host) != nil {
+		return dialer.DialContext(ctx, "tcp", name)
+	}
+	if address := a.of(name, host, askAgain); address != "" {
+		conn, err := dialer.DialContext(ctx, "tcp", address)
+		if err == nil {
+			return conn, nil
+		}
+		a.of(name, host, 0)
+		if late, is := errors.AsType[net.Error](err); is && late.Timeout() || ctx.Err() != nil {
+			return nil, err // there is no time left to try another
+		}
+	}
+	conn, err := dialer.DialContext(ctx, "tcp", name)
+	if err == nil {
+		a.remember(name, conn.RemoteAddr().String())
+	}
+	return conn, err
+}
+
+func (a *Addresses) remember(name, address string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.known == nil {
+		a.known = map[string]*known{}
+	}
+	a.known[name] = &known{address: address, asked: time.Now()}
+}
+
+// of returns what is remembered of a name, or "", and has it asked for again if
+// that was done longer ago than age.
+func (a *Addresses) of(name, host string, age time.Duration) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	k := a.known[name]
+	if k == nil {
+		return ""
+	}
+	if !k.asking && time.Since(k.asked) >= age {
+		k.asking = true
+		go a.ask(k, name, host)
+	}
+	return k.address
+}
+
+// ask forgets a name that leads elsewhere now.
+func (a *Addresses) ask(k *known, name, host string) {
+	ctx, stop := context.WithTimeout(context.Background(), askFor)
+	defer stop()
+	lookup := a.lookup
+	if lookup == nil {
+		lookup = net.DefaultResolver.LookupHost
+	}
+	addresses, err := lookup(ctx, host)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	k.asking, k.asked = false, time.Now()
+	ip, _, _ := net.SplitHostPort(k.address)
+	if err == nil && !slices.Contains(addresses, ip) && a.known[name] == k {
+		delete(a.known, name)
+	}
+}

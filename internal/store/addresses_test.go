@@ -1,0 +1,126 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"postern/internal/loopback"
+)
+
+func TestAddresses(t *testing.T) {
+	l := loopback.Serve(t, func(c net.Conn) {})
+	address := l.Addr().String()
+	_, port, _ := net.SplitHostPort(address)
+	name := net.JoinHostPort("store.invalid", port)
+	asked, answer := make(chan string), make(chan []string)
+	a := &Addresses{lookup: func(_ context.Context, host string) ([]string, error) {
+		asked <- host
+		if addresses := <-answer; addresses != nil {
+			return addresses, nil
+		}
+		return nil, errors.New("no answer")
+	}}
+	down := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("no name server")
+	}}
+	dial := func() error {
+		conn, err := a.dial(t.Context(), &net.Dialer{Resolver: down}, name)
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	}
+	age := func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.known[name].asked = time.Now().Add(-askAgain)
+	}
+	settled := func() {
+		for {
+			a.mu.Lock()
+			k := a.known[name]
+			done := k == nil || !k.asking
+			a.mu.Unlock()
+			if done {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	if dial() == nil {
+		t.Fatal("an unknown name leads somewhere")
+	}
+	a.remember(name, address)
+	if err := dial(); err != nil {
+		t.Errorf("the name is known: %v", err)
+	}
+
+	// It is old: asked for again, once, while logins go on by it; and silence
+	// says nothing against it.
+	age()
+	for range 3 {
+		if err := dial(); err != nil {
+			t.Error(err)
+		}
+	}
+	if host := <-asked; host != "store.invalid" {
+		t.Errorf("asked for %s", host)
+	}
+	answer <- nil
+	settled()
+	if err := dial(); err != nil {
+		t.Errorf("nobody answered: %v", err)
+	}
+
+	// It leads there still, among others; then no more.
+	for _, test := range []struct {
+		addresses []string
+		stays     bool
+	}{{[]string{"::1", "127.0.0.1"}, true}, {[]string{"127.0.0.2"}, false}} {
+		age()
+		if err := dial(); err != nil {
+			t.Error(err)
+		}
+		<-asked
+		answer <- test.addresses
+		settled()
+		if err := dial(); (err == nil) != test.stays {
+			t.Errorf("%v: %v", test.addresses, err)
+		}
+	}
+
+	// Nobody is there: that is asked for at once, and what is known stays while
+	// nobody says otherwise.
+	a.remember(name, address)
+	l.Close()
+	if dial() == nil {
+		t.Error("a closed port answers")
+	}
+	<-asked
+	answer <- nil
+	settled()
+	if a.of(name, "store.invalid", time.Hour) != address {
+		t.Error("forgotten")
+	}
+}
+
+// A name that leads somewhere is remembered; an address needs not be.
+func TestAddressesAreRemembered(t *testing.T) {
+	l := loopback.Serve(t, func(c net.Conn) {})
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	a := &Addresses{}
+	for host, want := range map[string]string{"localhost": l.Addr().String(), "127.0.0.1": ""} {
+		name := net.JoinHostPort(host, port)
+		conn, err := a.dial(t.Context(), &net.Dialer{}, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		if got := a.of(name, host, time.Hour); got != want {
+			t.Errorf("%s: %q", host, got)
+		}
+	}
+}
