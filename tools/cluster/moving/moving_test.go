@@ -15,6 +15,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/textproto"
 	"os"
 	"os/exec"
@@ -286,8 +287,10 @@ func (s *site) keepSending(ctx context.Context) {
 			id := fmt.Sprintf("message-%06d", n)
 			err := s.Send("sender@example.net", to, "Subject: "+id+"\n\nHello.\n")
 			var answer *textproto.Error
+			var dial *net.OpError
 			switch {
-			case errors.As(err, &answer) && answer.Code == 450 && strings.HasPrefix(answer.Msg, "4.2.1 "),
+			case errors.As(err, &dial) && dial.Op == "dial" && dial.Timeout(), // too busy even to say so
+				errors.As(err, &answer) && answer.Code == 450 && strings.HasPrefix(answer.Msg, "4.2.1 "),
 				errors.As(err, &answer) && answer.Code == 421: // smtpd has too much to do
 				s.later.Add(1)
 			case err != nil:
