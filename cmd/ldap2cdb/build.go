@@ -95,6 +95,7 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 		return nil, err
 	}
 	defer last.close()
+	b.choose(last)
 	all := roster.New(scratch)
 	defer all.Close()
 
@@ -186,12 +187,18 @@ func (b *build) lastMaps() (last set, err error) {
 			}
 		}
 	}
-	if last.login != nil {
-		for _, o := range b.origins {
-			o.last(last.login.Story().Position)
-		}
-	}
 	return last, nil
+}
+
+// choose has servers chosen by how far the directories had got for the last maps.
+// A watch goes by what it published last, see follower.run.
+func (b *build) choose(last set) {
+	if last.login == nil {
+		return
+	}
+	for _, o := range b.origins {
+		o.last(last.login.Story().Position)
+	}
 }
 
 // gather reads the directories into the roster, and the last maps beside it.

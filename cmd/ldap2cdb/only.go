@@ -57,6 +57,7 @@ func (b *build) only(ctx context.Context, filter string) error {
 	if last.login.Story().PRECIS != b.conf.Attributes.PRECIS {
 		return sysexits.Config.Errorf("%s: attributes.precis has changed since the maps were made: run ldap2cdb without --only first", b.conf.Maps)
 	}
+	b.choose(last)
 	o := &only{
 		build: b, last: last, started: time.Now(), touched: map[registry.Key]bool{},
 		homes: map[account.Destination]bool{}, found: map[string]account.Account{},
