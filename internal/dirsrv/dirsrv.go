@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"postern/internal/loopback"
 )
 
 // What every server has.
@@ -56,7 +58,7 @@ func Start(t testing.TB, ldif string) *Server {
 		os.RemoveAll(dir)
 		os.Remove("/dev/shm/sem." + filepath.Base(dir) + ".stats")
 	})
-	s := &Server{Address: freeAddress(t), t: t, dir: dir}
+	s := &Server{Address: "127.0.0.1:" + loopback.Port(), t: t, dir: dir}
 	s.configure()
 	s.Run()
 	s.Modify(Skeleton + ldif)
@@ -145,13 +147,9 @@ func (s *Server) Run() {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(s.Kill)
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if conn, err := net.Dial("tcp", s.Address); err == nil {
-			conn.Close()
-			return
-		}
+	if !loopback.Answers(s.Address, 20*time.Second) {
+		s.t.Fatalf("ns-slapd does not answer:\n%s", s.read(s.dir+"/out"))
 	}
-	s.t.Fatalf("ns-slapd does not answer:\n%s", s.read(s.dir+"/out"))
 }
 
 // Kill ends the server at once; Run starts it again.
@@ -214,13 +212,4 @@ func Person(uid, store string, addresses ...string) string {
 	}
 	b.WriteByte('\n')
 	return b.String()
-}
-
-func freeAddress(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

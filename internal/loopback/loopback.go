@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // Ports from 32768 on are the kernel's to give to clients (ip(7),
@@ -33,6 +34,18 @@ func Port() string {
 			return port
 		}
 	}
+}
+
+// Answers waits until somebody takes connections at an address, for no longer than
+// the limit.
+func Answers(address string, limit time.Duration) bool {
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			conn.Close()
+			return true
+		}
+	}
+	return false
 }
 
 // Serve is a server until the test ends: it calls serve for each connection,

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"time"
 	"unicode/utf16"
 
+	"postern/internal/loopback"
 	"postern/internal/slapd"
 )
 
@@ -129,14 +129,10 @@ func (s *Server) Run() {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(s.Kill)
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if conn, err := net.Dial("tcp", net.JoinHostPort(s.Address, "389")); err == nil {
-			conn.Close()
-			return
-		}
+	if !loopback.Answers(s.Address+":389", 30*time.Second) {
+		text, _ := os.ReadFile(log.Name())
+		s.t.Fatalf("samba does not answer:\n%s", text)
 	}
-	text, _ := os.ReadFile(log.Name())
-	s.t.Fatalf("samba does not answer:\n%s", text)
 }
 
 // Kill ends the server at once; Run starts it again.

@@ -2,13 +2,14 @@ package slapd
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"postern/internal/loopback"
 )
 
 // A KDC is a Kerberos server for a test, of the realm EXAMPLE.ORG.
@@ -30,8 +31,8 @@ func StartKDC(t testing.TB) *KDC {
 	}
 	k := &KDC{dir: t.TempDir(), t: t}
 	k.Conf = filepath.Join(k.dir, "krb5.conf")
-	address := freeAddress(t)
-	_, port, _ := net.SplitHostPort(address)
+	port := loopback.Port()
+	address := "127.0.0.1:" + port
 	for name, text := range map[string]string{
 		"krb5.conf": fmt.Sprintf("[libdefaults]\ndefault_realm = EXAMPLE.ORG\ndns_lookup_kdc = false\ndns_lookup_realm = false\nrdns = false\nudp_preference_limit = 1\n"+
 			"[realms]\nEXAMPLE.ORG = {\nkdc = %s\n}\n[domain_realm]\nlocalhost = EXAMPLE.ORG\n", address),
@@ -50,14 +51,10 @@ func StartKDC(t testing.TB) *KDC {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { kdc.Process.Kill(); kdc.Wait() })
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if conn, err := net.Dial("tcp", address); err == nil {
-			conn.Close()
-			return k
-		}
+	if !loopback.Answers(address, 10*time.Second) {
+		t.Fatal("the KDC does not answer")
 	}
-	t.Fatal("the KDC does not answer")
-	return nil
+	return k
 }
 
 func (k *KDC) run(program string, args ...string) {

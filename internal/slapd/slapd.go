@@ -4,7 +4,6 @@ package slapd
 
 import (
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -13,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"postern/internal/loopback"
 )
 
 // What every server has.
@@ -76,7 +77,7 @@ func Prepare(t testing.TB, settings Settings) *Server {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	s := &Server{
-		Address: freeAddress(t), TLS: freeAddress(t), Socket: filepath.Join(dir, "s"),
+		Address: "127.0.0.1:" + loopback.Port(), TLS: "127.0.0.1:" + loopback.Port(), Socket: filepath.Join(dir, "s"),
 		Dir: dir, t: t, conf: filepath.Join(dir, "slapd.conf"), env: settings.Env,
 	}
 	if err := os.Mkdir(filepath.Join(dir, "db"), 0o700); err != nil {
@@ -192,15 +193,9 @@ func (s *Server) Run() {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(s.Kill)
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
-		conn, err := net.Dial("tcp", s.Address)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
+	if !loopback.Answers(s.Address, 20*time.Second) {
+		s.t.Fatalf("slapd does not answer:\n%s", s.read("log"))
 	}
-	s.t.Fatalf("slapd does not answer:\n%s", s.read("log"))
 }
 
 func (s *Server) read(name string) string {
@@ -253,13 +248,4 @@ func Person(uid, given, sn, store string, addresses ...string) string {
 	}
 	b.WriteByte('\n')
 	return b.String()
-}
-
-func freeAddress(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
