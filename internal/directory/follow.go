@@ -87,13 +87,14 @@ func (d *LDAP) follow(ctx context.Context, want *Selection, changes Changes, why
 		return err
 	}
 	defer s.close()
+	root := s.root()
 	if why == nil {
-		why = d.untold(s, want)
+		why = d.untold(root, want)
 	}
 	if why == nil {
 		err = d.sync(ctx, s, want, changes)
 	} else {
-		err = d.poll(ctx, s, want, changes, why)
+		err = d.poll(ctx, s, root, want, changes, why)
 	}
 	// One that was stopped may be there again at once, and goes on from where
 	// it was.
@@ -103,8 +104,7 @@ func (d *LDAP) follow(ctx context.Context, want *Selection, changes Changes, why
 }
 
 // untold is why a server would not tell by RFC 4533 of all that changes.
-func (d *LDAP) untold(s *session, want *Selection) error {
-	root := d.root(s)
+func (d *LDAP) untold(root root, want *Selection) error {
 	switch {
 	case len(d.conf.Base) > 1:
 		return fmt.Errorf("%d bases, and one can be followed", len(d.conf.Base))

@@ -58,7 +58,7 @@ const oidSync = "1.3.6.1.4.1.4203.1.9.1.1"
 
 // root reads the root DSE, RFC 4512 section 5.1. One that is hidden says
 // nothing against RFC 4533: trying will tell.
-func (d *LDAP) root(s *session) root {
+func (s *session) root() root {
 	e := s.entry("", "supportedControl", "changelog", "highestCommittedUSN", "dsServiceName", "defaultNamingContext")
 	if e == nil {
 		return root{syncs: true}
@@ -76,7 +76,7 @@ func (d *LDAP) root(s *session) root {
 
 // invocation is which database of Active Directory counts: another server's,
 // or one restored from a copy, counts otherwise.
-func (d *LDAP) invocation(s *session, service string) string {
+func (s *session) invocation(service string) string {
 	if e := s.entry(service, "invocationId"); e != nil {
 		return hex.EncodeToString(e.GetRawAttributeValue("invocationId"))
 	}
@@ -108,13 +108,13 @@ type tide struct{ noted, seen time.Time }
 func (t tide) at(now time.Time) time.Time { return t.noted.Add(now.Sub(t.seen)) }
 
 // poll reads all, then asks for changes until something fails.
-func (d *LDAP) poll(ctx context.Context, s *session, want *Selection, changes Changes, why error) error {
+func (d *LDAP) poll(ctx context.Context, s *session, root root, want *Selection, changes Changes, why error) error {
 	p := &poller{
-		LDAP: d, s: s, want: want.with(slices.Concat(identities, marks)...), changes: changes, root: d.root(s),
+		LDAP: d, s: s, want: want.with(slices.Concat(identities, marks)...), changes: changes, root: root,
 		clocks: map[string]tide{}, groups: map[string]string{},
 	}
 	if p.root.service != "" {
-		p.counter = d.invocation(s, p.root.service)
+		p.counter = s.invocation(p.root.service)
 		if s.entry(p.root.domain) == nil {
 			p.root.domain = "" // we may look at some of it only
 		}

@@ -164,7 +164,7 @@ func (r *reading) search(ctx context.Context, s *session, q query) (away [][]str
 		case read == 0 && len(away) == 0 && q.filter == r.conf.Filter:
 			// 389 Directory Server has a page without entries for a
 			// base that it doesn't have. Asked without pages it says so.
-			page, controls = nil, nil
+			page, controls = nil, r.controls
 		default:
 			return away, nil
 		}
