@@ -37,12 +37,13 @@ func (a *Addresses) dial(ctx context.Context, dialer *net.Dialer, name string) (
 	if a == nil || err != nil || net.ParseIP(host) != nil {
 		return dialer.DialContext(ctx, "tcp", name)
 	}
-	if address := a.of(name, host, askAgain); address != "" {
+	if address := a.of(name); address != "" {
 		conn, err := dialer.DialContext(ctx, "tcp", address)
 		if err == nil {
+			a.renew(name, host, askAgain)
 			return conn, nil
 		}
-		a.of(name, host, 0)
+		a.renew(name, host, 0)
 		if late, is := errors.AsType[net.Error](err); is && late.Timeout() || ctx.Err() != nil {
 			return nil, err // there is no time left to try another
 		}
@@ -63,20 +64,24 @@ func (a *Addresses) remember(name, address string) {
 	a.known[name] = &known{address: address, asked: time.Now()}
 }
 
-// of returns what is remembered of a name, or "", and has it asked for again if
-// that was done longer ago than age.
-func (a *Addresses) of(name, host string, age time.Duration) string {
+// of returns what is remembered of a name, or "".
+func (a *Addresses) of(name string) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	k := a.known[name]
-	if k == nil {
-		return ""
+	if k := a.known[name]; k != nil {
+		return k.address
 	}
-	if !k.asking && time.Since(k.asked) >= age {
+	return ""
+}
+
+// renew has a name asked for again that was asked for longer ago than age.
+func (a *Addresses) renew(name, host string, age time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if k := a.known[name]; k != nil && !k.asking && time.Since(k.asked) >= age {
 		k.asking = true
 		go a.ask(k, name, host)
 	}
-	return k.address
 }
 
 // ask forgets a name that leads elsewhere now.

@@ -102,7 +102,7 @@ func TestAddresses(t *testing.T) {
 	<-asked
 	answer <- nil
 	settled()
-	if a.of(name, "store.invalid", time.Hour) != address {
+	if a.of(name) != address {
 		t.Error("forgotten")
 	}
 }
@@ -119,7 +119,7 @@ func TestAddressesAreRemembered(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.Close()
-		if got := a.of(name, host, time.Hour); got != want {
+		if got := a.of(name); got != want {
 			t.Errorf("%s: %q", host, got)
 		}
 	}
