@@ -172,11 +172,11 @@ func (f *finder) sayMail(e *explanation, tables *tables) error {
 	default:
 		address = e.To[0].Mailbox + "@" + f.conf.Route.Domains[0]
 	}
-	if tables.missing != nil && f.conf.Route.Text {
+	switch {
+	case tables.missing != nil && f.conf.Route.Text:
 		e.say("mail", "the Postfix tables are text (route.text): ask what is made of them by postmap -q")
 		return nil
-	}
-	if tables.missing != nil {
+	case tables.missing != nil:
 		e.say("mail", "no Postfix tables to ask (%v): see postmap-route(8)", tables.missing)
 		return nil
 	}
