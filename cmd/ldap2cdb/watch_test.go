@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -179,6 +180,10 @@ func TestWatchHangUp(t *testing.T) {
 	}
 	file("a", person("imap1.example.org"))
 	file("b", person("imap2.example.org")+slapd.Person("v", "V", "V", "imap1.example.org", "v@example.org"))
+	// Who runs the tests under nohup(1) hands that on to the watch, which heeds it.
+	hangUps := make(chan os.Signal, 1)
+	signal.Notify(hangUps, syscall.SIGHUP)
+	defer signal.Stop(hangUps)
 	watch := exec.Command(built(t), "--config", settings("a", ""), "--maps", maps, "--watch", "--force")
 	watch.Stderr = log
 	if err := watch.Start(); err != nil {
