@@ -20,6 +20,7 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/google/renameio/v2"
 
+	"postern/internal/private"
 	"postern/internal/sysexits"
 )
 
@@ -64,7 +65,12 @@ func Lock(dir, tool string) (*Writer, error) {
 	case info.Mode().Perm()&0o002 != 0:
 		return nil, sysexits.NoPerm.Errorf("%s: anybody could replace the maps: chmod o-w it", dir)
 	}
-	lock := flock.New(filepath.Join(dir, "."+tool+".lock"))
+	lock := flock.New(filepath.Join(dir, "."+tool+".lock"), flock.SetFlag(os.O_RDONLY))
+	file, err := private.Open(lock.Path())
+	if err != nil {
+		return nil, sysexits.CantCreate.Wrap(err)
+	}
+	file.Close()
 	locked, err := lock.TryLock()
 	if err != nil {
 		return nil, sysexits.CantCreate.Wrap(err)

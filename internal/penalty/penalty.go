@@ -14,12 +14,13 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"os"
 	"sync/atomic"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"postern/internal/private"
 )
 
 const (
@@ -43,7 +44,7 @@ func New() *Table { return &Table{make([]atomic.Uint64, cells), time.Now} }
 
 // Open maps a table that other processes share. It is made if it is missing.
 func Open(file string) (*Table, error) {
-	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := private.Open(file)
 	if err != nil {
 		return nil, err
 	}

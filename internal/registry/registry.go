@@ -25,6 +25,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"postern/internal/account"
+	"postern/internal/private"
 	"postern/internal/sysexits"
 )
 
@@ -96,7 +97,7 @@ const maxRecord = 32 << 20
 
 // Open reads a registry, or makes a new one.
 func Open(path string) (*Registry, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := private.Open(path)
 	if err != nil {
 		return nil, sysexits.CantCreate.Wrap(err)
 	}
@@ -463,6 +464,7 @@ func (r *Registry) compact() error {
 		return err
 	}
 	defer file.Cleanup()
+	private.Give(file.File)
 	next := &Registry{path: r.path, file: file.File, seed: r.seed, numbers: map[ID]uint32{}, holders: map[uint64]uint32{}, more: map[uint64][]uint32{}}
 	if err := next.begin(); err != nil {
 		return err
