@@ -9,6 +9,8 @@ import (
 	"log/syslog"
 	"os"
 
+	"github.com/coreos/go-systemd/v22/journal"
+
 	"postern/internal/config"
 	"postern/internal/sysexits"
 )
@@ -26,12 +28,18 @@ var diagnostics = toStderr
 const facility = syslog.LOG_MAIL
 
 func newLog(f config.Frontend) (*slog.Logger, error) {
+	var handler bySeverity
 	if !f.Syslog && diagnostics == toStderr {
-		return slog.New(format(f, os.Stderr, true)), nil
+		if is, _ := journal.StderrIsJournalStream(); !is {
+			return slog.New(format(f, os.Stderr, true)), nil
+		}
+		for i, severity := range severities {
+			handler[i] = format(f, journalLines(severity), false)
+		}
+		return slog.New(handler), nil
 	}
 	// The program works on without a log daemon: mail matters more.
-	var handler bySeverity
-	for i, severity := range []syslog.Priority{syslog.LOG_INFO, syslog.LOG_WARNING, syslog.LOG_ERR} {
+	for i, severity := range severities {
 		w, err := syslog.New(facility|severity, "imapfront")
 		if err != nil {
 			if diagnostics == toStderr {
@@ -44,7 +52,17 @@ func newLog(f config.Frontend) (*slog.Logger, error) {
 	return slog.New(handler), nil
 }
 
-// format makes one line an event. syslog has its own clock.
+// journalLines go to standard error, each with its severity before it, as
+// sd-daemon(3) has it.
+type journalLines syslog.Priority
+
+func (severity journalLines) Write(line []byte) (int, error) {
+	_, err := fmt.Fprintf(os.Stderr, "<%d>%s", severity, line)
+	return len(line), err
+}
+
+// format makes one line an event. syslog and the journal have a clock of their
+// own.
 func format(f config.Frontend, w io.Writer, dated bool) slog.Handler {
 	options := &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 		if !dated && len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey) {
@@ -58,8 +76,10 @@ func format(f config.Frontend, w io.Writer, dated bool) slog.Handler {
 	return slog.NewTextHandler(w, options)
 }
 
-// bySeverity writes to syslog with the severity of each line: information,
-// warnings, errors.
+// severities are those of information, warnings and errors.
+var severities = [3]syslog.Priority{syslog.LOG_INFO, syslog.LOG_WARNING, syslog.LOG_ERR}
+
+// bySeverity has a handler for each of the severities.
 type bySeverity [3]slog.Handler
 
 func (h bySeverity) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }

@@ -500,6 +500,59 @@ func TestRule12_Systemd(t *testing.T) {
 
 // SIGTERM ends the session of a process that has only that one, too, in its
 // first second without a word. SIGHUP does nothing to it.
+// Under systemd standard output and standard error are one socket, the journal's,
+// which has a clock of its own and is told how severe a line is.
+func TestJournal(t *testing.T) {
+	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "journal")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--listen", "imap://127.0.0.1:0"}, "<6>msg=listening protocol=imap address=127.0.0.1:"},
+		{[]string{"--listen", "imap://127.0.0.1:0", "--log-format", "json"}, `<6>{"msg":"listening","protocol":"imap","address":"127.0.0.1:`},
+		{[]string{"--listen", "smtp://127.0.0.1:0"}, "<3>imapfront: "},
+	} {
+		stream, err := net.Dial("unix", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := stream.(*net.UnixConn).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream.Close()
+		info, err := file.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stat := info.Sys().(*syscall.Stat_t)
+		cmd := tool(append([]string{"--config", filepath.Join(dir, "postern.conf")}, test.args...)...)
+		cmd.Stdout, cmd.Stderr = file, file
+		cmd.Env = append(cmd.Env, fmt.Sprintf("JOURNAL_STREAM=%d:%d", stat.Dev, stat.Ino))
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		file.Close()
+		written, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		written.SetReadDeadline(time.Now().Add(20 * time.Second))
+		line, err := bufio.NewReader(written).ReadString('\n')
+		if err != nil || !strings.HasPrefix(line, test.want) {
+			t.Errorf("%q: %q, %v; want %s", test.args, line, err, test.want)
+		}
+		cmd.Process.Kill()
+		cmd.Wait()
+		written.Close()
+	}
+}
+
 func TestOneSessionIsDrained(t *testing.T) {
 	st := takingStore(t)
 	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\ndrain-time = \"10ms\"\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())

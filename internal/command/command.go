@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/urfave/cli/v2"
 
 	"postern/internal/account"
@@ -157,7 +158,7 @@ func Line(text string) string { return account.Printable(strings.ReplaceAll(text
 
 // Report writes an error as `tool: what: why` to standard error, one line, or
 // one for each of the config.Faults in it, and returns the exit status it stands
-// for.
+// for. Where that is systemd's journal, it is told that they are errors.
 func Report(tool string, err error) int {
 	var quiet Quiet
 	if errors.As(err, &quiet) {
@@ -167,9 +168,12 @@ func Report(tool string, err error) int {
 		return int(sysexits.OK)
 	}
 	status := sysexits.Of(err)
-	out := Stderr
+	out, severity := Stderr, ""
 	if out == nil {
 		out = os.Stderr
+		if is, _ := journal.StderrIsJournalStream(); is {
+			severity = "<3>" // an error, sd-daemon(3)
+		}
 	}
 	all, ok := errors.AsType[config.Faults](err)
 	if !ok {
@@ -180,7 +184,7 @@ func Report(tool string, err error) int {
 		if status == sysexits.Usage {
 			text += fmt.Sprintf(" (see %s --help)", tool)
 		}
-		fmt.Fprintf(out, "%s: %s\n", filepath.Base(tool), text)
+		fmt.Fprintf(out, "%s%s: %s\n", severity, filepath.Base(tool), text)
 	}
 	return int(status)
 }

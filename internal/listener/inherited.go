@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"golang.org/x/sys/unix"
 
 	"postern/internal/sysexits"
@@ -245,10 +246,13 @@ func same(a, b int) bool {
 // GuardStderr makes sure that nothing is ever written to a client which
 // happens to be our standard error, as it is under inetd: not a log line, not
 // the last words of a program that dies. It tells whether it had to, and so
-// whether diagnostics must go elsewhere. systemd's journal is a socket too, but
-// not the client's.
+// whether diagnostics must go elsewhere. systemd's journal is a socket too, and
+// may be standard output as well, but not the client's.
 func GuardStderr() (guarded bool) {
 	if !isSocket(2) {
+		return false
+	}
+	if is, _ := journal.StderrIsJournalStream(); is {
 		return false
 	}
 	if domain, err := unix.GetsockoptInt(2, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil &&

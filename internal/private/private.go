@@ -40,8 +40,11 @@ func Give(file *os.File) {
 	if os.Geteuid() != 0 {
 		return
 	}
-	if info, err := os.Stat(filepath.Dir(file.Name())); err == nil {
-		owner := info.Sys().(*syscall.Stat_t)
+	info, err := os.Stat(filepath.Dir(file.Name()))
+	if err != nil {
+		return
+	}
+	if owner := info.Sys().(*syscall.Stat_t); owner.Uid != 0 {
 		file.Chown(int(owner.Uid), int(owner.Gid))
 	}
 }
