@@ -175,6 +175,11 @@ func (w *watch) pause(ctx context.Context, pause *time.Duration, why error) (goO
 	wait := *pause/2 + rand.N(*pause/2)
 	*pause = min(2**pause, lastRetry)
 	w.say("%v; maps not changed, next try in %s", why, wait.Round(time.Second/10))
+	if !w.removed() {
+		// Those that are there serve: a machine that starts while the directory is
+		// away shall not wait for it.
+		daemon.SdNotify(false, daemon.SdNotifyReady)
+	}
 	select {
 	case <-ctx.Done():
 		return false
@@ -284,7 +289,7 @@ func (w *watch) freshen() {
 	}
 }
 
-// removed tells whether a map is there no more.
+// removed tells whether a map is not there, or no more.
 func (w *watch) removed() bool {
 	maps := []string{mapfile.Login, mapfile.Address}
 	if w.sizes() {

@@ -62,3 +62,48 @@ func TestForeignTextStaysText(t *testing.T) {
 		t.Errorf("systemd hears %q, %v", status, err)
 	}
 }
+
+// Where there are maps from before, systemd need not wait for a directory that is
+// away; where there are none it has to.
+func TestReadyWithoutADirectory(t *testing.T) {
+	for _, there := range []bool{false, true} {
+		dir := t.TempDir()
+		systemd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer systemd.Close()
+		maps, file, log := filepath.Join(dir, "maps"), filepath.Join(dir, "people.ldif"), &logbook.Book{}
+		if there {
+			if err := os.WriteFile(file, []byte(people(3)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if status, said := tool(t, "--ldif", file, "--maps", maps); status != 0 {
+				t.Fatal(said)
+			}
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
+		stop := follow(t, log, "--ldif", file, "--maps", maps)
+		ready := false
+		systemd.SetDeadline(time.Now().Add(20 * time.Second))
+		buf := make([]byte, 4096)
+		for tries := 0; tries < 2; { // what the first one brings comes before the second
+			n, err := systemd.Read(buf)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, log)
+			}
+			told := string(buf[:n])
+			ready = ready || told == "READY=1"
+			if strings.HasPrefix(told, "STATUS=") && strings.Contains(told, "maps not changed, next try in") {
+				tries++
+			}
+		}
+		stop()
+		if ready != there {
+			t.Errorf("maps from before: %v; ready: %v\n%s", there, ready, log)
+		}
+	}
+}
