@@ -34,7 +34,7 @@ var workshop = []string{
 	// mail programs
 	"isync", "curl", "mutt", "python3", "offlineimap3", "getmail6", "fetchmail", "sieve-connect",
 	// what contrib is for
-	"fail2ban", "fish", "haproxy", "prometheus", "strace", "systemd", "zsh",
+	"fail2ban", "fish", "haproxy", "prometheus", "strace", "systemd", "systemd-container", "zsh",
 }
 
 // Cyrus and Dovecot cannot both be installed: their packages conflict. So

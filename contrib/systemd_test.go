@@ -1,0 +1,218 @@
+package contrib_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"postern/internal/authority"
+)
+
+// steps are what an administrator does with the units, at a machine of his own,
+// and proof is what he sees. It has no stores, so that a login ends at its user's:
+// the map was read, and the store is not there.
+const steps = `
+say() { echo; echo "$*:"; }
+quietly() { "$@" >/dev/null 2>&1; }
+soon() { for _ in $(seq 400); do quietly "$@" && return; sleep 0.05; done; echo "in vain: $*"; return 1; }
+ends() { ! "$@" | grep . ; }
+login() { curl -sv -m 10 --user "$1:secret" imap://127.0.0.1/ 2>&1 | sed -n 's/^< A[0-9]* \(NO [^ ]*\).*/\1/p' | tr -d '\r'; }
+tls() { curl -svk -m 10 --user nobody:secret imaps://127.0.0.1/ 2>&1 | sed -n 's/^< A[0-9]* \(NO [^ ]*\).*/\1/p' | tr -d '\r'; }
+journal() { journalctl -u imapfront -o cat "$@" | sed 's/ session=.* user=/ user=/; s/ cause=.*//'; }
+
+cd /src/contrib/systemd
+install -D -m 644 postern.sysusers.conf /etc/sysusers.d/postern.conf
+quietly systemd-sysusers postern.conf
+install -d /etc/postern /var/lib/postern
+install -m 644 /site/postern.conf /site/people.ldif /site/imap.pem /etc/postern/
+install -m 640 -g postern /site/imap.key /etc/postern/
+install -m 644 *.service *.socket *.timer *.path /etc/systemd/system/
+install -m 644 imapfront.service /etc/systemd/system/imapfront@.service
+systemctl daemon-reload
+
+say by hand, as root
+ldap2cdb && postmap-route && mailwhere joe
+say by the units, after that
+systemctl start ldap2cdb.service && quietly systemctl enable --now ldap2cdb.timer && echo built
+stat -c '%U %n' /var/lib/postern /var/lib/postern/login.cdb
+postmap-route && systemctl start postmap-route.service && echo tables
+
+say a front end
+quietly systemctl enable --now imapfront.service && login joe && login nobody && tls
+soon sh -c 'journalctl -u imapfront -p warning -o cat | grep joe'
+journal -p warning -n 1
+say reloaded
+systemctl reload imapfront.service && echo reloaded
+echo 'nonsense = 1' >>/etc/postern/postern.conf
+quietly systemctl reload imapfront.service || journal -p err -t imapfront
+sed -i '/^nonsense/d' /etc/postern/postern.conf
+login joe
+say killed
+systemctl kill -s KILL imapfront.service
+soon sh -c 'systemctl is-active imapfront && systemctl show -P NRestarts imapfront | grep 1' && login joe
+say upgraded
+quietly systemctl disable --now imapfront.service
+systemctl start imapfront@a && login joe && systemctl start imapfront@b && login joe
+soon ends systemctl list-units --no-legend --state=active imapfront@a.service && systemctl is-active imapfront@b && login joe
+systemctl stop imapfront@b
+
+say with the ports held by systemd
+quietly systemctl enable --now imapfront.socket imapfront.service && login joe && tls
+quietly systemctl stop imapfront.service
+login joe && systemctl is-active imapfront.service
+quietly systemctl disable --now imapfront.socket imapfront.service
+say a process for each connection
+quietly systemctl enable --now imapfront-inetd.socket && login joe && login nobody && tls
+soon ends systemctl list-units --no-legend 'imapfront-inetd@*'
+quietly systemctl disable --now imapfront-inetd.socket
+
+say followed
+quietly systemctl disable --now ldap2cdb.timer
+quietly systemctl enable --now postmap-route.path ldap2cdb-watch.service && systemctl is-active ldap2cdb-watch
+sed 's/imap1/imap2/' /site/people.ldif >/etc/postern/new && mv /etc/postern/new /etc/postern/people.ldif
+soon sh -c 'mailwhere joe | grep imap2' && mailwhere joe
+soon grep imap2 /var/lib/postern/transport.cdb && echo tables
+systemctl reload ldap2cdb-watch && echo reloaded
+say the directory is away
+systemctl stop ldap2cdb-watch && mv /etc/postern/people.ldif /etc/postern/away
+systemctl start ldap2cdb-watch && mailwhere joe
+mv /etc/postern/away /etc/postern/people.ldif
+soon sh -c 'systemctl status ldap2cdb-watch | grep "Status: .published"' && echo back
+systemctl stop ldap2cdb-watch
+
+say failed
+systemctl list-units --failed --no-legend
+`
+
+const proof = `
+by hand, as root:
+imap1.example.org
+
+by the units, after that:
+built
+postern /var/lib/postern
+postern /var/lib/postern/login.cdb
+tables
+
+a front end:
+NO [UNAVAILABLE]
+NO [AUTHENTICATIONFAILED]
+NO [AUTHENTICATIONFAILED]
+msg="login failed" user=joe store=imap1.example.org code=UNAVAILABLE
+
+reloaded:
+reloaded
+imapfront: /etc/postern/postern.conf:19: unknown key frontend.nonsense
+NO [UNAVAILABLE]
+
+killed:
+NO [UNAVAILABLE]
+
+upgraded:
+NO [UNAVAILABLE]
+NO [UNAVAILABLE]
+active
+NO [UNAVAILABLE]
+
+with the ports held by systemd:
+NO [UNAVAILABLE]
+NO [AUTHENTICATIONFAILED]
+NO [UNAVAILABLE]
+active
+
+a process for each connection:
+NO [UNAVAILABLE]
+NO [AUTHENTICATIONFAILED]
+NO [AUTHENTICATIONFAILED]
+
+followed:
+active
+imap2.example.org
+tables
+reloaded
+
+the directory is away:
+imap2.example.org
+back
+
+failed:
+`
+
+// TestUnderSystemd starts a machine that has this one's programs, and all else in
+// memory, by its systemd.
+func TestUnderSystemd(t *testing.T) {
+	nspawn := need(t, "systemd-nspawn")
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	write(t, dir, "postern.conf", `[directory]
+ldif = "/etc/postern/people.ldif"
+poll-interval = "100ms"
+[limits]
+max-shrink = "100%"
+[route]
+domain = ["example.org"]
+[store."imap1.example.org"]
+address = "127.0.0.2"
+[store."imap2.example.org"]
+address = "127.0.0.3"
+[frontend]
+listen = ["imap://127.0.0.1:143", "imaps://127.0.0.1:993"]
+cert = "/etc/postern/imap.pem"
+key = "/etc/postern/imap.key"
+allow-plaintext = true
+capabilities = ["IMAP4rev1"]
+failure-delay = "10ms"
+`)
+	write(t, dir, "people.ldif", `dn: uid=joe,dc=example,dc=org
+objectClass: inetLocalMailRecipient
+uid: joe
+mailHost: imap1.example.org
+mailLocalAddress: joe@example.org
+`)
+	ca, err := authority.New("contrib test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := ca.Issue("imap.example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := authority.Write(certificate, filepath.Join(dir, "imap.pem"), filepath.Join(dir, "imap.key")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "steps", steps)
+	write(t, dir, "steps.service", `[Service]
+ExecStart=/bin/sh /site/steps
+StandardOutput=file:/site/out
+StandardError=inherit
+ExecStopPost=systemctl poweroff --force
+`)
+	source, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer stop()
+	machine := exec.CommandContext(ctx, nspawn, "--quiet", "--directory=/", "--volatile=yes", "--boot", "--register=no", "--keep-unit",
+		"--machine=postern-contrib", "--private-network", "--console=pipe",
+		"--bind="+dir+":/site", "--bind-ro="+source+":/src", "--bind-ro="+bin+":/usr/local/sbin",
+		"--bind-ro="+filepath.Join(dir, "steps.service")+":/etc/systemd/system/steps.service",
+		"systemd.unit=basic.target", "systemd.wants=steps.service",
+		"systemd.mask=systemd-networkd-wait-online.service", "systemd.mask=systemd-firstboot.service")
+	var said bytes.Buffer
+	machine.Stdout, machine.Stderr = &said, &said
+	err = machine.Run()
+	out, never := os.ReadFile(filepath.Join(dir, "out"))
+	if never != nil {
+		t.Skipf("no machine can be started on this one: %v\n%s", err, said.String())
+	}
+	if string(out) != proof {
+		t.Errorf("%v, and not as it should be:\n%s", err, out)
+	}
+}
