@@ -22,7 +22,7 @@ soon() { for _ in $(seq 400); do quietly "$@" && return; sleep 0.05; done; echo 
 ends() { ! "$@" | grep . ; }
 login() { curl -sv -m 10 --user "$1:secret" imap://127.0.0.1/ 2>&1 | sed -n 's/^< A[0-9]* \(NO [^ ]*\).*/\1/p' | tr -d '\r'; }
 tls() { curl -svk -m 10 --user nobody:secret imaps://127.0.0.1/ 2>&1 | sed -n 's/^< A[0-9]* \(NO [^ ]*\).*/\1/p' | tr -d '\r'; }
-journal() { journalctl -u imapfront -o cat "$@" | sed 's/ session=.* user=/ user=/; s/ cause=.*//'; }
+journal() { journalctl --sync; journalctl -u imapfront -o cat "$@" | sed 's/ session=.* user=/ user=/; s/ cause=.*//'; }
 
 cd /src/contrib/systemd
 install -D -m 644 postern.sysusers.conf /etc/sysusers.d/postern.conf
@@ -81,6 +81,7 @@ say the directory is away
 systemctl stop ldap2cdb-watch && mv /etc/postern/people.ldif /etc/postern/away
 systemctl start ldap2cdb-watch && mailwhere joe
 mv /etc/postern/away /etc/postern/people.ldif
+journalctl --sync; journalctl -u ldap2cdb-watch -p warning -o cat -n 1 | sed 's/next try in .*/next try/'
 soon sh -c 'systemctl status ldap2cdb-watch | grep "Status: .published"' && echo back
 systemctl stop ldap2cdb-watch
 
@@ -137,6 +138,7 @@ reloaded
 
 the directory is away:
 imap2.example.org
+ldap2cdb: stat /etc/postern/people.ldif: no such file or directory; maps not changed, next try
 back
 
 failed:

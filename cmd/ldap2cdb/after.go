@@ -38,7 +38,7 @@ func (w *watch) afterwards(ctx context.Context) {
 		case err == nil:
 			again, pause = nil, w.retry
 		default:
-			w.say("after publication: %s: %v; next try in %s or at the next publication", command[0], err, pause)
+			w.warn("after publication: %s: %v; next try in %s or at the next publication", command[0], err, pause)
 			again, pause = time.After(pause), min(2*pause, lastRetry)
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/syslog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -54,9 +55,9 @@ func reread(c *cli.Context, hangUp <-chan os.Signal, over <-chan struct{}) *buil
 		b, err := planned(c)
 		if err == nil {
 			b.force = false // it counts for the first maps only
-			say(c.App.ErrWriter, "SIGHUP: beginning again by the settings as they are now")
+			say(c.App.ErrWriter, syslog.LOG_INFO, "SIGHUP: beginning again by the settings as they are now")
 			return b
 		}
-		say(c.App.ErrWriter, "SIGHUP: %v; going on by the settings as they were", err)
+		say(c.App.ErrWriter, syslog.LOG_ERR, "SIGHUP: %v; going on by the settings as they were", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/syslog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -174,7 +175,7 @@ func (w *watch) pause(ctx context.Context, pause *time.Duration, why error) (goO
 	// Front ends that lost the same server shall not come back in step.
 	wait := *pause/2 + rand.N(*pause/2)
 	*pause = min(2**pause, lastRetry)
-	w.say("%v; maps not changed, next try in %s", why, wait.Round(time.Second/10))
+	w.warn("%v; maps not changed, next try in %s", why, wait.Round(time.Second/10))
 	if !w.removed() {
 		// Those that are there serve: a machine that starts while the directory is
 		// away shall not wait for it.
@@ -210,12 +211,17 @@ func (w *watch) together(ctx context.Context) error {
 
 // say writes a line of the log.
 func (w *watch) say(format string, args ...any) {
-	say(w.log, format, args...)
+	say(w.log, syslog.LOG_INFO, format, args...)
 }
 
-func say(log io.Writer, format string, args ...any) {
+// warn is say for what somebody may have to look after.
+func (w *watch) warn(format string, args ...any) {
+	say(w.log, syslog.LOG_WARNING, format, args...)
+}
+
+func say(log io.Writer, severity syslog.Priority, format string, args ...any) {
 	text := command.Line(fmt.Sprintf(format, args...)) // of a second line systemd would take orders
-	fmt.Fprintf(log, "ldap2cdb: %s\n", text)
+	fmt.Fprintf(log, "%sldap2cdb: %s\n", command.Severity(severity), text)
 	daemon.SdNotify(false, "STATUS="+text)
 }
 
@@ -306,7 +312,7 @@ func (w *watch) removed() bool {
 func (w *watch) refreshTextfile() {
 	err := w.writeTextfile(nil, true)
 	if err != nil && !w.untold {
-		w.say("%v; the maps go on following", err)
+		w.warn("%v; the maps go on following", err)
 	}
 	w.untold = err != nil
 }
@@ -384,7 +390,7 @@ func (w *watch) announce(r *roster.Report, started time.Time) {
 	}
 	const few = 5 // of a kind
 	for _, c := range r.Conflicts.Named[:min(len(r.Conflicts.Named), few)] {
-		w.say("%s", c)
+		w.warn("%s", c)
 	}
 	for what, faults := range map[string]roster.Faults{"overruled": r.Overruled, "left out": r.LeftOut} {
 		for _, g := range faults.Groups {

@@ -237,9 +237,11 @@ func TestWatchDoubtfulFile(t *testing.T) {
 func TestWatchPause(t *testing.T) {
 	ended, stop := context.WithCancel(t.Context())
 	stop()
+	conf := config.Default()
+	conf.Maps = t.TempDir()
 	for range 1000 {
 		log := &logbook.Book{}
-		w := &watch{log: log}
+		w := &watch{build: &build{conf: conf}, log: log}
 		pause := doubtRetry
 		w.pause(ended, &pause, errDoubtful)
 		_, said, _ := strings.Cut(strings.TrimSpace(log.String()), "next try in ")

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/syslog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -152,6 +153,15 @@ func (q Quiet) Error() string { return fmt.Sprintf("exit status %d", int(q)) }
 // client's connection as its standard error.
 var Stderr io.Writer
 
+// Severity is what tells systemd's journal how severe a line is, sd-daemon(3), and
+// nothing where standard error is something else.
+func Severity(s syslog.Priority) string {
+	if is, _ := journal.StderrIsJournalStream(); !is {
+		return ""
+	}
+	return fmt.Sprintf("<%d>", s)
+}
+
 // Line makes of a text with foreign words in it, as what a server says to
 // explain itself, one line that no terminal takes for a command.
 func Line(text string) string { return account.Printable(strings.ReplaceAll(text, "\n", " ")) }
@@ -170,10 +180,7 @@ func Report(tool string, err error) int {
 	status := sysexits.Of(err)
 	out, severity := Stderr, ""
 	if out == nil {
-		out = os.Stderr
-		if is, _ := journal.StderrIsJournalStream(); is {
-			severity = "<3>" // an error, sd-daemon(3)
-		}
+		out, severity = os.Stderr, Severity(syslog.LOG_ERR)
 	}
 	all, ok := errors.AsType[config.Faults](err)
 	if !ok {
