@@ -28,7 +28,7 @@ type checker struct {
 	all      bool   // every key, not a sample
 	out      io.Writer
 	settings map[string]string
-	services map[string]bool
+	services map[string]bool   // of master.cf; true: chrooted
 	used     map[string]string // table: how main.cf names it
 	wrong    int
 }
@@ -121,7 +121,8 @@ func (c *checker) readPostfix() error {
 	out, err := c.run(nil, "postconf", "-x",
 		"transport_maps", "virtual_alias_maps", "relay_recipient_maps", "virtual_mailbox_maps", "local_recipient_maps",
 		"mydestination", "relay_domains", "virtual_mailbox_domains", "virtual_alias_domains",
-		"recipient_delimiter", "smtputf8_enable", "virtual_alias_expansion_limit", "default_database_type")
+		"recipient_delimiter", "smtputf8_enable", "virtual_alias_expansion_limit", "default_database_type",
+		"queue_directory", "compatibility_level")
 	if err != nil {
 		return err
 	}
@@ -136,8 +137,10 @@ func (c *checker) readPostfix() error {
 	}
 	c.services = map[string]bool{}
 	for line := range strings.Lines(string(out)) {
-		if words := strings.Fields(line); len(words) > 1 && words[1] == "unix" {
-			c.services[words[0]] = true
+		// service type private unpriv chroot ..., master(5)
+		if words := strings.Fields(line); len(words) > 4 && words[1] == "unix" {
+			chroot := words[4]
+			c.services[words[0]] = chroot == "y" || chroot == "-" && c.settings["compatibility_level"] == "0"
 		}
 	}
 	return nil
@@ -325,15 +328,30 @@ func (c *checker) checkSettings(records map[string][]record) {
 // checkServices looks for the transports in master.cf.
 func (c *checker) checkServices(routes []record) {
 	seen := map[string]bool{}
+	once := func(what string) bool {
+		first := !seen[what]
+		seen[what] = true
+		return first
+	}
 	for _, r := range routes {
-		service, _, _ := strings.Cut(r.value, ":")
-		if seen[service] {
-			continue
-		}
-		if seen[service] = true; c.services[service] {
+		service, hops, _ := strings.Cut(r.value, ":")
+		chrooted, found := c.services[service]
+		switch first := once(service); {
+		case !first:
+		case found:
 			c.ok("master.cf has the transport %s", service)
-		} else {
+		default:
 			c.bad("master.cf has no transport %s: its mail is deferred; postmap-route --master prints the lines", service)
+		}
+		for hop := range strings.SplitSeq(hops, ",") {
+			socket, isUnix := strings.CutPrefix(strings.TrimSpace(hop), "unix:")
+			if !chrooted || !isUnix || !filepath.IsAbs(socket) || !once(service+" "+socket) {
+				continue
+			}
+			root := c.settings["queue_directory"]
+			if _, err := os.Stat(filepath.Join(root, socket)); err != nil {
+				c.bad("master.cf has %s chrooted in %s, where there is no %s: its mail is deferred; postconf %s-F %s/unix/chroot=n, and postfix reload", service, root, socket, c.dirFlag(), service)
+			}
 		}
 	}
 }
