@@ -60,13 +60,18 @@ type server struct {
 
 func start(t *testing.T, args ...string) *server {
 	t.Helper()
-	s := &server{t: t, cmd: tool(args...), log: new(logbook.Book)}
+	return startCommand(t, tool(args...))
+}
+
+func startCommand(t *testing.T, cmd *exec.Cmd) *server {
+	t.Helper()
+	s := &server{t: t, cmd: cmd, log: new(logbook.Book)}
 	s.cmd.Stderr = s.log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.cmd.Process.Kill(); s.cmd.Wait() })
-	listeners := strings.Count(strings.Join(args, " "), "--listen")
+	listeners := strings.Count(strings.Join(cmd.Args, " "), "--listen")
 	s.eventually(func() bool { return strings.Count(s.log.String(), "msg=listening") == listeners })
 	for _, match := range regexp.MustCompile(`address=(\S+)`).FindAllStringSubmatch(s.log.String(), -1) {
 		s.addrs = append(s.addrs, match[1])
@@ -500,10 +505,28 @@ func TestRule12_Systemd(t *testing.T) {
 
 // SIGTERM ends the session of a process that has only that one, too, in its
 // first second without a word. SIGHUP does nothing to it.
+// Who comes when there are no descriptors left is told so, and does not wait.
+func TestFewDescriptors(t *testing.T) {
+	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
+	cmd := exec.Command("sh", "-c", `ulimit -n 70 && exec "$0" "$@"`,
+		os.Args[0], "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0")
+	cmd.Env = append(os.Environ(), "BE_IMAPFRONT=1")
+	s := startCommand(t, cmd)
+	if want := `level=WARN msg="few file descriptors" sessions=3 wanted=20000`; !strings.Contains(s.log.String(), want) {
+		t.Errorf("%s\nwant %s", s.log, want)
+	}
+	for range 3 {
+		dial(t, s.addrs[0], nil).want("* OK ")
+	}
+	c := dial(t, s.addrs[0], nil)
+	c.want("* BYE [LIMIT] ")
+	c.wantEnd()
+}
+
 // Under systemd standard output and standard error are one socket, the journal's,
 // which has a clock of its own and is told how severe a line is.
 func TestJournal(t *testing.T) {
-	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
+	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\nmax-sessions = 10\n", "joe imap1.example.org")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "journal")})
 	if err != nil {
 		t.Fatal(err)

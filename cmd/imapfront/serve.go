@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"postern/internal/alone"
 	"postern/internal/config"
@@ -261,7 +263,7 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 		LoginTime:      time.Duration(f.LoginTimeout),
 		FailureDelay:   time.Duration(f.FailureDelay),
 		DrainTime:      time.Duration(f.DrainTime),
-		MaxSessions:    f.MaxSessions,
+		MaxSessions:    mostSessions(f.MaxSessions),
 		MaxPerAddress:  f.MaxPerAddress,
 		MaxPerUser:     f.MaxPerUser,
 
@@ -273,6 +275,9 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 		Strict:  f.Strict,
 
 		Log: log,
+	}
+	if front.MaxSessions < f.MaxSessions && !one {
+		log.Warn("few file descriptors", "sessions", front.MaxSessions, "wanted", f.MaxSessions)
 	}
 	if f.Referrals {
 		front.Referred = knownStores(conf)
@@ -292,4 +297,24 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 		front.ClientName = clientName(f)
 	}
 	return front, err
+}
+
+// mostSessions is how many sessions there may be at a time: as many as are wanted,
+// 0 for any number, as far as file descriptors last. A client beyond is told so,
+// as he is not where nobody can accept him; and no login fails for want of the
+// second descriptor, as if its store could not be reached.
+func mostSessions(wanted int) int {
+	const (
+		session = 2  // its client, its store
+		spare   = 64 // ports, maps, the log, metrics, those who are told
+	)
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return wanted
+	}
+	room := max(1, (int(min(files.Cur, math.MaxInt32))-spare)/session)
+	if wanted == 0 {
+		return room
+	}
+	return min(wanted, room)
 }

@@ -99,6 +99,8 @@ const (
 	maxFailures   = 5           // logins that failed
 	maxCommands   = 1000
 	maxDelay      = 4 * time.Second // for one failed login
+
+	complainEvery = time.Minute // of what may go on for hours
 )
 
 // Serve runs sessions as connections come, until there are no more: a
@@ -116,6 +118,7 @@ func Serve(ctx context.Context, l *listener.Listener, current func() *Frontend) 
 	defer stop()
 	var sessions sync.WaitGroup
 	defer sessions.Wait()
+	var complained time.Time
 	for {
 		conn, err := l.Accept()
 		f := current()
@@ -125,7 +128,10 @@ func Serve(ctx context.Context, l *listener.Listener, current func() *Frontend) 
 		case err != nil:
 			// Out of descriptors, most likely: a listener that gave up
 			// now would not be back when some are free.
-			f.Log.Error("cannot accept", "address", l.Addr().String(), "cause", err)
+			if time.Since(complained) > complainEvery {
+				f.Log.Error("cannot accept", "address", l.Addr().String(), "cause", err)
+				complained = time.Now()
+			}
 			select {
 			case <-ctx.Done():
 				return
