@@ -25,7 +25,7 @@ func forgetSecrets() {
 // the configuration names another user, new privileges, and all files but
 // those that are read again.
 func confine(conf *config.Config, configFile string) error {
-	if name := conf.Frontend.User; name != "" && os.Geteuid() == 0 {
+	if name := conf.Frontend.User; name != "" {
 		if err := become(name); err != nil {
 			return sysexits.NoPerm.Errorf("becoming %s: %w", name, err)
 		}
@@ -63,7 +63,7 @@ func confine(conf *config.Config, configFile string) error {
 	return nil
 }
 
-// become changes to an unprivileged user, for good.
+// become changes to an unprivileged user, for good, if it is not him already.
 func become(name string) error {
 	u, err := user.Lookup(name)
 	if err != nil {
@@ -72,6 +72,9 @@ func become(name string) error {
 	uid, err := strconv.Atoi(u.Uid)
 	if err != nil {
 		return err
+	}
+	if uid == os.Geteuid() {
+		return nil
 	}
 	gid, err := strconv.Atoi(u.Gid)
 	if err != nil {

@@ -661,6 +661,43 @@ func TestPrivilegesAreGivenUp(t *testing.T) {
 	c.want("a OK ")
 }
 
+// Who cannot become the user that the settings name does not serve as another; who
+// is him already need not.
+func TestBecomingWithoutRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\nmax-sessions = 10\n", "joe imap1.example.org")
+	for parent := dir; parent != os.TempDir() && parent != "/"; parent = filepath.Dir(parent) {
+		os.Chmod(parent, 0o755)
+	}
+	program, err := os.Open(os.Args[0]) // which others may read, but not its folder
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	for name, want := range map[string]string{
+		"nobody": "msg=listening ",
+		"daemon": "imapfront: becoming daemon: operation not permitted\n",
+	} {
+		said := &logbook.Book{}
+		cmd := exec.Command("/proc/self/fd/3", "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0", "--user", name)
+		cmd.Env, cmd.Stderr, cmd.ExtraFiles, cmd.Dir = append(os.Environ(), "BE_IMAPFRONT=1"), said, []*os.File{program}, "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(20 * time.Second); !strings.Contains(said.String(), want); time.Sleep(2 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Errorf("--user %s: %s\nwant %s", name, said, want)
+				break
+			}
+		}
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+}
+
 // The password is nowhere that somebody could look, once the login is over.
 func TestRule12_PasswordsAreNowhere(t *testing.T) {
 	st := takingStore(t)
