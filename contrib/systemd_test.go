@@ -60,6 +60,16 @@ systemctl start imapfront@a && login joe && systemctl start imapfront@b && login
 soon ends systemctl list-units --no-legend --state=active imapfront@a.service && systemctl is-active imapfront@b && login joe
 systemctl stop imapfront@b
 
+say the port is taken for a while
+mkdir -p /run/systemd/system/imapfront.service.d
+printf '[Service]\nRestartSec=100ms\n' >/run/systemd/system/imapfront.service.d/soon.conf && systemctl daemon-reload
+python3 -c 'import socket, time; s = socket.create_server(("127.0.0.1", 143)); time.sleep(3)' &
+soon sh -c 'ss -ltn | grep 127.0.0.1:143'
+quietly systemctl start imapfront.service
+wait
+soon systemctl is-active imapfront.service && login joe
+systemctl stop imapfront.service
+
 say with the ports held by systemd
 quietly systemctl enable --now imapfront.socket imapfront.service && login joe && tls
 quietly systemctl stop imapfront.service
@@ -67,6 +77,8 @@ login joe && systemctl is-active imapfront.service
 quietly systemctl disable --now imapfront.socket imapfront.service
 say a process for each connection
 quietly systemctl enable --now imapfront-inetd.socket && login joe && login nobody && tls
+python3 -c 'import socket; [socket.create_connection(("127.0.0.1", 143)).close() for n in range(400)]'
+soon sh -c 'curl -sS -m 10 imap://127.0.0.1/ -X NOOP' ; login joe
 soon ends systemctl list-units --no-legend 'imapfront-inetd@*'
 quietly systemctl disable --now imapfront-inetd.socket
 
@@ -119,6 +131,9 @@ NO [UNAVAILABLE]
 active
 NO [UNAVAILABLE]
 
+the port is taken for a while:
+NO [UNAVAILABLE]
+
 with the ports held by systemd:
 NO [UNAVAILABLE]
 NO [AUTHENTICATIONFAILED]
@@ -129,6 +144,7 @@ a process for each connection:
 NO [UNAVAILABLE]
 NO [AUTHENTICATIONFAILED]
 NO [AUTHENTICATIONFAILED]
+NO [UNAVAILABLE]
 
 followed:
 active
