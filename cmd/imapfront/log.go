@@ -9,8 +9,7 @@ import (
 	"log/syslog"
 	"os"
 
-	"github.com/coreos/go-systemd/v22/journal"
-
+	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/sysexits"
 )
@@ -30,11 +29,12 @@ const facility = syslog.LOG_MAIL
 func newLog(f config.Frontend) (*slog.Logger, error) {
 	var handler bySeverity
 	if !f.Syslog && diagnostics == toStderr {
-		if is, _ := journal.StderrIsJournalStream(); !is {
-			return slog.New(format(f, os.Stderr, true)), nil
-		}
 		for i, severity := range severities {
-			handler[i] = format(f, journalLines(severity), false)
+			mark := command.Severity(severity)
+			if mark == "" {
+				return slog.New(format(f, os.Stderr, true)), nil
+			}
+			handler[i] = format(f, journalLines(mark), false)
 		}
 		return slog.New(handler), nil
 	}
@@ -52,12 +52,11 @@ func newLog(f config.Frontend) (*slog.Logger, error) {
 	return slog.New(handler), nil
 }
 
-// journalLines go to standard error, each with its severity before it, as
-// sd-daemon(3) has it.
-type journalLines syslog.Priority
+// journalLines go to standard error, each with its severity before it.
+type journalLines string
 
-func (severity journalLines) Write(line []byte) (int, error) {
-	_, err := fmt.Fprintf(os.Stderr, "<%d>%s", severity, line)
+func (mark journalLines) Write(line []byte) (int, error) {
+	_, err := fmt.Fprintf(os.Stderr, "%s%s", mark, line)
 	return len(line), err
 }
 

@@ -15,7 +15,7 @@ import (
 // nobody has no name here, so that errors show the number.
 const nobody = 64321
 
-// TestOpen is what each child of the tests below does.
+// TestOpen is also what each child of the tests below does.
 func TestOpen(t *testing.T) {
 	path := os.Getenv("PRIVATE_TEST_OPEN")
 	if path == "" {
@@ -35,26 +35,16 @@ func TestOpen(t *testing.T) {
 }
 
 // openAs opens a file as an account does.
-func openAs(t *testing.T, account int, path string) error {
+func openAs(t *testing.T, account uint32, path string) error {
 	t.Helper()
-	self, err := os.Executable()
+	self, err := os.Open(os.Args[0]) // which others may read, but not its folder
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The test's own program is where only root may look.
-	program, err := os.ReadFile(self)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := public(t)
-	self = filepath.Join(dir, "test")
-	if err := os.WriteFile(self, program, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	child := exec.Command(self, "-test.run", "^TestOpen$")
-	child.Dir = "/"
-	child.Env = append(os.Environ(), "PRIVATE_TEST_OPEN="+path)
-	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(account), Gid: uint32(account)}}
+	defer self.Close()
+	child := exec.Command("/proc/self/fd/3", "-test.run", "^TestOpen$")
+	child.Env, child.ExtraFiles, child.Dir = append(os.Environ(), "PRIVATE_TEST_OPEN="+path), []*os.File{self}, "/"
+	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: account, Gid: account}}
 	out, err := child.CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
