@@ -30,7 +30,7 @@ quietly systemd-sysusers postern.conf
 install -d /etc/postern /var/lib/postern
 install -m 644 /site/postern.conf /site/people.ldif /site/imap.pem /etc/postern/
 install -m 640 -g postern /site/imap.key /etc/postern/
-install -m 644 *.service *.socket *.timer *.path /etc/systemd/system/
+install -m 644 *.service *.socket *.timer /etc/systemd/system/
 install -m 644 imapfront.service /etc/systemd/system/imapfront@.service
 systemctl daemon-reload
 
@@ -39,7 +39,7 @@ ldap2cdb && postmap-route && mailwhere joe
 say by the units, after that
 systemctl start ldap2cdb.service && quietly systemctl enable --now ldap2cdb.timer && echo built
 stat -c '%U %n' /var/lib/postern /var/lib/postern/login.cdb
-postmap-route && systemctl start postmap-route.service && echo tables
+postmap-route && systemctl start postmap-route.service && echo tables && systemctl stop postmap-route.service
 
 say a front end
 quietly systemctl enable --now imapfront.service && login joe && login nobody && tls
@@ -84,11 +84,11 @@ quietly systemctl disable --now imapfront-inetd.socket
 
 say followed
 quietly systemctl disable --now ldap2cdb.timer
-quietly systemctl enable --now postmap-route.path ldap2cdb-watch.service && systemctl is-active ldap2cdb-watch
+quietly systemctl enable --now postmap-route.service ldap2cdb-watch.service && systemctl is-active ldap2cdb-watch
 sed 's/imap1/imap2/' /site/people.ldif >/etc/postern/new && mv /etc/postern/new /etc/postern/people.ldif
 soon sh -c 'mailwhere joe | grep imap2' && mailwhere joe
 soon grep imap2 /var/lib/postern/transport.cdb && echo tables
-systemctl reload ldap2cdb-watch && echo reloaded
+systemctl reload ldap2cdb-watch postmap-route && echo reloaded
 say the directory is away
 systemctl stop ldap2cdb-watch && mv /etc/postern/people.ldif /etc/postern/away
 systemctl start ldap2cdb-watch && mailwhere joe

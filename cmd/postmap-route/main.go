@@ -38,6 +38,7 @@ func app() *cli.App {
 		&cli.BoolFlag{Name: "check", Usage: "ask the Postfix of this machine whether it uses the tables, and answers as they say"},
 		&cli.BoolFlag{Name: "all", Usage: "check every key, not a sample"},
 		&cli.StringFlag{Name: "postfix", Usage: "check the Postfix whose main.cf is in `DIR`", DefaultText: "postconf's own"},
+		&cli.BoolFlag{Name: "watch", Usage: "keep running, and make the tables again whenever the maps change"},
 		&cli.BoolFlag{Name: "master", Usage: "print the master.cf lines that the transports need, and write nothing"},
 	)
 	app.Action = run
@@ -58,23 +59,57 @@ func run(c *cli.Context) error {
 		return err
 	}
 	modes := 0
-	for _, mode := range []string{"diff", "check", "master"} {
+	for _, mode := range []string{"diff", "check", "master", "watch"} {
 		if c.Bool(mode) {
 			modes++
 		}
 	}
 	if modes > 1 {
-		return sysexits.Usage.Errorf("--diff, --check and --master exclude each other")
+		return sysexits.Usage.Errorf("--diff, --check, --master and --watch exclude each other")
 	}
-	var writer *mapfile.Writer
-	if modes == 0 {
-		// Before the maps are read: one who read older maps must not be the
-		// last to publish.
-		if writer, err = mapfile.Lock(conf.Route.Out, "postmap-route"); err != nil {
-			return err
+	switch {
+	case c.Bool("watch"):
+		return watch(c)
+	case modes == 0:
+		notes, err := makeTables(c)
+		report(notes)
+		return err
+	}
+	return plan(c, conf, func(tables *transport.Tables, _ mapfile.Story) error {
+		switch {
+		case c.Bool("master"):
+			return printMaster(tables, c.App.Writer)
+		case c.Bool("check"):
+			return check(conf, tables, c.String("postfix"), c.Bool("all"), c.App.Writer)
 		}
-		defer writer.Unlock()
+		report(tables.Notes())
+		return diff(conf, tables.List())
+	})
+}
+
+// makeTables makes the tables of the maps and the settings as they are now, and
+// returns remarks about them.
+func makeTables(c *cli.Context) (notes []string, err error) {
+	conf, err := settings(c)
+	if err != nil {
+		return nil, err
 	}
+	// Before the maps are read: one who read older maps must not be the last to
+	// publish.
+	writer, err := mapfile.Lock(conf.Route.Out, "postmap-route")
+	if err != nil {
+		return nil, err
+	}
+	defer writer.Unlock()
+	err = plan(c, conf, func(tables *transport.Tables, from mapfile.Story) error {
+		notes = tables.Notes()
+		return publish(writer, conf, tables.List(), from)
+	})
+	return notes, err
+}
+
+// plan opens the maps, and hands out the tables that come of them.
+func plan(c *cli.Context, conf *config.Config, use func(*transport.Tables, mapfile.Story) error) error {
 	login, address, err := mapfile.OpenPair(conf.Maps, conf.Foreign)
 	if err != nil {
 		return err
@@ -85,17 +120,7 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case c.Bool("master"):
-		return printMaster(tables, c.App.Writer)
-	case c.Bool("check"):
-		return check(conf, tables, c.String("postfix"), c.Bool("all"), c.App.Writer)
-	}
-	report(tables.Notes())
-	if c.Bool("diff") {
-		return diff(conf, tables.List())
-	}
-	return publish(writer, conf, tables.List(), login.Story())
+	return use(tables, login.Story())
 }
 
 // settings reads postern.conf and lets the flags override it.

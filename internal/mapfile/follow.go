@@ -29,6 +29,14 @@ type fileID struct {
 	mtime time.Time
 }
 
+func identify(path string) (fileID, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fileID{}, err
+	}
+	return fileID{info, info.Size(), info.ModTime()}, nil
+}
+
 func (id fileID) same(other fileID) bool {
 	return id.info != nil && other.info != nil && os.SameFile(id.info, other.info) &&
 		id.size == other.size && id.mtime.Equal(other.mtime)
@@ -92,11 +100,8 @@ func (l *Live) Edition() uint64 {
 // Refresh looks whether the map was replaced, and takes the new one into use if
 // it can.
 func (l *Live) Refresh() {
-	info, err := os.Stat(l.path)
-	id := fileID{info: info}
-	if err == nil {
-		id.size, id.mtime = info.Size(), info.ModTime()
-	}
+	id, err := identify(l.path)
+	info := id.info
 	l.mu.RLock()
 	current, lastErr := l.seen.same(id), l.err
 	l.mu.RUnlock()

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/syslog"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/urfave/cli/v2"
+
+	"postern/internal/command"
+	"postern/internal/mapfile"
+	"postern/internal/sysexits"
+)
+
+const (
+	lookEvery = 100 * time.Millisecond // whether the maps are others
+	tryEvery  = 10 * time.Second       // after tables that could not be made
+)
+
+// watch makes the tables of the maps, again and again: also of those that are
+// published while it is at work on others. The settings are read again each time,
+// and at SIGHUP. Only settings that are wrong from the start end it, sysexits(3).
+func watch(c *cli.Context) error {
+	ctx := command.Told(c)
+	again := make(chan os.Signal, 1)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) has it
+		signal.Notify(again, syscall.SIGHUP)
+		defer signal.Stop(again)
+	}
+	var told []string
+	for first := true; ; first = false {
+		conf, err := settings(c)
+		var made mapfile.Mark
+		if err == nil {
+			made = mapfile.MarkOf(conf.Maps)
+			var notes []string
+			if notes, err = makeTables(c); err == nil && !slices.Equal(notes, told) {
+				report(notes)
+				told = notes
+			}
+		}
+		status := "the tables are those of the maps"
+		if err != nil {
+			switch sysexits.Of(err) {
+			case sysexits.Config, sysexits.NoPerm:
+				if first {
+					return err
+				}
+			}
+			status = command.Line(fmt.Sprintf("%v; tables not changed, next try in %s", err, tryEvery))
+			fmt.Fprintf(os.Stderr, "%spostmap-route: %s\n", command.Severity(syslog.LOG_WARNING), status)
+		}
+		// Ready also without maps: a machine that starts shall not wait for them.
+		daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS="+status)
+		if !await(ctx, again, func() bool { return conf != nil && !made.Same(mapfile.MarkOf(conf.Maps)) }, err != nil) {
+			return nil
+		}
+	}
+}
+
+// await returns when there is something to do: the maps are others, somebody says
+// so, or what has failed is to be tried again. It is false at the end.
+func await(ctx context.Context, again <-chan os.Signal, others func() bool, failed bool) bool {
+	for until := time.Now().Add(tryEvery); ; {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-again:
+			return true
+		case <-time.After(lookEvery):
+		}
+		if others() || failed && time.Now().After(until) {
+			return true
+		}
+	}
+}
