@@ -55,9 +55,9 @@ func reread(c *cli.Context, hangUp <-chan os.Signal, over <-chan struct{}) *buil
 		b, err := planned(c)
 		if err == nil {
 			b.force = false // it counts for the first maps only
-			say(c.App.ErrWriter, syslog.LOG_INFO, "SIGHUP: beginning again by the settings as they are now")
+			command.Say(c.App.ErrWriter, "ldap2cdb", syslog.LOG_INFO, "SIGHUP: beginning again by the settings as they are now")
 			return b
 		}
-		say(c.App.ErrWriter, syslog.LOG_ERR, "SIGHUP: %v; going on by the settings as they were", err)
+		command.Say(c.App.ErrWriter, "ldap2cdb", syslog.LOG_ERR, "SIGHUP: %v; going on by the settings as they were", err)
 	}
 }

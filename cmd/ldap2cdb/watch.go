@@ -211,18 +211,12 @@ func (w *watch) together(ctx context.Context) error {
 
 // say writes a line of the log.
 func (w *watch) say(format string, args ...any) {
-	say(w.log, syslog.LOG_INFO, format, args...)
+	command.Say(w.log, "ldap2cdb", syslog.LOG_INFO, format, args...)
 }
 
 // warn is say for what somebody may have to look after.
 func (w *watch) warn(format string, args ...any) {
-	say(w.log, syslog.LOG_WARNING, format, args...)
-}
-
-func say(log io.Writer, severity syslog.Priority, format string, args ...any) {
-	text := command.Line(fmt.Sprintf(format, args...)) // of a second line systemd would take orders
-	fmt.Fprintf(log, "%sldap2cdb: %s\n", command.Severity(severity), text)
-	daemon.SdNotify(false, "STATUS="+text)
+	command.Say(w.log, "ldap2cdb", syslog.LOG_WARNING, format, args...)
 }
 
 // touch notes the keys of accounts that have changed.

@@ -71,7 +71,7 @@ func run(c *cli.Context) error {
 	case c.Bool("watch"):
 		return watch(c)
 	case modes == 0:
-		notes, err := makeTables(c)
+		notes, err := makeTables(c, conf)
 		report(notes)
 		return err
 	}
@@ -87,13 +87,9 @@ func run(c *cli.Context) error {
 	})
 }
 
-// makeTables makes the tables of the maps and the settings as they are now, and
-// returns remarks about them.
-func makeTables(c *cli.Context) (notes []string, err error) {
-	conf, err := settings(c)
-	if err != nil {
-		return nil, err
-	}
+// makeTables makes the tables of the maps as they are now, and returns remarks about
+// them.
+func makeTables(c *cli.Context, conf *config.Config) (notes []string, err error) {
 	// Before the maps are read: one who read older maps must not be the last to
 	// publish.
 	writer, err := mapfile.Lock(conf.Route.Out, "postmap-route")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/syslog"
 	"os"
 	"os/signal"
@@ -40,24 +39,21 @@ func watch(c *cli.Context) error {
 		if err == nil {
 			made = mapfile.MarkOf(conf.Maps)
 			var notes []string
-			if notes, err = makeTables(c); err == nil && !slices.Equal(notes, told) {
+			if notes, err = makeTables(c, conf); err == nil && !slices.Equal(notes, told) {
 				report(notes)
 				told = notes
 			}
 		}
-		status := "the tables are those of the maps"
-		if err != nil {
-			switch sysexits.Of(err) {
-			case sysexits.Config, sysexits.NoPerm:
-				if first {
-					return err
-				}
-			}
-			status = command.Line(fmt.Sprintf("%v; tables not changed, next try in %s", err, tryEvery))
-			fmt.Fprintf(os.Stderr, "%spostmap-route: %s\n", command.Severity(syslog.LOG_WARNING), status)
+		switch status := sysexits.Of(err); {
+		case err == nil:
+			daemon.SdNotify(false, "STATUS=the tables are those of the maps")
+		case first && (status == sysexits.Config || status == sysexits.NoPerm):
+			return err
+		default:
+			command.Say(os.Stderr, c.App.Name, syslog.LOG_WARNING, "%v; tables not changed, next try in %s", err, tryEvery)
 		}
-		// Ready also without maps: a machine that starts shall not wait for them.
-		daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS="+status)
+		// Also without maps: a machine that starts shall not wait for them.
+		daemon.SdNotify(false, daemon.SdNotifyReady)
 		if !await(ctx, again, func() bool { return conf != nil && !made.Same(mapfile.MarkOf(conf.Maps)) }, err != nil) {
 			return nil
 		}

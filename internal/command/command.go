@@ -17,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/urfave/cli/v2"
 
@@ -160,6 +161,14 @@ func Severity(s syslog.Priority) string {
 		return ""
 	}
 	return fmt.Sprintf("<%d>", s)
+}
+
+// Say writes a line of the log of a tool that stays, and has systemd show it as what
+// there is to say.
+func Say(log io.Writer, tool string, severity syslog.Priority, format string, args ...any) {
+	text := Line(fmt.Sprintf(format, args...)) // of a second line systemd would take orders
+	fmt.Fprintf(log, "%s%s: %s\n", Severity(severity), tool, text)
+	daemon.SdNotify(false, "STATUS="+text)
 }
 
 // Line makes of a text with foreign words in it, as what a server says to
