@@ -263,7 +263,7 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 		LoginTime:      time.Duration(f.LoginTimeout),
 		FailureDelay:   time.Duration(f.FailureDelay),
 		DrainTime:      time.Duration(f.DrainTime),
-		MaxSessions:    mostSessions(f.MaxSessions),
+		MaxSessions:    f.MaxSessions,
 		MaxPerAddress:  f.MaxPerAddress,
 		MaxPerUser:     f.MaxPerUser,
 
@@ -276,7 +276,10 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 
 		Log: log,
 	}
-	if front.MaxSessions < f.MaxSessions && !one {
+	if !one {
+		front.MaxSessions = mostSessions(f.MaxSessions)
+	}
+	if front.MaxSessions < f.MaxSessions {
 		log.Warn("few file descriptors", "sessions", front.MaxSessions, "wanted", f.MaxSessions)
 	}
 	if f.Referrals {
