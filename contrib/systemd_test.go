@@ -20,8 +20,9 @@ say() { echo; echo "$*:"; }
 quietly() { "$@" >/dev/null 2>&1; }
 soon() { for _ in $(seq 400); do quietly "$@" && return; sleep 0.05; done; echo "in vain: $*"; return 1; }
 ends() { ! "$@" | grep . ; }
-login() { curl -sv -m 10 --user "$1:secret" imap://127.0.0.1/ 2>&1 | sed -n 's/^< A[0-9]* \(NO [^ ]*\).*/\1/p' | tr -d '\r'; }
-tls() { curl -svk -m 10 --user nobody:secret imaps://127.0.0.1/ 2>&1 | sed -n 's/^< A[0-9]* \(NO [^ ]*\).*/\1/p' | tr -d '\r'; }
+answer() { curl -svk -m 10 --user "$1:secret" "$2" 2>&1 | sed -n 's/^< A[0-9]* \(NO [^ ]*\).*/\1/p' | tr -d '\r'; }
+login() { answer "$1" imap://127.0.0.1/; }
+tls() { answer nobody imaps://127.0.0.1/; }
 journal() { journalctl --sync; journalctl -u imapfront -o cat "$@" | sed 's/ session=.* user=/ user=/; s/ cause=.*//'; }
 
 cd /src/contrib/systemd

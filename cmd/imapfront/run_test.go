@@ -503,8 +503,6 @@ func TestRule12_Systemd(t *testing.T) {
 	}
 }
 
-// SIGTERM ends the session of a process that has only that one, too, in its
-// first second without a word. SIGHUP does nothing to it.
 // Who comes when there are no descriptors left is told so, and does not wait.
 func TestFewDescriptors(t *testing.T) {
 	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
@@ -565,7 +563,7 @@ func TestJournal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		written.SetReadDeadline(time.Now().Add(20 * time.Second))
+		written.SetReadDeadline(time.Now().Add(patience))
 		line, err := bufio.NewReader(written).ReadString('\n')
 		if err != nil || !strings.HasPrefix(line, test.want) {
 			t.Errorf("%q: %q, %v; want %s", test.args, line, err, test.want)
@@ -576,6 +574,8 @@ func TestJournal(t *testing.T) {
 	}
 }
 
+// SIGTERM ends the session of a process that has only that one, too, in its
+// first second without a word. SIGHUP does nothing to it.
 func TestOneSessionIsDrained(t *testing.T) {
 	st := takingStore(t)
 	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\ndrain-time = \"10ms\"\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
@@ -680,21 +680,15 @@ func TestBecomingWithoutRoot(t *testing.T) {
 		"nobody": "msg=listening ",
 		"daemon": "imapfront: becoming daemon: operation not permitted\n",
 	} {
-		said := &logbook.Book{}
-		cmd := exec.Command("/proc/self/fd/3", "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0", "--user", name)
-		cmd.Env, cmd.Stderr, cmd.ExtraFiles, cmd.Dir = append(os.Environ(), "BE_IMAPFRONT=1"), said, []*os.File{program}, "/"
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		if err := cmd.Start(); err != nil {
+		s := &server{t: t, log: new(logbook.Book)}
+		s.cmd = exec.Command("/proc/self/fd/3", "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0", "--user", name)
+		s.cmd.Env, s.cmd.Stderr, s.cmd.ExtraFiles, s.cmd.Dir = append(os.Environ(), "BE_IMAPFRONT=1"), s.log, []*os.File{program}, "/"
+		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		if err := s.cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(20 * time.Second); !strings.Contains(said.String(), want); time.Sleep(2 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Errorf("--user %s: %s\nwant %s", name, said, want)
-				break
-			}
-		}
-		cmd.Process.Kill()
-		cmd.Wait()
+		t.Cleanup(func() { s.cmd.Process.Kill(); s.cmd.Wait() })
+		s.eventually(func() bool { return strings.Contains(s.log.String(), want) })
 	}
 }
 

@@ -12,15 +12,22 @@ import (
 	"postern/internal/logbook"
 )
 
-// A directory that is away is no reason for systemd to start us anew.
-func TestWatchdogWhileAway(t *testing.T) {
+// listenAsSystemd hears what is told to systemd until the test ends, sd_notify(3).
+func listenAsSystemd(t *testing.T) *net.UnixConn {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "notify")
 	systemd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer systemd.Close()
+	t.Cleanup(func() { systemd.Close() })
 	t.Setenv("NOTIFY_SOCKET", socket)
+	return systemd
+}
+
+// A directory that is away is no reason for systemd to start us anew.
+func TestWatchdogWhileAway(t *testing.T) {
+	systemd := listenAsSystemd(t)
 	t.Setenv("WATCHDOG_USEC", "20000")
 	t.Setenv("WATCHDOG_PID", strconv.Itoa(os.Getpid()))
 
@@ -41,14 +48,8 @@ func TestWatchdogWhileAway(t *testing.T) {
 // What is read is foreign: it moves no cursor where the log is shown, and gives
 // systemd no orders.
 func TestForeignTextStaysText(t *testing.T) {
-	dir := t.TempDir()
-	systemd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer systemd.Close()
-	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
-	file := filepath.Join(dir, "people\nREADY=1")
+	systemd := listenAsSystemd(t)
+	file := filepath.Join(t.TempDir(), "people\nREADY=1")
 	if err := os.WriteFile(file, []byte("dn: uid=a\nchangetype: mod\x1b[31m\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -67,12 +68,7 @@ func TestForeignTextStaysText(t *testing.T) {
 // away; where there are none it has to.
 func TestReadyWithoutADirectory(t *testing.T) {
 	for _, there := range []bool{false, true} {
-		dir := t.TempDir()
-		systemd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer systemd.Close()
+		dir, systemd := t.TempDir(), listenAsSystemd(t)
 		maps, file, log := filepath.Join(dir, "maps"), filepath.Join(dir, "people.ldif"), &logbook.Book{}
 		if there {
 			if err := os.WriteFile(file, []byte(people(3)), 0o600); err != nil {
@@ -85,7 +81,6 @@ func TestReadyWithoutADirectory(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
 		stop := follow(t, log, "--ldif", file, "--maps", maps)
 		ready := false
 		systemd.SetDeadline(time.Now().Add(20 * time.Second))
