@@ -54,7 +54,7 @@ func watch(c *cli.Context) error {
 		}
 		// Also without maps: a machine that starts shall not wait for them.
 		daemon.SdNotify(false, daemon.SdNotifyReady)
-		if !await(ctx, again, func() bool { return conf != nil && !made.Same(mapfile.MarkOf(conf.Maps)) }, err != nil) {
+		if !await(ctx, again, func() bool { return conf != nil && made != mapfile.MarkOf(conf.Maps) }, err != nil) {
 			return nil
 		}
 	}

@@ -3,9 +3,9 @@ package mapfile
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"sync"
-	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Live map is one that is looked up for a long time and follows what is
@@ -15,31 +15,30 @@ type Live struct {
 	foreign bool
 
 	mu     sync.RWMutex
-	m      *Map        // the last that could be opened
-	file   os.FileInfo // its file
+	m      *Map   // the last that could be opened
+	file   fileID // its file
 	seen   fileID
 	opened uint64 // how many there were
 	err    error  // why the file that was seen is not the one in use
 }
 
-// fileID tells one published file from the next.
+// fileID tells one published file from the next; the zero fileID is no file.
 type fileID struct {
-	info  os.FileInfo
-	size  int64
-	mtime time.Time
+	device, inode uint64
+	size          int64
+	modified      unix.Timespec
 }
 
 func identify(path string) (fileID, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return fileID{}, err
+	var info unix.Stat_t // os.Stat allocates, and each login looks twice
+	if err := unix.Stat(path, &info); err != nil {
+		return fileID{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return fileID{info, info.Size(), info.ModTime()}, nil
+	return fileID{uint64(info.Dev), info.Ino, info.Size, info.Mtim}, nil
 }
 
-func (id fileID) same(other fileID) bool {
-	return id.info != nil && other.info != nil && os.SameFile(id.info, other.info) &&
-		id.size == other.size && id.mtime.Equal(other.mtime)
+func (id fileID) sameFile(other fileID) bool {
+	return id != fileID{} && id.device == other.device && id.inode == other.inode
 }
 
 // Follow returns the map of that name as it will be; nothing is opened yet.
@@ -101,9 +100,8 @@ func (l *Live) Edition() uint64 {
 // it can.
 func (l *Live) Refresh() {
 	id, err := identify(l.path)
-	info := id.info
 	l.mu.RLock()
-	current, lastErr := l.seen.same(id), l.err
+	current, lastErr := err == nil && l.seen == id, l.err
 	l.mu.RUnlock()
 	// A map that nobody has made is asked for at each login, too.
 	stillMissing := errors.Is(err, fs.ErrNotExist) && errors.Is(lastErr, fs.ErrNotExist)
@@ -115,7 +113,7 @@ func (l *Live) Refresh() {
 	defer l.mu.Unlock()
 	l.seen, l.err = id, err
 	if err != nil {
-		if l.m != nil && info != nil && os.SameFile(l.file, info) {
+		if l.m != nil && l.file.sameFile(id) {
 			// Written in place, as cp(1) does: no good map is left,
 			// and zeros would answer "unknown".
 			l.m.Close()
@@ -126,7 +124,7 @@ func (l *Live) Refresh() {
 	if l.m != nil {
 		l.m.Close()
 	}
-	l.m, l.file = m, info
+	l.m, l.file = m, id
 	l.opened++
 }
 

@@ -38,7 +38,8 @@ func OpenPair(dir string, foreign bool) (login, address *Map, err error) {
 	}
 }
 
-// A Mark tells the pair of maps that is in a folder from the pairs before it.
+// A Mark tells the pair of maps that is in a folder from the pairs before it. Two
+// marks are equal if they are of the same maps, or of none.
 type Mark [2]fileID
 
 // MarkOf looks which maps are there.
@@ -47,14 +48,4 @@ func MarkOf(dir string) (m Mark) {
 		m[i], _ = identify(filepath.Join(dir, name))
 	}
 	return m
-}
-
-// Same tells whether two marks are of the same maps, or of none.
-func (m Mark) Same(other Mark) bool {
-	for i := range m {
-		if none := m[i].info == nil && other[i].info == nil; !none && !m[i].same(other[i]) {
-			return false
-		}
-	}
-	return true
 }
