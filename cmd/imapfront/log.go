@@ -63,16 +63,19 @@ func (mark journalLines) Write(line []byte) (int, error) {
 // format makes one line an event. syslog and the journal have a clock of their
 // own.
 func format(f config.Frontend, w io.Writer, dated bool) slog.Handler {
-	options := &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		if !dated && len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey) {
-			return slog.Attr{}
+	var options slog.HandlerOptions
+	if !dated {
+		options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey) {
+				return slog.Attr{}
+			}
+			return a
 		}
-		return a
-	}}
-	if f.LogFormat == "json" {
-		return slog.NewJSONHandler(w, options)
 	}
-	return slog.NewTextHandler(w, options)
+	if f.LogFormat == "json" {
+		return slog.NewJSONHandler(w, &options)
+	}
+	return slog.NewTextHandler(w, &options)
 }
 
 // severities are those of information, warnings and errors.
