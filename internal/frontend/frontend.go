@@ -109,11 +109,9 @@ const (
 // before their login are sent home, and the others have DrainTime to come to
 // their end.
 func Serve(ctx context.Context, l *listener.Listener, current func() *Frontend) {
-	relays, endRelays := context.WithCancelCause(context.Background())
-	defer endRelays(nil)
 	stop := context.AfterFunc(ctx, func() {
 		l.Close()
-		time.AfterFunc(current().DrainTime, func() { endRelays(errShutdown) })
+		time.AfterFunc(current().DrainTime, current().close)
 	})
 	defer stop()
 	var sessions sync.WaitGroup
@@ -149,7 +147,7 @@ func Serve(ctx context.Context, l *listener.Listener, current func() *Frontend) 
 				}
 			}()
 			growStack()
-			f.session(ctx, relays, conn, l.Scheme, sessions.Done)
+			f.session(ctx, conn, l.Scheme, sessions.Done)
 		}()
 	}
 }

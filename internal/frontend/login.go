@@ -296,10 +296,7 @@ func (s *session) accept(opened *store.Session, owner string, where account.Loca
 			}
 		}
 	}
-	if err := s.enter(owner, where); err != nil {
-		return tooMany, err
-	}
-	return nil, nil
+	return s.enter(owner, where)
 }
 
 var tooMany = &failure{code: "LIMIT", text: "Too many sessions"}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,8 +45,7 @@ type protocol interface {
 // A session is one client's connection.
 type session struct {
 	*Frontend
-	ctx      context.Context
-	end      context.CancelCauseFunc // of the relay
+	ctx      context.Context // of all that comes before the relay
 	id       string
 	name     string   // of the protocol
 	raw      net.Conn // as it was accepted
@@ -76,6 +76,9 @@ type session struct {
 	where  account.Location
 	info   Info // guarded by Shared's lock
 
+	relayed atomic.Pointer[relay.Pair]
+	ending  atomic.Pointer[string] // why, once somebody wants the relay to end
+
 	checked uint64 // edition of the map that knows where he is, by Recheck
 }
 
@@ -85,10 +88,9 @@ const maxHops = 5
 // session holds a session up to its login. With that its goroutine ends, for
 // most sessions are silent for most of their hours; done is called when the
 // session is over.
-func (f *Frontend) session(ctx, relays context.Context, conn listener.Conn, scheme string, done func()) {
-	relays, end := context.WithCancelCause(relays)
+func (f *Frontend) session(ctx context.Context, conn listener.Conn, scheme string, done func()) {
 	s := &session{
-		Frontend: f, ctx: ctx, end: end, id: newID(), promised: f.Capabilities(), raw: conn.Conn, conn: conn.Conn,
+		Frontend: f, ctx: ctx, id: newID(), promised: f.Capabilities(), raw: conn.Conn, conn: conn.Conn,
 		secure: conn.Secure, tls: conn.TLS, outside: conn.StartTLS, hops: maxHops, deadline: time.Now().Add(f.LoginTime),
 	}
 	name, implicit := strings.CutSuffix(scheme, "s")
@@ -97,7 +99,6 @@ func (f *Frontend) session(ctx, relays context.Context, conn listener.Conn, sche
 	s.protocol = protocols[name](s)
 	over := func() {
 		s.leave()
-		end(nil)
 		done()
 	}
 	handedOver := false
@@ -108,7 +109,7 @@ func (f *Frontend) session(ctx, relays context.Context, conn listener.Conn, sche
 		}
 	}()
 	if s.beforeLogin(conn, implicit) {
-		handedOver = s.relay(relays, over)
+		handedOver = s.relay(over)
 	}
 }
 
@@ -407,7 +408,7 @@ func earlier(a, b time.Time) time.Time {
 // relay hands the session over to the store, and tells the log of its start
 // and its end. What only a login needs is let go. It tells whether there was
 // anybody left to be handed over.
-func (s *session) relay(ctx context.Context, over func()) bool {
+func (s *session) relay(over func()) bool {
 	log := s.log.With("user", brief(s.user), "store", s.where.Store)
 	if s.ended != "" { // the client went before it was told
 		s.opened.Conn.Close()
@@ -429,10 +430,24 @@ func (s *session) relay(ctx context.Context, over func()) bool {
 		}
 		return last
 	}
-	if err := relay.Start(ctx, client, store, ended, over); err != nil {
+	pair, err := relay.Start(client, store, ended, over)
+	if err != nil {
 		log.Error("login abandoned", "cause", err)
 		return false
 	}
 	s.raw, s.conn, s.in, s.protocol, s.log, s.opened = nil, nil, nil, nil, nil, nil
+	s.relayed.Store(pair)
+	if reason := s.ending.Load(); reason != nil {
+		pair.End(*reason)
+	}
 	return true
+}
+
+// end ends a session that has a store; one whose relay has yet to begin, when it
+// does.
+func (s *session) end(reason string) {
+	s.ending.Store(&reason)
+	if pair := s.relayed.Load(); pair != nil {
+		go pair.End(reason) // says so to the client and the log
+	}
 }

@@ -32,6 +32,7 @@ type Shared struct {
 	sessions   map[*session]struct{}
 	perAddress map[netip.Prefix]int
 	perUser    map[string]int
+	closed     bool // no session gets a store any more
 }
 
 // NewShared returns what sessions share, with nothing known yet.
@@ -104,12 +105,15 @@ func countDown[K comparable](counts map[K]int, key K) {
 }
 
 // enter notes that a session has a store now, unless its user has too many.
-func (s *session) enter(owner string, where account.Location) error {
+func (s *session) enter(owner string, where account.Location) (*failure, error) {
 	s.Shared.mu.Lock()
 	defer s.Shared.mu.Unlock()
 	owner = account.Fold(owner)
+	if s.Shared.closed {
+		return unavailable, errShutdown
+	}
 	if n := s.perUser[owner]; s.MaxPerUser > 0 && n >= s.MaxPerUser && !s.exempt() {
-		return fmt.Errorf("%w: %d of this user", errLimit, n)
+		return tooMany, fmt.Errorf("%w: %d of this user", errLimit, n)
 	}
 	s.perUser[owner]++
 	s.info = Info{
@@ -117,7 +121,15 @@ func (s *session) enter(owner string, where account.Location) error {
 		Store: s.where.Store, Mailbox: s.where.Mailbox, TLS: s.tls, Since: time.Now(),
 		owner: owner, where: where, at: s.where,
 	}
-	return nil
+	return nil, nil
+}
+
+// close ends all sessions that have a store, and those that would get one.
+func (h *Shared) close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.End(errShutdown.Error(), func(Info) bool { return true })
 }
 
 func (s *session) exempt() bool {
@@ -163,7 +175,7 @@ func (h *Shared) End(reason string, match func(Info) bool) int {
 	count := 0
 	for s := range h.sessions {
 		if !s.info.Since.IsZero() && match(s.info) {
-			s.end(errors.New(reason))
+			s.end(reason)
 			count++
 		}
 	}
@@ -205,7 +217,7 @@ func (h *Shared) recheck(users Users) {
 			reason = "user has moved"
 		}
 		if reason != "" {
-			s.end(errors.New(reason))
+			s.end(reason)
 		}
 		if err == nil {
 			s.checked = edition

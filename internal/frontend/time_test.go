@@ -2,7 +2,6 @@ package frontend
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -20,18 +19,17 @@ import (
 // A client may idle through a working day: nothing of ours ends that. The limits
 // of its login are over with it,
 func TestRule10_6_TheLimitsOfALoginEndWithIt(t *testing.T) {
-	ctx, stop := context.WithCancelCause(t.Context())
 	client, clientConn := loopback.Pair(t)
 	far, storeConn := loopback.Pair(t)
 	where := account.Location{Store: "imap1.example.org", Mailbox: "joe"}
-	s := idler(ctx, stop, where)
+	s := idler(where)
 	s.raw, s.conn, s.in = clientConn, clientConn, &input{conn: clientConn}
 	s.opened = &store.Session{Conn: storeConn}
 	s.deadline = time.Now().Add(-time.Hour)
 	s.arm()
 	storeConn.SetDeadline(s.deadline)
 	over := make(chan struct{})
-	if !s.relay(ctx, func() { close(over) }) {
+	if !s.relay(func() { close(over) }) {
 		t.Fatal("not handed over")
 	}
 	say := func(from, to net.Conn, line string) {
@@ -48,7 +46,7 @@ func TestRule10_6_TheLimitsOfALoginEndWithIt(t *testing.T) {
 	say(far, client, "* 1 EXISTS\r\n")
 	say(client, far, "DONE\r\n")
 	say(far, client, "a OK done\r\n")
-	stop(errors.New("the test is over"))
+	s.end("the test is over")
 	if rest, _ := io.ReadAll(client); string(rest) != sessionOver {
 		t.Errorf("got %q for the end", rest)
 	}
@@ -59,31 +57,62 @@ func TestRule10_6_TheLimitsOfALoginEndWithIt(t *testing.T) {
 // and the looks at the map go on without a word.
 func TestRule10_6_EightHoursOfLooksAtTheMap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, stop := context.WithCancelCause(t.Context())
 		users := &movingPeople{people: people{"joe": "imap1.example.org"}}
 		where, _, _ := users.Locate("joe")
-		s := idler(ctx, stop, where)
-		go s.Recheck(ctx, users)
+		s := idler(where)
+		go s.Recheck(t.Context(), users)
 		for range 8 {
 			time.Sleep(time.Hour)
 			users.set("jim", "imap2.example.org") // a new map each hour
 		}
-		if ctx.Err() != nil {
-			t.Fatal(context.Cause(ctx))
+		if reason := s.ending.Load(); reason != nil {
+			t.Fatal(*reason)
 		}
 		users.set("joe", "")
 		time.Sleep(2 * recheckTime)
-		if ctx.Err() == nil {
+		if reason := s.ending.Load(); reason == nil || *reason != "user is gone" {
 			t.Error("nobody looked")
 		}
 	})
 }
 
+// A session may be told to end when its store has taken the login and the relay
+// has yet to begin.
+func TestEndedBeforeTheRelay(t *testing.T) {
+	client, clientConn := loopback.Pair(t)
+	_, storeConn := loopback.Pair(t)
+	s := idler(account.Location{Store: "imap1.example.org", Mailbox: "joe"})
+	s.raw, s.conn, s.in = clientConn, clientConn, &input{conn: clientConn}
+	s.opened = &store.Session{Conn: storeConn}
+	if n := s.End("user has moved", func(Info) bool { return true }); n != 1 {
+		t.Fatalf("%d ended", n)
+	}
+	over := make(chan struct{})
+	if !s.relay(func() { close(over) }) {
+		t.Fatal("not handed over")
+	}
+	if rest, _ := io.ReadAll(client); string(rest) != sessionOver {
+		t.Errorf("got %q for the end", rest)
+	}
+	client.Close()
+	<-over
+}
+
+// Nor does a session get a store when all that have one have been ended.
+func TestNoStoreAfterTheEnd(t *testing.T) {
+	where := account.Location{Store: "imap1.example.org", Mailbox: "joe"}
+	s := idler(where)
+	s.Shared.close()
+	if failure, err := s.enter("joe", where); failure != unavailable || err != errShutdown {
+		t.Errorf("got %v, %v", failure, err)
+	}
+}
+
 // idler is a session with a store.
-func idler(ctx context.Context, stop context.CancelCauseFunc, where account.Location) *session {
+func idler(where account.Location) *session {
 	s := &session{
 		Frontend: &Frontend{Shared: NewShared(), LoginTime: time.Minute, Log: slog.New(slog.DiscardHandler)},
-		ctx:      ctx, end: stop, id: newID(), name: "imap", log: slog.New(slog.DiscardHandler), user: "joe", where: where,
+		ctx:      context.Background(), id: newID(), name: "imap", log: slog.New(slog.DiscardHandler), user: "joe", where: where,
 	}
 	s.protocol = newIMAP(s)
 	s.Shared.sessions[s] = struct{}{}

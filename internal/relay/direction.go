@@ -11,7 +11,7 @@ import (
 
 // A direction is one of the two copies.
 type direction struct {
-	pair     *pair
+	pair     *Pair
 	from, to *end
 	follow   Follower
 	moved    int64

@@ -30,7 +30,7 @@ type Split interface {
 //
 // It is a net.Conn itself, for TLS to go over.
 type end struct {
-	pair    *pair
+	pair    *Pair
 	conn    net.Conn // how it is read and written: itself, or TLS over it
 	in      descriptor
 	out     *descriptor // the same, if it is a socket
@@ -57,7 +57,7 @@ func (wait) Error() string   { return "nothing to be read" }
 func (wait) Timeout() bool   { return true }
 func (wait) Temporary() bool { return true }
 
-func (e *end) init(p *pair) {
+func (e *end) init(p *Pair) {
 	e.pair, e.conn, e.out = p, e, &e.in
 	e.in.fd = -1
 }

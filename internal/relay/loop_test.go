@@ -16,7 +16,7 @@ import (
 )
 
 func TestSessionsHaveNoGoroutine(t *testing.T) {
-	newRig(t, plain, plain, Side{}, Side{}).stop(errors.New("the loops run now"))
+	newRig(t, plain, plain, Side{}, Side{}).pair.End("the loops run now")
 	before := runtime.NumGoroutine()
 	var rigs []*rig
 	for range 50 {
@@ -89,7 +89,7 @@ func TestRule7_1_TLSHasReadAhead(t *testing.T) {
 	}
 	store, storeConn := connection(t, plain)
 	closed := make(chan struct{})
-	err := Start(t.Context(), Side{Conn: server}, Side{Conn: storeConn}, func(Account) []byte { return nil }, func() { close(closed) })
+	_, err := Start(Side{Conn: server}, Side{Conn: storeConn}, func(Account) []byte { return nil }, func() { close(closed) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestALastLine(t *testing.T) {
 		io.WriteString(r.client, "a NOOP\r\n") // unread at the end, it must not reset the connection
 		io.WriteString(r.store, "* hello\r\n")
 		echo(t, r.client, "* hello\r\n")
-		r.stop(errors.New("user has moved"))
+		r.pair.End("user has moved")
 		if rest, err := io.ReadAll(r.client); err != nil || string(rest) != "* BYE\r\n" {
 			t.Errorf("got %q %v", rest, err)
 		}
@@ -164,7 +164,7 @@ func TestNoLastLineInTheMidst(t *testing.T) {
 		r.last = []byte("* BYE\r\n")
 		go io.Copy(r.store, zeros{})
 		r.full(t, &r.pair.down)
-		r.stop(errors.New("user has moved"))
+		r.pair.End("user has moved")
 		r.end(t)
 		if rest, _ := io.ReadAll(r.client); strings.Contains(string(rest), "BYE") {
 			t.Error("a line in the midst of an answer")
@@ -183,7 +183,7 @@ func TestRule10_6_SilenceHasNoLimit(t *testing.T) {
 			t.Error("silence has a limit")
 		}
 		r.pair.mu.Unlock()
-		r.stop(errors.New("done"))
+		r.pair.End("done")
 		r.end(t)
 	})
 }
@@ -223,7 +223,7 @@ func TestManySessions(t *testing.T) {
 		}
 		return len(open)
 	}
-	newRig(t, plain, plain, Side{}, Side{}).stop(errors.New("the loops run now"))
+	newRig(t, plain, plain, Side{}, Side{}).pair.End("the loops run now")
 	var before int
 	for round := range 3 { // the first leaves pipes to be lent
 		t.Run("round", func(t *testing.T) {
@@ -282,7 +282,7 @@ func session(t *testing.T, r *rig, seed int) {
 		r.store.CloseWrite()
 	case 3:
 		go r.store.Write(make([]byte, 1<<20)) // in the midst of it
-		r.stop(errors.New("from outside"))
+		r.pair.End("from outside")
 	}
 	r.end(t)
 	r.client.Close()
@@ -304,7 +304,7 @@ func BenchmarkIdle(b *testing.B) {
 	b.ReportMetric((float64(after.HeapInuse)-float64(before.HeapInuse))/float64(b.N), "heap-B/pair")
 	b.ReportMetric((float64(after.StackInuse)-float64(before.StackInuse))/float64(b.N), "stack-B/pair")
 	for _, r := range rigs {
-		r.stop(errors.New("done"))
+		r.pair.End("done")
 		r.end(b)
 	}
 }
@@ -323,7 +323,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			r.stop(errors.New("done"))
+			r.pair.End("done")
 			r.end(b)
 		})
 	}

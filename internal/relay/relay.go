@@ -12,7 +12,6 @@
 package relay
 
 import (
-	"context"
 	"net"
 	"sync"
 	"time"
@@ -58,16 +57,9 @@ type Account struct {
 // At the end ended is told first, so that nobody sees the end of a session
 // before it is in the log, and closed once all is over. The end of one direction
 // is passed on as such: a client that says LOGOUT and shuts its half still gets
-// the answers. When ctx ends, both directions do at once; its cause is the
-// reason given. A client that has got all of what came for it then gets what
-// ended returns, if anything.
-func Start(ctx context.Context, client, store Side, ended func(Account) (last []byte), closed func()) error {
-	_, err := start(ctx, client, store, ended, closed)
-	return err
-}
-
-func start(ctx context.Context, client, store Side, ended func(Account) []byte, closed func()) (*pair, error) {
-	p := &pair{ended: ended, closed: closed}
+// the answers.
+func Start(client, store Side, ended func(Account) (last []byte), closed func()) (*Pair, error) {
+	p := &Pair{ended: ended, closed: closed}
 	p.client.init(p)
 	p.store.init(p)
 	p.up = direction{pair: p, from: &p.client, to: &p.store, follow: client.Follow}
@@ -88,19 +80,17 @@ func start(ctx context.Context, client, store Side, ended func(Account) []byte, 
 		p.store.Close()
 		return nil, err
 	}
-	p.stop = context.AfterFunc(ctx, func() { p.abort(context.Cause(ctx)) })
 	p.up.begin(client.Ahead)
 	p.down.begin(store.Ahead)
 	p.watch()
 	return p, nil
 }
 
-// A pair is two connections, and the two directions between them.
-type pair struct {
+// A Pair is two connections, and the two directions between them.
+type Pair struct {
 	loop   *loop
 	ended  func(Account) []byte
 	closed func()
-	stop   func() bool // waiting for an end from outside
 
 	mu            sync.Mutex // for all that follows, ends and directions included
 	client, store end
@@ -121,7 +111,7 @@ const (
 )
 
 // happened is told of what the loop waited for.
-func (p *pair) happened(e *end, events uint32) {
+func (p *Pair) happened(e *end, events uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	from, to := &p.up, &p.down
@@ -151,7 +141,7 @@ func (p *pair) happened(e *end, events uint32) {
 }
 
 // watch asks the loop for what each end waits for.
-func (p *pair) watch() {
+func (p *Pair) watch() {
 	switch p.state {
 	case over:
 		return
@@ -174,7 +164,7 @@ func (p *pair) watch() {
 
 // directionEnded notes that one has ended, and why, and whether the other has
 // anybody left to pass octets to or from.
-func (p *pair) directionEnded(d *direction, reason string, alone bool) {
+func (p *Pair) directionEnded(d *direction, reason string, alone bool) {
 	if p.reason == "" {
 		p.reason = reason
 	}
@@ -188,7 +178,7 @@ func (p *pair) directionEnded(d *direction, reason string, alone bool) {
 }
 
 // silent ends a pair that lingers and has passed nothing for too long.
-func (p *pair) silent() {
+func (p *Pair) silent() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.state != lingering {
@@ -203,18 +193,20 @@ func (p *pair) silent() {
 
 // finish ends a pair by itself. Whoever does so has the loop to attend to, and
 // must not wait for a log.
-func (p *pair) finish() {
+func (p *Pair) finish() {
 	if p.rest() {
 		go p.conclude(p.account(), false)
 	}
 }
 
-// abort ends a pair from outside.
-func (p *pair) abort(cause error) {
+// End ends a pair from outside, both directions at once, if it has not ended yet.
+// A client that has got all of what came for it then gets what ended returns, if
+// anything.
+func (p *Pair) End(reason string) {
 	p.mu.Lock()
 	rested := p.rest()
 	if rested {
-		p.reason = cause.Error()
+		p.reason = reason
 	}
 	account := p.account()
 	p.mu.Unlock()
@@ -225,7 +217,7 @@ func (p *pair) abort(cause error) {
 
 // conclude tells how a pair ended, and closes its connections. A client that
 // has not ended it itself may get a last line.
-func (p *pair) conclude(account Account, aborted bool) {
+func (p *Pair) conclude(account Account, aborted bool) {
 	last := p.ended(account)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -249,12 +241,11 @@ func (p *pair) conclude(account Account, aborted bool) {
 }
 
 // rest stops all passing. It tells whether there was any.
-func (p *pair) rest() bool {
+func (p *Pair) rest() bool {
 	if p.state != passing && p.state != lingering {
 		return false
 	}
 	p.state = over
-	p.stop()
 	if p.silence != nil {
 		p.silence.Stop()
 	}
@@ -264,7 +255,7 @@ func (p *pair) rest() bool {
 }
 
 // leave closes the client's connection, the last there is.
-func (p *pair) leave() {
+func (p *Pair) leave() {
 	if p.client.closed {
 		return
 	}
@@ -274,6 +265,6 @@ func (p *pair) leave() {
 	go p.closed()
 }
 
-func (p *pair) account() Account {
+func (p *Pair) account() Account {
 	return Account{FromClient: p.up.moved, FromStore: p.down.moved, Reason: p.reason}
 }

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -125,8 +124,7 @@ func certificate(t testing.TB) tls.Certificate {
 // A rig is a relay in the middle: what is written to client comes out of store.
 type rig struct {
 	client, store *far
-	pair          *pair
-	stop          context.CancelCauseFunc
+	pair          *Pair
 	account       chan Account
 	closed        chan struct{}
 	last          []byte // for the client at an end from outside
@@ -137,10 +135,8 @@ func newRig(t testing.TB, clientKind, storeKind kind, client, store Side) *rig {
 	r := &rig{account: make(chan Account, 1), closed: make(chan struct{})}
 	r.client, client.Conn = connection(t, clientKind)
 	r.store, store.Conn = connection(t, storeKind)
-	var ctx context.Context
-	ctx, r.stop = context.WithCancelCause(context.Background())
 	var err error
-	r.pair, err = start(ctx, client, store, func(a Account) []byte { r.account <- a; return r.last }, func() { close(r.closed) })
+	r.pair, err = Start(client, store, func(a Account) []byte { r.account <- a; return r.last }, func() { close(r.closed) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,7 +314,7 @@ func TestTheEndFromOutside(t *testing.T) {
 		r.store.Write([]byte("* hello\r\n"))
 		got := make([]byte, 9)
 		io.ReadFull(r.client, got)
-		r.stop(errors.New("user has moved"))
+		r.pair.End("user has moved")
 		rest, err := io.ReadAll(r.client)
 		if len(rest) > 0 || err != nil {
 			t.Errorf("got %q %v", rest, err)
@@ -393,7 +389,7 @@ func benchmarkThroughput(b *testing.B, client kind) {
 			b.Fatal(err)
 		}
 	}
-	r.stop(errors.New("done"))
+	r.pair.End("done")
 	r.end(b)
 }
 
