@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,9 +41,10 @@ type protocol interface {
 	store() store.Protocol
 }
 
-// A session is one client's connection.
+// A session is one client's connection, up to the login.
 type session struct {
 	*Frontend
+	*member
 	ctx      context.Context // of all that comes before the relay
 	id       string
 	name     string   // of the protocol
@@ -54,9 +54,9 @@ type session struct {
 	protocol protocol
 	log      *slog.Logger
 
-	client, local netip.AddrPort
-	peer          netip.Addr // the client, or a front end that speaks for it
-	hops          int        // front ends that the login may still pass
+	local netip.AddrPort
+	peer  netip.Addr // the client, or a front end that speaks for it
+	hops  int        // front ends that the login may still pass
 
 	promised imap.Capabilities // what all stores had when the session began
 
@@ -74,12 +74,6 @@ type session struct {
 	opened *store.Session
 	user   string // as typed; known once a login was tried
 	where  account.Location
-	info   Info // guarded by Shared's lock
-
-	relayed atomic.Pointer[relay.Pair]
-	ending  atomic.Pointer[string] // why, once somebody wants the relay to end
-
-	checked uint64 // edition of the map that knows where he is, by Recheck
 }
 
 // maxHops is what Dovecot allows in x-proxy-ttl.
@@ -89,18 +83,16 @@ const maxHops = 5
 // most sessions are silent for most of their hours; done is called when the
 // session is over.
 func (f *Frontend) session(ctx context.Context, conn listener.Conn, scheme string, done func()) {
+	m, shared := new(member), f.Shared
+	over := func() { shared.leave(m); done() } // holds nothing else of the session
 	s := &session{
-		Frontend: f, ctx: ctx, id: newID(), promised: f.Capabilities(), raw: conn.Conn, conn: conn.Conn,
+		Frontend: f, member: m, ctx: ctx, id: newID(), promised: f.Capabilities(), raw: conn.Conn, conn: conn.Conn,
 		secure: conn.Secure, tls: conn.TLS, outside: conn.StartTLS, hops: maxHops, deadline: time.Now().Add(f.LoginTime),
 	}
 	name, implicit := strings.CutSuffix(scheme, "s")
 	s.name = name
 	s.in = &input{conn: s.conn}
 	s.protocol = protocols[name](s)
-	over := func() {
-		s.leave()
-		done()
-	}
 	handedOver := false
 	defer func() {
 		if !handedOver {
@@ -405,49 +397,42 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// relay hands the session over to the store, and tells the log of its start
-// and its end. What only a login needs is let go. It tells whether there was
-// anybody left to be handed over.
+// relay hands the client over to the store, and tells the log of its start and
+// its end. With that the session is over for us, and only the member is left. It
+// tells whether there was anybody to be handed over.
 func (s *session) relay(over func()) bool {
-	log := s.log.With("user", brief(s.user), "store", s.where.Store)
+	user, store := brief(s.user), s.where.Store
 	if s.ended != "" { // the client went before it was told
 		s.opened.Conn.Close()
-		log.Info("login abandoned", "cause", s.ended)
+		s.log.Info("login abandoned", "user", user, "store", store, "cause", s.ended)
 		return false
 	}
-	start := time.Now()
-	s.Metrics.login(s.name, s.where.Store, "ok")
-	log.Info("login", "mailbox", s.where.Mailbox, "tls", s.tls, "store_tls", s.opened.TLS)
-	client := relay.Side{Conn: s.conn, Ahead: s.in.take()}
-	store := relay.Side{Conn: s.opened.Conn, Ahead: s.opened.Behind}
-	goodbye := s.protocol.follow(&client, &store)
-	ended := func(account relay.Account) (last []byte) {
-		s.Metrics.passed(account.FromClient, account.FromStore)
-		log.Info("logout", "reason", account.Reason, "from_client", account.FromClient, "from_store", account.FromStore,
-			"seconds", time.Since(start).Round(time.Millisecond).Seconds(), "tls", s.tls)
+	s.Metrics.login(s.name, store, "ok")
+	s.log.Info("login", "user", user, "store", store, "mailbox", s.where.Mailbox, "tls", s.tls, "store_tls", s.opened.TLS)
+	up := relay.Side{Conn: s.conn, Ahead: s.in.take()}
+	down := relay.Side{Conn: s.opened.Conn, Ahead: s.opened.Behind}
+	goodbye := s.protocol.follow(&up, &down)
+	pair, err := relay.Start(up, down, s.member.logout(s.Log, s.Metrics, goodbye), over)
+	if err != nil {
+		s.log.Error("login abandoned", "user", user, "store", store, "cause", err)
+		return false
+	}
+	s.member.begin(pair)
+	return true
+}
+
+// logout tells how the relay ended. It holds no more of the session than it
+// needs: there are thousands of them.
+func (m *member) logout(log *slog.Logger, metrics *Metrics, goodbye func() []byte) func(relay.Account) []byte {
+	return func(account relay.Account) (last []byte) {
+		metrics.passed(account.FromClient, account.FromStore)
+		i := &m.info
+		log.Info("logout", "session", i.Session, "protocol", i.Protocol, "client", address(i.Client), "user", brief(i.User), "store", i.Store,
+			"reason", account.Reason, "from_client", account.FromClient, "from_store", account.FromStore,
+			"seconds", time.Since(i.Since).Round(time.Millisecond).Seconds(), "tls", i.TLS)
 		if goodbye != nil {
 			last = goodbye()
 		}
 		return last
-	}
-	pair, err := relay.Start(client, store, ended, over)
-	if err != nil {
-		log.Error("login abandoned", "cause", err)
-		return false
-	}
-	s.raw, s.conn, s.in, s.protocol, s.log, s.opened = nil, nil, nil, nil, nil, nil
-	s.relayed.Store(pair)
-	if reason := s.ending.Load(); reason != nil {
-		pair.End(*reason)
-	}
-	return true
-}
-
-// end ends a session that has a store; one whose relay has yet to begin, when it
-// does.
-func (s *session) end(reason string) {
-	s.ending.Store(&reason)
-	if pair := s.relayed.Load(); pair != nil {
-		go pair.End(reason) // says so to the client and the log
 	}
 }

@@ -121,7 +121,7 @@ func TestRule11_Sessions(t *testing.T) {
 	first.send("a LOGOUT\r\n")
 	first.wantEnd("* BYE Logging out\r\na OK Done\r\n")
 	first.conn.Close()
-	s.eventually(func() bool { s.Shared.mu.Lock(); defer s.Shared.mu.Unlock(); return len(s.Shared.sessions) == 1 })
+	s.eventually(func() bool { s.Shared.mu.Lock(); defer s.Shared.mu.Unlock(); return len(s.members) == 1 })
 	s.client()
 
 	newSite(t, func(s *site) { s.MaxPerAddress = 1; s.Exempt = local }).several(3)
@@ -458,7 +458,7 @@ func TestProbesAreCountedAndNotLogged(t *testing.T) {
 			ended := func() bool {
 				s.Shared.mu.Lock()
 				defer s.Shared.mu.Unlock()
-				return len(s.Shared.sessions) == 0
+				return len(s.members) == 0
 			}
 			count := fmt.Sprintf("imapfront_silent_connections_total{protocol=%q} 1", strings.TrimSuffix(test.scheme, "s"))
 			s.eventually(func() bool {

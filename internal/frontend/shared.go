@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"postern/internal/account"
 	"postern/internal/kerberos"
 	"postern/internal/penalty"
+	"postern/internal/relay"
 )
 
 // Shared is what all sessions have in common, whatever settings each of them
@@ -29,7 +29,7 @@ type Shared struct {
 	paces     paces
 
 	mu         sync.Mutex
-	sessions   map[*session]struct{}
+	members    map[*member]struct{}
 	perAddress map[netip.Prefix]int
 	perUser    map[string]int
 	closed     bool // no session gets a store any more
@@ -41,9 +41,39 @@ func NewShared() *Shared {
 		Failures:   penalty.New(),
 		Replays:    kerberos.NewReplays(),
 		Metrics:    newMetrics(),
-		sessions:   map[*session]struct{}{},
+		members:    map[*member]struct{}{},
 		perAddress: map[netip.Prefix]int{},
 		perUser:    map[string]int{},
+	}
+}
+
+// A member is a session as the others know it: it is counted, and once it has a
+// store, listed, and ended when somebody says so. It outlives the session proper.
+type member struct {
+	client  netip.AddrPort
+	info    Info   // made under Shared's lock, when it gets a store
+	checked uint64 // edition of the map that knows where its user is, by Recheck
+
+	relayed atomic.Pointer[relay.Pair]
+	ending  atomic.Pointer[string] // why, once somebody wants the relay to end
+}
+
+// hasStore tells whether its login has succeeded.
+func (m *member) hasStore() bool { return !m.info.Since.IsZero() }
+
+// begin notes the relay, which ends at once where somebody wants that already.
+func (m *member) begin(pair *relay.Pair) {
+	m.relayed.Store(pair)
+	if reason := m.ending.Load(); reason != nil {
+		pair.End(*reason)
+	}
+}
+
+// end ends the relay, or, if it has yet to begin, when it does.
+func (m *member) end(reason string) {
+	m.ending.Store(&reason)
+	if pair := m.relayed.Load(); pair != nil {
+		go pair.End(reason) // says so to the client and the log
 	}
 }
 
@@ -64,13 +94,13 @@ func (s *session) admit() error {
 	s.Shared.mu.Lock()
 	defer s.Shared.mu.Unlock()
 	from := network(s.client.Addr())
-	if s.MaxSessions > 0 && len(s.Shared.sessions) >= s.MaxSessions {
-		return fmt.Errorf("%w: %d in all", errLimit, len(s.Shared.sessions))
+	if s.MaxSessions > 0 && len(s.members) >= s.MaxSessions {
+		return fmt.Errorf("%w: %d in all", errLimit, len(s.members))
 	}
 	if n := s.perAddress[from]; s.MaxPerAddress > 0 && n >= s.MaxPerAddress && !s.exempt() {
 		return fmt.Errorf("%w: %d from %v", errLimit, n, from)
 	}
-	s.Shared.sessions[s] = struct{}{}
+	s.members[s.member] = struct{}{}
 	s.perAddress[from]++
 	return nil
 }
@@ -84,17 +114,17 @@ func (s *session) moveTo(client netip.AddrPort) {
 	s.perAddress[network(client.Addr())]++
 }
 
-// leave counts a session out.
-func (s *session) leave() {
-	s.Shared.mu.Lock()
-	defer s.Shared.mu.Unlock()
-	if _, in := s.Shared.sessions[s]; !in {
+// leave counts a session out, if it was counted in.
+func (h *Shared) leave(m *member) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, in := h.members[m]; !in {
 		return
 	}
-	delete(s.Shared.sessions, s)
-	countDown(s.perAddress, network(s.client.Addr()))
-	if s.info.Since != (time.Time{}) {
-		countDown(s.perUser, s.info.owner)
+	delete(h.members, m)
+	countDown(h.perAddress, network(m.client.Addr()))
+	if m.hasStore() {
+		countDown(h.perUser, m.info.owner)
 	}
 }
 
@@ -157,9 +187,9 @@ func (h *Shared) Sessions() []Info {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var all []Info
-	for s := range maps.Keys(h.sessions) {
-		if !s.info.Since.IsZero() {
-			all = append(all, s.info)
+	for m := range h.members {
+		if m.hasStore() {
+			all = append(all, m.info)
 		}
 	}
 	slices.SortFunc(all, func(a, b Info) int {
@@ -173,9 +203,9 @@ func (h *Shared) End(reason string, match func(Info) bool) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	count := 0
-	for s := range h.sessions {
-		if !s.info.Since.IsZero() && match(s.info) {
-			s.end(reason)
+	for m := range h.members {
+		if m.hasStore() && match(m.info) {
+			m.end(reason)
 			count++
 		}
 	}
@@ -202,8 +232,8 @@ func (h *Shared) Recheck(ctx context.Context, users Users) {
 
 func (h *Shared) recheck(users Users) {
 	edition := users.Edition()
-	for _, s := range h.unchecked(edition) {
-		now, found, err := users.Locate(s.info.owner)
+	for _, m := range h.unchecked(edition) {
+		now, found, err := users.Locate(m.info.owner)
 		reason := ""
 		switch {
 		case err != nil: // cannot tell is no reason
@@ -213,27 +243,27 @@ func (h *Shared) recheck(users Users) {
 			reason = "user was disabled"
 		case now.Flags&account.Hold != 0:
 			reason = "user is on hold"
-		case now != s.info.where && now != s.info.at:
+		case now != m.info.where && now != m.info.at:
 			reason = "user has moved"
 		}
 		if reason != "" {
-			s.end(reason)
+			m.end(reason)
 		}
 		if err == nil {
-			s.checked = edition
+			m.checked = edition
 		}
 	}
 }
 
 // unchecked are the sessions with a store that this edition of the map has not
 // been asked about. Most looks find none: ten thousand idle sessions cost nothing.
-func (h *Shared) unchecked(edition uint64) []*session {
+func (h *Shared) unchecked(edition uint64) []*member {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var some []*session
-	for s := range h.sessions {
-		if !s.info.Since.IsZero() && s.checked != edition {
-			some = append(some, s)
+	var some []*member
+	for m := range h.members {
+		if m.hasStore() && m.checked != edition {
+			some = append(some, m)
 		}
 	}
 	return some

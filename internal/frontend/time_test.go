@@ -111,11 +111,11 @@ func TestNoStoreAfterTheEnd(t *testing.T) {
 // idler is a session with a store.
 func idler(where account.Location) *session {
 	s := &session{
-		Frontend: &Frontend{Shared: NewShared(), LoginTime: time.Minute, Log: slog.New(slog.DiscardHandler)},
-		ctx:      context.Background(), id: newID(), name: "imap", log: slog.New(slog.DiscardHandler), user: "joe", where: where,
+		Frontend: &Frontend{Shared: NewShared(), LoginTime: time.Minute, Log: slog.New(slog.DiscardHandler)}, member: new(member),
+		ctx: context.Background(), id: newID(), name: "imap", log: slog.New(slog.DiscardHandler), user: "joe", where: where,
 	}
 	s.protocol = newIMAP(s)
-	s.Shared.sessions[s] = struct{}{}
+	s.members[s.member] = struct{}{}
 	s.enter("joe", where)
 	return s
 }
@@ -132,7 +132,7 @@ func TestRule9_RefusalsTakeTheSameTime(t *testing.T) {
 			begin := func() *session {
 				s := &session{
 					Frontend: &Frontend{Shared: shared, Users: users, FailureDelay: 500 * time.Millisecond, Exempt: local},
-					name:     "imap", log: slog.New(slog.DiscardHandler), client: netip.MustParseAddrPort("127.0.0.1:99"),
+					name:     "imap", log: slog.New(slog.DiscardHandler), member: &member{client: netip.MustParseAddrPort("127.0.0.1:99")},
 				}
 				s.protocol = newIMAP(s)
 				return s
