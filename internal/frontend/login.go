@@ -37,10 +37,9 @@ var errGone = errors.New("client gone")
 // client has been told: what follows is the store's.
 func (s *session) login(c credentials) *failure {
 	defer c.wipe()
-	ctx, release := context.WithDeadlineCause(s.ctx, s.deadline, os.ErrDeadlineExceeded)
-	defer release()
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
+	defer time.AfterFunc(time.Until(s.deadline), func() { cancel(os.ErrDeadlineExceeded) }).Stop()
 	stop := s.watch(cancel)
 
 	s.user, s.where = c.user, account.Location{}

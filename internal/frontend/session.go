@@ -425,6 +425,7 @@ func (s *session) relay(over func()) bool {
 // needs: there are thousands of them.
 func (m *member) logout(log *slog.Logger, metrics *Metrics, goodbye func() []byte) func(relay.Account) []byte {
 	return func(account relay.Account) (last []byte) {
+		growStack() // who ends a relay is new, too
 		metrics.passed(account.FromClient, account.FromStore)
 		i := &m.info
 		log.Info("logout", "session", i.Session, "protocol", i.Protocol, "client", address(i.Client), "user", brief(i.User), "store", i.Store,

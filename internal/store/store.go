@@ -124,7 +124,6 @@ type Protocol interface {
 // dialogue is a connection before its login is over.
 type dialogue struct {
 	conn   net.Conn
-	hangUp func() // from another goroutine
 	in     *bufio.Reader
 	caps   imap.Capabilities
 	known  bool   // caps are what the store said in its present state
@@ -133,6 +132,10 @@ type dialogue struct {
 	refers string // to which store, though it takes the login
 	keep   bool   // what it says is the client's, kept in
 	behind []byte // this
+
+	// uncancelled ends the wait for the caller's context, which closes the
+	// connection, and tells whether it has not.
+	uncancelled func() bool
 }
 
 // Open logs a user in. Cancelling ctx ends the attempt, at whatever step.
@@ -146,7 +149,6 @@ func (s *Store) Open(ctx context.Context, p Protocol, login Login) (*Session, er
 	if err != nil {
 		return nil, &Unreachable{err}
 	}
-	stop := context.AfterFunc(ctx, d.hangUp)
 	session := &Session{Conn: d.conn}
 	if secure, ok := d.conn.(*tls.Conn); ok {
 		session.TLS = tls.VersionName(secure.ConnectionState().Version)
@@ -163,7 +165,7 @@ func (s *Store) Open(ctx context.Context, p Protocol, login Login) (*Session, er
 	} else if err = p.loggedIn(d, session); err != nil {
 		err = fmt.Errorf("after login: %w", err)
 	}
-	if !stop() {
+	if !d.uncancelled() {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
@@ -185,6 +187,7 @@ func (s *Store) Probe(ctx context.Context, p Protocol) (imap.Capabilities, error
 		return nil, err
 	}
 	defer d.conn.Close()
+	defer d.uncancelled()
 	return d.caps, nil
 }
 
@@ -195,19 +198,19 @@ func (s *Store) reach(ctx context.Context, p Protocol, origin Origin) (*dialogue
 	if err != nil {
 		return nil, err
 	}
-	d := &dialogue{conn: conn, hangUp: func() { conn.Close() }, in: bufio.NewReader(conn)}
-	stop := context.AfterFunc(ctx, d.hangUp)
+	d := &dialogue{conn: conn, in: bufio.NewReader(conn)}
+	d.uncancelled = context.AfterFunc(ctx, func() { conn.Close() })
 	if s.Proxy != 0 {
 		err = d.send(origin.header(s.Proxy))
 	}
 	if err == nil {
 		err = s.prepare(d, p)
 	}
-	if !stop() {
-		err = context.Cause(ctx)
-	}
 	if err != nil {
 		conn.Close()
+		if !d.uncancelled() {
+			err = context.Cause(ctx)
+		}
 		return nil, err
 	}
 	return d, nil
