@@ -661,6 +661,36 @@ func TestPrivilegesAreGivenUp(t *testing.T) {
 	c.want("a OK ")
 }
 
+// However often somebody asks for metrics, or has settings read again, a map is
+// open once: there is an end to what a process may have in memory.
+func TestAMapIsOpenOnce(t *testing.T) {
+	dir, _ := siteDir(t, "", "joe imap1.example.org")
+	metrics := "127.0.0.1:" + loopback.Port()
+	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--metrics", metrics, "--allow-plaintext", "--listen", "imap://127.0.0.1:0")
+	c := dial(t, s.addrs[0], nil)
+	c.want("* OK ")
+	for i := range 3 {
+		for _, path := range []string{"/metrics", "/health"} {
+			response, err := http.Get("http://" + metrics + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response.Body.Close()
+		}
+		s.cmd.Process.Signal(syscall.SIGHUP)
+		s.eventually(func() bool { return strings.Count(s.log.String(), "settings are read again") == i+1 })
+		c.say("a LOGIN nobody x")
+		c.want("a NO ")
+	}
+	memory, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", s.cmd.Process.Pid))
+	if err != nil {
+		t.Skip(err)
+	}
+	if open := strings.Count(string(memory), "/login.cdb"); open != 1 {
+		t.Errorf("login.cdb is open %d times", open)
+	}
+}
+
 // Who cannot become the user that the settings name does not serve as another; who
 // is him already need not.
 func TestBecomingWithoutRoot(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -138,7 +137,7 @@ func (s *stores) at(protocol string, where account.Location) (*store.Store, erro
 // postern.conf names or has a rule for, or where it has neither, those of
 // store.cdb. That the map may name any host then is no leave for a store to do so.
 func knownStores(conf *config.Config) func(string) bool {
-	probed := mapfile.Follow(filepath.Join(conf.Maps, mapfile.Store), conf.Foreign)
+	probed := follow(conf, mapfile.Store)
 	return func(name string) bool {
 		if len(conf.Stores) > 0 || len(conf.Allow) > 0 {
 			_, allowed := conf.StoreNamed(name)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,8 +16,21 @@ import (
 // users are the accounts of login.cdb, whichever is there at the moment.
 type users struct{ logins *mapfile.Live }
 
-func newUsers(conf *config.Config) users {
-	return users{mapfile.Follow(filepath.Join(conf.Maps, mapfile.Login), conf.Foreign)}
+func newUsers(conf *config.Config) users { return users{follow(conf, mapfile.Login)} }
+
+// followed are the maps that are in use, by file and by whether it may come from
+// elsewhere. Each is open once: settings that are read again, and whoever asks
+// for a map's age, go on with what there is.
+var followed sync.Map
+
+func follow(conf *config.Config, name string) *mapfile.Live {
+	type source struct {
+		path    string
+		foreign bool
+	}
+	from := source{filepath.Join(conf.Maps, name), conf.Foreign}
+	live, _ := followed.LoadOrStore(from, mapfile.Follow(from.path, from.foreign))
+	return live.(*mapfile.Live)
 }
 
 // Locate implements frontend.Users.
@@ -52,7 +66,7 @@ func sharedByStores(conf *config.Config, key string, fixed imap.Capabilities) fu
 	if len(fixed) > 0 {
 		return func() imap.Capabilities { return fixed }
 	}
-	probed := mapfile.Follow(filepath.Join(conf.Maps, mapfile.Store), conf.Foreign)
+	probed := follow(conf, mapfile.Store)
 	type list struct {
 		text string
 		caps imap.Capabilities
