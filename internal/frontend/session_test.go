@@ -285,6 +285,38 @@ func TestSessionsAreRecheckedInANewMap(t *testing.T) {
 	recheck(0)
 }
 
+// literally is a map that keeps to RFC 8265: it has another key for a name than the
+// one by which users are counted.
+type literally struct{ people }
+
+func (l literally) Locate(login string) (account.Location, bool, error) {
+	value, found := l.people[login]
+	if !found {
+		return account.Location{}, false, nil
+	}
+	where, err := account.ParseLocation(login, value)
+	return where, err == nil, err
+}
+
+func TestSessionsAreRecheckedByTheNameThatWasTyped(t *testing.T) {
+	f := newFakeStore(t, loginScript(accepted+"hang"))
+	people := literally{people{"Straße": "joe@" + f.value()}}
+	s := newSite(t, func(s *site) { s.Users = people; s.MaxPerUser = 1 })
+	c := s.client()
+	c.send("a LOGIN \"Straße\" secret\r\n")
+	c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	s.recheck(people)
+	if got := s.End("shown", func(i Info) bool { return i.User == "Straße" }); got != 1 {
+		t.Errorf("ended %d", got)
+	}
+	f.ended()
+	s.eventually(func() bool { return strings.Contains(s.log.String(), "msg=logout") })
+	if !strings.Contains(s.log.String(), "reason=shown") {
+		t.Errorf("log:\n%s", s.log)
+	}
+	s.eventually(func() bool { s.Shared.mu.Lock(); defer s.Shared.mu.Unlock(); return len(s.perUser) == 0 })
+}
+
 const sessionOver = "* BYE [UNAVAILABLE] This session has ended, connect again\r\n"
 
 // A last line is said between two responses of the store, and nowhere else.

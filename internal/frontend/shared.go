@@ -124,7 +124,7 @@ func (h *Shared) leave(m *member) {
 	delete(h.members, m)
 	countDown(h.perAddress, network(m.client.Addr()))
 	if m.hasStore() {
-		countDown(h.perUser, m.info.owner)
+		countDown(h.perUser, account.Fold(m.info.owner))
 	}
 }
 
@@ -138,14 +138,14 @@ func countDown[K comparable](counts map[K]int, key K) {
 func (s *session) enter(owner string, where account.Location) (*failure, error) {
 	s.Shared.mu.Lock()
 	defer s.Shared.mu.Unlock()
-	owner = account.Fold(owner)
 	if s.Shared.closed {
 		return unavailable, errShutdown
 	}
-	if n := s.perUser[owner]; s.MaxPerUser > 0 && n >= s.MaxPerUser && !s.exempt() {
+	who := account.Fold(owner)
+	if n := s.perUser[who]; s.MaxPerUser > 0 && n >= s.MaxPerUser && !s.exempt() {
 		return tooMany, fmt.Errorf("%w: %d of this user", errLimit, n)
 	}
-	s.perUser[owner]++
+	s.perUser[who]++
 	s.info = Info{
 		Session: s.id, Protocol: s.name, Client: s.client, User: s.user,
 		Store: s.where.Store, Mailbox: s.where.Mailbox, TLS: s.tls, Since: time.Now(),
@@ -177,7 +177,7 @@ type Info struct {
 	TLS      string         `json:"tls,omitempty"`
 	Since    time.Time      `json:"since"`
 
-	owner string // key of the mailbox's owner in the map
+	owner string // the mailbox's, as typed: only the map knows what key that is
 	where account.Location
 	at    account.Location // the same, unless that store has referred him
 }
