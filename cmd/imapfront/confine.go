@@ -39,18 +39,10 @@ func confine(conf *config.Config, configFile string) error {
 		readable = append(readable, store.CAFile, store.Cert, store.Key, store.AdminPasswordFile, store.ProbePasswordFile)
 	}
 	readable = append(readable, keyFiles(conf)...)
-	var folders []string
-	for _, file := range readable {
-		// The folder, for the file is replaced: a rule is for what has
-		// the name now.
-		if file != "" {
-			folders = append(folders, filepath.Dir(file))
-		}
-	}
-	folders = append(folders, conf.Maps, "/etc/ssl", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates")
+	folders := append(around(readable...), conf.Maps, "/etc/ssl", "/etc/pki", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/var/lib/ca-certificates")
 	rules := []landlock.Rule{
 		landlock.RODirs(folders...).IgnoreIfMissing(),
-		landlock.ROFiles("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/localtime").IgnoreIfMissing(),
+		landlock.ROFiles(around("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/localtime")...).IgnoreIfMissing(),
 		landlock.RWFiles("/dev/null", "/dev/log").IgnoreIfMissing(),
 	}
 	if socket := conf.Frontend.Control; socket != "" {
@@ -61,6 +53,23 @@ func confine(conf *config.Config, configFile string) error {
 		return sysexits.NoPerm.Errorf("landlock: %w", err)
 	}
 	return nil
+}
+
+// around are the folders of files, for a file is replaced, and a rule is for what
+// has the name now; and the folders that symbolic links lead to, as those of
+// certificates do that certbot renews, and /etc/resolv.conf often does.
+func around(files ...string) []string {
+	var folders []string
+	for _, file := range files {
+		if file == "" {
+			continue
+		}
+		folders = append(folders, filepath.Dir(file))
+		if target, err := filepath.EvalSymlinks(file); err == nil {
+			folders = append(folders, filepath.Dir(target))
+		}
+	}
+	return folders
 }
 
 // become changes to an unprivileged user, for good, if it is not him already.

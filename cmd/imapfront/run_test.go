@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -689,6 +690,66 @@ func TestAMapIsOpenOnce(t *testing.T) {
 	if open := strings.Count(string(memory), "/login.cdb"); open != 1 {
 		t.Errorf("login.cdb is open %d times", open)
 	}
+}
+
+// replaceFile puts a file in another's place, as editors do.
+func replaceFile(t *testing.T, file, text string) {
+	t.Helper()
+	if err := errors.Join(os.WriteFile(file+".new", []byte(text), 0o644), os.Rename(file+".new", file)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Certificates as certbot keeps them: links into another folder, switched to new
+// files there.
+func TestARenewedCertificateIsBehindALink(t *testing.T) {
+	dir, _ := siteDir(t, "", "joe imap1.example.org")
+	live, archive := t.TempDir(), t.TempDir()
+	cert := filepath.Join(live, "cert.pem")
+	renew := func(number string) *tls.Config {
+		file := filepath.Join(archive, "cert"+number+".pem")
+		settings := makeCert(t, file, "imap.example.org")
+		if err := errors.Join(os.Symlink(file, cert+".new"), os.Rename(cert+".new", cert)); err != nil {
+			t.Fatal(err)
+		}
+		return settings
+	}
+	first := renew("1")
+	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--cert", cert, "--listen", "imaps://127.0.0.1:0")
+	dial(t, s.addrs[0], first).want("* OK ")
+	second := renew("2")
+	s.cmd.Process.Signal(syscall.SIGHUP)
+	s.logged("settings are ")
+	dial(t, s.addrs[0], second).want("* OK ")
+}
+
+// withEtc lets a command find another /etc, by a mount name space of its own.
+func withEtc(t *testing.T, cmd *exec.Cmd, etc string) *exec.Cmd {
+	t.Helper()
+	again := exec.Command("/bin/sh", append([]string{"-c", `mount --bind "$0" /etc && exec "$@"`, etc}, cmd.Args...)...)
+	again.Env, again.SysProcAttr = cmd.Env, &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	probe := exec.Command("mount", "--bind", etc, "/etc")
+	probe.SysProcAttr = again.SysProcAttr
+	if out, err := probe.CombinedOutput(); err != nil {
+		t.Skipf("cannot mount: %v %s", err, out)
+	}
+	return again
+}
+
+// The hosts and name servers of the system are its present ones.
+func TestHostsAreReplaced(t *testing.T) {
+	st := takingStore(t)
+	_, port, _ := net.SplitHostPort(st.Addr().String())
+	dir, _ := siteDir(t, "[store]\ntls = \"none\"\nport = "+port+"\n", "joe imap1.test")
+	etc := t.TempDir()
+	replaceFile(t, etc+"/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+	replaceFile(t, etc+"/hosts", "127.0.0.1 localhost\n")
+	s := startCommand(t, withEtc(t, tool("--config", filepath.Join(dir, "postern.conf"), "--allow-plaintext", "--listen", "imap://127.0.0.1:0"), etc))
+	replaceFile(t, etc+"/hosts", "127.0.0.1 localhost imap1.test\n")
+	c := dial(t, s.addrs[0], nil)
+	c.want("* OK ")
+	c.say("a LOGIN joe x")
+	c.want("a OK ")
 }
 
 // Who cannot become the user that the settings name does not serve as another; who
