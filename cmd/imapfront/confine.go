@@ -89,7 +89,20 @@ func become(name string) error {
 	if err != nil {
 		return err
 	}
-	if err := syscall.Setgroups([]int{gid}); err != nil {
+	// All of his groups: a key is often readable to one, as Debian's ssl-cert.
+	names, err := u.GroupIds()
+	if err != nil {
+		return err
+	}
+	var groups []int
+	for _, name := range names {
+		group, err := strconv.Atoi(name)
+		if err != nil {
+			return err
+		}
+		groups = append(groups, group)
+	}
+	if err := syscall.Setgroups(groups); err != nil {
 		return err
 	}
 	if err := syscall.Setgid(gid); err != nil {

@@ -752,6 +752,29 @@ func TestHostsAreReplaced(t *testing.T) {
 	c.want("a OK ")
 }
 
+// The user that it has become may read what his groups may, as he could by himself.
+func TestAKeyForAGroupIsReadAgain(t *testing.T) {
+	dir, _ := siteDir(t, "", "joe imap1.example.org")
+	os.Chmod(filepath.Dir(dir), 0o755)
+	etc, cert := t.TempDir(), filepath.Join(dir, "cert.pem")
+	replaceFile(t, etc+"/passwd", "postern:x:65111:65111::/:/bin/false\n")
+	replaceFile(t, etc+"/group", "postern:x:65111:\nssl-cert:x:65112:www,postern\nroot:x:0:\n")
+	renew := func() *tls.Config {
+		settings := makeCert(t, cert, "imap.example.org")
+		if err := errors.Join(os.Chmod(cert, 0o640), os.Chown(cert, 0, 65112)); err != nil {
+			t.Skip(err)
+		}
+		return settings
+	}
+	first := renew()
+	s := startCommand(t, withEtc(t, tool("--config", filepath.Join(dir, "postern.conf"), "--cert", cert, "--user", "postern", "--listen", "imaps://127.0.0.1:0"), etc))
+	dial(t, s.addrs[0], first).want("* OK ")
+	second := renew()
+	s.cmd.Process.Signal(syscall.SIGHUP)
+	s.logged("settings are ")
+	dial(t, s.addrs[0], second).want("* OK ")
+}
+
 // Who cannot become the user that the settings name does not serve as another; who
 // is him already need not.
 func TestBecomingWithoutRoot(t *testing.T) {
