@@ -54,7 +54,6 @@ func (s *service) open(conf *config.Config, handed *listener.Handed) error {
 			}
 		}
 		s.control = l.(*net.UnixListener)
-		s.control.SetUnlinkOnClose(true)
 		mux := http.NewServeMux()
 		mux.HandleFunc("GET /sessions", s.list)
 		mux.HandleFunc("DELETE /sessions", s.endSessions)

@@ -246,6 +246,7 @@ func TestNotReplaced(t *testing.T) {
 	// Its settings are wrong, or it has no place to take.
 	run(t, 78, d.with("--replace", "--cert", d.control)...)
 	run(t, 78, d.with("--replace", "--control", "")...)
+	run(t, 77, d.with("--replace", "--user", "no-such-user")...) // found out when it has the control socket already
 	child, _ := socket(t)
 	defer child.Close()
 	inetd := tool(d.with("--replace")...)

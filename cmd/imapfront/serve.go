@@ -83,6 +83,7 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 	defer end()
 	service := &service{shared: shared, files: keyFiles(conf), end: end}
 	service.current.Store(first)
+	service.replaced.Lock() // nobody takes a place that is not ours yet
 	if !one {
 		for _, l := range listeners {
 			service.sockets = append(service.sockets, l.Listener)
@@ -114,7 +115,11 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 	for _, l := range listeners {
 		sessions.Go(func() { frontend.Serve(ctx, l, service.current.Load) })
 	}
+	if service.control != nil {
+		service.control.SetUnlinkOnClose(true) // until now its name was the old one's
+	}
 	old.retire(first.Log)
+	service.replaced.Unlock()
 	sessions.Wait()
 	over()
 	background.Wait()
