@@ -284,9 +284,14 @@ func (s *session) introduced(fields map[string]string) {
 	if !slices.ContainsFunc(s.Trusted, func(n netip.Prefix) bool { return n.Contains(s.peer) }) {
 		return
 	}
+	// A web mailer tells the address alone, and the port stays that of its connection.
 	addr := func(ip, port string, into *netip.AddrPort) {
-		if known, err := netip.ParseAddrPort(net.JoinHostPort(fields[ip], fields[port])); err == nil {
-			*into = netip.AddrPortFrom(known.Addr().Unmap().WithZone(""), known.Port())
+		if known, err := netip.ParseAddr(fields[ip]); err == nil {
+			number, err := strconv.ParseUint(fields[port], 10, 16)
+			if err != nil {
+				number = uint64(into.Port())
+			}
+			*into = netip.AddrPortFrom(known.Unmap().WithZone(""), uint16(number))
 		}
 	}
 	client := s.client

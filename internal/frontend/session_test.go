@@ -83,6 +83,14 @@ func TestRule8_6_OriginByID(t *testing.T) {
 	if id := f.id(); !strings.Contains(id, `"x-originating-ip" "192.0.2.66" "x-originating-port" "66"`) || !strings.Contains(id, `"x-proxy-ttl" "2"`) {
 		t.Errorf("got %s", id)
 	}
+	for _, port := range []string{"", ` "x-originating-port" "66666"`} { // a web mailer has just the address
+		c = s.client()
+		c.send(`i ID ("x-originating-ip" "2001:db8::66"` + port + ")\r\na LOGIN joe secret\r\n")
+		c.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\na OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+		if id := f.id(); !strings.Contains(id, fmt.Sprintf(`"x-originating-ip" "2001:db8::66" "x-originating-port" "%d"`, portOf(c.conn.LocalAddr()))) {
+			t.Errorf("got %s", id)
+		}
+	}
 	c = s.client()
 	c.send(`i ID ("x-proxy-ttl" "1")` + "\r\na LOGIN joe secret\r\n")
 	c.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\na " + unreached)
