@@ -244,7 +244,9 @@ func (p *imapSession) identify() bool {
 	if !ok || !p.r.CRLF() {
 		return false
 	}
-	p.introduced(fields)
+	if p.introduced(fields); p.ended != "" {
+		return true
+	}
 	p.write("* ID (\"name\" \"postern\")\r\n%s OK Done\r\n", p.tag)
 	return true
 }

@@ -298,8 +298,11 @@ func (s *session) introduced(fields map[string]string) {
 	addr("x-originating-ip", "x-originating-port", &client)
 	addr("x-connected-ip", "x-connected-port", &s.local)
 	if client != s.client {
-		s.moveTo(client)
 		s.log = s.Log.With("session", s.id, "protocol", s.name, "client", address(client))
+		if err := s.moveTo(client); err != nil {
+			s.dismiss(err.Error(), "LIMIT", "Too many connections")
+			return
+		}
 	}
 	if hops, err := strconv.Atoi(fields["x-proxy-ttl"]); err == nil && hops > 0 {
 		s.hops = min(hops, maxHops)

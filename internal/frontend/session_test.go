@@ -132,6 +132,25 @@ func TestRule11_Sessions(t *testing.T) {
 	s.eventually(func() bool { s.Shared.mu.Lock(); defer s.Shared.mu.Unlock(); return len(s.members) == 1 })
 	s.client()
 
+	// Whom a front end before us names is limited as well, and it only up to that.
+	s = newSite(t, func(s *site) { s.MaxPerAddress = 2; s.Trusted = local })
+	for i := range 4 {
+		c := s.client()
+		c.send("i ID (\"x-originating-ip\" \"192.0.2.7\")\r\n")
+		if i >= 2 {
+			c.wantEnd("* BYE [LIMIT] Too many connections\r\n")
+			continue
+		}
+		c.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\n")
+		c.send("i ID (\"x-originating-ip\" \"192.0.2.7\" \"x-originating-port\" \"9\")\r\n") // he is one of the two
+		c.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\n")
+	}
+	s.eventually(func() bool {
+		s.Shared.mu.Lock()
+		defer s.Shared.mu.Unlock()
+		return len(s.perAddress) == 1 && s.perAddress[netip.MustParsePrefix("192.0.2.7/32")] == 2
+	})
+
 	newSite(t, func(s *site) { s.MaxPerAddress = 1; s.Exempt = local }).several(3)
 	all := newSite(t, func(s *site) { s.MaxSessions = 1; s.Exempt = local })
 	all.client()

@@ -93,25 +93,39 @@ var errLimit = errors.New("too many sessions")
 func (s *session) admit() error {
 	s.Shared.mu.Lock()
 	defer s.Shared.mu.Unlock()
-	from := network(s.client.Addr())
 	if s.MaxSessions > 0 && len(s.members) >= s.MaxSessions {
 		return fmt.Errorf("%w: %d in all", errLimit, len(s.members))
 	}
+	if err := s.countAddress(); err != nil {
+		return err
+	}
+	s.members[s.member] = struct{}{}
+	return nil
+}
+
+// countAddress counts a session as one of its client's address.
+func (s *session) countAddress() error {
+	from := network(s.client.Addr())
 	if n := s.perAddress[from]; s.MaxPerAddress > 0 && n >= s.MaxPerAddress && !s.exempt() {
 		return fmt.Errorf("%w: %d from %v", errLimit, n, from)
 	}
-	s.members[s.member] = struct{}{}
 	s.perAddress[from]++
 	return nil
 }
 
-// moveTo counts a session as one of another address.
-func (s *session) moveTo(client netip.AddrPort) {
+// moveTo counts a session as one of another address, unless that has too many.
+func (s *session) moveTo(client netip.AddrPort) error {
 	s.Shared.mu.Lock()
 	defer s.Shared.mu.Unlock()
-	countDown(s.perAddress, network(s.client.Addr()))
+	before := s.client
+	countDown(s.perAddress, network(before.Addr()))
 	s.client = client
-	s.perAddress[network(client.Addr())]++
+	if err := s.countAddress(); err != nil {
+		s.client = before
+		s.perAddress[network(before.Addr())]++
+		return err
+	}
+	return nil
 }
 
 // leave counts a session out, if it was counted in.
