@@ -165,6 +165,23 @@ func TestRule11_Sessions(t *testing.T) {
 	c.send("a LOGIN joe secret\r\n")
 	c.want("a NO [LIMIT] Too many sessions\r\n")
 	f.ended()
+
+	// What an exempt web mailer has open keeps its user out nowhere else.
+	s = newSite(t, func(s *site) {
+		s.MaxPerUser, s.people["joe"], s.Trusted = 1, f.value(), local
+		s.Exempt = []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}
+	})
+	for _, from := range []string{"192.0.2.7", "192.0.2.7", "192.0.2.8"} {
+		c = s.client()
+		c.send("i ID (\"x-originating-ip\" \"" + from + "\")\r\na LOGIN joe secret\r\n")
+		c.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\na OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	}
+	s.End("shown", func(Info) bool { return true })
+	s.eventually(func() bool {
+		s.Shared.mu.Lock()
+		defer s.Shared.mu.Unlock()
+		return len(s.members)+len(s.perUser)+len(s.perAddress) == 0
+	})
 }
 
 func (s *site) several(n int) {

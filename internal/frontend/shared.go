@@ -50,9 +50,10 @@ func NewShared() *Shared {
 // A member is a session as the others know it: it is counted, and once it has a
 // store, listed, and ended when somebody says so. It outlives the session proper.
 type member struct {
-	client  netip.AddrPort
-	info    Info   // made under Shared's lock, when it gets a store
-	checked uint64 // edition of the map that knows where its user is, by Recheck
+	client     netip.AddrPort
+	info       Info   // made under Shared's lock, when it gets a store
+	countedFor string // whose session it is then, if anybody's
+	checked    uint64 // edition of the map that knows where its user is, by Recheck
 
 	relayed atomic.Pointer[relay.Pair]
 	ending  atomic.Pointer[string] // why, once somebody wants the relay to end
@@ -137,8 +138,8 @@ func (h *Shared) leave(m *member) {
 	}
 	delete(h.members, m)
 	countDown(h.perAddress, network(m.client.Addr()))
-	if m.hasStore() {
-		countDown(h.perUser, account.Fold(m.info.owner))
+	if m.countedFor != "" {
+		countDown(h.perUser, m.countedFor)
 	}
 }
 
@@ -155,11 +156,13 @@ func (s *session) enter(owner string, where account.Location) (*failure, error) 
 	if s.Shared.closed {
 		return unavailable, errShutdown
 	}
-	who := account.Fold(owner)
-	if n := s.perUser[who]; s.MaxPerUser > 0 && n >= s.MaxPerUser && !s.exempt() {
-		return tooMany, fmt.Errorf("%w: %d of this user", errLimit, n)
+	if who := account.Fold(owner); !s.exempt() {
+		if n := s.perUser[who]; s.MaxPerUser > 0 && n >= s.MaxPerUser {
+			return tooMany, fmt.Errorf("%w: %d of this user", errLimit, n)
+		}
+		s.perUser[who]++
+		s.countedFor = who
 	}
-	s.perUser[who]++
 	s.info = Info{
 		Session: s.id, Protocol: s.name, Client: s.client, User: s.user,
 		Store: s.where.Store, Mailbox: s.where.Mailbox, TLS: s.tls, Since: time.Now(),
