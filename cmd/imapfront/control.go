@@ -34,7 +34,7 @@ func (s *service) open(conf *config.Config, handed *listener.Handed) error {
 		}
 		s.shared.Metrics.Gauge("imapfront_sessions", func() float64 { return float64(len(s.shared.Sessions())) })
 		s.shared.Metrics.Gauge("imapfront_map_age_seconds", func() float64 {
-			built := newUsers(conf).built()
+			built := s.current.Load().Users.(users).built()
 			if built.IsZero() {
 				return -1
 			}
@@ -106,12 +106,18 @@ func (s *service) serveHTTP(l net.Listener, handler http.Handler) {
 
 // health answers 200 while a login could succeed: while there is a map.
 func (s *service) health(w http.ResponseWriter, _ *http.Request) {
-	if _, _, err := s.current.Load().Users.Locate("health"); err != nil {
+	if err := usable(s.current.Load()); err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprintln(w, err)
 		return
 	}
 	fmt.Fprintln(w, "ok")
+}
+
+// usable tells whether there is a map, whoever may be in it.
+func usable(front *frontend.Frontend) error {
+	_, _, err := front.Users.Locate("health")
+	return err
 }
 
 func (s *service) list(w http.ResponseWriter, r *http.Request) {

@@ -692,6 +692,43 @@ func TestAMapIsOpenOnce(t *testing.T) {
 	}
 }
 
+// Another folder of maps holds for the sessions that there are, too; one that cannot
+// be read changes nothing.
+func TestMapsOfAnotherFolder(t *testing.T) {
+	st := takingStore(t)
+	address := st.Addr().String()
+	dir, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+address, "jim "+address)
+	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0")
+	login := func(user, want string) *conn {
+		c := dial(t, s.addrs[0], nil)
+		c.want("* OK ")
+		c.say("a LOGIN " + user + " secret")
+		c.want(want)
+		return c
+	}
+	joe := login("joe", "a OK ")
+	set := func(maps, want string) {
+		text, _ := os.ReadFile(filepath.Join(dir, "postern.conf"))
+		_, rest, _ := strings.Cut(string(text), "\n")
+		replaceFile(t, filepath.Join(dir, "postern.conf"), fmt.Sprintf("maps = %q\n", maps)+rest)
+		before := strings.Count(s.log.String(), want)
+		s.cmd.Process.Signal(syscall.SIGHUP)
+		s.eventually(func() bool { return strings.Count(s.log.String(), want) > before })
+	}
+	set(filepath.Join(dir, "missing"), "settings are not changed")
+	login("jim", "a OK ")
+
+	conf.Maps = filepath.Join(dir, "other")
+	os.Mkdir(conf.Maps, 0o755)
+	publishLogins(t, conf, "joe "+address+" hold", "jim jimmy@"+address)
+	set(conf.Maps, "settings are read again")
+	jim := login("jim", "a OK ")
+	joe.want("* BYE [UNAVAILABLE] ")
+	jim.say("NOOP") // the old map has another mailbox for him
+	jim.want("NOOP")
+	login("joe", "a NO [UNAVAILABLE] ")
+}
+
 // replaceFile puts a file in another's place, as editors do.
 func replaceFile(t *testing.T, file, text string) {
 	t.Helper()

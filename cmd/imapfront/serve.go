@@ -102,13 +102,15 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 	life, over := context.WithCancel(context.Background())
 	defer over()
 	var background, sessions sync.WaitGroup
-	background.Go(func() { shared.Recheck(life, first.Users) })
+	background.Go(func() { shared.Recheck(life, service.current.Load) })
 	if !one {
 		for _, l := range listeners {
 			first.Log.Info("listening", "protocol", l.Scheme, "address", l.Addr().String())
 		}
 		background.Go(func() { tidy(life) })
-		background.Go(func() { service.reload(life, hangUp, func() (*frontend.Frontend, error) { return reread(c, shared) }) })
+		background.Go(func() {
+			service.reload(life, hangUp, func() (*frontend.Frontend, error) { return reread(c, service.current.Load()) })
+		})
 		daemon.SdNotify(false, daemon.SdNotifyReady)
 		context.AfterFunc(ctx, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
 	}
@@ -150,13 +152,22 @@ func (s *service) close() {
 	}
 }
 
-// reread makes settings anew from the files and flags of the start.
-func reread(c *cli.Context, shared *frontend.Shared) (*frontend.Frontend, error) {
+// reread makes settings anew from the files and flags of the start, to take the
+// place of those that hold now.
+func reread(c *cli.Context, now *frontend.Frontend) (*frontend.Frontend, error) {
 	conf, err := configured(c)
 	if err != nil {
 		return nil, err
 	}
-	return newFrontend(conf, shared, false)
+	next, err := newFrontend(conf, now.Shared, false)
+	if err != nil {
+		return nil, err
+	}
+	// A map in another folder may be out of reach, see confine.
+	if err := usable(next); err != nil && usable(now) == nil {
+		return nil, err
+	}
+	return next, nil
 }
 
 // certificateCheck is how often files of certificates and tickets are looked

@@ -233,8 +233,9 @@ func (h *Shared) End(reason string, match func(Info) bool) int {
 const recheckTime = 2 * time.Second
 
 // Recheck ends sessions whose user's mailbox has moved, or is disabled or on
-// hold, or who is gone from the map, until ctx ends.
-func (h *Shared) Recheck(ctx context.Context, users Users) {
+// hold, or who is gone from the map, until ctx ends. It is the map of the present
+// settings that counts, whatever a session was started with.
+func (h *Shared) Recheck(ctx context.Context, current func() *Frontend) {
 	tick := time.NewTicker(recheckTime)
 	defer tick.Stop()
 	for {
@@ -242,7 +243,7 @@ func (h *Shared) Recheck(ctx context.Context, users Users) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			h.recheck(users)
+			h.recheck(current().Users)
 		}
 	}
 }

@@ -60,7 +60,7 @@ func TestRule10_6_EightHoursOfLooksAtTheMap(t *testing.T) {
 		users := &movingPeople{people: people{"joe": "imap1.example.org"}}
 		where, _, _ := users.Locate("joe")
 		s := idler(where)
-		go s.Recheck(t.Context(), users)
+		go s.Recheck(t.Context(), func() *Frontend { return &Frontend{Users: users} })
 		for range 8 {
 			time.Sleep(time.Hour)
 			users.set("jim", "imap2.example.org") // a new map each hour

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,7 @@ type Live struct {
 	m      *Map   // the last that could be opened
 	file   fileID // its file
 	seen   fileID
-	opened uint64 // how many there were
+	opened uint64 // its edition
 	err    error  // why the file that was seen is not the one in use
 }
 
@@ -88,7 +89,11 @@ func (l *Live) Story() Story {
 	return l.m.Story()
 }
 
-// Edition tells the map in use from the one before: it counts them, from 1.
+// editions counts the maps that were taken into use, of whatever name.
+var editions atomic.Uint64
+
+// Edition tells the map in use from the ones before, and from every other Live's;
+// it is 0 before the first.
 func (l *Live) Edition() uint64 {
 	l.Refresh()
 	l.mu.RLock()
@@ -125,7 +130,7 @@ func (l *Live) Refresh() {
 		l.m.Close()
 	}
 	l.m, l.file = m, id
-	l.opened++
+	l.opened = editions.Add(1)
 }
 
 // Close ends the use of the map.
