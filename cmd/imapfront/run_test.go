@@ -210,10 +210,23 @@ tls = "none"
 	for _, settings := range []*tls.Config{one, two} {
 		dial(t, s.addrs[1], settings).want("* OK ")
 	}
+	reload := func() {
+		before := strings.Count(s.log.String(), "settings are read again")
+		s.cmd.Process.Signal(syscall.SIGHUP)
+		s.eventually(func() bool { return strings.Count(s.log.String(), "settings are read again") > before })
+	}
 	one = makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
-	s.cmd.Process.Signal(syscall.SIGHUP)
-	s.eventually(func() bool { return strings.Contains(s.log.String(), "settings are read again") })
+	reload()
 	dial(t, s.addrs[1], one).want("* OK ")
+	// The balancers of new settings are known to the next connection.
+	text, _ := os.ReadFile(file)
+	replaceFile(t, file, strings.Replace(string(text), "[frontend]", "[frontend]\nproxy-networks = [\"127.0.0.0/8\"]", 1))
+	reload()
+	c := dial(t, s.addrs[0], nil)
+	c.say("PROXY TCP4 192.0.2.7 192.0.2.1 4711 143\r\na LOGOUT")
+	s.logged("client=192.0.2.7:4711 reason=logout")
+	replaceFile(t, file, string(text))
+	reload()
 	// Wrong settings change nothing.
 	good, _ := os.ReadFile(file)
 	os.WriteFile(file, []byte("keeep = 1\n"), 0o644)

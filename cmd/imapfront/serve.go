@@ -77,7 +77,6 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 		if l.Implicit() && first.TLS == nil && !l.OutsideTLS() {
 			return sysexits.Config.Errorf("%s needs a certificate: set cert and key in [frontend], or --cert and --key", l.Scheme)
 		}
-		l.Proxied = conf.Frontend.ProxyNetworks
 	}
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -286,9 +285,10 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 		LoginsPerAddress: f.LoginsPerAddress,
 		LoginsPerUser:    f.LoginsPerUser,
 
-		Exempt:  f.ExemptNetworks,
-		Trusted: f.TrustedNetworks,
-		Strict:  f.Strict,
+		Balancers: f.ProxyNetworks,
+		Trusted:   f.TrustedNetworks,
+		Exempt:    f.ExemptNetworks,
+		Strict:    f.Strict,
 
 		Log: log,
 	}

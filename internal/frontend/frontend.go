@@ -80,8 +80,9 @@ type Frontend struct {
 	LoginsPerAddress, LoginsPerUser        int // in a minute
 	Exempt                                 []netip.Prefix
 
-	Trusted []netip.Prefix // clients that may name theirs, by ID
-	Strict  bool           // refuse a login at a store that lacks what was promised
+	Balancers []netip.Prefix // have to begin with a PROXY header
+	Trusted   []netip.Prefix // clients that may name theirs, by ID
+	Strict    bool           // refuse a login at a store that lacks what was promised
 
 	Log *slog.Logger
 

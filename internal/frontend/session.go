@@ -126,7 +126,7 @@ func Refuse(l *listener.Listener) {
 // beforeLogin is the first part of a session. It tells whether there is a
 // second.
 func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
-	err := conn.Introduce()
+	err := conn.Introduce(s.Balancers)
 	s.client, s.local, s.peer = conn.Client, conn.Local, conn.Client.Addr()
 	s.log = s.Log.With("session", s.id, "protocol", s.name, "client", address(s.client))
 	if isGone(err) {

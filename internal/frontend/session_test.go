@@ -30,7 +30,7 @@ func TestRule8_6_PROXYHeaderFromABalancer(t *testing.T) {
 		"S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] ready\nC: P1 AUTHENTICATE PLAIN AGpvZQBzZWNyZXQ=\n"+accepted+"hang")
 	s := newSite(t, func(s *site) {
 		s.people["joe"] = f.value()
-		s.proxied = local
+		s.Balancers = local
 		s.Stores = storeWith(func(target *store.Store) { target.Proxy = 1 })
 	})
 	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0f\xc0\x00\x02\x07\xc0\x00\x02\x01\x12\x67\x00\x8f\x04\x00\x00" // with an empty TLV
@@ -522,7 +522,7 @@ func TestProbesAreCountedAndNotLogged(t *testing.T) {
 			s := newSite(t, func(s *site) {
 				s.addr, s.TLS = test.scheme, serverTLS()
 				if test.proxied {
-					s.proxied = local
+					s.Balancers = local
 				}
 			})
 			c := s.connect()

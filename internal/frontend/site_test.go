@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
-	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -57,13 +56,12 @@ func (p people) Edition() uint64 { return 1 }
 // A site is a front end on a port of its own.
 type site struct {
 	*Frontend
-	t       testing.TB
-	addr    string
-	people  people
-	proxied []netip.Prefix
-	log     *logbook.Book
-	stop    context.CancelFunc
-	done    chan struct{}
+	t      testing.TB
+	addr   string
+	people people
+	log    *logbook.Book
+	stop   context.CancelFunc
+	done   chan struct{}
 }
 
 // newSite serves with settings that a test has changed, in clear and with
@@ -93,7 +91,6 @@ func newSite(t testing.TB, change func(*site)) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Proxied = s.proxied
 	s.addr = l.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop

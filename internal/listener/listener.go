@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -24,10 +23,6 @@ var Ports = map[string]string{"imap": "143", "imaps": "993", "pop3": "110", "pop
 // A Listener is where connections of one protocol come from.
 type Listener struct {
 	Scheme string // a key of Ports
-
-	// Proxied are the networks of load balancers, which begin each
-	// connection with a PROXY header.
-	Proxied []netip.Prefix
 
 	net.Listener
 	single  bool
@@ -45,8 +40,6 @@ type Conn struct {
 	// StartTLS, unless nil, lets whoever started us begin TLS. It returns
 	// the connection from then on, and the version.
 	StartTLS func(context.Context) (net.Conn, string, error)
-
-	proxied bool
 }
 
 // Accept waits for the next connection.
@@ -59,9 +52,6 @@ func (l *Listener) Accept() (Conn, error) {
 	if known, ok := conn.(*only); ok {
 		accepted = known.Conn
 	}
-	accepted.proxied = slices.ContainsFunc(l.Proxied, func(network netip.Prefix) bool {
-		return network.Contains(accepted.Client.Addr())
-	})
 	return accepted, nil
 }
 

@@ -144,10 +144,14 @@ func TestSockets(t *testing.T) {
 	}
 }
 
+var (
+	balancer  = netip.MustParseAddrPort("198.51.100.1:7")
+	balancers = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+)
+
 // Whoever the header names is the client; where it names nobody that can be told
 // by an address, the balancer is, in either version of the protocol.
 func TestHeader(t *testing.T) {
-	balancer := netip.MustParseAddrPort("198.51.100.1:7")
 	const v2 = "\r\n\r\n\x00\r\nQUIT\n"
 	address := "\xc0\x00\x02\x07\xc0\x00\x02\x01\x12\x67\x00\x8f"
 	for header, want := range map[string]string{
@@ -170,8 +174,8 @@ func TestHeader(t *testing.T) {
 		"EHLO there\r\nand more to read":                   "refused",
 	} {
 		near, far := net.Pipe()
-		c := Conn{Conn: opaque{far, strings.NewReader(header + "rest")}, proxied: true, Client: balancer}
-		err := c.Introduce()
+		c := Conn{Conn: opaque{far, strings.NewReader(header + "rest")}, Client: balancer}
+		err := c.Introduce(balancers)
 		got := c.Client.String()
 		if err != nil {
 			got = "refused"
@@ -203,8 +207,8 @@ func FuzzHeader(f *testing.F) {
 		if err == nil && read != len(raw) || read > proxyV2Head+proxyV2Max {
 			t.Errorf("%q: read %d octets for a header of %d", stream, read, len(raw))
 		}
-		c := Conn{Conn: opaque{far, bytes.NewReader(stream)}, proxied: true}
-		c.Introduce()
+		c := Conn{Conn: opaque{far, bytes.NewReader(stream)}, Client: balancer}
+		c.Introduce(balancers)
 	})
 }
 

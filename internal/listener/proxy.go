@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
+	"slices"
 	"time"
 
 	proxyproto "github.com/pires/go-proxyproto"
@@ -23,12 +25,12 @@ const (
 
 var proxyV2Signature = []byte("\r\n\r\n\x00\r\nQUIT\n")
 
-// Introduce reads the PROXY header that is due from a load balancer, and puts
-// the addresses in it in the place of the balancer's own. Not an octet behind
-// it is read. Without a header the connection is of no use: the balancer
+// Introduce reads the PROXY header that is due from the networks of load balancers,
+// and puts the addresses in it in the place of the balancer's own. Not an octet
+// behind it is read. Without a header the connection is of no use: the balancer
 // itself is no client.
-func (c *Conn) Introduce() error {
-	if !c.proxied {
+func (c *Conn) Introduce(balancers []netip.Prefix) error {
+	if !slices.ContainsFunc(balancers, func(n netip.Prefix) bool { return n.Contains(c.Client.Addr()) }) {
 		return nil
 	}
 	c.SetReadDeadline(time.Now().Add(proxyTime))
