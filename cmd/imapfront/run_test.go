@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -23,9 +25,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"postern/internal/config"
+	"postern/internal/frontend"
 	"postern/internal/logbook"
 	"postern/internal/loopback"
 )
@@ -703,6 +707,32 @@ func TestAMapIsOpenOnce(t *testing.T) {
 	if open := strings.Count(string(memory), "/login.cdb"); open != 1 {
 		t.Errorf("login.cdb is open %d times", open)
 	}
+}
+
+// Where settings name another certificate, it is that one which is looked at from
+// then on.
+func TestRenewalsOfANewCertificateAreNoticed(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "new.pem")
+	replaceFile(t, file, "first")
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		front, hangUp, read := &frontend.Frontend{Log: slog.New(slog.DiscardHandler)}, make(chan os.Signal), 0
+		s := &service{files: []string{filepath.Join(dir, "old.pem")}}
+		s.current.Store(front)
+		go s.reload(ctx, hangUp, func() (*frontend.Frontend, []string, error) { read++; return front, []string{file}, nil })
+		hangUp <- syscall.SIGHUP
+		time.Sleep(2 * certificateCheck)
+		if read != 1 {
+			t.Errorf("read %d times, and nothing has changed", read)
+		}
+		replaceFile(t, file, "the second")
+		time.Sleep(2 * certificateCheck)
+		if read != 2 {
+			t.Errorf("read %d times, want twice", read)
+		}
+		stop()
+	})
 }
 
 // Another folder of maps holds for the sessions that there are, too; one that cannot

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -108,7 +109,7 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 		}
 		background.Go(func() { tidy(life) })
 		background.Go(func() {
-			service.reload(life, hangUp, func() (*frontend.Frontend, error) { return reread(c, service.current.Load()) })
+			service.reload(life, hangUp, func() (*frontend.Frontend, []string, error) { return reread(c, service.current.Load()) })
 		})
 		daemon.SdNotify(false, daemon.SdNotifyReady)
 		context.AfterFunc(ctx, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
@@ -131,7 +132,7 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 type service struct {
 	shared  *frontend.Shared
 	current atomic.Pointer[frontend.Frontend] // settings of the next session
-	files   []string                          // of keys, as they were named at the start
+	files   []string                          // of keys, as the settings name them
 	end     context.CancelFunc                // as SIGTERM
 
 	sockets  []net.Listener // all that listen, for a successor
@@ -153,20 +154,19 @@ func (s *service) close() {
 
 // reread makes settings anew from the files and flags of the start, to take the
 // place of those that hold now.
-func reread(c *cli.Context, now *frontend.Frontend) (*frontend.Frontend, error) {
+func reread(c *cli.Context, now *frontend.Frontend) (next *frontend.Frontend, keys []string, err error) {
 	conf, err := configured(c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	next, err := newFrontend(conf, now.Shared, false)
-	if err != nil {
-		return nil, err
+	if next, err = newFrontend(conf, now.Shared, false); err != nil {
+		return nil, nil, err
 	}
 	// A map in another folder may be out of reach, see confine.
 	if err := usable(next); err != nil && usable(now) == nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return next, nil
+	return next, keyFiles(conf), nil
 }
 
 // certificateCheck is how often files of certificates and tickets are looked
@@ -175,7 +175,7 @@ const certificateCheck = time.Minute
 
 // reload takes new settings on SIGHUP, and whenever a file with keys was
 // replaced. Settings that are wrong change nothing.
-func (s *service) reload(ctx context.Context, hangUp <-chan os.Signal, read func() (*frontend.Frontend, error)) {
+func (s *service) reload(ctx context.Context, hangUp <-chan os.Signal, read func() (*frontend.Frontend, []string, error)) {
 	tick := time.NewTicker(certificateCheck)
 	defer tick.Stop()
 	for seen := stamp(s.files); ; {
@@ -190,12 +190,15 @@ func (s *service) reload(ctx context.Context, hangUp <-chan os.Signal, read func
 		}
 		seen = stamp(s.files)
 		log := s.current.Load().Log
-		next, err := read()
+		next, files, err := read()
 		if err != nil {
 			log.Error("settings are not changed", "cause", err)
 			continue
 		}
 		s.current.Store(next)
+		if !slices.Equal(files, s.files) {
+			s.files, seen = files, stamp(files)
+		}
 		log.Info("settings are read again")
 	}
 }
