@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -513,6 +514,16 @@ func TestRule5_6_ALPN(t *testing.T) {
 		err := tlsHandshake(c, config)
 		if (err == nil) != welcome {
 			t.Errorf("%s: %v", protocol, err)
+		}
+	}
+	// What it names is cut short in the log, as all that a client says.
+	config := clientTLS()
+	config.NextProtos = slices.Repeat([]string{strings.Repeat("\n", 200)}, 200)
+	tlsHandshake(s.connect(), config)
+	s.eventually(func() bool { return strings.Count(s.log.String(), "unsupported application protocols") == 3 })
+	for line := range strings.Lines(s.log.String()) {
+		if len(line) > 1000 {
+			t.Errorf("a line of %d octets: %.300s", len(line), line)
 		}
 	}
 	c := newSite(t, nil).client()

@@ -336,7 +336,7 @@ func (s *session) startTLS() bool {
 	defer cancel()
 	conn, version, err := s.handshake(ctx)
 	if err != nil {
-		s.ended, s.gone = "TLS: "+err.Error(), isGone(err)
+		s.ended, s.gone = "TLS: "+brief(err.Error()), isGone(err) // it may have the client's words in it
 		return false
 	}
 	s.conn, s.in = conn, &input{conn: conn, heard: true}
