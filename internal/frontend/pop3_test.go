@@ -106,6 +106,8 @@ func TestPOP3Answers(t *testing.T) {
 		start + "S: -ERR no":                 popFailed,
 		start + "S: -ERR [AUTH] no":          popFailed,
 		start + "S: -ERR [SYS/TEMP] later":   popDown,
+		start + "S: -ERR [SYS/TEMP]":         popDown,
+		start + "S: -ERR [IN-USE]":           "-ERR [IN-USE] Refused by the store\r\n",
 		start + "S: -ERR [IN-USE] locked":    "-ERR [IN-USE] locked\r\n",
 		start + "S: -ERR [LOGIN-DELAY] wait": "-ERR [SYS/TEMP] wait\r\n",
 		start + "S: -ERR [SYS/PERM] never":   "-ERR [SYS/PERM] never\r\n",

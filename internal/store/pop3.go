@@ -44,8 +44,9 @@ func (d *dialogue) pop3Answer() (text string, err error) {
 // 5530.
 func pop3Refusal(text string) error {
 	code := ""
-	if rest, ok := strings.CutPrefix(text, "["); ok {
-		code, text, _ = strings.Cut(rest, "] ")
+	if rest, ok := strings.CutPrefix(text, "["); ok { // the text behind a code may be missing
+		code, text, _ = strings.Cut(rest, "]")
+		text = strings.TrimPrefix(text, " ")
 	}
 	switch strings.ToUpper(code) {
 	case "SYS/TEMP":
