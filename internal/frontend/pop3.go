@@ -14,8 +14,8 @@ import (
 )
 
 // maxPOP3Line bounds a command in octets, with its CRLF. RFC 2449 4 has 255;
-// tokens have grown since.
-const maxPOP3Line = imap.MaxSASL
+// tokens have grown since, and may stand behind a command as in IMAP.
+const maxPOP3Line = imap.MaxLine + imap.MaxSASL
 
 // pop3Session is the AUTHORIZATION state of POP3: RFC 1939 section 4, RFC 2449
 // (CAPA), RFC 2595 (STLS), RFC 5034 (AUTH), RFC 6856 (UTF8).
@@ -275,7 +275,7 @@ func fromBase64(text []byte, initial bool) ([]byte, error) {
 	if initial && string(text) == "=" {
 		return []byte{}, nil
 	}
-	if bytes.ContainsAny(text, "\r\n") { // which the decoder would pass over
+	if len(text) > imap.MaxSASL || bytes.ContainsAny(text, "\r\n") { // which the decoder would pass over
 		return nil, errMessage
 	}
 	message := make([]byte, base64.StdEncoding.DecodedLen(len(text)))

@@ -30,6 +30,7 @@ func (s *site) popTalk(t *testing.T, send, want string) {
 
 func TestPOP3Commands(t *testing.T) {
 	s := newSite(t, pop3(nil))
+	full := b64("\x00nobody\x00" + strings.Repeat("x", imap.MaxSASL/4*3-8)) // as large as a message may be
 	for _, e := range []exchange{
 		{"capa\r\n", pop3Caps},
 		{"CAPA\n", pop3Caps},
@@ -41,7 +42,7 @@ func TestPOP3Commands(t *testing.T) {
 		{"PASS x\r\n", "-ERR USER comes first\r\n"},
 		{"USER j\x00oe\r\n", "-ERR Malformed line\r\n"},
 		{"USER j\roe\r\n", "-ERR Malformed line\r\n"},
-		{"USER " + strings.Repeat("x", 20000) + "\r\n", "-ERR Malformed line\r\n"},
+		{"USER " + strings.Repeat("x", 30000) + "\r\n", "-ERR Malformed line\r\n"},
 		{"USER " + strings.Repeat("x", 4097) + "\r\n", "-ERR Argument too long\r\n"},
 		{"USER joe\r\nPASS " + strings.Repeat("x", 8193) + "\r\n", "+OK\r\n-ERR Argument too long\r\n"},
 		{"STLS\r\n", "-ERR TLS is not available\r\n"},
@@ -50,6 +51,10 @@ func TestPOP3Commands(t *testing.T) {
 		{"AUTH PLAIN !!\r\n", "-ERR Invalid base64\r\n"},
 		{"AUTH PLAIN\r\n*\r\n", "+ \r\n-ERR Authentication was not completed\r\n"},
 		{"AUTH PLAIN\r\n!!\r\n", "+ \r\n-ERR Authentication was not completed\r\n"},
+		{"AUTH PLAIN " + full + "\r\n", "-ERR [AUTH] Authentication failed\r\n"},
+		{"AUTH PLAIN\r\n" + full + "\r\n", "+ \r\n-ERR [AUTH] Authentication failed\r\n"},
+		{"AUTH PLAIN " + full + "AAAA\r\n", "-ERR Invalid base64\r\n"},
+		{"AUTH PLAIN\r\n" + full + "AAAA\r\n", "+ \r\n-ERR Authentication was not completed\r\n"},
 		{"AUTH PLAIN =\r\n", "-ERR Authentication was not completed\r\n"},
 		{"USER nobody\r\nPASS a b c\r\n", "+OK\r\n-ERR [AUTH] Authentication failed\r\n"},
 		{"AUTH LOGIN\r\n" + b64("nobody") + "\r\n" + b64("x") + "\r\n", "+ VXNlcm5hbWU6\r\n+ UGFzc3dvcmQ6\r\n-ERR [AUTH] Authentication failed\r\n"},
