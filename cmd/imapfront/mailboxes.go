@@ -13,6 +13,7 @@ import (
 
 	"postern/internal/account"
 	"postern/internal/config"
+	"postern/internal/imap"
 	"postern/internal/store"
 	"postern/internal/sysexits"
 )
@@ -89,7 +90,7 @@ func hasMailbox(ctx context.Context, target *store.Store, mailbox string) (bool,
 	login := store.Login{User: target.Admin, Behalf: mailbox, Password: target.AdminPassword}
 	session, err := target.Open(ctx, store.IMAP, login)
 	var refusal *store.Refusal
-	if errors.As(err, &refusal) {
+	if errors.As(err, &refusal) && !forNow(refusal.Code) {
 		return false, nil
 	}
 	if err != nil {
@@ -100,17 +101,28 @@ func hasMailbox(ctx context.Context, target *store.Store, mailbox string) (bool,
 	if _, err := io.WriteString(session.Conn, "x EXAMINE INBOX\r\n"); err != nil {
 		return false, err
 	}
-	const most = 1 << 20 // octets that a store may say about an INBOX
-	lines := bufio.NewScanner(io.LimitReader(io.MultiReader(bytes.NewReader(session.Behind), session.Conn), most))
-	for lines.Scan() {
-		switch line := lines.Text(); {
-		case strings.HasPrefix(line, "x OK"):
+	budget := 1 << 20 // octets that a store may say about an INBOX
+	for in := bufio.NewReader(io.MultiReader(bytes.NewReader(session.Behind), session.Conn)); ; {
+		switch r, err := imap.ReadResponse(in, &budget); {
+		case err != nil:
+			return false, fmt.Errorf("no answer to EXAMINE: %w", err)
+		case r.Tag != "x":
+		case r.Name == "OK":
 			return true, nil
-		case strings.HasPrefix(line, "x NO"):
+		case r.Name == "NO" && !forNow(r.CodeName()):
 			return false, nil
-		case strings.HasPrefix(line, "x "):
-			return false, fmt.Errorf("EXAMINE: %q", line)
+		default:
+			return false, fmt.Errorf("EXAMINE: %.200q", bytes.TrimSpace(r.Raw))
 		}
 	}
-	return false, errors.Join(errors.New("no answer to EXAMINE"), lines.Err())
+}
+
+// forNow tells response codes of RFC 5530 by which a store refuses what it may have,
+// as Dovecot does while it cannot ask who there is.
+func forNow(code string) bool {
+	switch strings.ToUpper(code) {
+	case "UNAVAILABLE", "LIMIT", "INUSE", "SERVERBUG", "CORRUPTION", "CONTACTADMIN", "PRIVACYREQUIRED":
+		return true
+	}
+	return false
 }
