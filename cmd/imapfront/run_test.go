@@ -772,6 +772,36 @@ func TestMapsOfAnotherFolder(t *testing.T) {
 	login("joe", "a NO [UNAVAILABLE] ")
 }
 
+// Whoever reads the log may go, and all others stay.
+func TestNobodyReadsTheLog(t *testing.T) {
+	st := takingStore(t)
+	dir, _ := siteDir(t, "[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	addr := "127.0.0.1:" + loopback.Port()
+	log, end, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--allow-plaintext", "--listen", "imap://"+addr)
+	cmd.Stderr = end
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	end.Close()
+	for line, in := "", bufio.NewReader(log); !strings.Contains(line, "msg=listening"); {
+		if line, err = in.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log.Close()
+	for range 2 {
+		c := dial(t, addr, nil)
+		c.want("* OK ")
+		c.say("a LOGIN joe x")
+		c.want("a OK ")
+	}
+}
+
 // replaceFile puts a file in another's place, as editors do.
 func replaceFile(t *testing.T, file, text string) {
 	t.Helper()

@@ -31,6 +31,7 @@ import (
 // serve holds sessions for whoever connects.
 func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error) {
 	forgetSecrets()
+	signal.Ignore(syscall.SIGPIPE) // who reads the log may end; mail matters more
 	// From here on, for a signal that nobody waits for ends the program: who
 	// sees the ports open may send one before the settings are all in place.
 	hangUp := make(chan os.Signal, 1)
