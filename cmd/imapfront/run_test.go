@@ -28,6 +28,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"postern/internal/config"
 	"postern/internal/frontend"
 	"postern/internal/logbook"
@@ -404,6 +406,45 @@ func TestRule12_InetdFromAFile(t *testing.T) {
 
 // Settings that are wrong are the administrator's to see. The client is told to
 // come again, where nobody has to know TLS for that.
+// On a terminal, where somebody tries it by hand, each line has its answer before
+// the next one is typed.
+func TestRule12_InetdOnATerminal(t *testing.T) {
+	st := takingStore(t)
+	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	keys, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer keys.Close()
+	number, err := unix.IoctlGetInt(int(keys.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(keys.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Skip(err)
+	}
+	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer terminal.Close()
+	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imap")
+	cmd.Stdin, cmd.Stdout = terminal, terminal
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	seen := new(logbook.Book)
+	go io.Copy(seen, keys)
+	s := &server{t: t, cmd: cmd, log: seen}
+	s.logged("* OK ")
+	for _, line := range [][2]string{{"a LOGIN joe x", "a OK "}, {"b hello", "b hello\r\nb hello"}} { // typed, and echoed
+		fmt.Fprintf(keys, "%s\n", line[0])
+		s.logged(line[1])
+	}
+}
+
 func TestRule12_InetdWithWrongSettings(t *testing.T) {
 	dir, _ := siteDir(t, "", "joe imap1.example.org")
 	good := filepath.Join(dir, "postern.conf")

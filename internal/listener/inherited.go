@@ -123,12 +123,12 @@ func fromUCSPI(scheme, proto string) (*Listener, error) {
 			return nil, err
 		}
 	} else {
-		regular := isType(0, unix.S_IFREG)
+		deaf := !isSocket(0) && !isType(0, unix.S_IFIFO)
 		in, err := takeOver(0)
 		if err != nil {
 			return nil, err
 		}
-		if regular {
+		if deaf {
 			if in, err = piped(in); err != nil {
 				return nil, err
 			}
@@ -212,7 +212,8 @@ func takeOver(fd int) (*os.File, error) {
 	return os.NewFile(uintptr(moved), "descriptor "+strconv.Itoa(fd)), nil
 }
 
-// piped stands in for a file, which nobody can wait for: epoll(7).
+// piped stands in for a file or a terminal, which cannot be waited for with a limit
+// of time: epoll(7) knows no files, and a terminal is the shell's, too.
 func piped(file *os.File) (*os.File, error) {
 	in, out, err := os.Pipe()
 	if err != nil {
