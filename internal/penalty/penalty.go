@@ -13,7 +13,10 @@ package penalty
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -36,11 +39,14 @@ const (
 // on the same file from many processes.
 type Table struct {
 	cells []atomic.Uint64
+	file  *os.File // that they are mapped from, unless nil
 	now   func() time.Time
 }
 
+const size = cells * 8 // octets
+
 // New returns an empty table in memory.
-func New() *Table { return &Table{make([]atomic.Uint64, cells), time.Now} }
+func New() *Table { return &Table{cells: make([]atomic.Uint64, cells), now: time.Now} }
 
 // Open maps a table that other processes share. It is made if it is missing.
 func Open(file string) (*Table, error) {
@@ -48,19 +54,22 @@ func Open(file string) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	const size = cells * 8
+	mem, err := mapped(f)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return &Table{unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(&mem[0])), cells), f, time.Now}, nil
+}
+
+func mapped(f *os.File) ([]byte, error) {
 	if info, err := f.Stat(); err != nil || info.Size() != size && info.Size() != 0 {
-		return nil, fmt.Errorf("%s: not a table of failures", file)
+		return nil, errors.New("not a table of failures")
 	}
 	if err := f.Truncate(size); err != nil {
 		return nil, err
 	}
-	mem, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	return &Table{unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(&mem[0])), cells), time.Now}, nil
+	return unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 }
 
 // A name is of one kind or the other, so that no client can choose one that is
@@ -88,7 +97,24 @@ func (c cell) pack() uint64 {
 	return uint64(c.name)<<40 | uint64(c.count)<<32 | uint64(uint32(c.last))
 }
 
-// find returns the cell that has a name, or the one that it should take.
+// visit shows the cell that has a name, or the one that it should take. Somebody may
+// have emptied the file, to have all failures forgotten: it is made as large again as
+// the memory that is mapped from it, or a look at that would end the program.
+func (t *Table) visit(of kind, name string, show func(at *atomic.Uint64, old uint64, c cell, found bool)) {
+	if t.file != nil {
+		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+		defer func() {
+			if fault := recover(); fault != nil {
+				if _, ok := fault.(interface{ Addr() uintptr }); !ok {
+					panic(fault)
+				}
+				t.file.Truncate(size)
+			}
+		}()
+	}
+	show(t.find(of, name))
+}
+
 func (t *Table) find(of kind, name string) (at *atomic.Uint64, old uint64, c cell, found bool) {
 	sum := sha256.Sum256([]byte(name))
 	hash := binary.BigEndian.Uint64(sum[:])
@@ -116,27 +142,31 @@ func (t *Table) find(of kind, name string) (at *atomic.Uint64, old uint64, c cel
 func (t *Table) Failed(name string) { t.failed(person, name) }
 
 func (t *Table) failed(of kind, name string) {
-	at, old, c, _ := t.find(of, name)
-	c.count = min(c.count+1, maxCount)
-	c.last = t.now().Unix()
-	at.CompareAndSwap(old, c.pack()) // who loses a race has been counted nearly as well
+	t.visit(of, name, func(at *atomic.Uint64, old uint64, c cell, _ bool) {
+		c.count = min(c.count+1, maxCount)
+		c.last = t.now().Unix()
+		at.CompareAndSwap(old, c.pack()) // who loses a race has been counted nearly as well
+	})
 }
 
 // Forgive forgets a name's failures.
 func (t *Table) Forgive(name string) {
-	if at, old, _, found := t.find(person, name); found {
-		at.CompareAndSwap(old, 0)
-	}
+	t.visit(person, name, func(at *atomic.Uint64, old uint64, _ cell, found bool) {
+		if found {
+			at.CompareAndSwap(old, 0)
+		}
+	})
 }
 
 // Delay is what the next try has to wait: nothing after a few failures, then a
 // second, and twice as much with each more.
-func (t *Table) Delay(name string, limit time.Duration) time.Duration {
-	_, _, c, found := t.find(person, name)
-	if !found || c.count <= free {
-		return 0
-	}
-	return min(time.Second<<min(c.count-free-1, 10), limit)
+func (t *Table) Delay(name string, limit time.Duration) (delay time.Duration) {
+	t.visit(person, name, func(_ *atomic.Uint64, _ uint64, c cell, found bool) {
+		if found && c.count > free {
+			delay = min(time.Second<<min(c.count-free-1, 10), limit)
+		}
+	})
+	return delay
 }
 
 // Unreached notes that an address was not reached.
@@ -144,7 +174,9 @@ func (t *Table) Unreached(address string) { t.failed(place, address) }
 
 // IsUnreached tells whether an address was not reached within some time, which
 // is measured in whole seconds.
-func (t *Table) IsUnreached(address string, within time.Duration) bool {
-	_, _, c, found := t.find(place, address)
-	return found && t.now().Unix()-c.last <= int64(within/time.Second)
+func (t *Table) IsUnreached(address string, within time.Duration) (unreached bool) {
+	t.visit(place, address, func(_ *atomic.Uint64, _ uint64, c cell, found bool) {
+		unreached = found && t.now().Unix()-c.last <= int64(within/time.Second)
+	})
+	return unreached
 }

@@ -86,6 +86,35 @@ func TestProcessesShareAFile(t *testing.T) {
 	}
 }
 
+// Who wants all failures forgotten empties the file.
+func TestAnEmptiedFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "failures")
+	table, err := Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, look := range []func(){
+		func() { table.Delay("joe", time.Minute) },
+		func() { table.Failed("joe") },
+		func() { table.Forgive("joe") },
+		func() { table.IsUnreached("192.0.2.1:143", time.Minute) },
+	} {
+		if err := os.Truncate(file, 0); err != nil {
+			t.Fatal(err)
+		}
+		look()
+		if table.Delay("joe", time.Minute) != 0 {
+			t.Error("not forgotten")
+		}
+		for range free + 1 {
+			table.Failed("joe")
+		}
+		if table.Delay("joe", time.Minute) == 0 {
+			t.Error("nothing is counted any more")
+		}
+	}
+}
+
 func TestUnreached(t *testing.T) {
 	table := New()
 	now := time.Unix(1e9, 0)
