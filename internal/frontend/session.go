@@ -158,6 +158,7 @@ func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
 		s.ended = err.Error() // a handshake would cost more than the word is worth
 	default:
 		s.dismiss(err.Error(), "LIMIT", "Too many connections")
+		s.raw.Close() // at once, for nobody counts those who are refused
 	}
 	switch {
 	case s.opened != nil:

@@ -126,6 +126,11 @@ func TestRule11_Sessions(t *testing.T) {
 	s.client()
 	c := s.connect()
 	c.wantEnd("* BYE [LIMIT] Too many connections\r\n")
+	c.conn.Write([]byte("x")) // its descriptor is free by now
+	time.Sleep(byeTime / 4)
+	if _, err := c.conn.Write([]byte("x")); err == nil {
+		t.Error("a client that was refused is still listened to")
+	}
 	first.send("a LOGOUT\r\n")
 	first.wantEnd("* BYE Logging out\r\na OK Done\r\n")
 	first.conn.Close()
