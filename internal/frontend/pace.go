@@ -52,6 +52,10 @@ func (p *paces) tidy(now time.Time) {
 	}
 }
 
+// maxKept bounds what is kept, in octets, of a name that anybody may make up, and
+// that a minute's worth of strangers may fill the memory with. No map has a longer one.
+const maxKept = 320
+
 var tooFast = &failure{code: "LIMIT", text: "Too many logins, try again later"}
 
 // paced tells whether one more login is too much, before anybody is asked about
@@ -62,10 +66,12 @@ func (s *session) paced() error {
 		return nil
 	}
 	from := network(s.client.Addr()).String()
+	user := account.Fold(s.user)
+	user = user[:min(len(user), maxKept)]
 	switch now := time.Now(); {
 	case !s.paces.allow(from, s.LoginsPerAddress, now):
 		return fmt.Errorf("more than %d logins a minute from %s", s.LoginsPerAddress, from)
-	case !s.paces.allow(from+" "+account.Fold(s.user), s.LoginsPerUser, now):
+	case !s.paces.allow(from+" "+user, s.LoginsPerUser, now):
 		return fmt.Errorf("more than %d logins a minute of this user from %s", s.LoginsPerUser, from)
 	}
 	return nil

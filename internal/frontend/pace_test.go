@@ -80,6 +80,24 @@ func TestRule11_LoginsAMinute(t *testing.T) {
 	}
 }
 
+// Of a long name only so much is remembered.
+func TestPacesOfLongNames(t *testing.T) {
+	s := newSite(t, func(s *site) { s.LoginsPerUser = 1 })
+	c := s.client()
+	c.send("a LOGIN " + strings.Repeat("x", 4000) + " x\r\n")
+	c.want("a " + failed)
+	s.paces.mu.Lock()
+	defer s.paces.mu.Unlock()
+	for who := range s.paces.left {
+		if len(who) > 400 {
+			t.Errorf("%d octets are kept", len(who))
+		}
+	}
+	if len(s.paces.left) != 1 {
+		t.Errorf("%d are kept", len(s.paces.left))
+	}
+}
+
 // greeted is a client that has read all of the greeting.
 func (s *site) greeted(scheme string) *client {
 	s.t.Helper()
