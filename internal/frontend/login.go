@@ -270,7 +270,11 @@ func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *f
 		s.Failures.Unreached(target.Address)
 	}
 	if refusal, ok := errors.AsType[*store.Refusal](err); ok {
-		return nil, passOn(refusal), refusal
+		failure := passOn(refusal)
+		if c.proven && (failure == denied || failure == unauthorized) {
+			failure = unavailable // it is our administrator whom the store does not want
+		}
+		return nil, failure, refusal
 	}
 	if err != nil {
 		return nil, unavailable, err

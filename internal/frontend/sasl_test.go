@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"postern/internal/account"
 	"postern/internal/store"
@@ -222,6 +223,20 @@ func TestRule4_8_External(t *testing.T) {
 	c = secure(s, true)
 	c.send("a AUTHENTICATE EXTERNAL =\r\n")
 	c.want("a NO Mechanism is not supported\r\n")
+	// A store that refuses our administrator says nothing of who has shown a
+	// certificate, and nobody has guessed a password.
+	for _, answer := range []string{"NO wrong password", "NO [AUTHENTICATIONFAILED] no", "NO [AUTHORIZATIONFAILED] not an admin"} {
+		f := newFakeStore(t, "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] x\nC: P1 AUTHENTICATE PLAIN "+b64("joe\x00front\x00key")+"\nS: P1 "+answer)
+		s = newSite(t, func(s *site) { withCerts(s); s.people["joe"] = f.value() })
+		c = secure(s, true)
+		for range 4 {
+			c.send("a AUTHENTICATE EXTERNAL =\r\n")
+			c.want("a " + unreached)
+		}
+		if s.Failures.Delay("127.0.0.1/32", time.Minute)+s.Failures.Delay("user joe", time.Minute) != 0 {
+			t.Errorf("%s: counts for a guess", answer)
+		}
+	}
 	s = newSite(t, func(s *site) { withCerts(s); s.people["jim"] = s.people["joe"] })
 	c = secure(s, true)
 	c.send("a AUTHENTICATE EXTERNAL " + b64("jim") + "\r\n")
