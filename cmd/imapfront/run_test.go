@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -983,6 +984,52 @@ func TestRule12_PasswordsAreNowhere(t *testing.T) {
 	if os.Geteuid() == 0 {
 		if n := inMemory(t, s.cmd.Process.Pid, password); n > 0 {
 			t.Errorf("%d copies in memory during the session", n)
+		}
+	}
+}
+
+func TestRule12_PasswordsOfPOP3AreNowhere(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	for _, caps := range []string{"-ERR what", "+OK\r\nSASL PLAIN\r\n."} {
+		st := loopback.Serve(t, func(c net.Conn) {
+			fmt.Fprint(c, "+OK\r\n")
+			for in := bufio.NewReader(c); ; {
+				line, err := in.ReadString('\n')
+				switch {
+				case err != nil:
+					return
+				case line == "CAPA\r\n":
+					fmt.Fprint(c, caps+"\r\n")
+				case line == "AUTH PLAIN\r\n":
+					fmt.Fprint(c, "+ \r\n")
+				default:
+					fmt.Fprint(c, "+OK\r\n")
+				}
+			}
+		})
+		_, port, _ := net.SplitHostPort(st.Addr().String())
+		dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\npop3-port = "+port+"\n", "joe 127.0.0.1")
+		s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--listen", "pop3://127.0.0.1:0")
+		password := rand.Text()
+		plain := base64.StdEncoding.EncodeToString([]byte("\x00joe\x00" + password))
+		for _, login := range []string{"USER joe\r\nPASS " + password, "AUTH PLAIN " + plain, "AUTH PLAIN\r\n" + plain} {
+			c := dial(t, s.addrs[0], nil)
+			c.want("+OK ")
+			c.say("PASS " + password + "\x00") // half a line is a secret, too
+			c.want("-ERR ")
+			for line := range strings.SplitSeq(login, "\r\n") {
+				c.say(line)
+				c.want("+")
+			}
+			c.say("NOOP")
+			c.want("+OK")
+		}
+		for _, text := range []string{password, plain[len(plain)-20:]} {
+			if n := inMemory(t, s.cmd.Process.Pid, text); n > 0 {
+				t.Errorf("%q: %d copies of %s in memory", caps, n, text)
+			}
 		}
 	}
 }

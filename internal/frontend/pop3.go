@@ -67,19 +67,23 @@ var errLine = errors.New("malformed line")
 
 // line reads a line without its end. One that is too long, or has octets in it
 // that no line may have, is read to its end and refused.
-func (p *pop3Session) line() ([]byte, error) {
-	var line []byte
+func (p *pop3Session) line() (line []byte, err error) {
+	defer func() {
+		if err != nil {
+			clear(line) // half a password is a secret, too
+		}
+	}()
 	for n := 0; ; n++ {
 		c, err := p.in.ReadByte()
 		switch {
 		case err != nil:
-			return nil, err
+			return line, err
 		case n > imap.MaxSkip:
-			return nil, imap.ErrTooBig
+			return line, imap.ErrTooBig
 		case c == '\n':
 			text, _ := bytes.CutSuffix(line, []byte("\r"))
 			if n >= maxPOP3Line || bytes.ContainsAny(text, "\x00\r") {
-				return nil, errLine
+				return line, errLine
 			}
 			return text, nil
 		case n < maxPOP3Line:
@@ -230,17 +234,17 @@ func (p *pop3Session) auth(rest []byte) {
 		p.write("+OK\r\n%s.\r\n", lines(p.offered()))
 		return
 	}
-	name, text, initial := strings.Cut(string(rest), " ")
+	name, text, initial := bytes.Cut(rest, []byte(" "))
 	var message []byte
 	if initial {
 		var err error
-		if message, err = fromBase64([]byte(text), true); err != nil {
+		if message, err = fromBase64(text, true); err != nil {
 			p.err("Invalid base64")
 			p.fault()
 			return
 		}
 	}
-	m, works := p.mechanismNamed(strings.ToUpper(name))
+	m, works := p.mechanismNamed(strings.ToUpper(string(name)))
 	switch {
 	case !works:
 		p.err("Mechanism is not supported")

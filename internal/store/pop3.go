@@ -62,7 +62,7 @@ func pop3Refusal(text string) error {
 }
 
 func (d *dialogue) pop3(parts ...[]byte) (string, error) {
-	if err := d.send(append(bytes.Join(parts, nil), "\r\n"...)); err != nil {
+	if err := d.send(bytes.Join(append(parts, []byte("\r\n")), nil)); err != nil { // in one piece, for it is wiped
 		return "", err
 	}
 	return d.pop3Answer()
