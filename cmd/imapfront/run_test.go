@@ -988,6 +988,33 @@ func TestRule12_PasswordsAreNowhere(t *testing.T) {
 	}
 }
 
+// A store that knows nothing but LOGIN gets a password beyond ASCII as a literal.
+func TestRule12_PasswordsInLiteralsAreNowhere(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	st := loopback.Serve(t, func(c net.Conn) {
+		in := bufio.NewReader(c)
+		for _, answer := range []string{"* OK [CAPABILITY IMAP4rev1] x", "+ Go on", "P1 OK [CAPABILITY IMAP4rev1] in"} {
+			fmt.Fprintf(c, "%s\r\n", answer)
+			if _, err := in.ReadString('\n'); err != nil {
+				return
+			}
+		}
+		io.Copy(io.Discard, in)
+	})
+	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0")
+	password := rand.Text()
+	c := dial(t, s.addrs[0], nil)
+	c.want("* OK ")
+	c.say("a LOGIN joe \"é" + password + "\"")
+	c.want("a OK ")
+	if n := inMemory(t, s.cmd.Process.Pid, password); n > 0 {
+		t.Errorf("%d copies in memory during the session", n)
+	}
+}
+
 func TestRule12_PasswordsOfPOP3AreNowhere(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")

@@ -155,6 +155,7 @@ func encode(message []byte) []byte {
 // literals.
 func (d *dialogue) login(login Login, unasked bool) (imap.Response, error) {
 	line := []byte("LOGIN ")
+	defer func() { clear(line) }()
 	begun := false
 	for i, s := range [][]byte{[]byte(login.User), login.Password} {
 		if i > 0 {
@@ -180,7 +181,6 @@ func (d *dialogue) login(login Login, unasked bool) (imap.Response, error) {
 	if begun {
 		return d.finish(line)
 	}
-	defer clear(line)
 	return d.command(line)
 }
 
