@@ -140,7 +140,10 @@ func (p *pop3Session) no(f *failure) {
 }
 
 func (p *pop3Session) capa([]byte) {
-	p.write("+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n")
+	p.write("+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\n")
+	if shared := p.shared(); len(shared) == 0 || shared.Has("PIPELINING") { // a client goes on so after its login
+		p.write("PIPELINING\r\n")
+	}
 	if p.canStartTLS() {
 		p.write("STLS\r\n")
 	}
@@ -163,8 +166,14 @@ func (p *pop3Session) quit([]byte) {
 
 // hasUTF8 tells whether every store can be asked for UTF8, as it will be
 // before the login there.
-func (p *pop3Session) hasUTF8() bool {
-	return p.Beside != nil && p.Beside("pop3").Has("UTF8")
+func (p *pop3Session) hasUTF8() bool { return p.shared().Has("UTF8") }
+
+// shared is what all stores have, as far as that is known.
+func (p *pop3Session) shared() imap.Capabilities {
+	if p.Beside == nil {
+		return nil
+	}
+	return p.Beside(p.session.name)
 }
 
 func (p *pop3Session) utf8Command([]byte) {

@@ -133,11 +133,29 @@ func TestPOP3Answers(t *testing.T) {
 	}
 }
 
+// A client that may send one command behind the other does so with its store, too.
+func TestPOP3Pipelining(t *testing.T) {
+	for _, test := range []struct {
+		shared imap.Capabilities
+		want   bool
+	}{{nil, true}, {imap.Capabilities{"POP3", "PIPELINING", "TOP"}, true}, {imap.Capabilities{"POP3", "TOP"}, false}} {
+		c := newSite(t, pop3(func(s *site) { s.Beside = func(string) imap.Capabilities { return test.shared } })).client()
+		c.send("CAPA\r\n")
+		got := false
+		for line := c.line(); line != "."; line = c.line() {
+			got = got || line == "PIPELINING"
+		}
+		if got != test.want {
+			t.Errorf("%v: pipelining %v", test.shared, got)
+		}
+	}
+}
+
 // UTF8 is offered where every store has it, and said to the store before the
 // login: RFC 6856 2.1.
 func TestPOP3UTF8(t *testing.T) {
 	utf8 := func(protocol string) imap.Capabilities {
-		return map[string]imap.Capabilities{"pop3": {"POP3", "UTF8"}}[protocol]
+		return map[string]imap.Capabilities{"pop3": {"POP3", "PIPELINING", "UTF8"}}[protocol]
 	}
 	const start = "S: +OK hi\nC: CAPA\nS: -ERR what\nC: UTF8\n"
 	f := newFakeStore(t, start+"S: +OK\nC: USER joe\nS: +OK\nC: PASS secret\nS: +OK in\necho")
