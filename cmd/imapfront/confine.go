@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -69,7 +70,8 @@ func around(files ...string) []string {
 			folders = append(folders, filepath.Dir(target))
 		}
 	}
-	return folders
+	slices.Sort(folders)
+	return slices.Compact(folders) // most are in one
 }
 
 // become changes to an unprivileged user, for good, if it is not him already.
