@@ -4,8 +4,6 @@ import (
 	"context"
 	"log/syslog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
@@ -17,12 +15,7 @@ import (
 // the settings as they are then: what is known of the directory is on disk, so
 // only what they change costs anything.
 func keepWatching(c *cli.Context, b *build) error {
-	hangUp := make(chan os.Signal, 1)
-	// At a terminal, and under nohup(1), the signal means what it always does.
-	if !b.terminal && !signal.Ignored(syscall.SIGHUP) {
-		signal.Notify(hangUp, syscall.SIGHUP)
-		defer signal.Stop(hangUp)
-	}
+	hangUp := command.HangUps()
 	told := command.Told(c)
 	context.AfterFunc(told, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
 	for {

@@ -4,9 +4,7 @@ import (
 	"context"
 	"log/syslog"
 	"os"
-	"os/signal"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -27,11 +25,7 @@ const (
 // and at SIGHUP. Only settings that are wrong from the start end it, sysexits(3).
 func watch(c *cli.Context) error {
 	ctx := command.Told(c)
-	again := make(chan os.Signal, 1)
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) has it
-		signal.Notify(again, syscall.SIGHUP)
-		defer signal.Stop(again)
-	}
+	again := command.HangUps()
 	var told []string
 	for first := true; ; first = false {
 		conf, err := settings(c)

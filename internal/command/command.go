@@ -20,6 +20,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
 
 	"postern/internal/account"
 	"postern/internal/config"
@@ -130,6 +131,17 @@ func Told(c *cli.Context) context.Context {
 	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx
+}
+
+// HangUps tells a tool that keeps running of each SIGHUP, at which it reads its
+// settings again. At a terminal, which its log goes to, and under nohup(1) the signal
+// means what it always does.
+func HangUps() <-chan os.Signal {
+	told := make(chan os.Signal, 1)
+	if !term.IsTerminal(int(os.Stderr.Fd())) && !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(told, syscall.SIGHUP)
+	}
+	return told
 }
 
 // Run runs a tool and returns its exit status.
