@@ -251,12 +251,14 @@ func refuse(given []*listener.Listener) {
 	}
 }
 
-// stamp changes when one of the files does.
+// stamp changes when one of the files does, or who may read it: a new key is often
+// root's alone until somebody, the next moment, gives it to us.
 func stamp(files []string) string {
 	var all strings.Builder
 	for _, file := range files {
-		if info, err := os.Stat(file); err == nil {
-			fmt.Fprintln(&all, file, info.ModTime(), info.Size())
+		var stat unix.Stat_t
+		if unix.Stat(file, &stat) == nil {
+			fmt.Fprintln(&all, file, stat.Ino, stat.Ctim)
 		}
 	}
 	return all.String()
