@@ -90,6 +90,11 @@ sed 's/imap1/imap2/' /site/people.ldif >/etc/postern/new && mv /etc/postern/new 
 soon sh -c 'mailwhere joe | grep imap2' && mailwhere joe
 soon grep imap2 /var/lib/postern/transport.cdb && echo tables
 systemctl reload ldap2cdb-watch postmap-route && echo reloaded
+say without tables
+systemctl stop postmap-route ldap2cdb-watch && rm /var/lib/postern/*.cdb
+quietly systemctl start --no-block postmap-route.service
+soon sh -c 'systemctl status postmap-route | grep "Status: .*no such file"' && systemctl is-active postmap-route
+systemctl start ldap2cdb-watch && soon systemctl is-active postmap-route && ls /var/lib/postern/transport.cdb
 say the directory is away
 systemctl stop ldap2cdb-watch && mv /etc/postern/people.ldif /etc/postern/away
 systemctl start ldap2cdb-watch && mailwhere joe
@@ -152,6 +157,10 @@ active
 imap2.example.org
 tables
 reloaded
+
+without tables:
+activating
+/var/lib/postern/transport.cdb
 
 the directory is away:
 imap2.example.org

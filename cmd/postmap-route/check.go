@@ -359,10 +359,7 @@ func (c *checker) checkServices(routes []record) {
 // checkFile looks at what Postfix goes by when a table is replaced, and whether
 // it may read it at all.
 func (c *checker) checkFile(name string) {
-	path := filepath.Join(c.conf.Route.Out, name)
-	if !c.conf.Route.Text {
-		path += ".cdb"
-	}
+	path := tableFile(c.conf, name)
 	info, err := os.Lstat(path)
 	switch {
 	case err != nil:

@@ -147,6 +147,14 @@ func settings(c *cli.Context) (*config.Config, error) {
 	return conf, nil
 }
 
+// tableFile is the file of a table.
+func tableFile(conf *config.Config, name string) string {
+	if !conf.Route.Text {
+		name += ".cdb"
+	}
+	return filepath.Join(conf.Route.Out, name)
+}
+
 // site tells package transport what postern.conf knows of the site.
 func site(conf *config.Config, flag bool) transport.Site {
 	route := conf.Route

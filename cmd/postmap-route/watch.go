@@ -11,13 +11,16 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"postern/internal/command"
+	"postern/internal/config"
 	"postern/internal/mapfile"
 	"postern/internal/sysexits"
+	"postern/internal/transport"
 )
 
 const (
 	lookEvery = 100 * time.Millisecond // whether the maps are others
 	tryEvery  = 10 * time.Second       // after tables that could not be made
+	startTime = 10 * time.Second       // for new tables, where there are old ones
 )
 
 // watch makes the tables of the maps, again and again: also of those that are
@@ -31,12 +34,14 @@ func watch(c *cli.Context) error {
 		conf, err := settings(c)
 		var made mapfile.Mark
 		if err == nil {
+			slow := time.AfterFunc(startTime, func() { tellReady(conf) })
 			made = mapfile.MarkOf(conf.Maps)
 			var notes []string
 			if notes, err = makeTables(c, conf); err == nil && !slices.Equal(notes, told) {
 				report(notes)
 				told = notes
 			}
+			slow.Stop()
 		}
 		switch status := sysexits.Of(err); {
 		case err == nil:
@@ -46,12 +51,24 @@ func watch(c *cli.Context) error {
 		default:
 			command.Say(os.Stderr, c.App.Name, syslog.LOG_WARNING, "%v; tables not changed, next try in %s", err, tryEvery)
 		}
-		// Also without maps: a machine that starts shall not wait for them.
-		daemon.SdNotify(false, daemon.SdNotifyReady)
+		if conf != nil {
+			tellReady(conf)
+		}
 		if !await(ctx, again, func() bool { return conf != nil && made != mapfile.MarkOf(conf.Maps) }, err != nil) {
 			return nil
 		}
 	}
+}
+
+// tellReady tells systemd that there are tables, be they old. A Postfix that starts
+// behind us and does not find any would never see them appear.
+func tellReady(conf *config.Config) {
+	for _, name := range []string{transport.Transport, transport.Alias, transport.Recipient, transport.Domain} {
+		if _, err := os.Stat(tableFile(conf, name)); err != nil {
+			return
+		}
+	}
+	daemon.SdNotify(false, daemon.SdNotifyReady)
 }
 
 // await returns when there is something to do: the maps are others, somebody says
