@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/syslog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -374,7 +375,7 @@ func (b *build) tell(report *roster.Report) error {
 	if !b.terminal && report.Calm() {
 		return nil
 	}
-	return report.Text(os.Stderr)
+	return report.Text(os.Stderr, command.Severity(syslog.LOG_WARNING))
 }
 
 // replace puts a file in place as a whole. What is no file, as /dev/stdout, is

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"log/syslog"
 	"os"
 	"path/filepath"
 	"time"
@@ -204,12 +205,13 @@ func (h hops) nexthop(name string) (string, error) {
 const maxNotes = 50
 
 func report(notes []string) {
+	warning := command.Severity(syslog.LOG_WARNING)
 	for i, note := range notes {
 		if i == maxNotes {
-			fmt.Fprintf(os.Stderr, "postmap-route: and %d more remarks\n", len(notes)-maxNotes)
+			fmt.Fprintf(os.Stderr, "%spostmap-route: and %d more remarks\n", warning, len(notes)-maxNotes)
 			return
 		}
-		fmt.Fprintf(os.Stderr, "postmap-route: %s\n", note)
+		fmt.Fprintf(os.Stderr, "%spostmap-route: %s\n", warning, note)
 	}
 }
 

@@ -335,8 +335,9 @@ func (r *Report) Calm() bool {
 // few is how many of a kind the text names.
 const few = 5
 
-// Text writes the report as people read it.
-func (r *Report) Text(out io.Writer) error {
+// Text writes the report as people read it, with a mark at lines that somebody should
+// look after.
+func (r *Report) Text(out io.Writer, mark string) error {
 	w := bufio.NewWriter(out)
 	fmt.Fprintf(w, "%s: %s read, %s made in %.1f s (%.0f a second)\n", r.Source,
 		entries(r.Entries), count(r.Accounts, "account"), r.Seconds, float64(r.Entries)/max(r.Seconds, 0.001))
@@ -362,13 +363,13 @@ func (r *Report) Text(out io.Writer) error {
 	r.Overruled.text(w, "overruled")
 	for i, c := range r.Conflicts.Named {
 		if i == few {
-			fmt.Fprintf(w, "conflict: and %d more\n", r.Conflicts.Count-few)
+			fmt.Fprintf(w, "%sconflict: and %d more\n", mark, r.Conflicts.Count-few)
 			break
 		}
-		fmt.Fprintln(w, c)
+		fmt.Fprintf(w, "%s%s\n", mark, c)
 	}
 	for _, doubt := range r.Doubts {
-		fmt.Fprintf(w, "doubt: %s\n", doubt)
+		fmt.Fprintf(w, "%sdoubt: %s\n", mark, doubt)
 	}
 	return w.Flush()
 }

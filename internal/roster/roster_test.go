@@ -258,7 +258,7 @@ func TestTheReportNamesAFew(t *testing.T) {
 		t.Errorf("%d named of %d", len(g.Named), g.Count)
 	}
 	var out strings.Builder
-	if err := r.report.Text(&out); err != nil || !strings.Contains(out.String(), "skipped: two stores: 10005 entries\n  uid=0: a and b\n") ||
+	if err := r.report.Text(&out, ""); err != nil || !strings.Contains(out.String(), "skipped: two stores: 10005 entries\n  uid=0: a and b\n") ||
 		!strings.Contains(out.String(), "  and 10000 more\n") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
