@@ -20,10 +20,12 @@ FUZZTIME ?= 60s
 all:
 	CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
+# By rename: a program that is started just now is the old or the new, and whole.
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SYSCONF)/postern $(DESTDIR)/var/lib/postern
-	install bin/ldap2cdb bin/imapfront bin/postmap-route $(DESTDIR)$(PREFIX)/sbin/
-	install bin/mailwhere $(DESTDIR)$(PREFIX)/bin/
+	for tool in sbin/ldap2cdb sbin/imapfront sbin/postmap-route bin/mailwhere; do \
+		install bin/$${tool#*/} $(DESTDIR)$(PREFIX)/$$tool.new && \
+		mv -f $(DESTDIR)$(PREFIX)/$$tool.new $(DESTDIR)$(PREFIX)/$$tool || exit; done
 	for page in man/*.[1-9]; do \
 		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; done
 
