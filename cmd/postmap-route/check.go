@@ -122,7 +122,7 @@ func (c *checker) readPostfix() error {
 		"transport_maps", "virtual_alias_maps", "relay_recipient_maps", "virtual_mailbox_maps", "local_recipient_maps",
 		"mydestination", "relay_domains", "virtual_mailbox_domains", "virtual_alias_domains",
 		"recipient_delimiter", "smtputf8_enable", "virtual_alias_expansion_limit", "default_database_type",
-		"queue_directory", "compatibility_level")
+		"lmtp_host_lookup", "smtp_host_lookup", "queue_directory", "compatibility_level")
 	if err != nil {
 		return err
 	}
@@ -344,16 +344,50 @@ func (c *checker) checkServices(routes []record) {
 			c.bad("master.cf has no transport %s: its mail is deferred; postmap-route --master prints the lines", service)
 		}
 		for hop := range strings.SplitSeq(hops, ",") {
-			socket, isUnix := strings.CutPrefix(strings.TrimSpace(hop), "unix:")
-			if !chrooted || !isUnix || !filepath.IsAbs(socket) || !once(service+" "+socket) {
-				continue
-			}
-			root := c.settings["queue_directory"]
-			if _, err := os.Stat(filepath.Join(root, socket)); err != nil {
-				c.bad("master.cf has %s chrooted in %s, where there is no %s: its mail is deferred; postconf %s-F %s/unix/chroot=n, and postfix reload", service, root, socket, c.dirFlag(), service)
+			if hop = strings.TrimSpace(hop); chrooted && once(service+" "+hop) {
+				c.checkChrooted(service, hop)
 			}
 		}
 	}
+}
+
+// checkChrooted looks whether a next hop can be found from the chroot of a service.
+func (c *checker) checkChrooted(service, hop string) {
+	root := c.settings["queue_directory"]
+	if socket, isUnix := strings.CutPrefix(hop, "unix:"); isUnix {
+		if _, err := os.Stat(filepath.Join(root, socket)); err != nil && filepath.IsAbs(socket) {
+			c.bad("master.cf has %s chrooted in %s, where there is no %s: its mail is deferred; postconf %s-F %s/unix/chroot=n, and postfix reload", service, root, socket, c.dirFlag(), service)
+		}
+		return
+	}
+	hop, isLMTP := strings.CutPrefix(hop, "inet:")
+	lookup := c.settings["smtp_host_lookup"]
+	if isLMTP {
+		lookup = c.settings["lmtp_host_lookup"]
+	}
+	if !strings.Contains(lookup, "native") {
+		return // DNS, and no file
+	}
+	name, _, _ := strings.Cut(strings.Trim(hop, "["), "]")
+	name, _, _ = strings.Cut(name, ":")
+	const file = "/etc/hosts"
+	if here := hosts(file)[name]; !slices.Equal(here, hosts(filepath.Join(root, file))[name]) {
+		c.bad("master.cf has %s chrooted in %s, where %s has something else for %s: its mail does not get there; copy the file, on Debian by systemctl restart postfix", service, root, file, name)
+	}
+}
+
+// hosts are the addresses that a file has for each name, hosts(5).
+func hosts(file string) map[string][]string {
+	addresses := map[string][]string{}
+	text, _ := os.ReadFile(file) // without one there are none
+	for line := range strings.Lines(string(text)) {
+		line, _, _ = strings.Cut(line, "#")
+		words := strings.Fields(line)
+		for i := 1; i < len(words); i++ {
+			addresses[words[i]] = append(addresses[words[i]], words[0])
+		}
+	}
+	return addresses
 }
 
 // checkFile looks at what Postfix goes by when a table is replaced, and whether
