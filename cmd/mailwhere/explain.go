@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"postern/internal/account"
 	"postern/internal/command"
@@ -180,7 +179,9 @@ func (f *finder) sayMail(e *explanation, tables *tables) error {
 		e.say("mail", "no Postfix tables to ask (%v): see postmap-route(8)", tables.missing)
 		return nil
 	}
-	if !strings.HasSuffix(tables.transport.Story().Source, " of "+f.login.Story().Built.Format(time.RFC3339)) {
+	if address, err := f.addresses(); err != nil {
+		return err
+	} else if tables.transport.Story().Source != mapfile.PairName(f.login, address) {
 		e.say("mail", "the tables are not of these maps: run postmap-route")
 	}
 	walk := transport.Postfix{Alias: tables.alias, Transport: tables.transport, Delimiter: f.conf.Route.Delimiter}

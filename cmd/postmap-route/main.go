@@ -76,7 +76,7 @@ func run(c *cli.Context) error {
 		report(notes)
 		return err
 	}
-	return plan(c, conf, func(tables *transport.Tables, _ mapfile.Story) error {
+	return plan(c, conf, func(tables *transport.Tables, _ string) error {
 		switch {
 		case c.Bool("master"):
 			return printMaster(tables, c.App.Writer)
@@ -98,15 +98,15 @@ func makeTables(c *cli.Context, conf *config.Config) (notes []string, err error)
 		return nil, err
 	}
 	defer writer.Unlock()
-	err = plan(c, conf, func(tables *transport.Tables, from mapfile.Story) error {
+	err = plan(c, conf, func(tables *transport.Tables, from string) error {
 		notes = tables.Notes()
 		return publish(writer, conf, tables.List(), from)
 	})
 	return notes, err
 }
 
-// plan opens the maps, and hands out the tables that come of them.
-func plan(c *cli.Context, conf *config.Config, use func(*transport.Tables, mapfile.Story) error) error {
+// plan opens the maps, and hands out the tables that come of them, and of which maps.
+func plan(c *cli.Context, conf *config.Config, use func(tables *transport.Tables, from string) error) error {
 	login, address, err := mapfile.OpenPair(conf.Maps, conf.Foreign)
 	if err != nil {
 		return err
@@ -117,7 +117,7 @@ func plan(c *cli.Context, conf *config.Config, use func(*transport.Tables, mapfi
 	if err != nil {
 		return err
 	}
-	return use(tables, login.Story())
+	return use(tables, mapfile.PairName(login, address))
 }
 
 // settings reads postern.conf and lets the flags override it.
@@ -224,15 +224,14 @@ func printMaster(tables *transport.Tables, out io.Writer) error {
 	return nil
 }
 
-func publish(writer *mapfile.Writer, conf *config.Config, tables []transport.Table, from mapfile.Story) error {
+func publish(writer *mapfile.Writer, conf *config.Config, tables []transport.Table, from string) error {
 	if conf.Route.Text {
 		_, err := transport.WriteText(conf.Route.Out, conf.Keep, tables)
 		return err
 	}
 	host, _ := os.Hostname() // only to tell tables apart
 	story := mapfile.Story{
-		Builder: "postmap-route " + command.Version, Host: host, Built: time.Now().UTC(),
-		Source: filepath.Join(conf.Maps, mapfile.Login) + " of " + from.Built.Format(time.RFC3339),
+		Builder: "postmap-route " + command.Version, Host: host, Source: from, Built: time.Now().UTC(),
 	}
 	var drafts []mapfile.Draft
 	for _, table := range tables {

@@ -14,11 +14,11 @@ func TestPublishChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Unlock()
-	hour, precis := 0, false
+	hour, precis, source := 0, false, "here"
 	publish := func(login, address string) bool {
 		t.Helper()
 		hour++
-		story := Story{Built: time.Unix(int64(hour)*3600, 0), PRECIS: precis}
+		story := Story{Built: time.Unix(int64(hour)*3600, 0), PRECIS: precis, Source: source}
 		changed, err := w.PublishChanged(3, Draft{Name: Login, Story: story, Records: listing("jdoe", login)}, Draft{Name: Address, Story: story, Records: listing("jdoe@example.org", address)})
 		if err != nil {
 			t.Fatal(err)
@@ -52,6 +52,9 @@ func TestPublishChanged(t *testing.T) {
 	}
 	if !publish("imap1", "jdoe@imap2") {
 		t.Error("maps of two publications stay")
+	}
+	if source = "there"; !publish("imap1", "jdoe@imap2") {
+		t.Error("the maps go on saying that they come from elsewhere")
 	}
 	if precis = true; !publish("imap1", "jdoe@imap2") {
 		t.Error("how the same keys are found has changed, and nobody is told")

@@ -38,6 +38,12 @@ func OpenPair(dir string, foreign bool) (login, address *Map, err error) {
 	}
 }
 
+// PairName names what a pair holds, whenever it was built: for who makes something
+// of it, and who wants to know later whether it was made of the same.
+func PairName(login, address *Map) string {
+	return "login " + login.story.Digest + ", address " + address.story.Digest
+}
+
 // A Mark tells the pair of maps that is in a folder from the pairs before it. Two
 // marks are equal if they are of the same maps, or of none.
 type Mark [2]fileID

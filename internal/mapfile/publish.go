@@ -95,9 +95,10 @@ func (w *Writer) Publish(keep int, drafts ...Draft) error {
 }
 
 // PublishChanged is Publish where the records of at least one draft are not
-// those on disk. Otherwise nothing is touched: readers need not look again, and
-// the copies kept are of maps that differ. Maps of two publications, as a writer
-// leaves them that was killed between two renames, are a change.
+// those on disk, or come from another source. Otherwise nothing is touched:
+// readers need not look again, and the copies kept are of maps that differ. Maps of
+// two publications, as a writer leaves them that was killed between two renames, are
+// a change.
 func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err error) {
 	var built []time.Time
 	return w.publish(keep, func(name string, now Story) bool {
@@ -107,7 +108,7 @@ func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err er
 		}
 		defer old.Close()
 		built = append(built, old.Story().Built)
-		return !built[0].Equal(old.Story().Built) || old.Story().Digest != now.Digest || old.Story().PRECIS != now.PRECIS || old.Verify() != nil
+		return !built[0].Equal(old.Story().Built) || old.Story().Digest != now.Digest || old.Story().PRECIS != now.PRECIS || old.Story().Source != now.Source || old.Verify() != nil
 	}, drafts)
 }
 
