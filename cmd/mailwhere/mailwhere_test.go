@@ -111,6 +111,23 @@ func TestEvenOut(t *testing.T) {
 	if moves := evenOut(stores, map[string]bool{"new": true}, nil); len(moves) != 50 || stores["a"].weight != 50 || stores["b"].weight != 50 {
 		t.Errorf("%d moves, %d at the new store", len(moves), stores["new"].weight)
 	}
+	// One that is too heavy to move, and so the heaviest store, is in nobody's way.
+	stores = map[string]*household{"a": {residents: []resident{{Login: "huge", From: "a", Weight: 100}}, weight: 100}, "b": {weight: 60}, "new": {}}
+	for i := range 60 {
+		stores["b"].residents = append(stores["b"].residents, resident{Login: fmt.Sprint(i), From: "b", Weight: 1})
+	}
+	if moves := evenOut(stores, map[string]bool{"new": true}, nil); len(moves) != 30 || stores["b"].weight != 30 {
+		t.Errorf("%d moves, %d at the new store", len(moves), stores["new"].weight)
+	}
+	// Each resident is looked at once, however many there are.
+	big, started := &household{weight: 200_000}, time.Now()
+	for range big.weight {
+		big.residents = append(big.residents, resident{From: "a", Weight: 1})
+	}
+	moves := evenOut(map[string]*household{"a": big, "new": {}}, map[string]bool{"new": true}, nil)
+	if took := time.Since(started); len(moves) != 100_000 || took > 5*time.Second {
+		t.Errorf("%d moves in %s", len(moves), took)
+	}
 }
 
 // However the names come in, each is answered once and in order.

@@ -164,7 +164,7 @@ func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, er
 
 // evenOut moves everybody out of the drained stores, the heaviest first and each
 // to the store that is lightest then, and after that from the heaviest store to
-// the lightest added one as long as this makes the two more even.
+// the lightest added one as long as this makes two of them more even.
 func evenOut(stores map[string]*household, added, drained map[string]bool) []resident {
 	var names []string
 	for name := range stores {
@@ -184,7 +184,6 @@ func evenOut(stores map[string]*household, added, drained map[string]bool) []res
 	heavier := func(a, b int64) bool { return a > b }
 	stays := func(name string) bool { return !drained[name] }
 	for _, home := range stores {
-		// The lightest is last, where it is taken from.
 		slices.SortStableFunc(home.residents, func(a, b resident) int { return cmp.Compare(b.Weight, a.Weight) })
 	}
 
@@ -214,16 +213,17 @@ func evenOut(stores map[string]*household, added, drained map[string]bool) []res
 		if from == "" {
 			return moves
 		}
-		gap := stores[from].weight - stores[to].weight
-		// The heaviest that does not make the new store the heavier one:
-		// so the fewest have to move.
-		home := stores[from]
+		// The heaviest that does not make the new store the heavier one: so the
+		// fewest have to move. The gap gets no wider, so whoever is too heavy
+		// now stays, and a store where all are is left as it is.
+		home, gap := stores[from], stores[from].weight-stores[to].weight
 		at := slices.IndexFunc(home.residents, func(r resident) bool { return r.Weight > 0 && r.Weight*2 <= gap })
 		if at < 0 {
-			return moves
+			home.residents = nil
+			continue
 		}
 		r := home.residents[at]
-		home.residents = slices.Delete(home.residents, at, at+1)
+		home.residents = home.residents[at+1:]
 		move(r, to)
 	}
 }
