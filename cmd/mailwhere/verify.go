@@ -111,22 +111,39 @@ func verify(ctx context.Context, conf *config.Config, ldif, configFile string, o
 
 // parseChange reads a line of `ldap2cdb --dry-run`.
 func parseChange(line string) change {
-	head, values, _ := strings.Cut(line, ": ")
-	words := strings.SplitN(head, " ", 3)
+	words := strings.SplitN(line, " ", 3)
 	if len(words) != 3 {
 		return change{What: line}
 	}
-	c := change{What: words[0], Map: words[1], Key: words[2]}
-	was, is, both := strings.Cut(values, " -> ")
-	switch {
-	case both:
-		c.Old, c.New = was, is
-	case c.What == "removed":
+	end := endOfQuoted(words[2])
+	rest, values, _ := strings.Cut(words[2][end:], ": ")
+	c := change{What: words[0], Map: words[1], Key: words[2][:end] + rest}
+	switch c.What {
+	case "removed":
 		c.Old = values
-	default:
+	case "added":
 		c.New = values
+	default:
+		c.Old, c.New, _ = strings.Cut(values, " -> ")
 	}
 	return c
+}
+
+// endOfQuoted is where a quoted local part ends that a text may begin with, RFC 5321
+// section 4.1.2: colons and spaces in it are its own.
+func endOfQuoted(text string) int {
+	if !strings.HasPrefix(text, `"`) {
+		return 0
+	}
+	for i := 1; i < len(text); i++ {
+		switch text[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return 0
 }
 
 // verifyStores compares the map with the stores: imapfront asks each of them for
