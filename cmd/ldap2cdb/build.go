@@ -379,10 +379,24 @@ func (b *build) tell(report *roster.Report) error {
 }
 
 // replace puts a file in place as a whole. What is no file, as /dev/stdout, is
-// written to: a rename would take its place.
+// written to: a rename would take its place. Where that leads to an open log, to
+// open it anew would cut off what is in it.
 func replace(path string, data []byte) error {
 	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		for _, open := range []*os.File{os.Stdout, os.Stderr} {
+			if isOpen(open, path) {
+				_, err := open.Write(data)
+				return err
+			}
+		}
 		return os.WriteFile(path, data, 0o644)
 	}
 	return renameio.WriteFile(path, data, 0o644, renameio.WithTempDir(filepath.Dir(path)))
+}
+
+// isOpen tells whether a path leads to a file that is open.
+func isOpen(file *os.File, path string) bool {
+	named, err := os.Stat(path)
+	open, failed := file.Stat()
+	return err == nil && failed == nil && os.SameFile(named, open)
 }
