@@ -76,7 +76,8 @@ func touchedIn(m *mapfile.Map, touched map[registry.Key]bool, address bool) rost
 
 // amend publishes what changes, and keeps so many copies. Login and address map
 // go together also if one of them stays as it is: whoever reads both takes them
-// for one publication only if their stories agree.
+// for one publication only if their stories agree. A conflict may change no more
+// than what they tell.
 func (b *build) amend(writer *mapfile.Writer, last set, story mapfile.Story, c changes, keep int) (published bool, err error) {
 	var drafts []mapfile.Draft
 	draft := func(name string, of *mapfile.Map, changes []roster.Change) {
@@ -86,7 +87,8 @@ func (b *build) amend(writer *mapfile.Writer, last set, story mapfile.Story, c c
 		}
 		drafts = append(drafts, mapfile.Draft{Name: name, Story: story, Of: of, Changes: values})
 	}
-	if len(c.login)+len(c.address) > 0 {
+	before := last.login.Story()
+	if len(c.login)+len(c.address) > 0 || before.Accounts != story.Accounts || before.Conflicts != story.Conflicts {
 		draft(mapfile.Login, last.login, c.login)
 		draft(mapfile.Address, last.address, c.address)
 	}

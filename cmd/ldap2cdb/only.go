@@ -300,7 +300,7 @@ func (o *only) publish(writer *mapfile.Writer) error {
 	// The maps are as old as the last time that all was read.
 	report.Source, report.Started, report.Position, report.Accounts = before.Source, before.Built, before.Position, before.Accounts
 	story := o.story(report)
-	story.Conflicts += before.Conflicts // until the next time all are decided
+	story.Conflicts = max(story.Conflicts, before.Conflicts) // at least, until all are decided the next time
 	if report.Published, err = o.amend(writer, o.last, story, changes, o.conf.Keep); err != nil {
 		return err
 	}

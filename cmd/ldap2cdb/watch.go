@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/syslog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -34,20 +35,37 @@ type watch struct {
 	retry     time.Duration // after a lost connection
 	followers []*follower
 
-	mu      sync.Mutex // over all below, and the followers
-	whole   bool       // the maps need more than a few changes
-	touched map[registry.Key]bool
-	kept    time.Time // when the last copies were made
-	recent  []loss    // for the limit on shrinking
-	printed setDigest
-	untold  bool // the textfile cannot be written
-	wake    chan struct{}
+	mu       sync.Mutex // over all below, and the followers
+	whole    bool       // the maps need more than a few changes
+	touched  map[registry.Key]bool
+	kept     time.Time // when the last copies were made
+	recent   []loss    // for the limit on shrinking
+	printed  setDigest
+	disputed disputes // in the maps
+	untold   bool     // the textfile cannot be written
+	wake     chan struct{}
 
 	published chan struct{} // since the command after it was run last
 }
 
 // setDigest tells the maps that we have published from anybody else's.
 type setDigest struct{ login, address, size string }
+
+// disputes are the keys that several entries claim, each with the map before it.
+type disputes map[string]bool
+
+func (d disputes) note(name, key string) { d[name+" "+key] = true }
+
+// drop forgets those over a key, before it is decided about again.
+func (d disputes) drop(key registry.Key) {
+	names := []string{"login", "size"}
+	if key.Address {
+		names = []string{"address"}
+	}
+	for _, name := range names {
+		delete(d, name+" "+key.Name)
+	}
+}
 
 // A loss is how many keys a publication took away.
 type loss struct {
@@ -291,11 +309,11 @@ func (w *watch) freshen() {
 
 // removed tells whether a map is not there, or no more.
 func (w *watch) removed() bool {
-	maps := []string{mapfile.Login, mapfile.Address}
+	names := []string{mapfile.Login, mapfile.Address}
 	if w.sizes() {
-		maps = append(maps, mapfile.Size)
+		names = append(names, mapfile.Size)
 	}
-	return slices.ContainsFunc(maps, func(name string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
 		_, err := os.Stat(filepath.Join(w.conf.Maps, name))
 		return errors.Is(err, fs.ErrNotExist)
 	})
@@ -402,8 +420,9 @@ var errDoubtful = errors.New("doubtful")
 
 // publishWhole decides about every key.
 func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time) (*roster.Report, error) {
-	all := roster.New(w.conf.Maps)
+	all, disputed := roster.New(w.conf.Maps), disputes{}
 	defer all.Close()
+	all.Disputed = disputed.note
 	remembered := make(chan error, 1)
 	go func() { remembered <- all.Remember(records(last.login), records(last.address), records(last.size)) }()
 	var err error
@@ -427,7 +446,11 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 		report.Judge(w.conf.Limits.MinAccounts, float64(w.conf.Limits.MaxShrink))
 		return w.story(report), w.refused(report.Doubts)
 	})...)
-	return report, w.remember(err)
+	if err != nil {
+		return nil, err
+	}
+	w.disputed = disputed
+	return report, w.remember()
 }
 
 func (w *watch) refused(doubts []string) error {
@@ -438,10 +461,7 @@ func (w *watch) refused(doubts []string) error {
 }
 
 // remember notes which maps are ours.
-func (w *watch) remember(err error) error {
-	if err != nil {
-		return err
-	}
+func (w *watch) remember() error {
 	now, err := w.lastMaps()
 	if err != nil {
 		return err
@@ -456,8 +476,12 @@ func (w *watch) remember(err error) error {
 // publishTouched decides again about the keys that were touched, and writes
 // the maps with that much changed.
 func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Time) (*roster.Report, error) {
-	few := roster.New(w.conf.Maps)
+	few, disputed := roster.New(w.conf.Maps), maps.Clone(w.disputed)
 	defer few.Close()
+	few.Disputed = disputed.note
+	for key := range w.touched {
+		disputed.drop(key)
+	}
 	wanted := func(address bool, key string) bool { return w.touched[registry.Key{Address: address, Name: key}] }
 	entered := map[string]bool{}
 	for key := range w.touched {
@@ -486,19 +510,23 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 	for _, f := range w.followers {
 		report.Accounts += f.known.Len()
 	}
+	report.Conflicts.Count = len(disputed)
 	if err := w.refused(w.doubts(report, before.Records, started)); err != nil {
 		return nil, err
 	}
-	story := w.story(report)
-	story.Conflicts += before.Conflicts // until the next time all are decided
 	keep := 0
 	if started.Sub(w.kept) > keepEvery {
 		keep, w.kept = w.conf.Keep, started
 	}
-	if published, err := w.amend(writer, last, story, changes, keep); err != nil || !published {
-		return report, err
+	published, err := w.amend(writer, last, w.story(report), changes, keep)
+	if err != nil {
+		return nil, err
 	}
-	return report, w.remember(nil)
+	w.disputed = disputed
+	if !published {
+		return report, nil
+	}
+	return report, w.remember()
 }
 
 // doubts is max-shrink over the last hour: a directory that empties itself does

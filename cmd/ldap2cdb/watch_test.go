@@ -159,6 +159,46 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// What the maps tell of themselves, and Prometheus, is what a build would tell,
+// whatever happened one by one.
+func TestWatchCounts(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{Sync: true, LDIF: people(20) + slapd.Person("lost", "L", "Lost", "")})
+	dir, log := t.TempDir(), &logbook.Book{}
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--filter", "(objectClass=*)", "--maps"}
+	follow(t, log, append(args, dir)...)
+	eventually(t, dir, "u1", "imap2.example.org", log)
+	for i, step := range []string{
+		change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"),
+		change("u2", "add: mailLocalAddress\nmailLocalAddress: u1@example.org\n"), // which changes no map
+		change("u2", "replace: mailHost\nmailHost: imap1.example.org\n"),
+		change("u3", "add: mailLocalAddress\nmailLocalAddress: new@example.org\n") + change("u2", "add: mailLocalAddress\nmailLocalAddress: new@example.org\n"),
+		change("u2", "delete: mailLocalAddress\nmailLocalAddress: u1@example.org\n"),
+		change("u4", "delete: mailHost\n"),
+	} {
+		server.Modify(step)
+		other := t.TempDir()
+		tool(t, append(args, other)...)
+		told := func(dir string) (told [2]string) {
+			for i, name := range []string{mapfile.Login, mapfile.Address} {
+				m, err := mapfile.Open(filepath.Join(dir, name), false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer m.Close()
+				s := m.Story()
+				told[i] = fmt.Sprintf("%d accounts, %d conflicts", s.Accounts, s.Conflicts)
+			}
+			return told
+		}
+		want := told(other)
+		for end := time.Now().Add(10 * time.Second); told(dir) != want; time.Sleep(2 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("after step %d: got %v, want %v\n%s", i, told(dir), want, log)
+			}
+		}
+	}
+}
+
 // SIGHUP has the settings read again; those with a fault change nothing.
 func TestWatchHangUp(t *testing.T) {
 	dir, log := t.TempDir(), &logbook.Book{}
@@ -287,7 +327,7 @@ func TestWatchMapsGoneAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &watch{build: b, printed: setDigest{login: "x", address: "y"}}
-	if err := w.remember(nil); err != nil || w.printed != (setDigest{}) {
+	if err := w.remember(); err != nil || w.printed != (setDigest{}) {
 		t.Errorf("%v, %v", w.printed, err)
 	}
 }

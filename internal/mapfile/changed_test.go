@@ -14,11 +14,11 @@ func TestPublishChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Unlock()
-	hour, precis, source := 0, false, "here"
+	hour, precis, source, conflicts := 0, false, "here", 0
 	publish := func(login, address string) bool {
 		t.Helper()
 		hour++
-		story := Story{Built: time.Unix(int64(hour)*3600, 0), PRECIS: precis, Source: source}
+		story := Story{Built: time.Unix(int64(hour)*3600, 0), PRECIS: precis, Source: source, Conflicts: conflicts}
 		changed, err := w.PublishChanged(3, Draft{Name: Login, Story: story, Records: listing("jdoe", login)}, Draft{Name: Address, Story: story, Records: listing("jdoe@example.org", address)})
 		if err != nil {
 			t.Fatal(err)
@@ -55,6 +55,9 @@ func TestPublishChanged(t *testing.T) {
 	}
 	if source = "there"; !publish("imap1", "jdoe@imap2") {
 		t.Error("the maps go on saying that they come from elsewhere")
+	}
+	if conflicts++; !publish("imap1", "jdoe@imap2") {
+		t.Error("nobody is told of the conflict")
 	}
 	if precis = true; !publish("imap1", "jdoe@imap2") {
 		t.Error("how the same keys are found has changed, and nobody is told")

@@ -94,11 +94,11 @@ func (w *Writer) Publish(keep int, drafts ...Draft) error {
 	return err
 }
 
-// PublishChanged is Publish where the records of at least one draft are not
-// those on disk, or come from another source. Otherwise nothing is touched:
-// readers need not look again, and the copies kept are of maps that differ. Maps of
-// two publications, as a writer leaves them that was killed between two renames, are
-// a change.
+// PublishChanged is Publish where the records of at least one draft are not those
+// on disk, or it tells something else of them than when it was built. Otherwise
+// nothing is touched: readers need not look again, and the copies kept are of maps
+// that differ. Maps of two publications, as a writer leaves them that was killed
+// between two renames, are a change.
 func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err error) {
 	var built []time.Time
 	return w.publish(keep, func(name string, now Story) bool {
@@ -108,7 +108,9 @@ func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err er
 		}
 		defer old.Close()
 		built = append(built, old.Story().Built)
-		return !built[0].Equal(old.Story().Built) || old.Story().Digest != now.Digest || old.Story().PRECIS != now.PRECIS || old.Story().Source != now.Source || old.Verify() != nil
+		was := old.Story()
+		return !built[0].Equal(was.Built) || was.Digest != now.Digest || was.PRECIS != now.PRECIS ||
+			was.Source != now.Source || was.Accounts != now.Accounts || was.Conflicts != now.Conflicts || old.Verify() != nil
 	}, drafts)
 }
 

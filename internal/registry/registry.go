@@ -61,6 +61,7 @@ type Registry struct {
 	size   int64  // of the file, with what is yet to be written
 	tail   []byte // what is yet to be written
 	live   int64  // bytes of the accounts that still hold
+	users  int    // accounts that claim something
 	cookie string
 	source string // the server, base and filter that the cookie belongs to
 
@@ -162,7 +163,7 @@ func (r *Registry) Forget() error {
 	clear(r.numbers)
 	clear(r.holders)
 	clear(r.more)
-	r.places, r.tail, r.live, r.cookie, r.source = nil, nil, 0, "", ""
+	r.places, r.tail, r.live, r.users, r.cookie, r.source = nil, nil, 0, 0, "", ""
 	return r.begin()
 }
 
@@ -219,8 +220,12 @@ func (r *Registry) take(record []byte, at int64, length int) error {
 		}
 		r.places[number] = place{at, uint32(length), true}
 		r.live += int64(length)
-		for _, key := range Keys(a) {
+		keys := Keys(a)
+		for _, key := range keys {
 			r.hold(key, number)
+		}
+		if len(keys) > 0 {
+			r.users++
 		}
 	}
 	return nil
@@ -236,8 +241,12 @@ func (r *Registry) drop(id ID) error {
 	if err != nil {
 		return err
 	}
-	for _, key := range Keys(a) {
+	keys := Keys(a)
+	for _, key := range keys {
 		r.release(key, number)
+	}
+	if len(keys) > 0 {
+		r.users--
 	}
 	r.live -= int64(r.places[number].length)
 	r.places[number] = place{}
@@ -296,16 +305,8 @@ func (r *Registry) read(p place) (id ID, a account.Account, err error) {
 	return id, a, err
 }
 
-// Len is how many accounts there are.
-func (r *Registry) Len() int {
-	n := 0
-	for _, p := range r.places {
-		if p.length > 0 {
-			n++
-		}
-	}
-	return n
-}
+// Len is how many accounts there are, without the entries that make none.
+func (r *Registry) Len() int { return r.users }
 
 // Get returns the account of an entry.
 func (r *Registry) Get(id ID) (a account.Account, found bool, err error) {

@@ -61,6 +61,7 @@ func TestWhatIsKnownLasts(t *testing.T) {
 	must(t, r.Put(ID{3}, user("c", "imap2", "other@e")))
 	must(t, r.Put(ID{4}, user("d", "imap1")))
 	must(t, r.Delete(ID{4}))
+	must(t, r.Put(ID{5}, account.Account{Source: "ou=people"})) // an entry that makes no account
 	for range 2 { // before it is written, and after
 		if got, found, err := r.Get(ID{1}); !found || err != nil || !reflect.DeepEqual(got, a) {
 			t.Errorf("got %+v %v %v", got, found, err)

@@ -166,6 +166,9 @@ const mostClaimants = 20
 func (r *Roster) conflict(b *book, key, kept []byte, claims []claim) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.Disputed != nil {
+		r.Disputed(b.name, string(key))
+	}
 	all := &r.report.Conflicts
 	if all.Count++; all.Count > mostNamed {
 		return nil

@@ -27,6 +27,9 @@ type Roster struct {
 	// Held tells whether an address is somebody's that this roster does not
 	// decide about; nil: it decides about all.
 	Held func(address string) (bool, error)
+	// Disputed hears of each conflict, also of those that the report only counts:
+	// the map, by its name in reports, and the key. nil: nobody does.
+	Disputed func(name, key string)
 
 	dir      string // for what doesn't fit in memory
 	size     int    // of a run
