@@ -67,10 +67,10 @@ func (d disputes) drop(key registry.Key) {
 	}
 }
 
-// A loss is how many keys a publication took away.
+// A loss is how many names a publication took away.
 type loss struct {
-	when time.Time
-	keys int
+	when              time.Time
+	logins, addresses int
 }
 
 // Times of a watch.
@@ -348,7 +348,7 @@ func (w *watch) publishNow() error {
 		}
 		defer last.close()
 		if w.lacks(last) || w.printed != digestsOf(last) {
-			w.whole = true // never published, or by somebody else
+			w.whole, w.recent = true, nil // never published, or by somebody else who has judged them
 		}
 		started := time.Now()
 		var report *roster.Report
@@ -443,13 +443,17 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 			return mapfile.Story{}, err
 		}
 		report.Source, report.Position, report.Started = w.name(), w.position(), started
-		report.Judge(w.conf.Limits.MinAccounts, float64(w.conf.Limits.MaxShrink))
-		return w.story(report), w.refused(report.Doubts)
+		return w.story(report), w.refused(w.doubts(report, started))
 	})...)
 	if err != nil {
 		return nil, err
 	}
 	w.disputed = disputed
+	if w.force {
+		w.recent = nil // it was meant so
+	} else {
+		w.lost(report, started)
+	}
 	return report, w.remember()
 }
 
@@ -505,18 +509,18 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 	if err != nil {
 		return nil, err
 	}
-	before := last.login.Story()
 	report.Source, report.Position, report.Started, report.Accounts = w.name(), w.position(), started, 0
 	for _, f := range w.followers {
 		report.Accounts += f.known.Len()
 	}
 	report.Conflicts.Count = len(disputed)
-	if err := w.refused(w.doubts(report, before.Records, started)); err != nil {
+	clear(report.Stores) // a few keys tell no store's share
+	if err := w.refused(w.doubts(report, started)); err != nil {
 		return nil, err
 	}
 	keep := 0
 	if started.Sub(w.kept) > keepEvery {
-		keep, w.kept = w.conf.Keep, started
+		keep = w.conf.Keep
 	}
 	published, err := w.amend(writer, last, w.story(report), changes, keep)
 	if err != nil {
@@ -526,23 +530,33 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 	if !published {
 		return report, nil
 	}
+	if keep > 0 {
+		w.kept = started
+	}
+	w.lost(report, started)
 	return report, w.remember()
 }
 
-// doubts is max-shrink over the last hour: a directory that empties itself does
-// so one change at a time.
-func (w *watch) doubts(r *roster.Report, logins int, now time.Time) []string {
-	for len(w.recent) > 0 && now.Sub(w.recent[0].when) > lossWindow {
-		w.recent = w.recent[1:]
-	}
-	lost := r.Logins.Removed
+// doubts are those about the report of a publication, with max-shrink over the last
+// hour: a directory that empties itself does so one change at a time.
+func (w *watch) doubts(r *roster.Report, now time.Time) []string {
+	window := roster.Report{Accounts: r.Accounts, Logins: r.Logins, Addresses: r.Addresses, Stores: r.Stores}
 	for _, l := range w.recent {
-		lost += l.keys
+		if now.Sub(l.when) <= lossWindow {
+			window.Logins.Removed += l.logins
+			window.Logins.Before += l.logins
+			window.Addresses.Removed += l.addresses
+			window.Addresses.Before += l.addresses
+		}
 	}
-	window := roster.Report{Accounts: r.Accounts, Logins: roster.Tally{Before: logins + lost - r.Logins.Removed, Removed: lost}}
 	window.Judge(w.conf.Limits.MinAccounts, float64(w.conf.Limits.MaxShrink))
-	if len(window.Doubts) == 0 && r.Logins.Removed > 0 {
-		w.recent = append(w.recent, loss{now, r.Logins.Removed})
-	}
 	return window.Doubts
+}
+
+// lost notes what a publication took away.
+func (w *watch) lost(r *roster.Report, now time.Time) {
+	w.recent = slices.DeleteFunc(w.recent, func(l loss) bool { return now.Sub(l.when) > lossWindow })
+	if r.Logins.Removed+r.Addresses.Removed > 0 {
+		w.recent = append(w.recent, loss{now, r.Logins.Removed, r.Addresses.Removed})
+	}
 }
