@@ -110,11 +110,9 @@ func Open(path string) (*Registry, error) {
 		file.Close()
 		return nil, sysexits.CantCreate.Errorf("%s: %w", path, err)
 	}
-	if r.size > compactSize && r.live < r.size/2 {
-		if err := r.compact(); err != nil {
-			r.Close()
-			return nil, sysexits.CantCreate.Errorf("%s: %w", path, err)
-		}
+	if err := r.tidy(); err != nil {
+		r.Close()
+		return nil, err
 	}
 	return r, nil
 }
@@ -187,6 +185,12 @@ func readRecord(in *bufio.Reader) (record []byte, length int, err error) {
 		return nil, 0, errDamaged
 	}
 	return record, len(head) + len(record), nil
+}
+
+func appendRecord(b, record []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(record)))
+	b = binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(record))
+	return append(b, record...)
 }
 
 // take enters what a record at a place says.
@@ -331,12 +335,11 @@ const flushSize = 1 << 20
 
 func (r *Registry) append(kind byte, id, body []byte) error {
 	record := slices.Concat([]byte{kind}, id, body)
-	head := binary.LittleEndian.AppendUint32(nil, uint32(len(record)))
-	head = binary.LittleEndian.AppendUint32(head, crc32.ChecksumIEEE(record))
-	at := r.size
-	r.tail = append(append(r.tail, head...), record...)
-	r.size += int64(len(head) + len(record))
-	if err := r.take(record, at, len(head)+len(record)); err != nil {
+	at, before := r.size, len(r.tail)
+	r.tail = appendRecord(r.tail, record)
+	length := len(r.tail) - before
+	r.size += int64(length)
+	if err := r.take(record, at, length); err != nil {
 		return err
 	}
 	if len(r.tail) > flushSize {
@@ -370,13 +373,20 @@ func (r *Registry) SetCookie(source, cookie string) error {
 	if source == r.source && cookie == r.cookie && len(r.tail) == 0 {
 		return nil
 	}
-	if err := r.append(recordCookie, nil, appendText(appendText(nil, source), cookie)); err != nil {
+	if err := r.append(recordCookie, nil, cookieBody(source, cookie)); err != nil {
 		return err
 	}
 	if err := r.flush(); err != nil {
 		return err
 	}
-	return sysexits.CantCreate.Wrap(r.file.Sync())
+	if err := r.file.Sync(); err != nil {
+		return sysexits.CantCreate.Wrap(err)
+	}
+	return r.tidy()
+}
+
+func cookieBody(source, cookie string) []byte {
+	return appendText(appendText(nil, source), cookie)
 }
 
 // Unmark begins a refresh: nobody has been mentioned yet.
@@ -426,11 +436,18 @@ func (r *Registry) Claimants(key Key) (map[ID]account.Account, error) {
 
 // All lists every account.
 func (r *Registry) All(yield func(account.Account) error) error {
-	return r.each(func(_ ID, a account.Account) error { return yield(a) })
+	return r.each(func(_ uint32, record []byte) error {
+		a, err := decode(record[1+len(ID{}):])
+		if err != nil {
+			return err
+		}
+		return yield(a)
+	})
 }
 
-// each reads the journal and hands out what still holds.
-func (r *Registry) each(yield func(id ID, a account.Account) error) error {
+// each reads the journal and hands out what still holds: the records of accounts,
+// each with its number.
+func (r *Registry) each(yield func(number uint32, record []byte) error) error {
 	if err := r.flush(); err != nil {
 		return err
 	}
@@ -442,13 +459,8 @@ func (r *Registry) each(yield func(id ID, a account.Account) error) error {
 			return sysexits.CantCreate.Errorf("%s: %w", r.path, err)
 		}
 		if record[0] == recordAccount {
-			id := ID(record[1:])
-			if number := r.numbers[id]; r.places[number].at == at {
-				a, err := decode(record[1+len(id):])
-				if err != nil {
-					return err
-				}
-				if err := yield(id, a); err != nil {
+			if number := r.numbers[ID(record[1:])]; r.places[number].at == at {
+				if err := yield(number, record); err != nil {
 					return err
 				}
 			}
@@ -458,7 +470,19 @@ func (r *Registry) each(yield func(id ID, a account.Account) error) error {
 	return nil
 }
 
-// compact writes a journal of what still holds.
+// tidy compacts a journal that is mostly useless. A watch may run for years, and
+// some servers have a new cookie whenever somebody logs in.
+func (r *Registry) tidy() error {
+	if r.size <= compactSize || r.live >= r.size/2 {
+		return nil
+	}
+	if err := r.compact(); err != nil {
+		return sysexits.CantCreate.Errorf("%s: %w", r.path, err)
+	}
+	return nil
+}
+
+// compact writes a journal of what still holds, and goes on in it.
 func (r *Registry) compact() error {
 	file, err := renameio.NewPendingFile(r.path, renameio.WithTempDir(filepath.Dir(r.path)), renameio.WithPermissions(0o600))
 	if err != nil {
@@ -466,25 +490,43 @@ func (r *Registry) compact() error {
 	}
 	defer file.Cleanup()
 	private.Give(file.File)
-	next := &Registry{path: r.path, file: file.File, seed: r.seed, numbers: map[ID]uint32{}, holders: map[uint64]uint32{}, more: map[uint64][]uint32{}}
-	if err := next.begin(); err != nil {
+	out := bufio.NewWriterSize(file, 1<<20)
+	size, buf := int64(0), []byte(magic)
+	write := func() error {
+		n, err := out.Write(buf)
+		size += int64(n)
 		return err
 	}
-	if err := r.each(next.Put); err != nil {
+	if err := write(); err != nil {
 		return err
 	}
-	if err := next.SetCookie(r.source, r.cookie); err != nil {
-		return err
-	}
-	if err := file.CloseAtomicallyReplace(); err != nil {
-		return err
-	}
-	r.file.Close()
-	again, err := Open(r.path)
+	places := slices.Clone(r.places)
+	err = r.each(func(number uint32, record []byte) error {
+		places[number].at = size
+		buf = appendRecord(buf[:0], record)
+		return write()
+	})
 	if err != nil {
 		return err
 	}
-	*r = *again
+	buf = appendRecord(buf[:0], append([]byte{recordCookie}, cookieBody(r.source, r.cookie)...))
+	if err := errors.Join(write(), out.Flush()); err != nil {
+		return err
+	}
+	again, err := os.OpenFile(file.Name(), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	_, err = again.Seek(size, io.SeekStart)
+	if err == nil {
+		err = file.CloseAtomicallyReplace()
+	}
+	if err != nil {
+		again.Close()
+		return err
+	}
+	r.file.Close()
+	r.file, r.size, r.places = again, size, places
 	return nil
 }
 

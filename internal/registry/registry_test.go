@@ -62,7 +62,7 @@ func TestWhatIsKnownLasts(t *testing.T) {
 	must(t, r.Put(ID{4}, user("d", "imap1")))
 	must(t, r.Delete(ID{4}))
 	must(t, r.Put(ID{5}, account.Account{Source: "ou=people"})) // an entry that makes no account
-	for range 2 { // before it is written, and after
+	for range 2 {                                               // before it is written, and after
 		if got, found, err := r.Get(ID{1}); !found || err != nil || !reflect.DeepEqual(got, a) {
 			t.Errorf("got %+v %v %v", got, found, err)
 		}
@@ -158,6 +158,24 @@ func TestUselessRecordsGo(t *testing.T) {
 	must(t, r.All(func(account.Account) error { n++; return nil }))
 	if n != 256 || r.Len() != 256 || r.Cookie("s") != "c" || claimants(t, r, false, "19999") != "uid=19999" {
 		t.Errorf("%d accounts, %d, cookie %q", n, r.Len(), r.Cookie("s"))
+	}
+	// Also of one that stays open, with its marks.
+	r.Unmark()
+	r.Mark(ID{255})
+	long = strings.Repeat("x", 20_000)
+	for i := range 200 {
+		must(t, r.Put(ID{byte(i % 9)}, user(fmt.Sprint("u", i), long)))
+		must(t, r.SetCookie("s", fmt.Sprint(i)))
+	}
+	if info, _ := os.Stat(path); info.Size() > compactSize+2*20_000 {
+		t.Errorf("%d bytes for 256 accounts", info.Size())
+	}
+	for _, unmarked := range []int{256 - 10, 0} {
+		if n := len(r.Unmarked()); n != unmarked || r.Len() != 256 || r.Cookie("s") != "199" || claimants(t, r, false, "u199") != "uid=u199" || claimants(t, r, false, "u180") != "" {
+			t.Errorf("%d not mentioned of %d accounts, cookie %q", n, r.Len(), r.Cookie("s"))
+		}
+		must(t, r.Close())
+		r = open(t, path)
 	}
 	must(t, r.Forget())
 	if r.Len() != 0 || r.Cookie("s") != "" {
