@@ -77,13 +77,7 @@ func (o *only) gather(ctx context.Context, filter string) error {
 				return err
 			}
 		}
-		names := from.rules.Named(filter)
-		for _, login := range names.Logins {
-			o.touch(registry.Key{Name: login})
-		}
-		for _, address := range names.Addresses {
-			o.touch(registry.Key{Address: true, Name: address})
-		}
+		o.touchAll(from.rules.Named(filter))
 	}
 	if err := o.scan(ctx); err != nil {
 		return err
@@ -154,6 +148,7 @@ func (o *only) search(ctx context.Context, from *origin, filter string, most int
 		switch {
 		case outcome.Skip != nil && most < mostOnly:
 			o.faulty = append(o.faulty, outcome)
+			o.touchAll(from.rules.NamesOf(e)) // which the maps may have
 		case outcome.Skip == nil && !outcome.Nobody:
 			o.found[outcome.Account.Source] = from.ranked(outcome.Account)
 		}
@@ -169,6 +164,15 @@ func (o *only) search(ctx context.Context, from *origin, filter string, most int
 }
 
 func (o *only) touch(key registry.Key) { o.touched[key] = true }
+
+func (o *only) touchAll(names directory.Names) {
+	for _, login := range names.Logins {
+		o.touch(registry.Key{Name: login})
+	}
+	for _, address := range names.Addresses {
+		o.touch(registry.Key{Address: true, Name: address})
+	}
+}
 
 // homesOf notes where names lead now.
 func (o *only) homesOf(keys []registry.Key) error {

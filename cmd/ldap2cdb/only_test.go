@@ -61,6 +61,8 @@ func TestOnly(t *testing.T) {
 			nil, map[string]string{"unumber8@example.org": "u7@imap2.example.org"}},
 		{"store unknown", change("u9", "replace: mailHost\nmailHost: no host\n"), "(uid=u9)",
 			map[string]string{"u9": ""}, map[string]string{"u9@example.org": "", "unumber9@example.org": ""}},
+		{"no store any more, found by something else", change("u11", "delete: mailHost\n"), "(sn=Number11)",
+			map[string]string{"u11": ""}, map[string]string{"u11@example.org": "", "unumber11@example.org": ""}},
 		{"no change", "", "(uid=u10)", nil, nil},
 		{"nobody", "", "(uid=nobody)", nil, nil},
 	} {

@@ -59,6 +59,19 @@ func (r *Rules) Named(filter string) Names {
 	return names
 }
 
+// NamesOf are those that an entry has, also one that makes no account.
+func (r *Rules) NamesOf(e *Entry) Names {
+	var names Names
+	for _, slot := range r.login {
+		for _, value := range e.values[slot] {
+			names.Logins = append(names.Logins, r.loginKey(string(value)))
+		}
+	}
+	names.Addresses, _ = r.addresses(e, r.address, nil)
+	names.Logins, names.Addresses = account.WithForms(names.Logins), account.WithForms(names.Addresses)
+	return names
+}
+
 // maxTerms is how many names stand in one filter.
 const maxTerms = 100
 
