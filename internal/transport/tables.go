@@ -229,8 +229,9 @@ func (t *Tables) listAliases(put func(key, value string) error) error {
 		switch {
 		case r.alias != "":
 			return put(address, r.alias)
-		case address[0] != '@' && t.hasCatchAll(domainOf(address)):
-			// Or the catch-all would get it, virtual(5).
+		case address[0] != '@' && (t.hasCatchAll(domainOf(address)) || t.hasDetail(address)):
+			// Or the catch-all would get it, or whoever has the address
+			// without the detail, virtual(5).
 			return put(address, address)
 		}
 		return nil
@@ -239,6 +240,11 @@ func (t *Tables) listAliases(put func(key, value string) error) error {
 
 func (t *Tables) hasCatchAll(domain string) bool {
 	return len(t.catchAll) > 0 && (t.catchAll[domain] || t.catchAll[t.site.Aliases[domain]])
+}
+
+func (t *Tables) hasDetail(address string) bool {
+	_, has := withoutDetail(address, t.site.Delimiter)
+	return has
 }
 
 func (t *Tables) listRecipients(put func(key, value string) error) error {

@@ -332,6 +332,14 @@ func TestNeverAWrongMailbox(t *testing.T) {
 			note:      `two mailboxes have the delivery address "jdoe@example.org"`,
 		},
 		{
+			name:      "beside an address without its detail",
+			logins:    book{"c imap1", "other c@imap3", "gone imap2 disabled", "a-b imap2"},
+			addresses: book{"a+b@example.org c@imap3", "a@example.org a-b@imap2", "x@example.org c@imap1"},
+			deferred:  []string{"a+b@example.org"},
+			delivered: map[string]string{"a+c@example.org": "lmtp:inet:[imap2]:2003 a-b+c@example.org"},
+			note:      `"c@example.org" would be the delivery address of two mailboxes`,
+		},
+		{
 			name:      "under a catch-all",
 			logins:    book{"info imap1", "jdoe imap1", "all imap2"},
 			addresses: book{"information@example.org info@imap1", "info@example.org jdoe@imap1", "@example.org all@imap2"},
@@ -442,7 +450,7 @@ func TestRandomSites(t *testing.T) {
 		}
 		domains := []string{"example.org", "example.org", "example.org", "example.net"}
 		var local []string
-		for _, name := range append(names, "f", "g", "h") {
+		for _, name := range append(names, "f", "g", "h", "a+b", "g+b") {
 			local = append(local, name+"@"+domains[random.IntN(len(domains))])
 		}
 		if random.IntN(4) == 0 {
