@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -207,17 +208,27 @@ func (t *Tables) List() []Table {
 }
 
 func (t *Tables) listTransports(put func(key, value string) error) error {
-	err := t.each(func(address string, r route) error {
-		if address[0] == '@' {
-			return nil // never asked, transport(5)
+	rest := map[string]string{} // by domain, for addresses that no table has
+	if t.site.Unknown != "" {
+		for _, domain := range t.domains {
+			rest[domain] = t.site.Unknown
 		}
-		return put(address, r.transport)
+	}
+	err := t.each(func(address string, r route) error {
+		if address[0] != '@' {
+			return put(address, r.transport)
+		}
+		// Never asked, transport(5). Where a catch-all is in doubt all of them are.
+		if r.transport == doubtResult {
+			rest[address[1:]] = doubtResult
+		}
+		return nil
 	})
-	if err != nil || t.site.Unknown == "" {
+	if err != nil {
 		return err
 	}
-	for _, domain := range t.domains {
-		if err := put(domain, t.site.Unknown); err != nil {
+	for _, domain := range slices.Sorted(maps.Keys(rest)) {
+		if err := put(domain, rest[domain]); err != nil {
 			return err
 		}
 	}

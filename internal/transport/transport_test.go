@@ -340,6 +340,14 @@ func TestNeverAWrongMailbox(t *testing.T) {
 			note:      `"c@example.org" would be the delivery address of two mailboxes`,
 		},
 		{
+			name:      "a catch-all",
+			logins:    book{"c imap1", "other c@imap3", "jdoe imap1"},
+			addresses: book{"@example.org c@imap3", "@example.net c@imap3", "jdoe@example.org jdoe@imap1", "jdoe@example.net jdoe@imap1"},
+			deferred:  []string{"any@example.org", "any+x@example.net"},
+			delivered: map[string]string{"jdoe@example.net": "lmtp:inet:[imap1]:2003 jdoe@example.org"},
+			note:      `"c@example.org" would be the delivery address of two mailboxes`,
+		},
+		{
 			name:      "under a catch-all",
 			logins:    book{"info imap1", "jdoe imap1", "all imap2"},
 			addresses: book{"information@example.org info@imap1", "info@example.org jdoe@imap1", "@example.org all@imap2"},
