@@ -1,6 +1,10 @@
 package transport
 
-import "strings"
+import (
+	"strings"
+
+	"postern/internal/account"
+)
 
 // withoutDetail takes the part behind the delimiter off a local part, as
 // Postfix does when a table does not have the whole address: everything from
@@ -8,21 +12,47 @@ import "strings"
 // stays whole: the addresses of mail systems, and those of lists where the
 // delimiter is a hyphen.
 func withoutDetail(address, delimiters string) (string, bool) {
+	bare, detail := cutDetail(address, delimiters)
+	return bare, detail != ""
+}
+
+// cutDetail is withoutDetail with what is taken off, the delimiter before it.
+// Postfix looks behind quotes for it, and puts them around the rest where they
+// are needed.
+func cutDetail(address, delimiters string) (bare, detail string) {
 	at := strings.LastIndexByte(address, '@')
-	if at < 0 || delimiters == "" || address[0] == '"' {
-		return address, false
+	if at < 0 || delimiters == "" {
+		return address, ""
 	}
-	switch local := address[:at]; {
+	local, quoted := strings.CutPrefix(address[:at], `"`)
+	local = strings.TrimSuffix(local, `"`)
+	switch {
 	case local == "mailer-daemon" || local == "double-bounce":
-		return address, false
+		return address, ""
 	case !strings.Contains(delimiters, "-"):
 	case strings.HasPrefix(local, "owner-") || strings.HasSuffix(local, "-request") && local != "-request":
-		return address, false
+		return address, ""
 	}
-	if i := strings.IndexAny(address[:at], delimiters); i > 0 {
-		return address[:i] + address[at:], true
+	i := strings.IndexAny(local, delimiters)
+	switch {
+	case i < 1:
+		return address, ""
+	case quoted:
+		return account.QueryForm(`"` + local[:i] + `"` + address[at:]), local[i:]
 	}
-	return address, false
+	return local[:i] + address[at:], local[i:]
+}
+
+// addDetail puts a detail behind the local part of an address.
+func addDetail(address, detail string) string {
+	at := strings.LastIndexByte(address, '@')
+	if detail == "" || at < 0 {
+		return address
+	}
+	if address[0] == '"' {
+		at-- // and before the closing quote
+	}
+	return address[:at] + detail + address[at:]
 }
 
 func domainOf(address string) string {

@@ -284,7 +284,7 @@ func (m *mx) queued(t *testing.T, recipient, reason string) {
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		out, _ = exec.Command("postqueue", "-c", filepath.Join(m.dir, "conf"), "-j").Output()
 		for line := range strings.Lines(string(out)) {
-			if strings.Contains(line, `"address": "`+recipient+`", "delay_reason": "`) && strings.Contains(line, reason) {
+			if strings.Contains(line, fmt.Sprintf(`"address": %q, "delay_reason": "`, recipient)) && strings.Contains(line, reason) {
 				return
 			}
 		}
@@ -318,6 +318,7 @@ func testTables(t *testing.T, domains string) {
 		"mroe@example.org mroe@imap2", "list@example.org jdoe@imap1 mroe@imap2 <late@example.org>",
 		"gone@example.org gone@imap1", "was.gone@example.org gone@imap1", "mixed@example.org gone@imap1 jdoe@imap1",
 		"moving@example.org moving@imap1", "move.me@example.org moving@imap1",
+		"john.doe+late@example.org info@imap1", `"j doe+late"@example.org info@imap1`,
 		"information@example.org info@imap1", "info@example.org mroe@imap2",
 		"a@example.org a@imap1 <b@example.org>", "b@example.org b@imap2 <a@example.org>",
 		"@all.example rest@imap2", "named@all.example jdoe@imap1",
@@ -334,6 +335,7 @@ func testTables(t *testing.T, domains string) {
 		{"john.doe@example.org", "250 ", []string{"imap1 jdoe@example.org"}},
 		{"john.doe+x@example.org", "250 ", []string{"imap1 jdoe+x@example.org"}},
 		{`"j doe"@example.org`, "250 ", []string{"imap1 jdoe@example.org"}},
+		{`"j doe+x"@example.org`, "250 ", []string{"imap1 jdoe+x@example.org"}},
 		{`"mroe"@example.org`, "250 ", []string{"imap2 mroe@example.org"}},
 		{"ÉLODIE@example.org", "250 ", []string{"imap1 jdoe@example.org"}},
 		{"e\u0301lodie@example.org", "250 ", []string{"imap1 jdoe@example.org"}},
@@ -386,6 +388,11 @@ func testTables(t *testing.T, domains string) {
 	// What comes by an alias is taken, and kept under the delivery address.
 	m.send(t, "move.me@example.org", "by an alias")
 	m.queued(t, "moving@example.org", "Mailbox is being moved")
+	// In doubt, and Postfix knows the address without its detail.
+	for _, to := range []string{"john.doe+late@example.org", `"j doe+late"@example.org`} {
+		m.send(t, to, "never")
+		m.queued(t, to, "Address in doubt")
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.got["never"])+len(m.got["by an alias"]) > 0 {

@@ -39,8 +39,8 @@ const (
 func (p Postfix) search(table Lookup, address string, domains ...string) (step Step, detail string, err error) {
 	step.Asked = address
 	keys := []string{address}
-	bare, has := withoutDetail(address, p.Delimiter)
-	if has {
+	bare, behind := cutDetail(address, p.Delimiter)
+	if behind != "" {
 		keys = append(keys, bare)
 	}
 	for _, key := range append(keys, domains...) {
@@ -50,9 +50,8 @@ func (p Postfix) search(table Lookup, address string, domains ...string) (step S
 			return step, "", err
 		}
 		if found {
-			if has && key == bare {
-				local := strings.LastIndexByte(bare, '@')
-				detail = address[local : len(address)-(len(bare)-local)]
+			if key == bare {
+				detail = behind
 			}
 			step.Key, step.Value = folded, value
 			return step, detail, nil
@@ -81,8 +80,7 @@ func (p Postfix) Expand(address string) (steps []Step, recipients []string, err 
 			}
 			steps = append(steps, step)
 			for n, right := range splitAddresses(step.Value) {
-				at := strings.LastIndexByte(right, '@')
-				right = right[:max(at, 0)] + detail + right[max(at, 0):]
+				right = addDetail(right, detail)
 				if account.Fold(right) == account.Fold(step.Asked) {
 					done[right] = true
 				}

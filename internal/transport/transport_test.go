@@ -334,8 +334,8 @@ func TestNeverAWrongMailbox(t *testing.T) {
 		{
 			name:      "beside an address without its detail",
 			logins:    book{"c imap1", "other c@imap3", "gone imap2 disabled", "a-b imap2"},
-			addresses: book{"a+b@example.org c@imap3", "a@example.org a-b@imap2", "x@example.org c@imap1"},
-			deferred:  []string{"a+b@example.org"},
+			addresses: book{"a+b@example.org c@imap3", "a@example.org a-b@imap2", "x@example.org c@imap1", `"a+b c"@example.org c@imap3`},
+			deferred:  []string{"a+b@example.org", `"a+b c"@example.org`},
 			delivered: map[string]string{"a+c@example.org": "lmtp:inet:[imap2]:2003 a-b+c@example.org"},
 			note:      `"c@example.org" would be the delivery address of two mailboxes`,
 		},
