@@ -158,31 +158,38 @@ func destination(at end) account.Destination {
 	return account.Destination{Mailbox: at.Mailbox, Store: at.Store, Address: at.Forward}
 }
 
-// atDelivery finds a mailbox by its delivery address: the mailbox's own name at
-// the site's first domain, which Postfix knows though address.cdb need not.
+// atDelivery finds a mailbox by its delivery address, which Postfix knows though
+// address.cdb need not: the mailbox's own name, at the site's first domain if it has
+// none.
 func (f *finder) atDelivery(address string) (end, bool, error) {
-	if len(f.conf.Route.Domains) == 0 {
-		return end{}, false, nil
+	own := ""
+	if domains := f.conf.Route.Domains; len(domains) > 0 {
+		own = account.Fold(domains[0])
 	}
 	for _, key := range transport.Keys(address, f.conf.Route.Delimiter) {
 		at := strings.LastIndexByte(key, '@')
-		name, domain := key[:at], key[at+1:]
-		if own := account.Fold(f.conf.Route.Domains[0]); name == "" || domain == "" || domain != own && domain != account.OtherForm(own) {
-			continue
+		if at == 0 {
+			continue // a catch-all is nobody's name
 		}
-		value, found, err := f.login.Get(name)
-		if err != nil {
-			return end{}, false, err
+		names := []string{key}
+		if domain := key[at+1:]; domain != "" && (domain == own || domain == account.OtherForm(own)) {
+			names = append(names, key[:at])
 		}
-		if !found {
-			continue // without the detail, maybe
-		}
-		home, err := account.ParseLocation(name, value)
-		if err != nil {
-			return end{}, false, sysexits.DataErr.Errorf("login %q: %w", name, err)
-		}
-		if account.Fold(home.Mailbox) == name {
-			return end{Mailbox: home.Mailbox, Store: home.Store, Flags: strings.Fields(home.Flags.String())}, true, nil
+		for _, name := range names {
+			value, found, err := f.login.Get(name)
+			if err != nil {
+				return end{}, false, err
+			}
+			if !found {
+				continue // without the detail, maybe
+			}
+			home, err := account.ParseLocation(name, value)
+			if err != nil {
+				return end{}, false, sysexits.DataErr.Errorf("login %q: %w", name, err)
+			}
+			if account.Fold(home.Mailbox) == name {
+				return end{Mailbox: home.Mailbox, Store: home.Store, Flags: strings.Fields(home.Flags.String())}, true, nil
+			}
 		}
 	}
 	return end{}, false, nil
