@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -65,7 +66,11 @@ func (b *build) only(ctx context.Context, filter string) error {
 	if err := o.gather(ctx, filter); err != nil {
 		return fmt.Errorf("%w; maps not changed", err)
 	}
-	return o.publish(writer)
+	report, err := o.publish(writer)
+	if report != nil {
+		err = errors.Join(err, b.tell(report))
+	}
+	return err
 }
 
 // gather finds whose names are to be decided about, all of those names, and
@@ -264,18 +269,18 @@ func (o *only) names() directory.Names {
 	return names
 }
 
-// publish decides, and amends the maps.
-func (o *only) publish(writer *mapfile.Writer) error {
+// publish decides, and amends the maps. It returns a report also of what was refused.
+func (o *only) publish(writer *mapfile.Writer) (*roster.Report, error) {
 	few := roster.New(o.conf.Maps)
 	defer few.Close()
 	wanted := func(address bool, key string) bool { return o.touched[registry.Key{Address: address, Name: key}] }
 	for _, a := range o.found {
 		kept, err := o.standing(a)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err := few.AddSome(kept, wanted); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, outcome := range o.faulty {
@@ -283,16 +288,20 @@ func (o *only) publish(writer *mapfile.Writer) error {
 	}
 	report, changes, err := decide(few, o.last, o.touched)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	before := o.last.login.Story()
-	doubts := roster.Report{Accounts: o.conf.Limits.MinAccounts, Logins: report.Logins, Addresses: report.Addresses}
-	doubts.Judge(o.conf.Limits.MinAccounts, float64(o.conf.Limits.MaxShrink))
-	if len(doubts.Doubts) > 0 && !o.force {
-		return sysexits.DataErr.Errorf("%s; maps not changed: if it is meant so, use --force", strings.Join(doubts.Doubts, "; "))
-	}
+	// The maps are as old as the last time that all was read.
+	before, then := o.last.login.Story(), *report
+	then.Source, then.Started, then.Position, then.Accounts = before.Source, before.Built, before.Position, before.Accounts
+	story := o.story(&then)
+	story.Conflicts = max(story.Conflicts, before.Conflicts) // at least, until all are decided the next time
+	// The report is about what was looked at, which tells no store's share, nor
+	// whether there are accounts enough.
+	clear(report.Stores)
+	report.Source, report.Started, report.Accounts = o.name(), o.started, len(o.found)
+	report.Judge(0, float64(o.conf.Limits.MaxShrink))
 	if o.dryRun {
-		return printed(func(print func(roster.Change) error) error {
+		err = printed(func(print func(roster.Change) error) error {
 			for _, c := range slices.Concat(changes.login, changes.address, changes.size) {
 				if err := print(c); err != nil {
 					return err
@@ -301,18 +310,14 @@ func (o *only) publish(writer *mapfile.Writer) error {
 			return nil
 		})
 	}
-	// The maps are as old as the last time that all was read.
-	report.Source, report.Started, report.Position, report.Accounts = before.Source, before.Built, before.Position, before.Accounts
-	story := o.story(report)
-	story.Conflicts = max(story.Conflicts, before.Conflicts) // at least, until all are decided the next time
-	if report.Published, err = o.amend(writer, o.last, story, changes, o.conf.Keep); err != nil {
-		return err
+	if err == nil {
+		err = o.believe(report)
 	}
-	// The report is about what was looked at, which tells no store's share.
-	report.Source, report.Started, report.Position, report.Accounts = o.name(), o.started, "", len(o.found)
+	if err == nil && !o.dryRun {
+		report.Published, err = o.amend(writer, o.last, story, changes, o.conf.Keep)
+	}
 	report.Seconds = time.Since(o.started).Seconds()
-	clear(report.Stores)
-	return o.tell(report)
+	return report, err
 }
 
 // standing leaves an account only those standard addresses that it has, or that

@@ -122,8 +122,14 @@ func TestOnly(t *testing.T) {
 	for i := 20; i < 40; i++ {
 		fmt.Fprintf(&all, "(uid=u%d)", i)
 	}
-	if status, stderr := tool(t, append(args, "--only", "(|"+all.String()+")")...); status != 65 || !strings.Contains(stderr, "the login map would lose 20 of its") {
-		t.Errorf("exit status %d, %s", status, stderr)
+	for _, how := range [][]string{nil, {"--dry-run"}} {
+		reported := filepath.Join(t.TempDir(), "report.json")
+		if status, stderr := tool(t, append(append(args, "--only", "(|"+all.String()+")", "--report", reported), how...)...); status != 65 || !strings.Contains(stderr, "the login map would lose 20 of its") {
+			t.Errorf("exit status %d, %s", status, stderr)
+		}
+		if text, err := os.ReadFile(reported); err != nil || !strings.Contains(string(text), `"removed": 20`) || !strings.Contains(string(text), "would lose 20 of its") {
+			t.Errorf("%v: %s", err, text)
+		}
 	}
 	if !maps.Equal(before, snapshot(t, dir)) {
 		t.Error("the maps have changed")
