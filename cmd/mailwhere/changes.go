@@ -99,7 +99,7 @@ func diffOld(conf *config.Config, path string, out *output) error {
 			return say("added", key, "", value)
 		case was == value:
 			return nil
-		case storeIn(was) != storeIn(value):
+		case account.Moved(name, key, was, value):
 			return say("moved", key, was, value)
 		}
 		return say("changed", key, was, value)
@@ -118,12 +118,6 @@ func diffOld(conf *config.Config, path string, out *output) error {
 		return command.Quiet(1)
 	}
 	return err
-}
-
-// storeIn returns the store of a value, where there is one: [mailbox@]store[:port].
-func storeIn(value string) string {
-	word, _, _ := strings.Cut(value, " ")
-	return word[strings.LastIndexByte(word, '@')+1:]
 }
 
 // watch prints the answer for a name, and again when it changes, until somebody

@@ -12,6 +12,7 @@ package account
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -193,6 +194,29 @@ func ParseDestinations(value string) ([]Destination, error) {
 		return nil, fmt.Errorf("no destination")
 	}
 	return to, nil
+}
+
+// Moved tells whether a value of a map, "login" or "address", leads to other stores
+// than the one before it.
+func Moved(name, key, old, now string) bool {
+	return !slices.Equal(storesIn(name, key, old), storesIn(name, key, now))
+}
+
+// storesIn lists the stores in a value; a forward's is "". A value that cannot be
+// read, from a map not of our making, has none.
+func storesIn(name, key, value string) (stores []string) {
+	switch name {
+	case "login":
+		if l, err := ParseLocation(key, value); err == nil {
+			stores = append(stores, l.Store)
+		}
+	case "address":
+		list, _ := ParseDestinations(value)
+		for _, d := range list {
+			stores = append(stores, d.Store)
+		}
+	}
+	return stores
 }
 
 // closingBracket finds the ">" that ends a forward, outside quotes.

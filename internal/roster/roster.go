@@ -13,7 +13,6 @@ package roster
 import (
 	"bytes"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -464,7 +463,7 @@ func (r *Roster) compare(b *book, key, last, value []byte) error {
 		b.tally.Added++
 	case c.New == "":
 		b.tally.Removed++
-	case !slices.Equal(storesOf(b, c.Key, c.Old), storesOf(b, c.Key, c.New)):
+	case account.Moved(b.name, c.Key, c.Old, c.New):
 		c.Moved = true
 		b.tally.Moved++
 	default:
@@ -503,28 +502,4 @@ func (r *Roster) home(key, value []byte) *Share {
 		r.homes[string(value)] = s
 	}
 	return s
-}
-
-// storesOf lists the stores in a value; a value that cannot be read, from a
-// map not of our making, has none.
-func storesOf(b *book, key, value string) []string {
-	if value == "" || b.name == "size" {
-		return nil
-	}
-	if b.name == "login" {
-		l, err := account.ParseLocation(key, value)
-		if err != nil {
-			return nil
-		}
-		return []string{l.Store}
-	}
-	var stores []string
-	list, err := account.ParseDestinations(value)
-	if err != nil {
-		return nil
-	}
-	for _, d := range list {
-		stores = append(stores, d.Store)
-	}
-	return stores
 }
