@@ -395,7 +395,7 @@ func digestsOf(s set) setDigest {
 	return digests
 }
 
-// announce says what was published, and that we are ready.
+// announce says what was published, if anything, and that we are ready.
 func (w *watch) announce(r *roster.Report, started time.Time) {
 	changed := func(t roster.Tally) string {
 		return fmt.Sprintf("%d names, %d added, %d removed, %d moved, %d changed", t.Records, t.Added, t.Removed, t.Moved, t.Changed)
@@ -411,9 +411,11 @@ func (w *watch) announce(r *roster.Report, started time.Time) {
 			}
 		}
 	}
-	w.say("published in %.2f s: login %s; address %s", time.Since(started).Seconds(), changed(r.Logins), changed(r.Addresses))
+	if r.Published {
+		w.say("published in %.2f s: login %s; address %s", time.Since(started).Seconds(), changed(r.Logins), changed(r.Addresses))
+		nudge(w.published)
+	}
 	daemon.SdNotify(false, daemon.SdNotifyReady)
-	nudge(w.published)
 }
 
 var errDoubtful = errors.New("doubtful")
@@ -448,6 +450,7 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 	if err != nil {
 		return nil, err
 	}
+	report.Published = true // these they are, and the command may not have heard of it
 	w.disputed = disputed
 	if w.force {
 		w.recent = nil // it was meant so
@@ -522,12 +525,11 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 	if started.Sub(w.kept) > keepEvery {
 		keep = w.conf.Keep
 	}
-	published, err := w.amend(writer, last, w.story(report), changes, keep)
-	if err != nil {
+	if report.Published, err = w.amend(writer, last, w.story(report), changes, keep); err != nil {
 		return nil, err
 	}
 	w.disputed = disputed
-	if !published {
+	if !report.Published {
 		return report, nil
 	}
 	if keep > 0 {

@@ -112,6 +112,15 @@ func TestWatch(t *testing.T) {
 	eventually(t, dir, "nine", "imap2.example.org", log)
 	eventually(t, dir, "u9", "", log)
 
+	// What changes no map is no publication.
+	eventuallySays(t, log, "login 100 names, 1 added, 1 removed")
+	times := strings.Count(log.String(), "published in ")
+	server.Modify("dn: uid=u20,ou=people,dc=example,dc=org\nchangetype: modrdn\nnewrdn: cn=u20\ndeleteoldrdn: 0\n")
+	time.Sleep(2 * publishEvery)
+	if now := strings.Count(log.String(), "published in "); now != times {
+		t.Errorf("published %d times, and not %d:\n%s", now, times, log)
+	}
+
 	// A conflict, and its end: the address was u1's and stays his.
 	server.Modify(change("u2", "add: mailLocalAddress\nmailLocalAddress: u1@example.org\n"))
 	eventuallySays(t, log, "conflict: address u1@example.org: stays u1@imap2.example.org; uid=u1,")
