@@ -179,9 +179,10 @@ func (f *finder) sayMail(e *explanation, tables *tables) error {
 		e.say("mail", "no Postfix tables to ask (%v): see postmap-route(8)", tables.missing)
 		return nil
 	}
-	if address, err := f.addresses(); err != nil {
-		return err
-	} else if tables.transport.Story().Source != mapfile.PairName(f.login, address) {
+	switch address, err := f.addresses(); {
+	case err != nil:
+		e.say("mail", "%v", err)
+	case tables.transport.Story().Source != mapfile.PairName(f.login, address):
 		e.say("mail", "the tables are not of these maps: run postmap-route")
 	}
 	walk := transport.Postfix{Alias: tables.alias, Transport: tables.transport, Delimiter: f.conf.Route.Delimiter}
