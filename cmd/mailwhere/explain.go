@@ -164,12 +164,13 @@ func (f *finder) sayMail(e *explanation, tables *tables) error {
 	case e.Login == "":
 		return nil
 	case strings.Contains(e.To[0].Mailbox, "@"):
-		address = e.To[0].Mailbox
+		at := strings.LastIndexByte(e.To[0].Mailbox, '@')
+		address = account.QuoteLocal(e.To[0].Mailbox[:at]) + e.To[0].Mailbox[at:]
 	case len(f.conf.Route.Domains) == 0:
 		e.say("mail", "no delivery address: postern.conf names no route.domain")
 		return nil
 	default:
-		address = e.To[0].Mailbox + "@" + f.conf.Route.Domains[0]
+		address = account.QuoteLocal(e.To[0].Mailbox) + "@" + f.conf.Route.Domains[0]
 	}
 	switch {
 	case tables.missing != nil && f.conf.Route.Text:

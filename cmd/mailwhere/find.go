@@ -173,7 +173,7 @@ func (f *finder) atDelivery(address string) (end, bool, error) {
 		}
 		names := []string{key}
 		if domain := key[at+1:]; domain != "" && (domain == own || domain == account.OtherForm(own)) {
-			names = append(names, key[:at])
+			names = append(names, account.UnquoteLocal(key[:at]))
 		}
 		for _, name := range names {
 			value, found, err := f.login.Get(name)

@@ -26,7 +26,7 @@ func QueryForm(address string) string {
 	if at < 1 || address[0] != '"' {
 		return address
 	}
-	return QuoteLocal(unquote(address[:at])) + address[at:]
+	return QuoteLocal(UnquoteLocal(address[:at])) + address[at:]
 }
 
 // QuoteLocal writes the local part of an address as Postfix does.
@@ -61,7 +61,11 @@ func isPlainLocal(local string) bool {
 	return true
 }
 
-func unquote(quoted string) string {
+// UnquoteLocal is what a local part means, with or without quotes.
+func UnquoteLocal(quoted string) string {
+	if !strings.HasPrefix(quoted, `"`) {
+		return quoted
+	}
 	var b strings.Builder
 	for i := 0; i < len(quoted); i++ {
 		switch quoted[i] {
