@@ -211,7 +211,7 @@ func report(notes []string) {
 			fmt.Fprintf(os.Stderr, "%spostmap-route: and %d more remarks\n", warning, len(notes)-maxNotes)
 			return
 		}
-		fmt.Fprintf(os.Stderr, "%spostmap-route: %s\n", warning, note)
+		fmt.Fprintf(os.Stderr, "%spostmap-route: %s\n", warning, command.Line(note))
 	}
 }
 
