@@ -19,15 +19,10 @@ import (
 // A client may idle through a working day: nothing of ours ends that. The limits
 // of its login are over with it,
 func TestRule10_6_TheLimitsOfALoginEndWithIt(t *testing.T) {
-	client, clientConn := loopback.Pair(t)
-	far, storeConn := loopback.Pair(t)
-	where := account.Location{Store: "imap1.example.org", Mailbox: "joe"}
-	s := idler(where)
-	s.raw, s.conn, s.in = clientConn, clientConn, &input{conn: clientConn}
-	s.opened = &store.Session{Conn: storeConn}
+	s, client, far := atItsStore(t)
 	s.deadline = time.Now().Add(-time.Hour)
 	s.arm()
-	storeConn.SetDeadline(s.deadline)
+	s.opened.Conn.SetDeadline(s.deadline)
 	over := make(chan struct{})
 	if !s.relay(func() { close(over) }) {
 		t.Fatal("not handed over")
@@ -79,11 +74,7 @@ func TestRule10_6_EightHoursOfLooksAtTheMap(t *testing.T) {
 // A session may be told to end when its store has taken the login and the relay
 // has yet to begin.
 func TestEndedBeforeTheRelay(t *testing.T) {
-	client, clientConn := loopback.Pair(t)
-	_, storeConn := loopback.Pair(t)
-	s := idler(account.Location{Store: "imap1.example.org", Mailbox: "joe"})
-	s.raw, s.conn, s.in = clientConn, clientConn, &input{conn: clientConn}
-	s.opened = &store.Session{Conn: storeConn}
+	s, client, _ := atItsStore(t)
 	if n := s.End("user has moved", func(Info) bool { return true }); n != 1 {
 		t.Fatalf("%d ended", n)
 	}
@@ -106,6 +97,16 @@ func TestNoStoreAfterTheEnd(t *testing.T) {
 	if failure, err := s.enter("joe", where); failure != unavailable || err != errShutdown {
 		t.Errorf("got %v, %v", failure, err)
 	}
+}
+
+// atItsStore is an idler with its connections, whose other ends are returned, too.
+func atItsStore(t *testing.T) (s *session, client, far net.Conn) {
+	client, clientConn := loopback.Pair(t)
+	far, storeConn := loopback.Pair(t)
+	s = idler(account.Location{Store: "imap1.example.org", Mailbox: "joe"})
+	s.raw, s.conn, s.in = clientConn, clientConn, &input{conn: clientConn}
+	s.opened = &store.Session{Conn: storeConn}
+	return s, client, far
 }
 
 // idler is a session with a store.
