@@ -40,10 +40,12 @@ func (a *Addresses) dial(ctx context.Context, dialer *net.Dialer, name string) (
 	if address := a.of(name); address != "" {
 		conn, err := dialer.DialContext(ctx, "tcp", address)
 		if err == nil {
-			a.renew(name, host, askAgain)
+			a.renew(name, host, askAgain, "")
 			return conn, nil
 		}
-		a.renew(name, host, 0)
+		if ctx.Err() == nil {
+			a.renew(name, host, 0, address)
+		}
 		if late, is := errors.AsType[net.Error](err); is && late.Timeout() || ctx.Err() != nil {
 			return nil, err // there is no time left to try another
 		}
@@ -74,18 +76,19 @@ func (a *Addresses) of(name string) string {
 	return ""
 }
 
-// renew has a name asked for again that was asked for longer ago than age.
-func (a *Addresses) renew(name, host string, age time.Duration) {
+// renew has a name asked for again that was asked for longer ago than age. Another of
+// its addresses takes the place of one that has failed.
+func (a *Addresses) renew(name, host string, age time.Duration, failed string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if k := a.known[name]; k != nil && !k.asking && time.Since(k.asked) >= age {
 		k.asking = true
-		go a.ask(k, name, host)
+		go a.ask(k, name, host, failed)
 	}
 }
 
 // ask forgets a name that leads elsewhere now.
-func (a *Addresses) ask(k *known, name, host string) {
+func (a *Addresses) ask(k *known, name, host, failed string) {
 	ctx, stop := context.WithTimeout(context.Background(), askFor)
 	defer stop()
 	lookup := a.lookup
@@ -96,8 +99,12 @@ func (a *Addresses) ask(k *known, name, host string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	k.asking, k.asked = false, time.Now()
-	ip, _, _ := net.SplitHostPort(k.address)
-	if err == nil && !slices.Contains(addresses, ip) && a.known[name] == k {
+	ip, port, _ := net.SplitHostPort(k.address)
+	switch at := slices.Index(addresses, ip); {
+	case err != nil || a.known[name] != k:
+	case at < 0:
 		delete(a.known, name)
+	case k.address == failed: // or another login was quicker
+		k.address = net.JoinHostPort(addresses[(at+1)%len(addresses)], port)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,18 +40,7 @@ func TestAddresses(t *testing.T) {
 		defer a.mu.Unlock()
 		a.known[name].asked = time.Now().Add(-askAgain)
 	}
-	settled := func() {
-		for {
-			a.mu.Lock()
-			k := a.known[name]
-			done := k == nil || !k.asking
-			a.mu.Unlock()
-			if done {
-				return
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}
+	settled := func() { settle(a, name) }
 	if dial() == nil {
 		t.Fatal("an unknown name leads somewhere")
 	}
@@ -104,6 +95,58 @@ func TestAddresses(t *testing.T) {
 	settled()
 	if a.of(name) != address {
 		t.Error("forgotten")
+	}
+}
+
+// settle waits for the answer of a name server.
+func settle(a *Addresses, name string) {
+	for {
+		a.mu.Lock()
+		k := a.known[name]
+		done := k == nil || !k.asking
+		a.mu.Unlock()
+		if done {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Of several addresses one that does not answer is not insisted on, but for a client
+// who did not wait for it.
+func TestAddressThatIsDead(t *testing.T) {
+	l := loopback.Serve(t, func(c net.Conn) {})
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	name, dead := net.JoinHostPort("store.invalid", port), net.JoinHostPort("127.0.0.2", port)
+	a := &Addresses{lookup: func(context.Context, string) ([]string, error) {
+		return []string{"127.0.0.1", "127.0.0.2"}, nil
+	}}
+	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+		if address == dead {
+			return os.ErrDeadlineExceeded
+		}
+		return nil
+	}}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	for _, test := range []struct {
+		ctx  context.Context
+		want string
+	}{{gone, dead}, {t.Context(), l.Addr().String()}} {
+		a.remember(name, dead)
+		if _, err := a.dial(test.ctx, dialer, name); err == nil {
+			t.Fatal("the dead one answers")
+		}
+		settle(a, name)
+		if got := a.of(name); got != test.want {
+			t.Errorf("next is %s, not %s", got, test.want)
+		}
+	}
+	// Who has waited for the dead one as well says nothing of the other.
+	a.renew(name, "store.invalid", 0, dead)
+	settle(a, name)
+	if got := a.of(name); got != l.Addr().String() {
+		t.Errorf("back at %s", got)
 	}
 }
 
