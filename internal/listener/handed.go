@@ -98,8 +98,7 @@ func (h *Handed) Take(network, address string) net.Listener {
 	return l
 }
 
-// listensAt tells whether net.Listen would have made this address of that one.
-// Every way to name all addresses is the same to it.
+// listensAt tells whether Listen would have made this address of that one.
 func listensAt(have net.Addr, network, address string) bool {
 	tcp, ok := have.(*net.TCPAddr)
 	if !ok || network != "tcp" {
@@ -109,14 +108,17 @@ func listensAt(have net.Addr, network, address string) bool {
 	if err != nil || want.Port != tcp.Port || want.Zone != tcp.Zone {
 		return false
 	}
-	all := want.IP == nil || want.IP.IsUnspecified()
-	return want.IP.Equal(tcp.IP) || all && tcp.IP.IsUnspecified()
+	return want.IP.Equal(tcp.IP) || want.IP == nil && tcp.IP.IsUnspecified()
 }
 
-// Listen takes a socket, or opens it.
+// Listen takes a socket, or opens it. 0.0.0.0 is all of IPv4, as everywhere but in
+// package net, which would listen on IPv6 as well.
 func (h *Handed) Listen(network, address string) (net.Listener, error) {
 	if l := h.Take(network, address); l != nil {
 		return l, nil
+	}
+	if host, _, _ := net.SplitHostPort(address); network == "tcp" && host == "0.0.0.0" {
+		network = "tcp4"
 	}
 	return net.Listen(network, address)
 }

@@ -82,6 +82,22 @@ func TestSocketsAreHandedOver(t *testing.T) {
 	}
 }
 
+// Whoever says so is not to be reached by IPv6, which his packet filter may know
+// nothing of.
+func TestAllOfIPv4(t *testing.T) {
+	var none *Handed
+	for address, want := range map[string]string{"0.0.0.0:0": "0.0.0.0", "[::]:0": "::", ":0": "::"} {
+		l, err := none.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if got := l.Addr().(*net.TCPAddr).IP.String(); got != want {
+			t.Errorf("%s: listens on %s", address, got)
+		}
+	}
+}
+
 func TestOnlySocketsThatListenAreTaken(t *testing.T) {
 	tcp := listen(t, "tcp", "127.0.0.1:0").(*net.TCPListener)
 	file, err := tcp.File()
@@ -128,7 +144,10 @@ func TestListensAt(t *testing.T) {
 		{tcp("127.0.0.1:143"), "tcp", ":143", false},
 		{tcp("127.0.0.1:143"), "tcp", "127.0.0.1:0", false},
 		{tcp("[::]:143"), "tcp", ":143", true},
-		{tcp("[::]:143"), "tcp", "0.0.0.0:143", true}, // as net.Listen takes it
+		{tcp("[::]:143"), "tcp", "0.0.0.0:143", false},
+		{tcp("0.0.0.0:143"), "tcp", "0.0.0.0:143", true},
+		{tcp("0.0.0.0:143"), "tcp", "[::]:143", false},
+		{tcp("0.0.0.0:143"), "tcp", ":143", true}, // where the kernel has no IPv6
 		{tcp("[::]:143"), "tcp", "[::]:143", true},
 		{tcp("[::]:143"), "tcp", "127.0.0.1:143", false},
 		{tcp("[::]:143"), "unix", ":143", false},
