@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"log/syslog"
 	"os"
+	"sync"
+	"time"
 
 	"postern/internal/command"
 	"postern/internal/config"
@@ -26,15 +28,18 @@ var diagnostics = toStderr
 
 const facility = syslog.LOG_MAIL
 
-func newLog(f config.Frontend) (*slog.Logger, error) {
+func newLog(f config.Frontend) (log *slog.Logger, err error) {
+	lines := func(w io.Writer, dated bool) slog.Handler {
+		return format(f, newPatient(w, func(lines int) { log.Warn("lines of the log are lost", "lines", lines) }), dated)
+	}
 	var handler bySeverity
 	if !f.Syslog && diagnostics == toStderr {
 		for i, severity := range severities {
 			mark := command.Severity(severity)
 			if mark == "" {
-				return slog.New(format(f, os.Stderr, true)), nil
+				return slog.New(lines(os.Stderr, true)), nil
 			}
-			handler[i] = format(f, journalLines(mark), false)
+			handler[i] = lines(journalLines(mark), false)
 		}
 		return slog.New(handler), nil
 	}
@@ -47,9 +52,61 @@ func newLog(f config.Frontend) (*slog.Logger, error) {
 			}
 			return slog.New(slog.DiscardHandler), nil
 		}
-		handler[i] = format(f, w, false)
+		handler[i] = lines(w, false)
 	}
 	return slog.New(handler), nil
+}
+
+// logTime is what a line may take: as long as whoever reads the log may be busy with
+// his files.
+const logTime = 5 * time.Second
+
+// patient is a log that waits for whoever reads it, but not for ever: he may be
+// stopped, or his disk full. Then lines are lost, and how many were is told when he
+// goes on: mail matters more.
+type patient struct {
+	w    io.Writer
+	lost func(lines int)
+
+	mu      sync.Mutex
+	line    []byte        // being written
+	written chan struct{} // once it is
+	late    bool
+	missing int // lines since
+}
+
+func newPatient(w io.Writer, lost func(lines int)) *patient {
+	return &patient{w: w, lost: lost, written: make(chan struct{}, 1)}
+}
+
+func (p *patient) Write(line []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.late {
+		select {
+		case <-p.written:
+			if p.late = false; p.missing > 0 {
+				go p.lost(p.missing) // in a line of its own
+				p.missing = 0
+			}
+		default:
+			p.missing++
+			return len(line), nil
+		}
+	}
+	p.line = append(p.line[:0], line...)
+	go func() {
+		p.w.Write(p.line)
+		p.written <- struct{}{}
+	}()
+	limit := time.NewTimer(logTime)
+	defer limit.Stop()
+	select {
+	case <-p.written:
+	case <-limit.C:
+		p.late = true
+	}
+	return len(line), nil
 }
 
 // journalLines go to standard error, each with its severity before it.
