@@ -35,11 +35,10 @@ func confine(conf *config.Config, configFile string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return sysexits.NoPerm.Errorf("no new privileges: %w", err)
 	}
-	readable := []string{configFile, conf.Store.CAFile, conf.Store.Cert, conf.Store.Key, conf.Store.AdminPasswordFile, conf.Store.ProbePasswordFile}
+	readable := append(keyFiles(conf), configFile, conf.Store.AdminPasswordFile, conf.Store.ProbePasswordFile)
 	for _, store := range conf.Stores {
-		readable = append(readable, store.CAFile, store.Cert, store.Key, store.AdminPasswordFile, store.ProbePasswordFile)
+		readable = append(readable, store.AdminPasswordFile, store.ProbePasswordFile)
 	}
-	readable = append(readable, keyFiles(conf)...)
 	folders := append(around(readable...), conf.Maps, "/etc/ssl", "/etc/pki", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/var/lib/ca-certificates")
 	rules := []landlock.Rule{
 		landlock.RODirs(folders...).IgnoreIfMissing(),

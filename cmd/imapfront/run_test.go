@@ -23,6 +23,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -775,6 +776,18 @@ func TestRenewalsOfANewCertificateAreNoticed(t *testing.T) {
 		}
 		stop()
 	})
+}
+
+// Certificates of stores, and what we show to them, are renewed as our own are.
+func TestCertificatesForStoresAreLookedAt(t *testing.T) {
+	conf := config.Default()
+	conf.Frontend.Cert = "front.pem"
+	conf.Store = config.Store{CAFile: "ca.pem", Cert: "own.pem", Key: "own.key"}
+	conf.Stores = map[string]config.Store{"a": conf.Store, "b": {CAFile: "b.pem", AdminPasswordFile: "password"}}
+	want := []string{"", "b.pem", "ca.pem", "front.pem", "own.key", "own.pem"}
+	if got := keyFiles(conf); !slices.Equal(got, want) {
+		t.Errorf("looks at %q, want %q", got, want)
+	}
 }
 
 // Another folder of maps holds for the sessions that there are, too; one that cannot

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 
 	"postern/internal/config"
 	"postern/internal/sysexits"
@@ -129,9 +130,13 @@ func clientName(f config.Frontend) func(*x509.Certificate) string {
 // keyFiles are the files that somebody else replaces in his own time.
 func keyFiles(conf *config.Config) []string {
 	f := conf.Frontend
-	files := []string{f.Cert, f.Key, f.Tickets, f.ClientCAFile, f.Keytab}
+	files := []string{f.Cert, f.Key, f.Tickets, f.ClientCAFile, f.Keytab, conf.Store.CAFile, conf.Store.Cert, conf.Store.Key}
 	for _, pair := range f.Certificates {
 		files = append(files, pair.Cert, pair.Key)
 	}
-	return files
+	for _, store := range conf.Stores {
+		files = append(files, store.CAFile, store.Cert, store.Key)
+	}
+	slices.Sort(files)
+	return slices.Compact(files) // most stores have the same
 }
