@@ -54,23 +54,25 @@ func capability(ctx context.Context, conf *config.Config, out io.Writer) error {
 	var records [][2]string
 	var table strings.Builder
 	var lost imap.Capabilities
-	var failed []error
+	var failed config.Faults
 	for _, protocol := range spoken(conf) {
 		answers, failures := ask(ctx, stores, protocol, hosts)
 		unknown := false
-		for name, err := range failures {
+		for _, name := range slices.Sorted(maps.Keys(failures)) {
 			old, known := last[name]
+			then := "its last answer is kept"
 			switch {
 			case known:
 				answers[name] = old
-				err = fmt.Errorf("%s: %w; its last answer is kept", name, err)
 			case protocol == "imap":
-				return sysexits.Unavailable.Errorf("%s: %w; it has never answered, so %s is not changed", name, err, mapfile.Store)
+				unknown, then = true, "it has never answered, so "+mapfile.Store+" is not changed"
 			default:
-				unknown = true
-				err = fmt.Errorf("%s: %w; it has never answered, so nothing is shared in this protocol", name, err)
+				unknown, then = true, "it has never answered, so nothing is shared in this protocol"
 			}
-			failed = append(failed, err)
+			failed = append(failed, fmt.Errorf("%s: %w; %s", name, failures[name], then))
+		}
+		if unknown && protocol == "imap" {
+			return sysexits.Unavailable.Wrap(failed)
 		}
 		var shared imap.Capabilities
 		if !unknown {
@@ -108,10 +110,13 @@ func capability(ctx context.Context, conf *config.Config, out io.Writer) error {
 	if len(lost) > 0 {
 		fmt.Fprintf(out, "no longer shared: %v\n", lost)
 	}
-	if len(failed) == 0 && len(lost) > 0 {
+	switch {
+	case len(failed) > 0:
+		return sysexits.Unavailable.Wrap(failed)
+	case len(lost) > 0:
 		return command.Quiet(1)
 	}
-	return sysexits.Unavailable.Wrap(errors.Join(failed...))
+	return nil
 }
 
 // spoken lists the protocols that the site listens for; IMAP in any case.
