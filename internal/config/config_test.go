@@ -283,3 +283,21 @@ func TestMissingFile(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Who makes the file by a script has the same fault for every store.
+func TestManyFaultsAreToldAtOnce(t *testing.T) {
+	cost := func(stores int) float64 {
+		c := Default()
+		for i := range stores {
+			c.text += fmt.Sprintf("[store.\"imap%d.example.org\"]\nprot = 143\n", i)
+		}
+		return testing.AllocsPerRun(1, func() {
+			if _, err := c.parse(); err == nil || strings.Count(err.Error(), "; ") != stores-1 {
+				t.Errorf("of %d faults: %.80v", stores, err)
+			}
+		})
+	}
+	if few, many := cost(50), cost(100); many > 3*few {
+		t.Errorf("twice as many faults cost %v instead of %v allocations", many, few)
+	}
+}

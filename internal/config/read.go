@@ -76,9 +76,13 @@ func (c *Config) place(faults []fault) error {
 		number int
 		why    string
 	}
+	if len(faults) == 0 {
+		return nil
+	}
 	var lines []line
+	numbers := lineNumbers(c.text)
 	for _, f := range faults {
-		lines = append(lines, line{lineOf(c.text, f.key), f.why})
+		lines = append(lines, line{numbers[f.key.String()], f.why})
 	}
 	slices.SortFunc(lines, func(a, b line) int { return cmp.Or(a.number-b.number, strings.Compare(a.why, b.why)) })
 	var all Faults
@@ -88,9 +92,6 @@ func (c *Config) place(faults []fault) error {
 			place = fmt.Sprintf("%s:%d", c.file, l.number)
 		}
 		all = append(all, fmt.Errorf("%s: %s", place, l.why))
-	}
-	if len(all) == 0 {
-		return nil
 	}
 	return all
 }
@@ -233,10 +234,11 @@ func (r *reader) stores(c *Config, table toml.Primitive) {
 	}
 }
 
-// lineOf finds in which line a key stands; 0 if it cannot be told. The TOML
-// library knows the place of what it could not read, but not of what nobody
+// lineNumbers tells in which line each key stands first, as far as that can be told.
+// The TOML library knows the place of what it could not read, but not of what nobody
 // asked for.
-func lineOf(text string, key toml.Key) int {
+func lineNumbers(text string) map[string]int {
+	numbers := map[string]int{}
 	var table toml.Key
 	for number, line := range strings.Split(text, "\n") {
 		line = strings.TrimSpace(line)
@@ -254,9 +256,9 @@ func lineOf(text string, key toml.Key) int {
 		} else {
 			found = append(slices.Clone(table), found...)
 		}
-		if found.String() == key.String() {
-			return number + 1
+		if _, earlier := numbers[found.String()]; !earlier {
+			numbers[found.String()] = number + 1
 		}
 	}
-	return 0
+	return numbers
 }
