@@ -70,8 +70,8 @@ func TestStoreAddress(t *testing.T) {
 }
 
 func TestNetworks(t *testing.T) {
-	c, err := load(t, `frontend.exempt-networks = ["192.0.2.0/24", "192.0.2.7", "2001:db8::7", "::ffff:192.0.2.8"]`)
-	if got := fmt.Sprint(c.Frontend.ExemptNetworks); got != "[192.0.2.0/24 192.0.2.7/32 2001:db8::7/128 192.0.2.8/32]" || err != nil {
+	c, err := load(t, `frontend.exempt-networks = ["192.0.2.0/24", "192.0.2.7", "2001:db8::7", "::ffff:192.0.2.8", "::ffff:10.0.0.0/104", "::/0"]`)
+	if got := fmt.Sprint(c.Frontend.ExemptNetworks); got != "[192.0.2.0/24 192.0.2.7/32 2001:db8::7/128 192.0.2.8/32 10.0.0.0/8 ::/0]" || err != nil {
 		t.Errorf("got %s, %v", got, err)
 	}
 	if c, err = load(t, "frontend.exempt-networks = []"); len(c.Frontend.ExemptNetworks) != 0 || err != nil {

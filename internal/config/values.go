@@ -59,6 +59,9 @@ func (n *Networks) UnmarshalTOML(value any) error {
 		if err != nil {
 			return fmt.Errorf("%#v is no network, as 192.0.2.0/24", one)
 		}
+		if addr := network.Addr(); addr.Is4In6() && network.Bits() >= 96 {
+			network = netip.PrefixFrom(addr.Unmap(), network.Bits()-96) // as clients' addresses are
+		}
 		*n = append(*n, network)
 	}
 	return nil
