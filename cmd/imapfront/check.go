@@ -12,10 +12,13 @@ import (
 	"os/user"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"postern/internal/config"
 	"postern/internal/frontend"
 	"postern/internal/listener"
 	"postern/internal/mapfile"
+	"postern/internal/penalty"
 	"postern/internal/sysexits"
 )
 
@@ -64,8 +67,18 @@ func check(conf *config.Config, known error, out io.Writer) error {
 			note(file, err)
 		}
 	}
+	if info, err := os.Lstat(f.Control); err == nil && info.Mode().Type() != fs.ModeSocket {
+		note(f.Control, fmt.Errorf("control: %s is there and is no socket", f.Control))
+	}
+	if len(f.Control) >= len(unix.RawSockaddrUnix{}.Path) {
+		note(f.Control, errors.New("control: the name is too long for a socket, unix(7)"))
+	}
+	if _, err := os.Lstat(f.FailureFile); err == nil { // else it can be made
+		_, err = penalty.Open(f.FailureFile)
+		note(f.FailureFile, err)
+	}
 	if f.Metrics != "" {
-		_, _, err := net.SplitHostPort(f.Metrics)
+		_, err := net.ResolveTCPAddr("tcp", f.Metrics)
 		note(f.Metrics, err)
 	}
 	_, err := newStores(conf)

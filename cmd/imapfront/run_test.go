@@ -1148,6 +1148,15 @@ cert = "DIR/store.pem"
 `, `.conf:2: keep = -1: `, `.conf:4: unknown key frontend.startls`, `.conf:6: listen "imap://:66000": no such port`, `.conf:8: certificate `,
 		`.conf:10: tickets: `, `.conf:11: stat `, `.conf:12: address 9090: missing port`, `.conf:15: store imap1.example.org: admin-password-file: `,
 		`.conf:16: store imap1.example.org: certificate `)
+	// What is there already may be in the way.
+	wrong(`[frontend]
+allow-plaintext = true
+listen = ["imap://*:143"]
+control = "DIR/postern.conf"
+failure-file = "DIR/login.cdb"
+metrics = ":99999"
+`, `.conf:4: listen imap://*:143: `, `.conf:5: control: `, `.conf:6: `, `.conf:7: address 99999: invalid port`)
+	wrong("frontend.allow-plaintext = true\nfrontend.control = \"/"+strings.Repeat("x", 107)+`"`, ".conf:3: control: the name is too long")
 	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
 	if out := run(t, 0, "--config", filepath.Join(dir, "postern.conf"), "--check"); out != "imapfront: the settings are good\n" {
 		t.Errorf("got %q", out)

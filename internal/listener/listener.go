@@ -7,6 +7,7 @@ package listener
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -77,7 +78,12 @@ func (l *Listener) Implicit() bool { return strings.HasSuffix(l.Scheme, "s") }
 // Check tells whether a URL says where to listen, and with TLS from the first
 // octet.
 func Check(text string) (implicit bool, err error) {
-	scheme, _, err := parse(text)
+	scheme, addr, err := parse(text)
+	if err == nil {
+		if _, err = net.ResolveTCPAddr("tcp", addr); err != nil {
+			err = fmt.Errorf("listen %s: %w", text, err)
+		}
+	}
 	return strings.HasSuffix(scheme, "s"), err
 }
 

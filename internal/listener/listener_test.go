@@ -26,8 +26,11 @@ func TestURLs(t *testing.T) {
 			t.Errorf("%q: got %q %v", text, got, err)
 		}
 	}
-	if implicit, err := Check("pop3s://x"); !implicit || err != nil {
+	if implicit, err := Check("pop3s://localhost"); !implicit || err != nil {
 		t.Errorf("pop3s: %v %v", implicit, err)
+	}
+	if _, err := Check("imap://*:143"); err == nil {
+		t.Error("* is the name of a host")
 	}
 }
 
