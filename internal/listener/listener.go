@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"postern/internal/sysexits"
 )
@@ -43,6 +44,12 @@ type Conn struct {
 	StartTLS func(context.Context) (net.Conn, string, error)
 }
 
+// keepAlive finds clients that have vanished without a word, tcp(7). Their sessions
+// are silent for hours, and package net would ask each of them every 15 seconds, for
+// which a phone wakes up. Two minutes are what Dovecot has between its words to an
+// idle client: what stands between keeps track of a connection for longer than that.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 2 * time.Minute, Interval: 30 * time.Second, Count: 8}
+
 // Accept waits for the next connection.
 func (l *Listener) Accept() (Conn, error) {
 	conn, err := l.Listener.Accept()
@@ -52,6 +59,9 @@ func (l *Listener) Accept() (Conn, error) {
 	accepted := Conn{Conn: conn, Client: addrPort(conn.RemoteAddr()), Local: addrPort(conn.LocalAddr())}
 	if known, ok := conn.(*only); ok {
 		accepted = known.Conn
+	}
+	if tcp, ok := accepted.Conn.(*net.TCPConn); ok {
+		tcp.SetKeepAliveConfig(keepAlive)
 	}
 	return accepted, nil
 }

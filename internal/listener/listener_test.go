@@ -47,6 +47,32 @@ func TestOneConnection(t *testing.T) {
 	}
 }
 
+// A phone is not woken more often than that.
+func TestIdleClientsAreLeftAlone(t *testing.T) {
+	own := &Listener{Scheme: "imap", Listener: listen(t, "tcp", "127.0.0.1:0")}
+	client, err := net.Dial("tcp", own.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for name, l := range map[string]*Listener{"own": own, "inetd": one("imap", Conn{Conn: client})} {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		raw, err := c.Conn.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw.Control(func(fd uintptr) {
+			if idle, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE); idle < 120 || err != nil {
+				t.Errorf("%s: asks after %d seconds, %v", name, idle, err)
+			}
+		})
+	}
+}
+
 func TestSchemeByPort(t *testing.T) {
 	for port, want := range map[int]string{993: "imaps", 143: "imap", 110: "pop3", 995: "pop3s", 4190: "sieve", 1: "imap"} {
 		if got := schemeOf("", &net.TCPAddr{Port: port}); got != want {
