@@ -14,6 +14,7 @@ import (
 	"postern/internal/account"
 	"postern/internal/config"
 	"postern/internal/imap"
+	"postern/internal/penalty"
 	"postern/internal/store"
 	"postern/internal/sysexits"
 )
@@ -48,14 +49,14 @@ func mailboxes(ctx context.Context, conf *config.Config, in io.Reader, out io.Wr
 		mailbox string
 		target  *store.Store
 	}
-	questions := make(chan question)
+	questions, down := make(chan question), penalty.New()
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	for range atOnce {
 		all.Go(func() {
 			for q := range questions {
 				answer := "absent"
-				here, err := hasMailbox(ctx, q.target, q.mailbox)
+				here, err := askUnlessDown(down, q.target, func() (bool, error) { return hasMailbox(ctx, q.target, q.mailbox) })
 				switch {
 				case err != nil:
 					answer = "error: " + strings.ReplaceAll(err.Error(), "\n", " ")
@@ -82,6 +83,25 @@ func mailboxes(ctx context.Context, conf *config.Config, in io.Reader, out io.Wr
 	close(questions)
 	all.Wait()
 	return errors.Join(err, sysexits.NoInput.Wrap(names.Err()))
+}
+
+// A store that was not reached, and took its time over it, is left alone for a while:
+// there are many more questions, and stores that answer theirs.
+const (
+	downTime = 5 * time.Second
+	downSlow = time.Second
+)
+
+func askUnlessDown(down *penalty.Table, target *store.Store, ask func() (bool, error)) (bool, error) {
+	if down.IsUnreached(target.Address, downTime) {
+		return false, errors.New("the store was not reached a moment ago")
+	}
+	start := time.Now()
+	here, err := ask()
+	if _, unreached := errors.AsType[*store.Unreachable](err); unreached && time.Since(start) >= downSlow {
+		down.Unreached(target.Address)
+	}
+	return here, err
 }
 
 // hasMailbox opens the INBOX of a user. Some stores refuse the login for

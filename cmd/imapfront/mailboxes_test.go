@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"postern/internal/config"
@@ -54,5 +55,28 @@ func TestMailboxes(t *testing.T) {
 		if !strings.HasPrefix(out.String(), "joe\t127.0.0.1\t"+test.want) {
 			t.Errorf("%s, %q: got %q, want %q", test.login, test.examine, &out, test.want)
 		}
+	}
+}
+
+// A store that says nothing costs its time once, and not for each mailbox.
+func TestMailboxesOfADeadStore(t *testing.T) {
+	var asked atomic.Int32
+	st := loopback.Serve(t, func(c net.Conn) {
+		asked.Add(1)
+		c.Read(make([]byte, 1))
+	})
+	conf := clearConfig(t)
+	password := filepath.Join(conf.Maps, "password")
+	os.WriteFile(password, []byte("secret\n"), 0o600)
+	conf.Frontend.ConnectTimeout = config.Duration(downSlow)
+	conf.Stores["127.0.0.1"] = config.Store{
+		TLS: config.TLSNone, Port: st.Addr().(*net.TCPAddr).Port, Admin: "cyrus", AdminPasswordFile: password,
+	}
+	var out bytes.Buffer
+	if err := mailboxes(t.Context(), conf, strings.NewReader(strings.Repeat("joe\n", 4*atOnce)), &out); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(out.String(), "\terror: "); n != 4*atOnce || asked.Load() > atOnce {
+		t.Errorf("%d errors, and the store was asked %d times", n, asked.Load())
 	}
 }
