@@ -57,6 +57,13 @@ func (a *Addresses) dial(ctx context.Context, dialer *net.Dialer, name string) (
 	return conn, err
 }
 
+// failed notes that an address of a name takes connections, and is no store.
+func (a *Addresses) failed(name, address string) {
+	if host, _, err := net.SplitHostPort(name); a != nil && err == nil {
+		a.renew(name, host, 0, address)
+	}
+}
+
 func (a *Addresses) remember(name, address string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -147,6 +148,34 @@ func TestAddressThatIsDead(t *testing.T) {
 	settle(a, name)
 	if got := a.of(name); got != l.Addr().String() {
 		t.Errorf("back at %s", got)
+	}
+}
+
+// It is no better where a machine still takes connections and has no store behind
+// them any more.
+func TestAddressWithoutAStore(t *testing.T) {
+	good := loopback.Serve(t, func(c net.Conn) {
+		io.WriteString(c, "* OK [CAPABILITY IMAP4rev1] hello\r\n")
+		c.Read(make([]byte, 1))
+	})
+	_, port, _ := net.SplitHostPort(good.Addr().String())
+	hung := net.JoinHostPort("127.0.0.2", port)
+	l, err := net.Listen("tcp", hung)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer l.Close()
+	a := &Addresses{lookup: func(context.Context, string) ([]string, error) {
+		return []string{"127.0.0.2", "127.0.0.1"}, nil
+	}}
+	s := &Store{Address: net.JoinHostPort("store.invalid", port), Addresses: a, ConnectTimeout: 100 * time.Millisecond}
+	a.remember(s.Address, hung)
+	if _, err := s.Probe(t.Context(), IMAP); err == nil {
+		t.Error("nobody there said hello")
+	}
+	settle(a, s.Address)
+	if _, err := s.Probe(t.Context(), IMAP); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -209,8 +209,9 @@ func (s *Store) reach(ctx context.Context, p Protocol, origin Origin) (*dialogue
 	if err != nil {
 		conn.Close()
 		if !d.uncancelled() {
-			err = context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
+		s.Addresses.failed(s.Address, conn.RemoteAddr().String())
 		return nil, err
 	}
 	return d, nil
