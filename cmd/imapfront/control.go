@@ -207,7 +207,11 @@ func sessions(ctx context.Context, conf *config.Config, out io.Writer, values ur
 	}
 	defer response.Body.Close()
 	if end || asJSON {
-		_, err := io.Copy(out, response.Body)
+		// At once, for a pager takes its time, which the front end does not have.
+		text, err := io.ReadAll(response.Body)
+		if err == nil {
+			_, err = out.Write(text)
+		}
 		return err
 	}
 	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
