@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -120,7 +121,8 @@ func (h *Handed) Listen(network, address string) (net.Listener, error) {
 	if host, _, _ := net.SplitHostPort(address); network == "tcp" && host == "0.0.0.0" {
 		network = "tcp4"
 	}
-	return net.Listen(network, address)
+	silent := net.ListenConfig{KeepAlive: -1} // that is Listener.Accept's business
+	return silent.Listen(context.Background(), network, address)
 }
 
 // Close closes what nobody has taken.
