@@ -85,6 +85,18 @@ func TestReferences(t *testing.T) {
 	}
 }
 
+// A server that tells of changes has references beside its entries, too, and
+// without those behind them nothing is published.
+func TestWatchReference(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{Sync: true, LDIF: people(3) + elsewhere("far", "ldap://far.example.org/ou=far,dc=example,dc=org")})
+	log := &logbook.Book{}
+	follow(t, log, "--url", server.URL(), "--base", slapd.Base, "--maps", t.TempDir())
+	eventuallySays(t, log, "a reference to ldap://far.example.org/ou=far,dc=example,dc=org??sub, whose entries are missing: name the server in references, or search elsewhere; maps not changed")
+	if strings.Contains(log.String(), "published") {
+		t.Errorf("published without them:\n%s", log)
+	}
+}
+
 // An alias stands for what it names where that is wanted, also in a watch.
 func TestAliases(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{Sync: true, LDIF: people(3) + below("far", "f1", "f2") + `dn: cn=alias,ou=people,dc=example,dc=org

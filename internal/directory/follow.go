@@ -157,15 +157,11 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 		s.tap.wire.expect(0) // nothing may happen for days
 		go d.keepAsking(ctx, s)
 	}}
-	s.tap.ears.Store(&ears{entry: f.entry, info: f.info})
+	s.tap.ears.Store(&ears{entry: f.entry, info: f.info, away: missing})
 	request := ldap.NewSearchRequest(d.conf.Base[0], ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
 		0, 0, false, d.conf.Filter, want.names, nil)
 	response := s.conn.Syncrepl(ctx, request, 0, ldap.SyncRequestModeRefreshAndPersist, []byte(cookie), false)
-	var referral string
 	for response.Next() {
-		if to := response.Referral(); to != "" {
-			referral = to
-		}
 	}
 	err = response.Err()
 	switch {
@@ -183,8 +179,6 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 		return sysexits.NoPerm.Errorf("%s: search %s: %w", s.server, d.conf.Base[0], d.advised(err))
 	case err != nil:
 		return sysexits.Unavailable.Errorf("%s: search %s: %w", s.server, d.conf.Base[0], d.advised(err))
-	case referral != "":
-		return sysexits.Unavailable.Errorf("%s: a reference to %s, whose entries are missing: name the server in references, or search elsewhere", s.server, referral)
 	case s.tap.done.Load() && !f.refreshed:
 		return sysexits.Unavailable.Errorf("%s: %w", s.server, errNoSync)
 	}

@@ -104,6 +104,11 @@ func (r *reading) goTo(ctx context.Context, urls []string, trail []hop) error {
 	if len(failed) > 0 {
 		return joined(failed)
 	}
+	return missing(urls)
+}
+
+// missing is what is wrong with a reference that is not followed.
+func missing(urls []string) error {
 	return sysexits.Unavailable.Errorf("a reference to %s, whose entries are missing: name the server in references, or search elsewhere",
 		strings.Join(urls, " or "))
 }

@@ -111,7 +111,10 @@ func (r *reading) search(ctx context.Context, s *session, q query) (away [][]str
 		}
 		refused = r.take(&entry)
 		return refused
-	}, away: func(urls []string) { away = append(away, urls) }}
+	}, away: func(urls []string) error {
+		away = append(away, urls)
+		return nil
+	}}
 	var page *ldap.ControlPaging
 	controls := r.controls
 	if r.conf.PageSize > 0 {

@@ -31,9 +31,9 @@ type tap struct {
 
 // ears are who hears what go-ldap does not.
 type ears struct {
-	entry func(op []byte) error // each SearchResultEntry, with the controls behind it
-	info  func(op []byte) error // each IntermediateResponse; nil leaves them to go-ldap
-	away  func(urls []string)   // each reference to another server; nil leaves them to go-ldap
+	entry func(op []byte) error     // each SearchResultEntry, with the controls behind it
+	info  func(op []byte) error     // each IntermediateResponse; nil leaves them to go-ldap
+	away  func(urls []string) error // each reference to another server; nil leaves them to go-ldap
 }
 
 // err is why Read gave up.
@@ -94,8 +94,10 @@ func (t *tap) advance() error {
 		return ears.info(op)
 	case ears != nil && kind == tagReference && ears.away != nil:
 		urls, err := parseReference(op)
-		ears.away(urls)
-		return err
+		if err != nil {
+			return err
+		}
+		return ears.away(urls)
 	case kind == tagExtended:
 		notice, err := parseNotice(message[start:])
 		if err == nil && notice != nil { // go-ldap would keep it to itself
@@ -106,7 +108,9 @@ func (t *tap) advance() error {
 		}
 	case kind == tagSearchDone:
 		if urls, err := parseReferral(op); err == nil && len(urls) > 0 && ears != nil && ears.away != nil {
-			ears.away(urls)
+			if err := ears.away(urls); err != nil {
+				return err
+			}
 		}
 		t.done.Store(true)
 		if t.page.Load() > 0 { // which may be less than it was asked for
