@@ -574,6 +574,34 @@ func TestHiddenHalf(t *testing.T) {
 	}
 }
 
+// One of two providers tells of its own changes; how far it has heard the other
+// still counts.
+func TestWatchOneOfTwoProviders(t *testing.T) {
+	settings := slapd.Settings{LDIF: people(3), Sync: true, Global: []string{"serverID 1"}}
+	server := slapd.Prepare(t, settings)
+	// As if it had come from the other one.
+	other := "20261123174500.000000Z#000000#002#000000"
+	add := exec.Command("/usr/sbin/slapadd", "-q", "-w", "-f", filepath.Join(server.Dir, "slapd.conf"))
+	add.Stdin = strings.NewReader(strings.TrimSpace(slapd.Person("two", "T", "Wo", "imap2.example.org")) + "\nentryCSN: " + other + "\n")
+	if out, err := add.CombinedOutput(); err != nil {
+		t.Fatalf("slapadd: %v\n%s", err, out)
+	}
+	server.Run()
+	dir, log := t.TempDir(), &logbook.Book{}
+	follow(t, log, "--url", server.URL(), "--base", slapd.Base, "--maps", dir)
+	eventually(t, dir, "two", "imap2.example.org", log)
+	server.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	eventually(t, dir, "u1", "imap1.example.org", log)
+	login, err := mapfile.Open(filepath.Join(dir, mapfile.Login), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer login.Close()
+	if at := login.Story().Position; !strings.Contains(at, "#001#") || !strings.Contains(at, other) {
+		t.Errorf("the maps were made at %s", at)
+	}
+}
+
 // Active Directory's count of changes, as far as a poll looks at it, on a server
 // that doesn't count by itself.
 var counting = []string{

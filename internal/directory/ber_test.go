@@ -226,6 +226,16 @@ func TestPosition(t *testing.T) {
 			t.Errorf("%s: got %v", test.name, got)
 		}
 	}
+	for _, test := range []struct{ before, cookie, want string }{
+		{"", "rid=000,sid=001,csn=" + csn(1, 1), "rid=000,sid=001,csn=" + csn(1, 1)},
+		{"rid=000,sid=001,csn=" + csn(1, 1) + ";" + csn(2, 2), "rid=000,sid=001,csn=" + csn(3, 1), "rid=000,sid=001,csn=" + csn(3, 1) + ";" + csn(2, 2)},
+		{"rid=000,csn=" + csn(1, 2), "rid=000,csn=" + csn(3, 0) + ",more", "rid=000,csn=" + csn(3, 0) + ";" + csn(1, 2) + ",more"},
+		{"rid=000,csn=" + csn(1, 0), "host:389#cn=whatever#12", "host:389#cn=whatever#12"},
+	} {
+		if got := merged(test.before, test.cookie); got != test.want {
+			t.Errorf("%s after %s is %s, want %s", test.cookie, test.before, got, test.want)
+		}
+	}
 	if got := CookiePosition("rid=000,csn=" + csn(1, 0)); got != Position(csn(1, 0)) {
 		t.Errorf("got %q", got)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,6 +49,30 @@ func CookiePosition(cookie string) Position {
 		}
 	}
 	return ""
+}
+
+// merged is a cookie of OpenLDAP's with what an earlier one said of other servers:
+// beside a change there is only the CSN of the one where it was made. Without the
+// rest the server would have us read all again, and nobody could tell later who
+// hangs behind.
+func merged(before, cookie string) string {
+	csns := CookiePosition(cookie).byServer()
+	if len(csns) == 0 {
+		return cookie
+	}
+	all := CookiePosition(before).byServer()
+	maps.Copy(all, csns)
+	parts := strings.Split(cookie, ",")
+	for i, part := range parts {
+		if strings.HasPrefix(part, "csn=") {
+			ordered := make([]string, 0, len(all))
+			for _, server := range slices.Sorted(maps.Keys(all)) {
+				ordered = append(ordered, all[server])
+			}
+			parts[i] = "csn=" + strings.Join(ordered, ";")
+		}
+	}
+	return strings.Join(parts, ",")
 }
 
 // errNoSync is a server that cannot be followed.
@@ -153,7 +178,7 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 	told := ctx
 	ctx, stop := context.WithDeadline(ctx, read.Add(interval))
 	defer stop()
-	f := &following{want: want, changes: changes, read: read, anew: cookie == "", quiet: func() {
+	f := &following{want: want, changes: changes, read: read, cookie: cookie, anew: cookie == "", quiet: func() {
 		s.tap.wire.expect(0) // nothing may happen for days
 		go d.keepAsking(ctx, s)
 	}}
@@ -209,6 +234,7 @@ type following struct {
 	want      *Selection
 	changes   Changes
 	read      time.Time // when all was read last
+	cookie    string    // up to where we have heard
 	quiet     func()    // from now on the server speaks when there is news
 	anew      bool      // there was no cookie: what is not mentioned is gone
 	refreshed bool
@@ -217,7 +243,8 @@ type following struct {
 
 // heard notes the server's cookie, and when all was read last.
 func (f *following) heard(cookie string) {
-	f.changes.Cookie(fmt.Sprintf("read=%d,%s", f.read.Unix(), cookie))
+	f.cookie = merged(f.cookie, cookie)
+	f.changes.Cookie(fmt.Sprintf("read=%d,%s", f.read.Unix(), f.cookie))
 }
 
 // cutReadTime takes apart what heard has put together.
