@@ -246,11 +246,13 @@ func (p *poller) changed(ctx context.Context, since string) error {
 	return nil
 }
 
-// others are those who have changed and may not be looked for any more: whoever
-// the filter does not want, and in Active Directory the whole domain, with those
-// who were moved elsewhere in it, and what it shows us of the deleted, [MS-ADTS]
-// section 3.1.1.3.4.1.14. The filters find the members of groups among them that
-// bring somebody to a store.
+// others are those who have changed and may not be looked for any more: in Active
+// Directory those of the whole domain, with those who were moved elsewhere in it,
+// and what it shows us of the deleted, [MS-ADTS] section 3.1.1.3.4.1.14. They are
+// not asked for by what the filter does not want: where that has an attribute that
+// the server doesn't know, neither it nor its opposite is true, RFC 4511 section
+// 4.5.1.7. The filters find the members of groups among them that bring somebody
+// to a store.
 func (p *poller) others(ctx context.Context, since string) (gone map[[16]byte]bool, members []string, err error) {
 	ids := newSelection(slices.Concat(identities, marks))
 	gone = map[[16]byte]bool{}
@@ -263,7 +265,7 @@ func (p *poller) others(ctx context.Context, since string) (gone map[[16]byte]bo
 		return nil
 	}
 	if p.counter == "" || p.root.domain == "" {
-		_, err = p.searchAll(ctx, p.s, "(&(!"+p.conf.Filter+")"+since+")", ids, take)
+		_, err = p.searchAll(ctx, p.s, since, ids, take)
 		return gone, members, err
 	}
 	r := &reading{LDAP: p.LDAP, want: ids, take: take, controls: []ldap.Control{ldap.NewControlMicrosoftShowDeleted()}}
