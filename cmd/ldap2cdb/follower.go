@@ -91,8 +91,9 @@ func (f *follower) Begin(source string, at directory.Position) (cookie string, e
 	f.source = source + " " + f.rulebook
 	f.ahead, f.refreshing, f.cookie = at, true, ""
 	f.known.Unmark()
-	if !f.force {
-		f.cookie = f.known.Cookie(f.source)
+	// From a cookie that it has yet to get to, no server goes on.
+	if cookie := f.known.Cookie(f.source); !f.force && !at.Before(directory.CookiePosition(cookie)) {
+		f.cookie = cookie
 	}
 	return f.cookie, nil
 }

@@ -482,6 +482,38 @@ func TestOlderDirectory(t *testing.T) {
 	eventually(t, dir, "u1", "imap1.example.org", log)
 }
 
+// A copy that has all that the maps were made of, and not all that was heard since,
+// is read from the start: it goes on from no cookie that it has yet to get to.
+func TestWatchRestoredCopy(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	dir, log := t.TempDir(), &logbook.Book{}
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
+	server.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	server.Stop()
+	server.Copy()
+	server.Run()
+	stop := follow(t, log, args...)
+	eventuallySays(t, log, "published")
+	registry := filepath.Join(dir, ".ldap2cdb.registry")
+	before, err := os.Stat(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Modify(change("u1", "replace: sn\nsn: Doe\n")) // no reason to publish
+	for now := before; now.Size() == before.Size(); time.Sleep(2 * time.Millisecond) {
+		if now, err = os.Stat(registry); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	server.Stop()
+	server.Restore()
+	server.Run()
+	log = &logbook.Book{}
+	follow(t, log, args...)
+	eventuallySays(t, log, "the server tells of changes by itself")
+}
+
 // A server that hangs says nothing, as one does in which nothing happens.
 func TestWatchHungServer(t *testing.T) {
 	hangs := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
