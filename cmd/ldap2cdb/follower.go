@@ -48,6 +48,7 @@ func (f *follower) run(ctx context.Context) error {
 	pause := f.retry
 	for {
 		f.mu.Lock()
+		f.heed()
 		f.last(f.story)
 		f.mu.Unlock()
 		f.heard = false

@@ -41,8 +41,9 @@ type watch struct {
 	kept     time.Time // when the last copies were made
 	recent   []loss    // for the limit on shrinking
 	printed  setDigest
-	disputed disputes // in the maps
-	untold   bool     // the textfile cannot be written
+	built    time.Time // the maps, when they were last looked at
+	disputed disputes  // in the maps
+	untold   bool      // the textfile cannot be written
 	wake     chan struct{}
 
 	published chan struct{} // since the command after it was run last
@@ -107,7 +108,7 @@ func (b *build) watch(ctx context.Context, log io.Writer, retry time.Duration) e
 	}
 	story := ""
 	if last.login != nil {
-		story = last.login.Story().Position
+		story, w.built = last.login.Story().Position, last.login.Story().Built
 	}
 	last.close()
 	for _, o := range b.origins {
@@ -475,9 +476,25 @@ func (w *watch) remember() error {
 	}
 	defer now.close()
 	if w.printed = (setDigest{}); !w.lacks(now) { // somebody may have removed them already
-		w.printed = digestsOf(now)
+		w.printed, w.built = digestsOf(now), now.login.Story().Built
 	}
 	return nil
+}
+
+// heed notes how far the directories had got for the maps of somebody else, who may
+// have meant it so that they are older than ours.
+func (w *watch) heed() {
+	login, err := mapfile.Open(filepath.Join(w.conf.Maps, mapfile.Login), w.conf.Foreign)
+	if err != nil {
+		return // whoever publishes next will say so
+	}
+	defer login.Close()
+	if story := login.Story(); !story.Built.Equal(w.built) {
+		w.built = story.Built
+		for _, f := range w.followers {
+			f.story = story.Position
+		}
+	}
 }
 
 // publishTouched decides again about the keys that were touched, and writes

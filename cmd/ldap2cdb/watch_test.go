@@ -514,6 +514,37 @@ func TestWatchRestoredCopy(t *testing.T) {
 	eventuallySays(t, log, "the server tells of changes by itself")
 }
 
+// Whoever means it so says so beside the watch, which goes on from there, though
+// nothing happens any more in the directory.
+func TestOlderDirectoryBesideAWatch(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	dir, log := t.TempDir(), &logbook.Book{}
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
+	server.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	server.Stop()
+	server.Copy()
+	server.Run()
+	follow(t, log, args...)
+	eventually(t, dir, "u1", "imap1.example.org", log)
+	server.Modify(change("u1", "replace: mailHost\nmailHost: imap3.example.org\n"))
+	eventually(t, dir, "u1", "imap3.example.org", log)
+	server.Kill()
+	server.Restore()
+	server.Run()
+	eventuallySays(t, log, "the directory is older than the last maps")
+	if status, stderr := tool(t, append(args, "--force")...); status != 0 {
+		t.Fatalf("exit status %d, %s", status, stderr)
+	}
+	for end := time.Now().Add(20 * time.Second); strings.Count(log.String(), "the server tells of changes by itself") < 2; time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it does not go on:\n%s", log)
+		}
+	}
+	if got := recordsOf(t, dir, mapfile.Login)["u1"]; got != "imap1.example.org" {
+		t.Errorf("u1 lives on %s", got)
+	}
+}
+
 // A server that hangs says nothing, as one does in which nothing happens.
 func TestWatchHungServer(t *testing.T) {
 	hangs := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
