@@ -1,7 +1,6 @@
 package directory
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -280,14 +279,20 @@ func (r *Rules) sortNaming(names []string, dn []byte) {
 	if len(names) < 2 {
 		return
 	}
-	rdn, _, _ := bytes.Cut(dn, []byte{','})
-	_, value, _ := bytes.Cut(rdn, []byte{'='})
-	naming := r.loginKey(string(bytes.TrimSpace(value)))
+	// A server may escape letters in it, and it may be made of several values, RFC
+	// 4514 sections 2.4 and 2.3.
+	var naming []string
+	if name, err := ldap.ParseDN(string(dn)); err == nil && len(name.RDNs) > 0 {
+		for _, attribute := range name.RDNs[0].Attributes {
+			naming = append(naming, r.loginKey(attribute.Value))
+		}
+	}
 	slices.SortFunc(names, func(a, b string) int {
+		first, second := slices.Contains(naming, a), slices.Contains(naming, b)
 		switch {
-		case a == naming:
+		case first && !second:
 			return -1
-		case b == naming:
+		case second && !first:
 			return 1
 		}
 		return strings.Compare(a, b)

@@ -47,6 +47,42 @@ func show(o Outcome) string {
 	return text
 }
 
+// The login name that names the entry names the mailbox, however the server spells
+// the name.
+func TestNamingLogin(t *testing.T) {
+	rules, err := NewRules(config.Default().Attributes, "", anyStore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ dn, uids, want string }{
+		{"uid=b,dc=e", "a b", "b"},
+		{"UID = B , dc=e", "a b", "b"},
+		{`uid=j\C3\BCrgen,dc=e`, "anton jürgen", "jürgen"},
+		{"uid=jürgen,dc=e", "anton jürgen", "jürgen"},
+		{`uid=b\+c,dc=e`, "a b+c", "b+c"},
+		{`uid=b\,c,dc=e`, "a b,c", "b,c"},
+		{`uid=b\2Cc,dc=e`, "a b,c", "b,c"}, // OpenLDAP
+		{"cn=Berta B+uid=b,dc=e", "a b", "b"},
+		{"uid=b+cn=Berta B,dc=e", "a b", "b"},
+		{"cn=Berta B,dc=e", "c b", "b"},
+		{"no name", "c b", "b"},
+	} {
+		text := "dn: " + test.dn + "\nmailHost: imap1\n"
+		for uid := range strings.FieldsSeq(test.uids) {
+			text += "uid: " + uid + "\n"
+		}
+		err := LDIF{"x", strings.NewReader(text)}.Entries(t.Context(), rules.Wanted(), func(e *Entry) error {
+			if got := rules.Judge(e).Account.Location.Mailbox; got != test.want {
+				t.Errorf("%s: %q, want %q", test.dn, got, test.want)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestRules(t *testing.T) {
 	status := config.Default().Attributes
 	status.Status, status.Mailbox = "mailStatus", "mailbox"
