@@ -603,6 +603,29 @@ func TestOlderServerAmongOthers(t *testing.T) {
 	eventually(t, dir, "u3", "imap1.example.org", log)
 }
 
+// So is one that hangs behind what was heard by asking, or by reading all again.
+func TestOlderServerPolled(t *testing.T) {
+	for _, reread := range []string{"1h", "100ms"} {
+		settings := slapd.Settings{LDIF: people(20), Sync: true}
+		ahead, behind := slapd.Start(t, settings), slapd.Start(t, settings)
+		ahead.Modify(change("u2", "replace: sn\nsn: Doe\n"))
+		behind.Modify(change("u2", "replace: sn\nsn: Doe\n"))
+		dir, log := t.TempDir(), &logbook.Book{}
+		stop := follow(t, log, "--url", ahead.URL(), "--url", behind.URL(), "--maps", dir,
+			"--base", "ou=people,"+slapd.Base, "--base", "uid=u1,ou=people,"+slapd.Base,
+			"--config", configFile(t, fmt.Sprintf("[directory]\npoll-interval = \"20ms\"\nreread-interval = %q\n", reread)))
+		eventuallySays(t, log, "published")
+		ahead.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
+		eventually(t, dir, "u1", "imap1.example.org", log)
+		ahead.Kill()
+		eventuallySays(t, log, behind.URL()+": the directory is older than the last maps")
+		if got := recordsOf(t, dir, mapfile.Login)["u1"]; got != "imap1.example.org" {
+			t.Errorf("u1 is on %s again", got)
+		}
+		stop()
+	}
+}
+
 // Access rules that hide half of the directory are no reason to forget it, and
 // when they show it again nothing is amiss.
 func TestHiddenHalf(t *testing.T) {
@@ -700,15 +723,17 @@ func countingServer(t *testing.T, people, invocation string) slapd.Settings {
 // now and then.
 func TestPolling(t *testing.T) {
 	hidden := []string{"access to attrs=entryCSN by * none", "access to * by * read"}
+	// One has not changed for long, and is not asked for.
+	people := strings.Replace(people(20), "uid: u2\n", "uid: u2\nmodifyTimestamp: 20200101000000Z\nentryCSN: 20200101000000.000000Z#000000#000#000000\n", 1)
 	for _, test := range []struct {
 		name, way string
 		settings  slapd.Settings
 		more      []string
 	}{
-		{"OpenLDAP without syncprov", "asking every 20ms for changes by entryCSN, and reading all every 1h0m0s", slapd.Settings{LDIF: people(20)}, nil},
-		{"times alone", "asking every 20ms for changes by modifyTimestamp", slapd.Settings{LDIF: people(20), Database: hidden}, nil},
-		{"Active Directory", "asking every 20ms for changes by uSNChanged", countingServer(t, people(20), "one"), nil},
-		{"two bases", "2 bases, and one can be followed: asking every 20ms for changes by entryCSN", slapd.Settings{LDIF: people(20), Sync: true}, []string{"--base", "uid=u1,ou=people," + slapd.Base}},
+		{"OpenLDAP without syncprov", "asking every 20ms for changes by entryCSN, and reading all every 1h0m0s", slapd.Settings{LDIF: people}, nil},
+		{"times alone", "asking every 20ms for changes by modifyTimestamp", slapd.Settings{LDIF: people, Database: hidden}, nil},
+		{"Active Directory", "asking every 20ms for changes by uSNChanged", countingServer(t, people, "one"), nil},
+		{"two bases", "2 bases, and one can be followed: asking every 20ms for changes by entryCSN", slapd.Settings{LDIF: people, Sync: true}, []string{"--base", "uid=u1,ou=people," + slapd.Base}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -91,6 +91,7 @@ type poller struct {
 	changes Changes
 	root    root
 	counter string // the invocation, if the server counts
+	tells   bool   // how far it has got, as OpenLDAP does
 
 	usn     uint64          // the highest number
 	clocks  map[string]tide // by attribute, what its times tell
@@ -111,7 +112,7 @@ func (t tide) at(now time.Time) time.Time { return t.noted.Add(now.Sub(t.seen)) 
 func (d *LDAP) poll(ctx context.Context, s *session, root root, want *Selection, changes Changes, why error) error {
 	p := &poller{
 		LDAP: d, s: s, want: want.with(slices.Concat(identities, marks)...), changes: changes, root: root,
-		clocks: map[string]tide{}, groups: map[string]string{},
+		clocks: map[string]tide{}, groups: map[string]string{}, tells: d.position(s) != "",
 	}
 	if p.root.service != "" {
 		p.counter = s.invocation(p.root.service)
@@ -207,7 +208,7 @@ func (p *poller) read(ctx context.Context, started time.Time) error {
 		p.clocks = clocks
 	}
 	p.asked, p.reread, p.strange = started, started, references > 0
-	p.note()
+	p.note("")
 	p.changes.Refreshed()
 	return nil
 }
@@ -216,6 +217,10 @@ func (p *poller) read(ctx context.Context, started time.Time) error {
 // gone; asked for before the others, so that nobody is who becomes one meanwhile.
 func (p *poller) changed(ctx context.Context, since string) error {
 	started := time.Now()
+	var at Position
+	if p.tells {
+		at = p.position(p.s)
+	}
 	gone, members, err := p.others(ctx, since)
 	if err != nil {
 		return err
@@ -242,7 +247,7 @@ func (p *poller) changed(ctx context.Context, since string) error {
 		}
 	}
 	p.asked = started
-	p.note()
+	p.note(at)
 	return nil
 }
 
@@ -289,10 +294,14 @@ func (p *poller) regrouped(filter string, group *Entry, ids *Selection) bool {
 	return true
 }
 
-// note has it remembered how far the server has been heard.
-func (p *poller) note() {
-	if p.counter != "" && p.usn > 0 && !p.strange {
+// note has it remembered how far the server has been heard: to go on from there
+// where it counts, else so that none that hangs behind is taken for it later.
+func (p *poller) note(at Position) {
+	switch {
+	case p.counter != "" && p.usn > 0 && !p.strange:
 		p.changes.Cookie(fmt.Sprintf("%s %d %d", p.counter, p.usn, p.reread.Unix()))
+	case at != "":
+		p.changes.Cookie("csn=" + string(at)) // no poll begins from that
 	}
 }
 

@@ -198,6 +198,7 @@ func (s *session) close() {
 // entry reads one by its name, "" for the server's root (RFC 4512 section 5.1);
 // one that is hidden from us is nil.
 func (s *session) entry(dn string, attributes ...string) *ldap.Entry {
+	s.tap.ears.Store(nil) // of the search before: this entry is for us
 	answer, err := s.conn.Search(ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
 		"(objectClass=*)", attributes, nil))
 	if err != nil || len(answer.Entries) == 0 {
