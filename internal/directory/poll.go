@@ -201,13 +201,20 @@ func (p *poller) read(ctx context.Context, started time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := p.changes.Mentioned(); err != nil {
-		return err
-	}
 	if missed { // the clock there was set back: begin with the time anew
 		p.clocks = clocks
 	}
-	p.asked, p.reread, p.strange = started, started, references > 0
+	p.asked, p.strange = started, references > 0
+	if mark, since := p.since(); mark != "" && len(p.conf.Base) > 1 {
+		// Who was moved meanwhile from a base to one before was in neither.
+		if err := p.look(ctx, "("+mark+">="+since+")", nil); err != nil {
+			return err
+		}
+	}
+	if err := p.changes.Mentioned(); err != nil {
+		return err
+	}
+	p.reread = started
 	p.note("")
 	p.changes.Refreshed()
 	return nil
@@ -225,13 +232,10 @@ func (p *poller) changed(ctx context.Context, since string) error {
 	if err != nil {
 		return err
 	}
-	_, err = p.searchAll(ctx, p.s, "(&"+p.conf.Filter+since+")", p.want, func(e *Entry) error {
-		delete(gone, identity(e, p.want))
-		_, err := p.entry(e)
-		return err
-	})
-	if err != nil {
-		return err
+	for range min(len(p.conf.Base), 2) { // as when all is read
+		if err := p.look(ctx, since, gone); err != nil {
+			return err
+		}
 	}
 	for id := range gone {
 		if err := p.changes.Gone(id); err != nil {
@@ -239,16 +243,23 @@ func (p *poller) changed(ctx context.Context, since string) error {
 		}
 	}
 	for _, filter := range members {
-		if _, err := p.searchAll(ctx, p.s, "(&"+p.conf.Filter+filter+")", p.want, func(e *Entry) error {
-			_, err := p.entry(e)
-			return err
-		}); err != nil {
+		if err := p.look(ctx, filter, nil); err != nil {
 			return err
 		}
 	}
 	p.asked = started
 	p.note(at)
 	return nil
+}
+
+// look takes whomever another filter finds as well: they are not gone.
+func (p *poller) look(ctx context.Context, filter string, gone map[[16]byte]bool) error {
+	_, err := p.searchAll(ctx, p.s, "(&"+p.conf.Filter+filter+")", p.want, func(e *Entry) error {
+		delete(gone, identity(e, p.want))
+		_, err := p.entry(e)
+		return err
+	})
+	return err
 }
 
 // others are those who have changed and may not be looked for any more: in Active

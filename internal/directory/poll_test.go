@@ -1,12 +1,15 @@
 package directory
 
 import (
+	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"postern/internal/config"
+	"postern/internal/slapd"
 )
 
 // What is asked for moves on with the time of the server, which nobody tells but
@@ -52,6 +55,67 @@ func TestPollSince(t *testing.T) {
 		p.strange = true
 		p.expects(t, "")
 	})
+}
+
+// Who is moved from one base to another while they are read, one after the other,
+// is not gone.
+func TestPollMovedMeanwhile(t *testing.T) {
+	unit := func(ou string) string {
+		return "dn: ou=" + ou + ",dc=example,dc=org\nobjectClass: organizationalUnit\nou: " + ou + "\n\n"
+	}
+	person := func(uid, ou string) string {
+		return strings.Replace(slapd.Person(uid, "A", "B", "imap1.example.org"), "ou=people", "ou="+ou, 1)
+	}
+	server := slapd.Start(t, slapd.Settings{LDIF: unit("one") + unit("two") + person("stays", "one") + person("moves", "two")})
+	conf := config.Default().Directories[0]
+	conf.URLs, conf.Base = []string{server.URL()}, []string{"ou=one,dc=example,dc=org", "ou=two,dc=example,dc=org"}
+	conf.PollInterval, conf.RereadInterval = config.Duration(time.Hour), config.Duration(10*time.Millisecond)
+	d, err := NewLDAP(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	m := &mover{server: server, stop: stop}
+	d.Follow(ctx, newSelection([]string{"uid"}), m)
+	if m.reads != 2 || !m.there["uid=moves,ou=one,dc=example,dc=org"] {
+		t.Errorf("after %d reads there are %v", m.reads, m.there)
+	}
+}
+
+// A mover moves somebody into the base that is being read the second time.
+type mover struct {
+	Changes
+	server *slapd.Server
+	stop   func()
+	reads  int
+	there  map[string]bool
+}
+
+func (m *mover) Way(string)            {}
+func (m *mover) Members(string) string { return "" }
+func (m *mover) Cookie(string)         {}
+func (m *mover) Refreshed()            {}
+func (m *mover) Begin(string, Position) (string, error) {
+	if m.reads < 2 {
+		m.there = map[string]bool{}
+	}
+	return "", nil
+}
+
+func (m *mover) Entry(_ [16]byte, e *Entry) (bool, error) {
+	if len(m.there) == 0 && m.reads == 1 {
+		m.server.Modify("dn: uid=moves,ou=two,dc=example,dc=org\nchangetype: modrdn\nnewrdn: uid=moves\ndeleteoldrdn: 0\nnewsuperior: ou=one,dc=example,dc=org\n")
+	}
+	m.there[string(e.DN)] = true
+	return false, nil
+}
+
+func (m *mover) Mentioned() error {
+	if m.reads++; m.reads == 2 {
+		m.stop()
+	}
+	return nil
 }
 
 func (p *poller) hears(t *testing.T, line string) {
