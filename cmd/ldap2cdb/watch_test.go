@@ -695,6 +695,7 @@ var counting = []string{
 	"attributetype ( 1.3.6.1.4.1.32473.1.2 NAME 'highestCommittedUSN' SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 )",
 	"attributetype ( 1.3.6.1.4.1.32473.1.3 NAME 'dsServiceName' SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )",
 	"attributetype ( 1.3.6.1.4.1.32473.1.4 NAME 'invocationId' SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 )",
+	"attributetype ( 1.3.6.1.4.1.32473.1.6 NAME 'defaultNamingContext' SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )",
 	"attributetype ( 1.3.6.1.4.1.32473.1.5 NAME 'objectGUID' SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 )",
 	"objectclass ( 1.3.6.1.4.1.32473.2.1 NAME 'counted' AUXILIARY MAY ( uSNChanged $ invocationId $ objectGUID ) )",
 }
@@ -702,7 +703,8 @@ var counting = []string{
 func countingServer(t *testing.T, people, invocation string) slapd.Settings {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "root.ldif")
-	err := os.WriteFile(root, []byte("dn:\nhighestCommittedUSN: 1000\ndsServiceName: cn=NTDS Settings,dc=example,dc=org\n"), 0o644)
+	// The server's own domain is not that of the people.
+	err := os.WriteFile(root, []byte("dn:\nhighestCommittedUSN: 1000\ndsServiceName: cn=NTDS Settings,dc=example,dc=org\ndefaultNamingContext: cn=NTDS Settings,dc=example,dc=org\n"), 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}

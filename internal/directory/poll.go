@@ -280,14 +280,21 @@ func (p *poller) others(ctx context.Context, since string) (gone map[[16]byte]bo
 		}
 		return nil
 	}
-	if p.counter == "" || p.root.domain == "" {
+	domain := p.root.domain
+	if p.counter == "" {
+		domain = ""
+	}
+	// A base may be elsewhere, as in another domain that a global catalog has.
+	if domain == "" || slices.ContainsFunc(p.conf.Base, func(base string) bool { return !holds(domain, base) }) {
 		_, err = p.searchAll(ctx, p.s, since, ids, take)
+	}
+	if domain == "" || err != nil {
 		return gone, members, err
 	}
 	r := &reading{LDAP: p.LDAP, want: ids, take: take, controls: []ldap.Control{ldap.NewControlMicrosoftShowDeleted()}}
-	_, err = r.search(ctx, p.s, query{p.root.domain, ldap.ScopeWholeSubtree, since}) // who is elsewhere is not asked
+	_, err = r.search(ctx, p.s, query{domain, ldap.ScopeWholeSubtree, since}) // who is elsewhere is not asked
 	if err != nil {
-		err = fmt.Errorf("%s: search %s: %w", p.s.server, p.root.domain, err)
+		err = fmt.Errorf("%s: search %s: %w", p.s.server, domain, err)
 	}
 	return gone, members, err
 }

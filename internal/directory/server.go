@@ -130,14 +130,17 @@ func (d *LDAP) position(s *session) Position {
 
 // below tells whether a base is in a naming context.
 func (d *LDAP) below(context string) bool {
-	top, err := ldap.ParseDN(context)
+	return slices.ContainsFunc(d.conf.Base, func(base string) bool { return holds(context, base) })
+}
+
+// holds tells whether an entry is another, or below it.
+func holds(top, dn string) bool {
+	above, err := ldap.ParseDN(top)
 	if err != nil {
 		return false
 	}
-	return slices.ContainsFunc(d.conf.Base, func(base string) bool {
-		dn, err := ldap.ParseDN(base)
-		return err == nil && (top.EqualFold(dn) || top.AncestorOfFold(dn))
-	})
+	name, err := ldap.ParseDN(dn)
+	return err == nil && (above.EqualFold(name) || above.AncestorOfFold(name))
 }
 
 // A Position is how far a directory has got: CSNs with semicolons between.
