@@ -85,21 +85,16 @@ func mailboxes(ctx context.Context, conf *config.Config, in io.Reader, out io.Wr
 	return errors.Join(err, sysexits.NoInput.Wrap(names.Err()))
 }
 
-// A store that was not reached, and took its time over it, is left alone for a while:
-// there are many more questions, and stores that answer theirs.
-const (
-	downTime = 5 * time.Second
-	downSlow = time.Second
-)
-
+// askUnlessDown leaves a dead store alone for a while, as logins do: there are many
+// more questions, and stores that answer theirs.
 func askUnlessDown(down *penalty.Table, target *store.Store, ask func() (bool, error)) (bool, error) {
-	if down.IsUnreached(target.Address, downTime) {
+	if down.IsDown(target.Address) {
 		return false, errors.New("the store was not reached a moment ago")
 	}
 	start := time.Now()
 	here, err := ask()
-	if _, unreached := errors.AsType[*store.Unreachable](err); unreached && time.Since(start) >= downSlow {
-		down.Unreached(target.Address)
+	if _, unreached := errors.AsType[*store.Unreachable](err); unreached {
+		down.Unreached(target.Address, time.Since(start))
 	}
 	return here, err
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"postern/internal/config"
 	"postern/internal/loopback"
@@ -68,7 +69,7 @@ func TestMailboxesOfADeadStore(t *testing.T) {
 	conf := clearConfig(t)
 	password := filepath.Join(conf.Maps, "password")
 	os.WriteFile(password, []byte("secret\n"), 0o600)
-	conf.Frontend.ConnectTimeout = config.Duration(downSlow)
+	conf.Frontend.ConnectTimeout = config.Duration(time.Second)
 	conf.Stores["127.0.0.1"] = config.Store{
 		TLS: config.TLSNone, Port: st.Addr().(*net.TCPAddr).Port, Admin: "cyrus", AdminPasswordFile: password,
 	}

@@ -260,14 +260,15 @@ func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *f
 	if login.Origin.Hops == 0 {
 		return nil, unavailable, errors.New("the login has come through too many front ends: is a store of ours one of them?")
 	}
-	if s.Failures.IsUnreached(target.Address, downTime) {
+	if s.Failures.IsDown(target.Address) {
 		return nil, unavailable, errDown
 	}
 	start := time.Now()
 	opened, err := target.Open(ctx, s.protocol.store(), login)
-	s.Metrics.asked(where.Store, time.Since(start))
-	if _, unreached := errors.AsType[*store.Unreachable](err); unreached && ctx.Err() == nil && time.Since(start) >= downSlow {
-		s.Failures.Unreached(target.Address)
+	took := time.Since(start)
+	s.Metrics.asked(where.Store, took)
+	if _, unreached := errors.AsType[*store.Unreachable](err); unreached && ctx.Err() == nil {
+		s.Failures.Unreached(target.Address, took)
 	}
 	if refusal, ok := errors.AsType[*store.Refusal](err); ok {
 		failure := passOn(refusal)

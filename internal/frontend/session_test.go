@@ -482,10 +482,10 @@ func TestAStoreKnownToBeDownIsNotWaitedFor(t *testing.T) {
 	c := s.client()
 	c.send("a LOGIN jim secret\r\n")
 	c.want("a " + unreached)
-	if s.Failures.IsUnreached("127.0.0.1:1", downTime) {
+	if s.Failures.IsDown("127.0.0.1:1") {
 		t.Error("refused at once, it may be up again")
 	}
-	s.Failures.Unreached(f.value())
+	s.Failures.Unreached(f.value(), time.Second)
 	c.send("b LOGIN joe secret\r\n")
 	c.want("b " + unreached)
 	s.eventually(func() bool { return strings.Contains(s.log.String(), errDown.Error()) })

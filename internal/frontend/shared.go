@@ -314,11 +314,3 @@ func (s *slowest) get() time.Duration {
 	defer s.mu.Unlock()
 	return s.took
 }
-
-// A store that was not reached of late, and took its time over it, is down. A
-// morning's users would wait for a dead store one after the other, each with a
-// connection open; one that refuses at once may be tried at once.
-const (
-	downTime = 5 * time.Second
-	downSlow = time.Second
-)

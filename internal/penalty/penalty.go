@@ -169,14 +169,25 @@ func (t *Table) Delay(name string, limit time.Duration) (delay time.Duration) {
 	return delay
 }
 
-// Unreached notes that an address was not reached.
-func (t *Table) Unreached(address string) { t.failed(place, address) }
+// A store that was not reached of late, and took its time over it, is down. A
+// morning's users would wait for it one after the other, each with a connection
+// open; one that refuses at once may be tried at once.
+const (
+	downTime = 5 * time.Second // the clock here has whole seconds
+	downSlow = time.Second
+)
 
-// IsUnreached tells whether an address was not reached within some time, which
-// is measured in whole seconds.
-func (t *Table) IsUnreached(address string, within time.Duration) (unreached bool) {
+// Unreached notes that an address was not reached, and how long that took.
+func (t *Table) Unreached(address string, took time.Duration) {
+	if took >= downSlow {
+		t.failed(place, address)
+	}
+}
+
+// IsDown tells whether an address need not be tried just now.
+func (t *Table) IsDown(address string) (down bool) {
 	t.visit(place, address, func(_ *atomic.Uint64, _ uint64, c cell, found bool) {
-		unreached = found && t.now().Unix()-c.last <= int64(within/time.Second)
+		down = found && t.now().Unix()-c.last <= int64(downTime/time.Second)
 	})
-	return unreached
+	return down
 }

@@ -72,8 +72,8 @@ func TestProcessesShareAFile(t *testing.T) {
 	if two.Delay("joe", time.Minute) == 0 {
 		t.Error("the other process knows nothing of it")
 	}
-	one.Unreached("192.0.2.1:143")
-	if !two.IsUnreached("192.0.2.1:143", time.Minute) || two.IsUnreached("192.0.2.1:144", time.Minute) {
+	one.Unreached("192.0.2.1:143", downSlow)
+	if !two.IsDown("192.0.2.1:143") || two.IsDown("192.0.2.1:144") {
 		t.Error("the other process does not know what was not reached")
 	}
 	os.WriteFile(file+".other", []byte("something else"), 0o600)
@@ -97,7 +97,7 @@ func TestAnEmptiedFile(t *testing.T) {
 		func() { table.Delay("joe", time.Minute) },
 		func() { table.Failed("joe") },
 		func() { table.Forgive("joe") },
-		func() { table.IsUnreached("192.0.2.1:143", time.Minute) },
+		func() { table.IsDown("192.0.2.1:143") },
 	} {
 		if err := os.Truncate(file, 0); err != nil {
 			t.Fatal(err)
@@ -119,20 +119,24 @@ func TestUnreached(t *testing.T) {
 	table := New()
 	now := time.Unix(1e9, 0)
 	table.now = func() time.Time { return now }
-	table.Unreached("192.0.2.1:143")
+	table.Unreached("192.0.2.1:143", downSlow)
 	for seconds, want := range []bool{true, true, true, true, true, true, false, false} {
-		if got := table.IsUnreached("192.0.2.1:143", 5*time.Second); got != want {
+		if got := table.IsDown("192.0.2.1:143"); got != want {
 			t.Errorf("after %d seconds: %v", seconds, got)
 		}
 		now = now.Add(time.Second)
 	}
+	table.Unreached("192.0.2.1:143", downSlow-1)
+	if table.IsDown("192.0.2.1:143") {
+		t.Error("refused at once, it may be up again")
+	}
 	// Whatever clients call themselves, they are no place.
 	table.Failed("192.0.2.2:143")
-	if table.IsUnreached("192.0.2.2:143", time.Minute) {
+	if table.IsDown("192.0.2.2:143") {
 		t.Error("a user's failure counts for a store")
 	}
 	for range 2 * maxCount {
-		table.Unreached("192.0.2.3:143")
+		table.Unreached("192.0.2.3:143", downSlow)
 	}
 	if table.Delay("192.0.2.3:143", time.Minute) != 0 {
 		t.Error("a store's failures count for a user")
