@@ -154,10 +154,11 @@ func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
 			}
 			s.protocol.command()
 		}
-	case implicit && !s.secure:
-		s.ended = err.Error() // a handshake would cost more than the word is worth
 	default:
-		s.dismiss(err.Error(), "LIMIT", "Too many connections")
+		s.ended = err.Error()
+		if !implicit || s.secure { // or a handshake would cost more than the word is worth
+			s.dismiss(err.Error(), "LIMIT", "Too many connections")
+		}
 		s.raw.Close() // at once, for nobody counts those who are refused
 	}
 	switch {
