@@ -28,6 +28,7 @@ type fileID struct {
 	device, inode uint64
 	size          int64
 	modified      unix.Timespec
+	changed       unix.Timespec // also in who may read it
 }
 
 func identify(path string) (fileID, error) {
@@ -35,7 +36,7 @@ func identify(path string) (fileID, error) {
 	if err := unix.Stat(path, &info); err != nil {
 		return fileID{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return fileID{uint64(info.Dev), info.Ino, info.Size, info.Mtim}, nil
+	return fileID{uint64(info.Dev), info.Ino, info.Size, info.Mtim, info.Ctim}, nil
 }
 
 func (id fileID) sameFile(other fileID) bool {
