@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -109,8 +110,22 @@ func listensAt(have net.Addr, network, address string) bool {
 	if err != nil || want.Port != tcp.Port || want.Zone != tcp.Zone {
 		return false
 	}
-	return want.IP.Equal(tcp.IP) || want.IP == nil && tcp.IP.IsUnspecified()
+	if want.IP == nil {
+		return tcp.IP.Equal(all())
+	}
+	return want.IP.Equal(tcp.IP)
 }
+
+// all is what package net listens at where no address is named: those of both
+// kinds, unless the kernel has no IPv6.
+var all = sync.OnceValue(func() net.IP {
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		return nil
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).IP
+})
 
 // Listen takes a socket, or opens it. 0.0.0.0 is all of IPv4, as everywhere but in
 // package net, which would listen on IPv6 as well.
@@ -121,7 +136,7 @@ func (h *Handed) Listen(network, address string) (net.Listener, error) {
 	if host, _, _ := net.SplitHostPort(address); network == "tcp" && host == "0.0.0.0" {
 		network = "tcp4"
 	}
-	silent := net.ListenConfig{KeepAlive: -1} // that is Listener.Accept's business
+	silent := net.ListenConfig{KeepAlive: -1} // that is Listener.Accept's business; HTTP has limits of time
 	return silent.Listen(context.Background(), network, address)
 }
 
