@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"net"
 	"net/http"
@@ -161,13 +163,20 @@ func reread(c *cli.Context, now *frontend.Frontend) (next *frontend.Frontend, ke
 		return nil, nil, err
 	}
 	if next, err = newFrontend(conf, now.Shared, false); err != nil {
-		return nil, nil, err
+		return nil, nil, outOfReach(err)
 	}
-	// A map in another folder may be out of reach, see confine.
 	if err := usable(next); err != nil && usable(now) == nil {
-		return nil, nil, err
+		return nil, nil, outOfReach(err)
 	}
 	return next, keyFiles(conf), nil
+}
+
+// outOfReach tells what may be behind a refusal that no mode explains, see confine.
+func outOfReach(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: if its folder is new in the settings, only a restart or --replace opens it", err)
+	}
+	return err
 }
 
 // certificateCheck is how often files of certificates and tickets are looked
