@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postern/internal/account"
@@ -34,7 +35,8 @@ func mailboxes(ctx context.Context, conf *config.Config, in io.Reader, out io.Wr
 	if err != nil {
 		return err
 	}
-	var targets []*store.Store
+	var targets []*asked
+	down := penalty.New()
 	for _, where := range hosts {
 		target, err := stores.at("imap", where)
 		if err != nil {
@@ -43,20 +45,20 @@ func mailboxes(ctx context.Context, conf *config.Config, in io.Reader, out io.Wr
 		if target.Admin == "" {
 			return sysexits.Config.Errorf("store %s: set admin and admin-password-file, who may look into all mailboxes", where.Store)
 		}
-		targets = append(targets, target)
+		targets = append(targets, &asked{Store: target, down: down})
 	}
 	type question struct {
 		mailbox string
-		target  *store.Store
+		target  *asked
 	}
-	questions, down := make(chan question), penalty.New()
+	questions := make(chan question)
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	for range atOnce {
 		all.Go(func() {
 			for q := range questions {
 				answer := "absent"
-				here, err := askUnlessDown(down, q.target, func() (bool, error) { return hasMailbox(ctx, q.target, q.mailbox) })
+				here, err := q.target.has(ctx, q.mailbox)
 				switch {
 				case err != nil:
 					answer = "error: " + strings.ReplaceAll(err.Error(), "\n", " ")
@@ -85,16 +87,28 @@ func mailboxes(ctx context.Context, conf *config.Config, in io.Reader, out io.Wr
 	return errors.Join(err, sysexits.NoInput.Wrap(names.Err()))
 }
 
-// askUnlessDown leaves a dead store alone for a while, as logins do: there are many
-// more questions, and stores that answer theirs.
-func askUnlessDown(down *penalty.Table, target *store.Store, ask func() (bool, error)) (bool, error) {
-	if down.IsDown(target.Address) {
+// An asked store is left alone for a while when it seems to be dead, as logins do:
+// there are many more questions, and stores that answer theirs. One failure does not
+// say so, for that may be a busy store's.
+type asked struct {
+	*store.Store
+	down   *penalty.Table
+	failed atomic.Int32 // in a row
+}
+
+const deadAfter = 3 // failures
+
+func (a *asked) has(ctx context.Context, mailbox string) (bool, error) {
+	if a.failed.Load() >= deadAfter && a.down.IsDown(a.Address) {
 		return false, errors.New("the store was not reached a moment ago")
 	}
 	start := time.Now()
-	here, err := ask()
+	here, err := hasMailbox(ctx, a.Store, mailbox)
 	if _, unreached := errors.AsType[*store.Unreachable](err); unreached {
-		down.Unreached(target.Address, time.Since(start))
+		a.failed.Add(1)
+		a.down.Unreached(a.Address, time.Since(start))
+	} else {
+		a.failed.Store(0)
 	}
 	return here, err
 }
