@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -9,11 +10,17 @@ import (
 	"time"
 )
 
-type pager struct{ seen int }
+// A pager shows nothing before it has been told.
+type pager struct {
+	told <-chan struct{}
+	seen int
+}
 
 func (p *pager) Write(text []byte) (int, error) {
-	if p.seen == 0 {
-		time.Sleep(700 * time.Millisecond)
+	select {
+	case <-p.told:
+	case <-time.After(10 * time.Second):
+		return 0, errors.New("the front end waits for the pager")
 	}
 	p.seen += len(text)
 	return len(text), nil
@@ -28,12 +35,14 @@ func TestSessionsInAPager(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := strings.Repeat("{}\n", 1<<20)
-	server := &http.Server{WriteTimeout: 500 * time.Millisecond, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	told := make(chan struct{})
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		defer close(told)
 		w.Write([]byte(list))
 	})}
 	go server.Serve(l)
 	defer server.Close()
-	var out pager
+	out := pager{told: told}
 	if err := sessions(t.Context(), conf, &out, nil, false, true); err != nil || out.seen != len(list) {
 		t.Errorf("saw %d octets of %d: %v", out.seen, len(list), err)
 	}

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Who reads the log may have stopped: that costs one login some seconds, and no
-// other anything but its lines.
+// Who reads the log may have stopped: that costs the logins of some seconds those,
+// and later ones no more than their lines.
 func TestLogThatNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out, in := io.Pipe()

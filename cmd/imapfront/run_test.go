@@ -406,8 +406,6 @@ func TestRule12_InetdFromAFile(t *testing.T) {
 	}
 }
 
-// Settings that are wrong are the administrator's to see. The client is told to
-// come again, where nobody has to know TLS for that.
 // On a terminal, where somebody tries it by hand, each line has its answer before
 // the next one is typed.
 func TestRule12_InetdOnATerminal(t *testing.T) {
@@ -447,6 +445,8 @@ func TestRule12_InetdOnATerminal(t *testing.T) {
 	}
 }
 
+// Settings that are wrong are the administrator's to see. The client is told to
+// come again, where nobody has to know TLS for that.
 func TestRule12_InetdWithWrongSettings(t *testing.T) {
 	dir, _ := siteDir(t, "", "joe imap1.example.org")
 	good := filepath.Join(dir, "postern.conf")
