@@ -67,14 +67,16 @@ func check(conf *config.Config, known error, out io.Writer) error {
 			note(file, err)
 		}
 	}
-	if info, err := os.Lstat(f.Control); err == nil && info.Mode().Type() != fs.ModeSocket {
-		note(f.Control, fmt.Errorf("control: %s is there and is no socket", f.Control))
+	if err := noSocket(f.Control); !errors.Is(err, fs.ErrNotExist) {
+		note(f.Control, err)
 	}
 	if len(f.Control) >= len(unix.RawSockaddrUnix{}.Path) {
 		note(f.Control, errors.New("control: the name is too long for a socket, unix(7)"))
 	}
 	if _, err := os.Lstat(f.FailureFile); err == nil { // else it can be made
-		_, err = penalty.Open(f.FailureFile)
+		if _, err = penalty.Open(f.FailureFile); err != nil {
+			err = fmt.Errorf("failure-file: %w", err)
+		}
 		note(f.FailureFile, err)
 	}
 	if f.Metrics != "" {

@@ -79,17 +79,26 @@ func openSocket(path string) (net.Listener, error) {
 	return l, nil
 }
 
+// noSocket is why there is none of a name.
+func noSocket(path string) error {
+	info, err := os.Lstat(path)
+	if err == nil && info.Mode().Type() != fs.ModeSocket {
+		err = fmt.Errorf("%s is there and is no socket", path)
+	}
+	if err != nil {
+		err = fmt.Errorf("control: %w", err)
+	}
+	return err
+}
+
 // removeSocket removes what a front end that was killed has left, and nothing
 // else.
 func removeSocket(path string) error {
-	info, err := os.Lstat(path)
-	switch {
+	switch err := noSocket(path); {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return sysexits.CantCreate.Errorf("control: %w", err)
-	case info.Mode().Type() != fs.ModeSocket:
-		return sysexits.CantCreate.Errorf("control: %s is there and is no socket", path)
+		return sysexits.CantCreate.Wrap(err)
 	}
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()

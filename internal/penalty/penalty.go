@@ -63,8 +63,11 @@ func Open(file string) (*Table, error) {
 }
 
 func mapped(f *os.File) ([]byte, error) {
-	if info, err := f.Stat(); err != nil || info.Size() != size && info.Size() != 0 {
-		return nil, errors.New("not a table of failures")
+	switch info, err := f.Stat(); {
+	case err != nil:
+		return nil, err
+	case info.Size() != size && info.Size() != 0:
+		return nil, errors.New("not a table of failures: empty it, or name another file")
 	}
 	if err := f.Truncate(size); err != nil {
 		return nil, err
