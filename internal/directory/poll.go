@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -189,7 +190,7 @@ func (p *poller) all(ctx context.Context, started time.Time) error {
 
 func (p *poller) read(ctx context.Context, started time.Time) error {
 	mark, since := p.since()
-	clocks, missed := map[string]tide{}, false
+	clocks, missed, counted := map[string]tide{}, false, p.counted()
 	references, err := p.searchAll(ctx, p.s, p.conf.Filter, p.want, func(e *Entry) error {
 		p.hear(e, clocks)
 		news, err := p.entry(e)
@@ -204,7 +205,7 @@ func (p *poller) read(ctx context.Context, started time.Time) error {
 	if missed { // the clock there was set back: begin with the time anew
 		p.clocks = clocks
 	}
-	p.asked, p.strange = started, references > 0
+	p.asked, p.usn, p.strange = started, min(p.usn, counted), references > 0
 	if mark, since := p.since(); mark != "" && len(p.conf.Base) > 1 {
 		// Who was moved meanwhile from a base to one before was in neither.
 		if err := p.look(ctx, "("+mark+">="+since+")", nil); err != nil {
@@ -223,7 +224,7 @@ func (p *poller) read(ctx context.Context, started time.Time) error {
 // changed reads what has changed. Who has, and is none that is looked for, is
 // gone; asked for before the others, so that nobody is who becomes one meanwhile.
 func (p *poller) changed(ctx context.Context, since string) error {
-	started := time.Now()
+	started, counted := time.Now(), p.counted()
 	var at Position
 	if p.tells {
 		at = p.position(p.s)
@@ -247,7 +248,7 @@ func (p *poller) changed(ctx context.Context, since string) error {
 			return err
 		}
 	}
-	p.asked = started
+	p.asked, p.usn = started, min(p.usn, counted)
 	p.note(at)
 	return nil
 }
@@ -328,6 +329,18 @@ func (p *poller) entry(e *Entry) (news bool, err error) {
 	p.hear(e, p.clocks)
 	p.count(e, p.want)
 	return p.changes.Entry(identity(e, p.want), e)
+}
+
+// counted is how far a server that counts had come when it was asked. Higher numbers
+// that are seen afterwards do not say that all before them were: an entry may have
+// got one when its turn had been.
+func (p *poller) counted() uint64 {
+	if p.counter != "" {
+		if usn := p.s.root().usn; usn > 0 {
+			return usn
+		}
+	}
+	return math.MaxUint64
 }
 
 // count takes the number of an entry's last change.
