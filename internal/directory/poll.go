@@ -216,7 +216,7 @@ func (p *poller) read(ctx context.Context, started time.Time) error {
 		return err
 	}
 	p.reread = started
-	p.note("")
+	p.note()
 	p.changes.Refreshed()
 	return nil
 }
@@ -225,9 +225,12 @@ func (p *poller) read(ctx context.Context, started time.Time) error {
 // gone; asked for before the others, so that nobody is who becomes one meanwhile.
 func (p *poller) changed(ctx context.Context, since string) error {
 	started, counted := time.Now(), p.counted()
-	var at Position
 	if p.tells {
-		at = p.position(p.s)
+		// Said before what it is about, which may be published at once: nobody
+		// shall be taken for up to date who hangs behind. No poll begins from it.
+		if at := p.position(p.s); at != "" {
+			p.changes.Cookie("csn=" + string(at))
+		}
 	}
 	gone, members, err := p.others(ctx, since)
 	if err != nil {
@@ -249,7 +252,7 @@ func (p *poller) changed(ctx context.Context, since string) error {
 		}
 	}
 	p.asked, p.usn = started, min(p.usn, counted)
-	p.note(at)
+	p.note()
 	return nil
 }
 
@@ -313,14 +316,11 @@ func (p *poller) regrouped(filter string, group *Entry, ids *Selection) bool {
 	return true
 }
 
-// note has it remembered how far the server has been heard: to go on from there
-// where it counts, else so that none that hangs behind is taken for it later.
-func (p *poller) note(at Position) {
-	switch {
-	case p.counter != "" && p.usn > 0 && !p.strange:
+// note has it remembered how far a server that counts has been heard, to go on from
+// there.
+func (p *poller) note() {
+	if p.counter != "" && p.usn > 0 && !p.strange {
 		p.changes.Cookie(fmt.Sprintf("%s %d %d", p.counter, p.usn, p.reread.Unix()))
-	case at != "":
-		p.changes.Cookie("csn=" + string(at)) // no poll begins from that
 	}
 }
 
