@@ -23,6 +23,7 @@ type follower struct {
 	source   string             // the server that is followed now
 	cookie   string             // up to where it has been heard
 	position directory.Position // how far it has got
+	refused  directory.Position // where the server was that was older than the maps
 	complete bool               // what is known is what was there at some time
 	heard    bool               // all, over this connection
 
@@ -85,7 +86,9 @@ func (f *follower) Way(text string) { f.say("%v", f.named(errors.New(text))) }
 func (f *follower) Begin(source string, at directory.Position) (cookie string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.refused = ""
 	if err := f.older(at, f.story); err != nil && !f.force {
+		f.refused = at
 		return "", sysexits.Unavailable.Errorf("%w; if it is meant so, use --force", err)
 	}
 	// Other rules would make other accounts of the same entries.

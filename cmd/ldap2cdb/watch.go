@@ -40,6 +40,7 @@ type watch struct {
 	touched  map[registry.Key]bool
 	kept     time.Time // when the last copies were made
 	recent   []loss    // for the limit on shrinking
+	doubted  bool      // since the last publication
 	printed  setDigest
 	built    time.Time // the maps, when they were last looked at
 	disputed disputes  // in the maps
@@ -349,7 +350,13 @@ func (w *watch) publishNow() error {
 		}
 		defer last.close()
 		if w.lacks(last) || w.printed != digestsOf(last) {
-			w.whole, w.recent = true, nil // never published, or by somebody else who has judged them
+			w.whole = true // never published, or by somebody else
+			if w.doubted {
+				w.recent, w.doubted = nil, false // who may have meant it so
+			}
+			if w.yield(last); !w.complete() {
+				return nil
+			}
 		}
 		started := time.Now()
 		var report *roster.Report
@@ -361,7 +368,7 @@ func (w *watch) publishNow() error {
 		if err != nil {
 			return err
 		}
-		w.whole, w.force = false, false // it counts for the first maps only
+		w.whole, w.force, w.doubted = false, false, false // force counts for the first maps only
 		for _, f := range w.followers {
 			f.story = report.Position
 		}
@@ -465,6 +472,7 @@ func (w *watch) refused(doubts []string) error {
 	if len(doubts) == 0 || w.force {
 		return nil
 	}
+	w.doubted = true
 	return sysexits.DataErr.Errorf("%w: %s; if it is meant so, run ldap2cdb --force once", errDoubtful, strings.Join(doubts, "; "))
 }
 
@@ -493,6 +501,20 @@ func (w *watch) heed() {
 		w.built = story.Built
 		for _, f := range w.followers {
 			f.story = story.Position
+		}
+	}
+}
+
+// yield has a directory read before it is published, if it was refused for being
+// older than the maps, and somebody has gone back to it: what is known of it is what
+// there was before.
+func (w *watch) yield(last set) {
+	if last.login == nil {
+		return
+	}
+	for _, f := range w.followers {
+		if story := last.login.Story().Position; f.refused != "" && f.older(f.refused, story) == nil {
+			f.complete, f.refused, f.story = false, "", story
 		}
 	}
 }
