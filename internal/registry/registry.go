@@ -56,14 +56,15 @@ func Keys(a account.Account) []Key {
 
 // A Registry is open in one program at a time.
 type Registry struct {
-	path   string
-	file   *os.File
-	size   int64  // of the file, with what is yet to be written
-	tail   []byte // what is yet to be written
-	live   int64  // bytes of the accounts that still hold
-	users  int    // accounts that claim something
-	cookie string
-	source string // the server, base and filter that the cookie belongs to
+	path     string
+	file     *os.File
+	size     int64  // of the file, with what is yet to be written
+	tail     []byte // what is yet to be written
+	live     int64  // bytes of the accounts that still hold
+	patience int64  // the size up to which it is not to be compacted
+	users    int    // accounts that claim something
+	cookie   string
+	source   string // the server, base and filter that the cookie belongs to
 
 	seed    maphash.Seed
 	numbers map[ID]uint32
@@ -96,8 +97,18 @@ const compactSize = 1 << 20
 // addresses.
 const maxRecord = 32 << 20
 
-// Open reads a registry, or makes a new one.
+// Open reads a registry, or makes a new one. What a compaction that was killed has
+// left is removed.
 func Open(path string) (*Registry, error) {
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"[0-9]*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range left {
+		if err := os.Remove(file); err != nil {
+			return nil, sysexits.CantCreate.Wrap(err)
+		}
+	}
 	file, err := private.Open(path)
 	if err != nil {
 		return nil, sysexits.CantCreate.Wrap(err)
@@ -110,10 +121,7 @@ func Open(path string) (*Registry, error) {
 		file.Close()
 		return nil, sysexits.CantCreate.Errorf("%s: %w", path, err)
 	}
-	if err := r.tidy(); err != nil {
-		r.Close()
-		return nil, err
-	}
+	r.tidy()
 	return r, nil
 }
 
@@ -382,7 +390,8 @@ func (r *Registry) SetCookie(source, cookie string) error {
 	if err := r.file.Sync(); err != nil {
 		return sysexits.CantCreate.Wrap(err)
 	}
-	return r.tidy()
+	r.tidy()
+	return nil
 }
 
 func cookieBody(source, cookie string) []byte {
@@ -471,18 +480,19 @@ func (r *Registry) each(yield func(number uint32, record []byte) error) error {
 }
 
 // tidy compacts a journal that is mostly useless. A watch may run for years, and
-// some servers have a new cookie whenever somebody logs in.
-func (r *Registry) tidy() error {
-	if r.size <= compactSize || r.live >= r.size/2 {
-		return nil
+// some servers have a new cookie whenever somebody logs in. Where there is no room for
+// that the journal is as good as it is, and there may be later.
+func (r *Registry) tidy() {
+	if r.size <= max(compactSize, r.patience) || r.live >= r.size/2 {
+		return
 	}
-	if err := r.compact(); err != nil {
-		return sysexits.CantCreate.Errorf("%s: %w", r.path, err)
+	if r.compact() != nil {
+		r.patience = r.size + compactSize
 	}
-	return nil
 }
 
-// compact writes a journal of what still holds, and goes on in it.
+// compact writes a journal of what still holds, and goes on in it. The folder is not
+// synced: the old journal, should it come back, is whole, too.
 func (r *Registry) compact() error {
 	file, err := renameio.NewPendingFile(r.path, renameio.WithTempDir(filepath.Dir(r.path)), renameio.WithPermissions(0o600))
 	if err != nil {
