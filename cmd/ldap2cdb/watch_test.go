@@ -114,9 +114,9 @@ func TestWatch(t *testing.T) {
 
 	// What changes no map is no publication.
 	eventuallySays(t, log, "login 100 names, 1 added, 1 removed")
-	times := strings.Count(log.String(), "published in ")
+	times, heard := strings.Count(log.String(), "published in "), grows(t, dir)
 	server.Modify("dn: uid=u20,ou=people,dc=example,dc=org\nchangetype: modrdn\nnewrdn: cn=u20\ndeleteoldrdn: 0\n")
-	time.Sleep(2 * publishEvery)
+	heard()
 	if now := strings.Count(log.String(), "published in "); now != times {
 		t.Errorf("published %d times, and not %d:\n%s", now, times, log)
 	}
@@ -482,6 +482,26 @@ func TestOlderDirectory(t *testing.T) {
 	eventually(t, dir, "u1", "imap1.example.org", log)
 }
 
+// grows returns a function that waits until the watch has noted more of what it has
+// heard; whether that is to be published has been decided then.
+func grows(t *testing.T, dir string) (wait func()) {
+	size := func() int64 {
+		info, err := os.Stat(filepath.Join(dir, ".ldap2cdb.registry"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	before := size()
+	return func() {
+		for end := time.Now().Add(20 * time.Second); size() == before; time.Sleep(2 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("nothing was heard")
+			}
+		}
+	}
+}
+
 // A copy that has all that the maps were made of, and not all that was heard since,
 // is read from the start: it goes on from no cookie that it has yet to get to.
 func TestWatchRestoredCopy(t *testing.T) {
@@ -494,17 +514,9 @@ func TestWatchRestoredCopy(t *testing.T) {
 	server.Run()
 	stop := follow(t, log, args...)
 	eventuallySays(t, log, "published")
-	registry := filepath.Join(dir, ".ldap2cdb.registry")
-	before, err := os.Stat(registry)
-	if err != nil {
-		t.Fatal(err)
-	}
+	heard := grows(t, dir)
 	server.Modify(change("u1", "replace: sn\nsn: Doe\n")) // no reason to publish
-	for now := before; now.Size() == before.Size(); time.Sleep(2 * time.Millisecond) {
-		if now, err = os.Stat(registry); err != nil {
-			t.Fatal(err)
-		}
-	}
+	heard()
 	stop()
 	server.Stop()
 	server.Restore()
