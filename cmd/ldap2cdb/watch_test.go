@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -700,39 +699,6 @@ func TestWatchOneOfTwoProviders(t *testing.T) {
 	}
 }
 
-// Active Directory's count of changes, as far as a poll looks at it, on a server
-// that doesn't count by itself.
-var counting = []string{
-	"attributetype ( 1.3.6.1.4.1.32473.1.1 NAME 'uSNChanged' EQUALITY integerMatch ORDERING integerOrderingMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 SINGLE-VALUE )",
-	"attributetype ( 1.3.6.1.4.1.32473.1.2 NAME 'highestCommittedUSN' SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 )",
-	"attributetype ( 1.3.6.1.4.1.32473.1.3 NAME 'dsServiceName' SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )",
-	"attributetype ( 1.3.6.1.4.1.32473.1.4 NAME 'invocationId' SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 )",
-	"attributetype ( 1.3.6.1.4.1.32473.1.6 NAME 'defaultNamingContext' SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )",
-	"attributetype ( 1.3.6.1.4.1.32473.1.5 NAME 'objectGUID' SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 )",
-	"objectclass ( 1.3.6.1.4.1.32473.2.1 NAME 'counted' AUXILIARY MAY ( uSNChanged $ invocationId $ objectGUID ) )",
-}
-
-func countingServer(t *testing.T, people, invocation string) slapd.Settings {
-	t.Helper()
-	root := filepath.Join(t.TempDir(), "root.ldif")
-	// The server's own domain is not that of the people.
-	err := os.WriteFile(root, []byte("dn:\nhighestCommittedUSN: 1000\ndsServiceName: cn=NTDS Settings,dc=example,dc=org\ndefaultNamingContext: cn=NTDS Settings,dc=example,dc=org\n"), 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
-	usn := 100
-	var ldif strings.Builder
-	for line := range strings.Lines(people) {
-		if ldif.WriteString(line); strings.HasPrefix(line, "objectClass: inetLocal") {
-			usn++
-			fmt.Fprintf(&ldif, "objectClass: counted\nuSNChanged: %d\nobjectGUID: GUID-%011d\n", usn, usn)
-		}
-	}
-	fmt.Fprintf(&ldif, "dn: cn=NTDS Settings,dc=example,dc=org\nobjectClass: device\nobjectClass: counted\ncn: NTDS Settings\ninvocationId: %s\n\n", invocation)
-	return slapd.Settings{LDIF: ldif.String(), Global: append(slices.Clone(counting), "rootDSE "+root),
-		Database: []string{"index uSNChanged eq"}}
-}
-
 // A server that doesn't tell of changes is asked for them, and read as a whole
 // now and then.
 func TestPolling(t *testing.T) {
@@ -746,7 +712,7 @@ func TestPolling(t *testing.T) {
 	}{
 		{"OpenLDAP without syncprov", "asking every 20ms for changes by entryCSN, and reading all every 1h0m0s", slapd.Settings{LDIF: people}, nil},
 		{"times alone", "asking every 20ms for changes by modifyTimestamp", slapd.Settings{LDIF: people, Database: hidden}, nil},
-		{"Active Directory", "asking every 20ms for changes by uSNChanged", countingServer(t, people, "one"), nil},
+		{"Active Directory", "asking every 20ms for changes by uSNChanged", slapd.Counting(t, people, "one"), nil},
 		{"two bases", "2 bases, and one can be followed: asking every 20ms for changes by entryCSN", slapd.Settings{LDIF: people, Sync: true}, []string{"--base", "uid=u1,ou=people," + slapd.Base}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -868,7 +834,7 @@ store = ["mailHost", "{dn:ou=}.example.org"]
 // Numbers count where they were made: the same database is asked for what is
 // new since, another is read as a whole.
 func TestPollingAnotherServer(t *testing.T) {
-	settings := countingServer(t, people(20), "one")
+	settings := slapd.Counting(t, people(20), "one")
 	server := slapd.Start(t, settings)
 	dir := t.TempDir()
 	args := []string{"--url", server.URL(), "--maps", dir, "--base", "ou=people," + slapd.Base,
@@ -1009,6 +975,33 @@ func TestLossesAddUp(t *testing.T) {
 		}
 		if now = now.Add(time.Hour); !lose(10) {
 			t.Error("10 names are doubted an hour later")
+		}
+	}
+}
+
+// Maps of somebody else's that go back to a directory which was refused have it read
+// again first; others, as those of --only, do not.
+func TestYield(t *testing.T) {
+	for position, want := range map[string]bool{"a=20260101000000.000000Z#000000#000#000000": false, "a=20270101000000.000000Z#000000#000#000000": true} {
+		dir := t.TempDir()
+		writer, err := mapfile.Lock(dir, "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = writer.Publish(0, mapfile.Draft{Name: mapfile.Login, Story: mapfile.Story{Builder: "test", Position: position},
+			Records: func(put func(key, value string) error) error { return put("joe", "imap1.example.org") }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		login, err := mapfile.Open(filepath.Join(dir, mapfile.Login), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer login.Close()
+		f := &follower{origin: &origin{conf: config.Directory{Name: "a"}}, complete: true, refused: "20260601000000.000000Z#000000#000#000000"}
+		w := &watch{followers: []*follower{f}}
+		if w.yield(set{login: login}); f.complete != want {
+			t.Errorf("maps of %s: complete is %v", position, f.complete)
 		}
 	}
 }

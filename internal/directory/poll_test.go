@@ -66,20 +66,34 @@ func TestPollMovedMeanwhile(t *testing.T) {
 	person := func(uid, ou string) string {
 		return strings.Replace(slapd.Person(uid, "A", "B", "imap1.example.org"), "ou=people", "ou="+ou, 1)
 	}
-	server := slapd.Start(t, slapd.Settings{LDIF: unit("one") + unit("two") + person("stays", "one") + person("moves", "two")})
-	conf := config.Default().Directories[0]
-	conf.URLs, conf.Base = []string{server.URL()}, []string{"ou=one,dc=example,dc=org", "ou=two,dc=example,dc=org"}
-	conf.PollInterval, conf.RereadInterval = config.Duration(time.Hour), config.Duration(10*time.Millisecond)
-	d, err := NewLDAP(conf)
-	if err != nil {
-		t.Fatal(err)
+	ldif := unit("one") + unit("two") + person("stays", "one") + person("moves", "two") + person("later", "two")
+	number := func(dn, usn string) string {
+		return "\ndn: uid=" + dn + ",dc=example,dc=org\nchangetype: modify\nreplace: uSNChanged\nuSNChanged: " + usn + "\n"
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	m := &mover{server: server, stop: stop}
-	d.Follow(ctx, newSelection([]string{"uid"}), m)
-	if m.reads != 2 || !m.there["uid=moves,ou=one,dc=example,dc=org"] {
-		t.Errorf("after %d reads there are %v", m.reads, m.there)
+	for _, test := range []struct {
+		name     string
+		settings slapd.Settings
+		more     string // happens with the move
+	}{
+		{"by times", slapd.Settings{LDIF: ldif}, ""},
+		// Others have changed since, and are read after him.
+		{"by numbers", slapd.Counting(t, ldif, "one"), number("moves,ou=one", "1100") + number("later,ou=two", "1300")},
+	} {
+		server := slapd.Start(t, test.settings)
+		conf := config.Default().Directories[0]
+		conf.URLs, conf.Base = []string{server.URL()}, []string{"ou=one,dc=example,dc=org", "ou=two,dc=example,dc=org"}
+		conf.PollInterval, conf.RereadInterval = config.Duration(time.Hour), config.Duration(10*time.Millisecond)
+		d, err := NewLDAP(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+		defer stop()
+		m := &mover{server: server, more: test.more, stop: stop}
+		d.Follow(ctx, newSelection([]string{"uid"}), m)
+		if m.reads != 2 || !m.there["uid=moves,ou=one,dc=example,dc=org"] {
+			t.Errorf("%s: after %d reads there are %v", test.name, m.reads, m.there)
+		}
 	}
 }
 
@@ -87,6 +101,7 @@ func TestPollMovedMeanwhile(t *testing.T) {
 type mover struct {
 	Changes
 	server *slapd.Server
+	more   string
 	stop   func()
 	reads  int
 	there  map[string]bool
@@ -105,7 +120,7 @@ func (m *mover) Begin(string, Position) (string, error) {
 
 func (m *mover) Entry(_ [16]byte, e *Entry) (bool, error) {
 	if len(m.there) == 0 && m.reads == 1 {
-		m.server.Modify("dn: uid=moves,ou=two,dc=example,dc=org\nchangetype: modrdn\nnewrdn: uid=moves\ndeleteoldrdn: 0\nnewsuperior: ou=one,dc=example,dc=org\n")
+		m.server.Modify("dn: uid=moves,ou=two,dc=example,dc=org\nchangetype: modrdn\nnewrdn: uid=moves\ndeleteoldrdn: 0\nnewsuperior: ou=one,dc=example,dc=org\n" + m.more)
 	}
 	m.there[string(e.DN)] = true
 	return false, nil

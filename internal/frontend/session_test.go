@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -157,6 +158,11 @@ func TestRule11_Sessions(t *testing.T) {
 	all.client()
 	c = all.connect()
 	c.wantEnd("* BYE [LIMIT] Too many connections\r\n")
+
+	all = newSite(t, func(s *site) { s.addr, s.TLS, s.MaxSessions = "imaps", serverTLS(), 1 })
+	all.connect()
+	all.eventually(func() bool { all.Shared.mu.Lock(); defer all.Shared.mu.Unlock(); return len(all.members) == 1 })
+	all.connect().wantClosed()
 
 	s = newSite(t, func(s *site) { s.MaxPerUser = 1; s.people["joe"] = f.value() })
 	c = s.client()

@@ -586,6 +586,45 @@ func TestLeftoversOfAKilledWriterAreSwept(t *testing.T) {
 	}
 }
 
+// Whatever keeps a map from being read may be mended without another time or size of
+// it, as by chmod(1).
+func TestLiveMapIsTriedAgain(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, Login)
+	if err := publish(t, dir, 0, Draft{Name: Login, Records: listing("a", "1")}); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(text []byte) {
+		before, _ := identify(path)
+		for now := before; now.changed == before.changed; now, _ = identify(path) { // a tick of the kernel's clock
+			if err := os.WriteFile(path, text, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chtimes(path, info.ModTime(), info.ModTime()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write(make([]byte, len(good)))
+	live := Follow(path, false)
+	defer live.Close()
+	if _, _, err := live.Get("a"); err == nil {
+		t.Error("read zeros")
+	}
+	write(good)
+	if got := get(t, live, "a"); got != "1" {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestLiveMapFollows(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, Login)

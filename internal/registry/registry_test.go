@@ -141,6 +141,22 @@ func TestCutAnywhere(t *testing.T) {
 	}
 }
 
+// A compaction may be killed, and another directory's registry is not its leftover.
+func TestLeftoversOfACompactionAreSwept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), ".r")
+	left, other := filepath.Join(filepath.Dir(path), "..r123"), filepath.Join(filepath.Dir(path), "..r-b123")
+	for _, file := range []string{left, other} {
+		must(t, os.WriteFile(file, []byte("half"), 0o600))
+	}
+	open(t, path)
+	if _, err := os.Stat(left); err == nil {
+		t.Error("still there")
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestUselessRecordsGo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r")
 	r := open(t, path)
