@@ -6,17 +6,10 @@ import (
 	"postern/internal/account"
 )
 
-// withoutDetail takes the part behind the delimiter off a local part, as
-// Postfix does when a table does not have the whole address: everything from
-// the first delimiter on, unless nothing would be left. What postconf(5) excepts
-// stays whole: the addresses of mail systems, and those of lists where the
-// delimiter is a hyphen.
-func withoutDetail(address, delimiters string) (string, bool) {
-	bare, detail := cutDetail(address, delimiters)
-	return bare, detail != ""
-}
-
-// cutDetail is withoutDetail with what is taken off, the delimiter before it.
+// cutDetail takes the part behind the delimiter off a local part, as Postfix does
+// when a table does not have the whole address: everything from the first delimiter
+// on, unless nothing would be left. What postconf(5) excepts stays whole: the
+// addresses of mail systems, and those of lists where the delimiter is a hyphen.
 // Postfix looks behind quotes for it, and puts them around the rest where they
 // are needed.
 func cutDetail(address, delimiters string) (bare, detail string) {

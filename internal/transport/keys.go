@@ -7,7 +7,7 @@ import "postern/internal/account"
 func Keys(address, delimiter string) []string {
 	address = account.QueryForm(address)
 	keys := []string{address}
-	if bare, has := withoutDetail(address, delimiter); has {
+	if bare, detail := cutDetail(address, delimiter); detail != "" {
 		keys = append(keys, bare)
 	}
 	return append(keys, "@"+domainOf(address))

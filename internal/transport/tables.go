@@ -254,8 +254,8 @@ func (t *Tables) hasCatchAll(domain string) bool {
 }
 
 func (t *Tables) hasDetail(address string) bool {
-	_, has := withoutDetail(address, t.site.Delimiter)
-	return has
+	_, detail := cutDetail(address, t.site.Delimiter)
+	return detail != ""
 }
 
 func (t *Tables) listRecipients(put func(key, value string) error) error {

@@ -529,7 +529,7 @@ func (t *Tables) entry(address string) (key string, found bool, err error) {
 func (t *Tables) keys(address string) []string {
 	keys := []string{address}
 	domains := []string{"@" + domainOf(address)}
-	if bare, has := withoutDetail(address, t.site.Delimiter); has {
+	if bare, detail := cutDetail(address, t.site.Delimiter); detail != "" {
 		keys = append(keys, bare)
 	}
 	if mirrored := t.site.Aliases[domainOf(address)]; mirrored != "" {

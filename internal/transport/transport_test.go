@@ -505,11 +505,11 @@ func TestRandomSites(t *testing.T) {
 				}
 				if end[0] == '<' {
 					// Postfix adds the detail to forwards as well.
-					bare, _ := withoutDetail(end[1:len(end)-1], "+")
+					bare, _ := cutDetail(end[1:len(end)-1], "+")
 					end = "<" + bare + ">"
 				} else {
 					hop, recipient, _ := strings.Cut(end, " ")
-					recipient, _ = withoutDetail(recipient, "+")
+					recipient, _ = cutDetail(recipient, "+")
 					end = strings.TrimSuffix(recipient, "@example.org") + "@" + strings.TrimSuffix(strings.TrimPrefix(hop, "lmtp:inet:["), "]:2003")
 				}
 				got[end] = true
