@@ -360,9 +360,9 @@ func (c *checker) checkChrooted(service, hop string) {
 		}
 		return
 	}
-	hop, isLMTP := strings.CutPrefix(hop, "inet:")
+	hop, isLMTP := strings.CutPrefix(hop, "inet:") // which is optional, lmtp(8)
 	lookup := c.settings["smtp_host_lookup"]
-	if isLMTP {
+	if isLMTP || strings.HasPrefix(service, "lmtp") {
 		lookup = c.settings["lmtp_host_lookup"]
 	}
 	if !strings.Contains(lookup, "native") {
