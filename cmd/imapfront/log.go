@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/sysexits"
@@ -29,17 +31,17 @@ var diagnostics = toStderr
 const facility = syslog.LOG_MAIL
 
 func newLog(f config.Frontend) (log *slog.Logger, err error) {
-	lines := func(w io.Writer, dated bool) slog.Handler {
-		return format(f, newPatient(w, func(lines int) { log.Warn("lines of the log are lost", "lines", lines) }), dated)
+	lines := func(w io.Writer, fd int, dated bool) slog.Handler {
+		return format(f, newPatient(w, fd, func(lines int) { log.Warn("lines of the log are lost", "lines", lines) }), dated)
 	}
 	var handler bySeverity
 	if !f.Syslog && diagnostics == toStderr {
 		for i, severity := range severities {
 			mark := command.Severity(severity)
 			if mark == "" {
-				return slog.New(lines(os.Stderr, true)), nil
+				return slog.New(lines(os.Stderr, unix.Stderr, true)), nil
 			}
-			handler[i] = lines(journalLines(mark), false)
+			handler[i] = lines(journalLines(mark), unix.Stderr, false)
 		}
 		return slog.New(handler), nil
 	}
@@ -52,7 +54,7 @@ func newLog(f config.Frontend) (log *slog.Logger, err error) {
 			}
 			return slog.New(slog.DiscardHandler), nil
 		}
-		handler[i] = lines(w, false)
+		handler[i] = lines(w, unknown, false)
 	}
 	return slog.New(handler), nil
 }
@@ -67,6 +69,7 @@ const logTime = 5 * time.Second
 type patient struct {
 	w    io.Writer
 	lost func(lines int)
+	fd   int // behind w, or unknown
 
 	mu      sync.Mutex
 	line    []byte        // being written
@@ -75,8 +78,10 @@ type patient struct {
 	missing int // lines since
 }
 
-func newPatient(w io.Writer, lost func(lines int)) *patient {
-	return &patient{w: w, lost: lost, written: make(chan struct{}, 1)}
+const unknown = -1 // descriptor
+
+func newPatient(w io.Writer, fd int, lost func(lines int)) *patient {
+	return &patient{w: w, fd: fd, lost: lost, written: make(chan struct{}, 1)}
 }
 
 func (p *patient) Write(line []byte) (int, error) {
@@ -94,6 +99,9 @@ func (p *patient) Write(line []byte) (int, error) {
 			return len(line), nil
 		}
 	}
+	if p.fd != unknown && len(line) < pipeRoom && hasRoom(p.fd) {
+		return p.w.Write(line) // most are: no goroutine for them
+	}
 	p.line = append(p.line[:0], line...)
 	go func() {
 		p.w.Write(p.line)
@@ -107,6 +115,16 @@ func (p *patient) Write(line []byte) (int, error) {
 		p.late = true
 	}
 	return len(line), nil
+}
+
+// pipeRoom is what a pipe takes at once when it takes anything: PIPE_BUF of pipe(7).
+const pipeRoom = 4 << 10
+
+// hasRoom tells whether a descriptor takes as much without waiting.
+func hasRoom(fd int) bool {
+	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	n, err := unix.Poll(ready, 0)
+	return n == 1 && err == nil && ready[0].Revents == unix.POLLOUT
 }
 
 // journalLines go to standard error, each with its severity before it.

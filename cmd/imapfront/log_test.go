@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Who reads the log may have stopped: that costs the logins of some seconds those,
@@ -16,7 +18,7 @@ func TestLogThatNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out, in := io.Pipe()
 		var log *slog.Logger
-		log = slog.New(slog.NewTextHandler(newPatient(in, func(lines int) { log.Warn("lost", "lines", lines) }), &slog.HandlerOptions{
+		log = slog.New(slog.NewTextHandler(newPatient(in, unknown, func(lines int) { log.Warn("lost", "lines", lines) }), &slog.HandlerOptions{
 			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 				if a.Key == slog.TimeKey {
 					return slog.Attr{}
@@ -43,4 +45,27 @@ func TestLogThatNobodyReads(t *testing.T) {
 			t.Errorf("%q", &book)
 		}
 	})
+}
+
+// A line goes to a pipe at once while that has room for it.
+func TestLogThatHasRoom(t *testing.T) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[1])
+	if !hasRoom(pipe[1]) {
+		t.Error("no room in an empty pipe")
+	}
+	var err error
+	for err == nil {
+		_, err = unix.Write(pipe[1], make([]byte, pipeRoom))
+	}
+	if hasRoom(pipe[1]) {
+		t.Error("room in a full pipe")
+	}
+	unix.Close(pipe[0])
+	if hasRoom(pipe[1]) {
+		t.Error("room where nobody reads")
+	}
 }

@@ -23,7 +23,7 @@ func main() {
 	// the client.
 	if listener.GuardStderr() {
 		diagnostics = toSyslog
-		command.Stderr = newPatient(syslogLines{}, func(int) {})
+		command.Stderr = newPatient(syslogLines{}, unknown, func(int) {})
 	}
 	if alone.Looks() {
 		signal.Ignore(syscall.SIGHUP) // there is no next connection for new settings
