@@ -163,14 +163,12 @@ func (f *finder) sayMail(e *explanation, tables *tables) error {
 	case strings.Contains(address, "@"):
 	case e.Login == "":
 		return nil
-	case strings.Contains(e.To[0].Mailbox, "@"):
-		at := strings.LastIndexByte(e.To[0].Mailbox, '@')
-		address = account.QuoteLocal(e.To[0].Mailbox[:at]) + e.To[0].Mailbox[at:]
-	case len(f.conf.Route.Domains) == 0:
-		e.say("mail", "no delivery address: postern.conf names no route.domain")
-		return nil
 	default:
-		address = account.QuoteLocal(e.To[0].Mailbox) + "@" + f.conf.Route.Domains[0]
+		var known bool
+		if address, known = transport.DeliveryAddress(e.To[0].Mailbox, f.conf.Route.Domains); !known {
+			e.say("mail", "no delivery address: postern.conf names no route.domain")
+			return nil
+		}
 	}
 	switch {
 	case tables.missing != nil && f.conf.Route.Text:

@@ -195,17 +195,28 @@ func (t *Tables) checkSite() error {
 	return nil
 }
 
+// DeliveryAddress is a mailbox's name as an address: at its own domain, or at the
+// first of the site's. It is not known where there is neither.
+func DeliveryAddress(mailbox string, domains []string) (address string, known bool) {
+	local, domain, known := splitMailbox(mailbox, domains)
+	return account.QuoteLocal(local) + "@" + domain, known
+}
+
+func splitMailbox(mailbox string, domains []string) (local, domain string, known bool) {
+	switch at := strings.LastIndexByte(mailbox, '@'); {
+	case at >= 0:
+		return mailbox[:at], mailbox[at+1:], true
+	case len(domains) > 0:
+		return mailbox, domains[0], true
+	}
+	return mailbox, "", false
+}
+
 // deliveryAddress returns the address under which a mailbox gets its mail, as
 // Postfix asks for it. It fails for a name that no address can be made of.
 func (t *Tables) deliveryAddress(mailbox string) (string, error) {
-	at := strings.LastIndexByte(mailbox, '@')
-	local, domain := mailbox, ""
-	switch {
-	case at >= 0:
-		local, domain = mailbox[:at], mailbox[at+1:]
-	case len(t.site.Domains) > 0:
-		domain = t.site.Domains[0]
-	default:
+	local, _, known := splitMailbox(mailbox, t.site.Domains)
+	if !known {
 		return "", errNoDomain(mailbox)
 	}
 	if len(local) > 64 { // octets, RFC 5321 4.5.3.1.1
@@ -214,7 +225,7 @@ func (t *Tables) deliveryAddress(mailbox string) (string, error) {
 	if t.site.Delimiter != "" && strings.IndexAny(local, t.site.Delimiter) > 0 {
 		return "", fmt.Errorf("mailbox %q contains recipient_delimiter %q, so a store takes its mail for another's", mailbox, t.site.Delimiter)
 	}
-	address := account.QuoteLocal(local) + "@" + domain
+	address, _ := DeliveryAddress(mailbox, t.site.Domains)
 	if local == "" || account.CheckAddress(address) != nil {
 		return "", fmt.Errorf("mailbox %q makes no address", mailbox)
 	}
