@@ -149,13 +149,15 @@ func (d *LDAP) untold(root root, want *Selection) error {
 	return nil
 }
 
-// begin says what is read of which server, and hears up to where that was heard.
-func (d *LDAP) begin(s *session, want *Selection, changes Changes) (cookie string, err error) {
+// begin says what is read of which server and how far that has got, and hears up to
+// where it was heard.
+func (d *LDAP) begin(s *session, want *Selection, changes Changes) (cookie string, at Position, err error) {
 	source := strings.Join(slices.Concat([]string{s.server}, d.conf.Base, []string{d.conf.Filter}, want.names), " ")
-	if cookie, err = changes.Begin(source, d.position(s)); err != nil {
+	at = d.position(s)
+	if cookie, err = changes.Begin(source, at); err != nil {
 		err = fmt.Errorf("%s: %w", s.server, err)
 	}
-	return cookie, err
+	return cookie, at, err
 }
 
 // errResync is that a server has been believed for long enough. Of an entry that
@@ -166,7 +168,7 @@ var errResync = errors.New("it is time to read all again")
 // sync is RFC 4533's refreshAndPersist. It begins without a cookie where all was
 // read longer than a resync-interval ago, and ends when that time has come.
 func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Changes) error {
-	known, err := d.begin(s, want, changes)
+	known, _, err := d.begin(s, want, changes)
 	if err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func (t tide) at(now time.Time) time.Time { return t.noted.Add(now.Sub(t.seen)) 
 func (d *LDAP) poll(ctx context.Context, s *session, root root, want *Selection, changes Changes, why error) error {
 	p := &poller{
 		LDAP: d, s: s, want: want.with(slices.Concat(identities, marks)...), changes: changes, root: root,
-		clocks: map[string]tide{}, groups: map[string]string{}, tells: d.position(s) != "",
+		clocks: map[string]tide{}, groups: map[string]string{},
 	}
 	if p.root.service != "" {
 		p.counter = s.invocation(p.root.service)
@@ -160,10 +160,11 @@ func (d *LDAP) poll(ctx context.Context, s *session, root root, want *Selection,
 // server the next time, which has yet to hear of what the last one knew.
 func (p *poller) begin(ctx context.Context) error {
 	started := time.Now()
-	cookie, err := p.LDAP.begin(p.s, p.want, p.changes)
+	cookie, at, err := p.LDAP.begin(p.s, p.want, p.changes)
 	if err != nil {
 		return err
 	}
+	p.tells = at != ""
 	var counter string
 	var reread int64
 	n, _ := fmt.Sscanf(cookie, "%s %d %d", &counter, &p.usn, &reread)
@@ -182,7 +183,7 @@ func (p *poller) begin(ctx context.Context) error {
 
 // all reads everything, and forgets whoever is not there.
 func (p *poller) all(ctx context.Context, started time.Time) error {
-	if _, err := p.LDAP.begin(p.s, p.want, p.changes); err != nil {
+	if _, _, err := p.LDAP.begin(p.s, p.want, p.changes); err != nil {
 		return err
 	}
 	return p.read(ctx, started)
