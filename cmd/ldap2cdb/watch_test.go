@@ -446,21 +446,26 @@ func TestWatchKeepsThePair(t *testing.T) {
 	paired()
 }
 
-// A directory restored from yesterday's copy: nobody goes back in time without
-// being told to.
-func TestOlderDirectory(t *testing.T) {
-	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
-	dir := t.TempDir()
-	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
+// copied is a server with a copy to be restored, in which u1 lives at imap1, and how
+// its watch is told of it.
+func copied(t *testing.T) (server *slapd.Server, dir string, log *logbook.Book, args []string) {
+	server = slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	dir = t.TempDir()
 	server.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
 	server.Stop()
 	server.Copy()
 	server.Run()
+	return server, dir, &logbook.Book{}, []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
+}
+
+// A directory restored from yesterday's copy: nobody goes back in time without
+// being told to.
+func TestOlderDirectory(t *testing.T) {
+	server, dir, log, args := copied(t)
 	server.Modify(change("u1", "replace: mailHost\nmailHost: imap2.example.org\n"))
 	if status, stderr := tool(t, args...); status != 0 {
 		t.Fatal(stderr)
 	}
-	log := &logbook.Book{}
 	stop := follow(t, log, args...)
 	eventuallySays(t, log, "published")
 	server.Modify(change("u1", "replace: mailHost\nmailHost: imap3.example.org\n"))
@@ -504,13 +509,7 @@ func grows(t *testing.T, dir string) (wait func()) {
 // A copy that has all that the maps were made of, and not all that was heard since,
 // is read from the start: it goes on from no cookie that it has yet to get to.
 func TestWatchRestoredCopy(t *testing.T) {
-	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
-	dir, log := t.TempDir(), &logbook.Book{}
-	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
-	server.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
-	server.Stop()
-	server.Copy()
-	server.Run()
+	server, dir, log, args := copied(t)
 	stop := follow(t, log, args...)
 	eventuallySays(t, log, "published")
 	heard := grows(t, dir)
@@ -528,13 +527,7 @@ func TestWatchRestoredCopy(t *testing.T) {
 // Whoever means it so says so beside the watch, which goes on from there, though
 // nothing happens any more in the directory.
 func TestOlderDirectoryBesideAWatch(t *testing.T) {
-	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
-	dir, log := t.TempDir(), &logbook.Book{}
-	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
-	server.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
-	server.Stop()
-	server.Copy()
-	server.Run()
+	server, dir, log, args := copied(t)
 	follow(t, log, args...)
 	eventually(t, dir, "u1", "imap1.example.org", log)
 	server.Modify(change("u1", "replace: mailHost\nmailHost: imap3.example.org\n"))
