@@ -37,9 +37,8 @@ type LDAP struct {
 	lookup   func(ctx context.Context, host string) ([]string, error)
 }
 
-// NewLDAP checks the settings and reads the files that they name.
+// NewLDAP checks the settings and the files that they name.
 func NewLDAP(conf config.Directory) (*LDAP, error) {
-	d := &LDAP{failed: map[string]bool{}, conf: conf, tls: &tls.Config{MinVersion: tls.VersionTLS12}, lookup: net.DefaultResolver.LookupHost}
 	if _, err := ldap.CompileFilter(conf.Filter); err != nil {
 		return nil, sysexits.Config.Errorf("filter %q: %w", conf.Filter, plainError(err))
 	}
@@ -48,15 +47,8 @@ func NewLDAP(conf config.Directory) (*LDAP, error) {
 			return nil, sysexits.Config.Errorf("base %q: %w", base, plainError(err))
 		}
 	}
-	if conf.CAFile != "" {
-		pem, err := os.ReadFile(conf.CAFile)
-		if err != nil {
-			return nil, sysexits.NoInput.Errorf("ca-file: %w", err)
-		}
-		d.tls.RootCAs = x509.NewCertPool()
-		if !d.tls.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, sysexits.Config.Errorf("%s: no certificate in it", conf.CAFile)
-		}
+	if (conf.BindDN == "") != (conf.PasswordFile == "") {
+		return nil, sysexits.Config.Errorf("bind-dn and password-file: one is of no use without the other")
 	}
 	if conf.SASL == "gssapi" {
 		for _, set := range []struct{ key, file string }{
@@ -67,23 +59,38 @@ func NewLDAP(conf config.Directory) (*LDAP, error) {
 			}
 		}
 	}
-	if conf.Cert != "" {
-		cert, err := tls.LoadX509KeyPair(conf.Cert, conf.Key)
+	d := &LDAP{failed: map[string]bool{}, conf: conf, lookup: net.DefaultResolver.LookupHost}
+	return d, d.readCredentials()
+}
+
+// readCredentials reads the files that say whom to trust, and who we are.
+func (d *LDAP) readCredentials() error {
+	settings, password := &tls.Config{MinVersion: tls.VersionTLS12}, ""
+	if d.conf.CAFile != "" {
+		pem, err := os.ReadFile(d.conf.CAFile)
 		if err != nil {
-			return nil, sysexits.Config.Errorf("client certificate: %w", err)
+			return sysexits.NoInput.Errorf("ca-file: %w", err)
 		}
-		d.tls.Certificates = []tls.Certificate{cert}
+		settings.RootCAs = x509.NewCertPool()
+		if !settings.RootCAs.AppendCertsFromPEM(pem) {
+			return sysexits.Config.Errorf("%s: no certificate in it", d.conf.CAFile)
+		}
 	}
-	if conf.PasswordFile != "" {
+	if d.conf.Cert != "" {
+		cert, err := tls.LoadX509KeyPair(d.conf.Cert, d.conf.Key)
+		if err != nil {
+			return sysexits.Config.Errorf("client certificate: %w", err)
+		}
+		settings.Certificates = []tls.Certificate{cert}
+	}
+	if d.conf.PasswordFile != "" {
 		var err error
-		if d.password, err = readPassword(conf.PasswordFile); err != nil {
-			return nil, err
+		if password, err = readPassword(d.conf.PasswordFile); err != nil {
+			return err
 		}
 	}
-	if (conf.BindDN == "") != (conf.PasswordFile == "") {
-		return nil, sysexits.Config.Errorf("bind-dn and password-file: one is of no use without the other")
-	}
-	return d, nil
+	d.tls, d.password = settings, password
+	return nil
 }
 
 // readPassword reads the first line of a file that is nobody else's business.
@@ -215,6 +222,11 @@ func (s *session) entry(dn string, attributes ...string) *ldap.Entry {
 // account. One that has not got as far as Last, a replica that hangs behind, is
 // the last choice.
 func (d *LDAP) connect(ctx context.Context) (found *session, err error) {
+	// Whoever follows a directory for months outlives most passwords and
+	// certificates; what is being replaced just now is whole at the next try.
+	if err := d.readCredentials(); err != nil {
+		return nil, sysexits.Unavailable.Wrap(err)
+	}
 	var failed []error
 	var tardy *session
 	defer func() {

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"crypto/x509/pkix"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"postern/internal/logbook"
+	"postern/internal/slapd"
+)
+
+// A watch outlives passwords, certificates and authorities: those that are there
+// when it connects count, and what is half replaced is only so for now.
+func TestWatchRenewedCredentials(t *testing.T) {
+	const reader = "uid=u1," + "ou=people," + slapd.Base
+	dir := t.TempDir()
+	replace := func(name, from string) {
+		t.Helper()
+		text, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path+"~", text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+"~", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settings := func(signer *slapd.Cert) slapd.Settings {
+		return slapd.Settings{
+			LDIF: people(30), Sync: true, Cert: &slapd.Cert{Authority: signer, Names: []string{"127.0.0.1"}},
+			Global:   []string{"TLSVerifyClient demand"},
+			Database: []string{`access to attrs=userPassword by anonymous auth by * none`, fmt.Sprintf("access to * by dn=%q read by * none", reader)},
+		}
+	}
+	password := func(text string) {
+		t.Helper()
+		replace("password", passwordFile(t, text))
+	}
+	old, renewed := &slapd.Cert{}, &slapd.Cert{}
+	ours := func(signer *slapd.Cert) *slapd.Cert {
+		return &slapd.Cert{Authority: signer, Subject: pkix.Name{CommonName: "postern"}}
+	}
+	server := slapd.Start(t, settings(old))
+	setPassword := func(text string) {
+		t.Helper()
+		server.Modify(change("u1", "replace: userPassword\nuserPassword: "+text+"\n"))
+	}
+	before, after := ours(old), ours(renewed)
+	replace("ca", old.CertFile(t))
+	replace("cert", before.CertFile(t))
+	replace("key", before.KeyFile(t))
+	password("first")
+	setPassword("first")
+	maps, log := t.TempDir(), &logbook.Book{}
+	conf := configFile(t, fmt.Sprintf("[directory]\nurls = [\"ldaps://%s\"]\nbase = [%q]\nca-file = %q\ncert = %q\nkey = %q\nbind-dn = %q\npassword-file = %q\n",
+		server.TLS, slapd.Base, filepath.Join(dir, "ca"), filepath.Join(dir, "cert"), filepath.Join(dir, "key"), reader, filepath.Join(dir, "password")))
+	follow(t, log, "--config", conf, "--maps", maps)
+	eventually(t, maps, "u7", "imap2.example.org", log)
+
+	setPassword("second")
+	password("second")
+	server.Kill()
+	server.Configure(settings(renewed))
+	replace("ca", renewed.CertFile(t))
+	replace("cert", after.CertFile(t))
+	server.Run()
+	eventuallySays(t, log, "client certificate: tls: private key does not match public key; maps not changed, next try in ")
+	replace("key", after.KeyFile(t))
+	server.Modify(change("u7", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	eventually(t, maps, "u7", "imap1.example.org", log)
+}
