@@ -274,36 +274,3 @@ func TestExternal(t *testing.T) {
 		}
 	}
 }
-
-// Kerberos, by keytab and by ticket cache, from a real KDC.
-func TestKerberos(t *testing.T) {
-	kdc := slapd.StartKDC(t)
-	service, own := kdc.Keytab("ldap/localhost"), kdc.Keytab("postern")
-	server := slapd.Start(t, slapd.Settings{
-		LDIF: people(30), Env: []string{"KRB5_KTNAME=FILE:" + service, "KRB5_CONFIG=" + kdc.Conf},
-		Global: []string{"sasl-host localhost", "sasl-realm EXAMPLE.ORG",
-			`authz-regexp "uid=postern,cn=(example.org,cn=)?gssapi,cn=auth" "cn=reader,dc=example,dc=org"`},
-		Database: []string{`access to * by dn="cn=reader,dc=example,dc=org" read by anonymous auth by * none`},
-	})
-	_, port, _ := net.SplitHostPort(server.Address)
-	for _, test := range []struct {
-		name, conf string
-		status     int
-	}{
-		{"keytab", fmt.Sprintf("principal = \"postern@EXAMPLE.ORG\"\nkeytab = %q\n", own), 0},
-		{"ticket cache", fmt.Sprintf("ticket-cache = %q\n", kdc.TicketCache("postern", own)), 0},
-		{"somebody else's keytab", fmt.Sprintf("principal = \"other@EXAMPLE.ORG\"\nkeytab = %q\n", own), 69},
-		{"no such file", "ticket-cache = \"/nonexistent\"\n", 66},
-	} {
-		conf := configFile(t, fmt.Sprintf("[directory]\nsasl = \"gssapi\"\nkrb5-conf = %q\n%s", kdc.Conf, test.conf))
-		dir := t.TempDir()
-		status, stderr := tool(t, "--url", "ldap://localhost:"+port, "--config", conf, "--base", slapd.Base, "--maps", dir)
-		if status != test.status {
-			t.Errorf("%s: exit status %d, %s", test.name, status, stderr)
-			continue
-		}
-		if status == 0 && len(recordsOf(t, dir, mapfile.Login)) != 30 {
-			t.Errorf("%s: %d names", test.name, len(recordsOf(t, dir, mapfile.Login)))
-		}
-	}
-}

@@ -1,35 +1,119 @@
 package directory
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/go-ldap/ldap/v3"
 	"github.com/go-ldap/ldap/v3/gssapi"
 	"github.com/jcmturner/gokrb5/v8/client"
+	"github.com/jcmturner/gokrb5/v8/config"
+	"github.com/jcmturner/gokrb5/v8/credentials"
+	"github.com/jcmturner/gokrb5/v8/keytab"
+	"github.com/jcmturner/gokrb5/v8/types"
 
 	"postern/internal/kerberos"
 )
 
-// bindKerberos binds by GSSAPI, RFC 4752, as a principal whose key is in a
-// keytab or whose ticket is in a cache. The connection gets no protection by
-// that: use TLS.
-func (d *LDAP) bindKerberos(conn *ldap.Conn, host string) error {
+// ticketFor gets a ticket for the LDAP service of a host, as a principal whose key is
+// in a keytab or whose ticket is in a cache. A KDC may take its time, and knows
+// nothing of contexts: who is told to stop does not wait for it.
+func (d *LDAP) ticketFor(ctx context.Context, host string) (*gssapi.Client, error) {
+	type result struct {
+		who *gssapi.Client
+		err error
+	}
+	got := make(chan result, 1)
+	go func() {
+		who, err := d.principal()
+		if err == nil {
+			_, _, err = who.GetServiceTicket("ldap/" + host)
+			if err != nil || ctx.Err() != nil {
+				who.Close()
+			}
+		}
+		got <- result{who, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, errTold
+	case r := <-got:
+		return r.who, r.err
+	}
+}
+
+// principal is who we are. The files are read each time: somebody else renews
+// what is in them.
+func (d *LDAP) principal() (*gssapi.Client, error) {
+	conf, err := config.Load(d.conf.Krb5Conf)
+	if err != nil {
+		return nil, err
+	}
 	// Active Directory does without FAST, and says so in no polite way.
 	noFAST := client.DisablePAFXFAST(true)
-	var who *gssapi.Client
-	var err error
 	if d.conf.Keytab != "" {
+		data, err := os.ReadFile(d.conf.Keytab)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(data)
+		keys := new(keytab.Keytab)
+		if keys.Unmarshal(data) != nil { // whose error would show the keys
+			return nil, fmt.Errorf("%s: not a keytab, or damaged", d.conf.Keytab)
+		}
 		user, realm, _ := strings.Cut(d.conf.Principal, "@")
-		who, err = gssapi.NewClientWithKeytab(user, realm, d.conf.Keytab, d.conf.Krb5Conf, noFAST)
-	} else {
-		who, err = gssapi.NewClientFromCCache(d.conf.TicketCache, d.conf.Krb5Conf, noFAST)
+		return &gssapi.Client{Client: client.NewWithKeytab(user, realm, keys, conf, noFAST)}, nil
 	}
+	tickets, err := readTickets(d.conf.TicketCache)
 	if err != nil {
-		return fmt.Errorf("key or ticket: %w", err)
+		return nil, err
 	}
-	defer who.Close()
+	who, err := client.NewFromCCache(tickets, conf, noFAST)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", d.conf.TicketCache, err)
+	}
+	return &gssapi.Client{Client: who}, nil
+}
+
+// readTickets reads a ticket cache.
+func readTickets(file string) (*credentials.CCache, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(data)
+	tickets, ok := parseTickets(data)
+	if !ok {
+		return nil, fmt.Errorf("%s: not a file of tickets, or being written", file)
+	}
+	granting := types.PrincipalName{NameString: []string{"krbtgt", tickets.DefaultPrincipal.Realm}}
+	if tgt, found := tickets.GetEntry(granting); found && time.Now().After(tgt.EndTime) {
+		return nil, fmt.Errorf("%s: the ticket has expired at %s", file, tgt.EndTime.Format(time.RFC3339))
+	}
+	return tickets, nil
+}
+
+// parseTickets reads what is in a ticket cache. Package gokrb5 trusts that to be
+// whole and panics where it is not, as after kinit(1) has emptied the file and
+// before it has written it.
+func parseTickets(data []byte) (tickets *credentials.CCache, ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	tickets = new(credentials.CCache)
+	err := tickets.Unmarshal(data)
+	return tickets, err == nil
+}
+
+// bindKerberos binds by GSSAPI, RFC 4752. The connection gets no protection by
+// that: use TLS.
+func bindKerberos(conn *ldap.Conn, who *gssapi.Client, host string) error {
 	return conn.GSSAPIBind(ticket{who}, "ldap/"+host, "")
 }
 

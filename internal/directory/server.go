@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
+	"github.com/go-ldap/ldap/v3/gssapi"
 
 	"postern/internal/config"
 	"postern/internal/sysexits"
@@ -51,6 +53,13 @@ func NewLDAP(conf config.Directory) (*LDAP, error) {
 		return nil, sysexits.Config.Errorf("bind-dn and password-file: one is of no use without the other")
 	}
 	if conf.SASL == "gssapi" {
+		kind, file, has := strings.Cut(conf.TicketCache, ":")
+		switch {
+		case kind == "FILE" && has:
+			conf.TicketCache = file
+		case has && !strings.Contains(kind, "/"):
+			return nil, sysexits.Config.Errorf("ticket-cache: %q: only a file of tickets can be read, as FILE:/path", conf.TicketCache)
+		}
 		for _, set := range []struct{ key, file string }{
 			{"krb5-conf", conf.Krb5Conf}, {"keytab", conf.Keytab}, {"ticket-cache", conf.TicketCache},
 		} {
@@ -343,6 +352,15 @@ func (d *LDAP) addresses(ctx context.Context, u *url.URL) ([]string, error) {
 
 // open connects to one address, makes it private and binds.
 func (d *LDAP) open(ctx context.Context, u *url.URL, address string) (*session, error) {
+	var who *gssapi.Client
+	if d.conf.SASL == "gssapi" {
+		// Before anything else: no server waits until a KDC has answered.
+		var err error
+		if who, err = d.ticketFor(ctx, u.Hostname()); err != nil {
+			return nil, fmt.Errorf("Kerberos, as %s: %w", d.whom(), err)
+		}
+		defer who.Close()
+	}
 	network := "tcp"
 	if u.Scheme == "ldapi" {
 		network = "unix"
@@ -368,7 +386,7 @@ func (d *LDAP) open(ctx context.Context, u *url.URL, address string) (*session, 
 	s := &session{tap: newTap(private, wire), untold: untold}
 	s.conn = ldap.NewConn(s.tap, private != net.Conn(wire))
 	s.conn.Start()
-	if err := d.bind(s.conn, u.Hostname()); err != nil {
+	if err := d.bind(s.conn, who, u.Hostname()); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -442,20 +460,14 @@ func (l *lentConn) Close() error {
 	return l.Conn.SetReadDeadline(time.Now())
 }
 
-func (d *LDAP) bind(conn *ldap.Conn, host string) error {
+func (d *LDAP) bind(conn *ldap.Conn, who *gssapi.Client, host string) error {
 	var err error
-	whom := d.conf.BindDN
 	switch {
 	case d.conf.SASL == "gssapi":
-		whom = d.conf.Principal
-		if whom == "" {
-			whom = "whom the ticket cache tells"
-		}
-		err = d.bindKerberos(conn, host)
+		err = bindKerberos(conn, who, host)
 	case d.conf.SASL == "external":
 		// The server knows us by our certificate, or over ldapi by our
 		// user number, RFC 4422 appendix A.
-		whom = "whom our certificate or socket tells"
 		err = conn.ExternalBind()
 	case d.conf.BindDN != "":
 		err = conn.Bind(d.conf.BindDN, d.password)
@@ -467,7 +479,18 @@ func (d *LDAP) bind(conn *ldap.Conn, host string) error {
 	if refusal(err) {
 		status = sysexits.NoPerm
 	}
-	return status.Errorf("bind as %s: %w", whom, d.advised(err))
+	return status.Errorf("bind as %s: %w", d.whom(), d.advised(err))
+}
+
+// whom we bind as, for errors.
+func (d *LDAP) whom() string {
+	switch {
+	case d.conf.SASL == "gssapi":
+		return cmp.Or(d.conf.Principal, "whom the ticket cache tells")
+	case d.conf.SASL == "external":
+		return "whom our certificate or socket tells"
+	}
+	return d.conf.BindDN
 }
 
 // advised is plainError with what to do about it.
