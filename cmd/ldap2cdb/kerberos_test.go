@@ -146,3 +146,33 @@ func TestKerberosSilence(t *testing.T) {
 	default:
 	}
 }
+
+// A server that cannot read our ticket, for it has an old keytab or a wrong clock,
+// is not all of them.
+func TestKerberosAtAnotherServer(t *testing.T) {
+	kdc := slapd.StartKDC(t)
+	own := kdc.Keytab("postern")
+	start := func() *slapd.Server {
+		// Each time the key is another, and so is the next server's file.
+		service, err := os.ReadFile(kdc.Keytab("ldap/localhost"))
+		file := filepath.Join(t.TempDir(), "keytab")
+		if err := errors.Join(err, os.WriteFile(file, service, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return slapd.Start(t, slapd.Settings{
+			LDIF: people(30), Env: []string{"KRB5_KTNAME=FILE:" + file, "KRB5_CONFIG=" + kdc.Conf},
+			Global: []string{"sasl-host localhost", "sasl-realm EXAMPLE.ORG"},
+		})
+	}
+	url := func(s *slapd.Server) string { return strings.Replace(s.URL(), "127.0.0.1", "localhost", 1) }
+	old, current := start(), start()
+	conf := configFile(t, fmt.Sprintf("[directory]\nsasl = \"gssapi\"\nkrb5-conf = %q\nprincipal = \"postern@EXAMPLE.ORG\"\nkeytab = %q\n", kdc.Conf, own))
+	dir := t.TempDir()
+	status, stderr := tool(t, "--url", url(old), "--config", conf, "--base", slapd.Base, "--maps", dir)
+	if want := "invalid credentials (49): "; status != 69 || !strings.Contains(stderr, want) {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+	if status, stderr = tool(t, "--url", url(old), "--url", url(current), "--config", conf, "--base", slapd.Base, "--maps", dir); status != 0 {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+}

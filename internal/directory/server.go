@@ -476,7 +476,11 @@ func (d *LDAP) bind(conn *ldap.Conn, who *gssapi.Client, host string) error {
 		return nil
 	}
 	status := sysexits.Unavailable
-	if refusal(err) {
+	switch {
+	case d.conf.SASL == "gssapi" && ldap.IsErrorWithCode(err, ldap.LDAPResultInvalidCredentials):
+		// So says a server that cannot read our ticket, for it has an old keytab or
+		// a wrong clock. The KDC has let us in, and so may the next server.
+	case refusal(err):
 		status = sysexits.NoPerm
 	}
 	return status.Errorf("bind as %s: %w", d.whom(), d.advised(err))
