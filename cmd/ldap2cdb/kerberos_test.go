@@ -35,6 +35,10 @@ func TestKerberos(t *testing.T) {
 	})
 	_, port, _ := net.SplitHostPort(server.Address)
 	tickets := kdc.TicketCache("postern", own)
+	redHat := filepath.Join(t.TempDir(), "krb5.conf")
+	if err := os.WriteFile(redHat, []byte("include "+kdc.Conf+"\n[libdefaults]\ndns_canonicalize_hostname = fallback\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	// part is what there is of a file when less than all was written.
 	part := func(file string, octets int) string {
 		t.Helper()
@@ -55,6 +59,7 @@ func TestKerberos(t *testing.T) {
 	}{
 		{"keytab", fmt.Sprintf("principal = \"postern@EXAMPLE.ORG\"\nkeytab = %q\n", own), 0, ""},
 		{"ticket cache", fmt.Sprintf("ticket-cache = %q\n", tickets), 0, ""},
+		{"krb5.conf as Red Hat has it", fmt.Sprintf("principal = \"postern@EXAMPLE.ORG\"\nkeytab = %q\nkrb5-conf = %q\n", own, redHat), 0, ""},
 		{"ticket cache, as MIT Kerberos names it", fmt.Sprintf("ticket-cache = \"FILE:%s\"\n", tickets), 0, ""},
 		{"ticket cache that is no file", "ticket-cache = \"KEYRING:persistent:0\"\n", 78, `ticket-cache: "KEYRING:persistent:0": only a file of tickets can be read, as FILE:/path`},
 		{"ticket cache that kinit is about to write", fmt.Sprintf("ticket-cache = %q\n", part(tickets, 0)), 69, "part: not a file of tickets, or being written; maps not changed"},
@@ -65,7 +70,10 @@ func TestKerberos(t *testing.T) {
 		{"somebody else's keytab", fmt.Sprintf("principal = \"other@EXAMPLE.ORG\"\nkeytab = %q\n", own), 69, ""},
 		{"no such file", "ticket-cache = \"/nonexistent\"\n", 66, ""},
 	} {
-		conf := configFile(t, fmt.Sprintf("[directory]\nsasl = \"gssapi\"\nkrb5-conf = %q\n%s", kdc.Conf, test.conf))
+		if !strings.Contains(test.conf, "krb5-conf") {
+			test.conf += fmt.Sprintf("krb5-conf = %q\n", kdc.Conf)
+		}
+		conf := configFile(t, "[directory]\nsasl = \"gssapi\"\n"+test.conf)
 		dir := t.TempDir()
 		status, stderr := tool(t, "--url", "ldap://localhost:"+port, "--config", conf, "--base", slapd.Base, "--maps", dir)
 		if status != test.status || !strings.Contains(stderr, test.stderr) {

@@ -11,7 +11,6 @@ import (
 	"github.com/go-ldap/ldap/v3"
 	"github.com/go-ldap/ldap/v3/gssapi"
 	"github.com/jcmturner/gokrb5/v8/client"
-	"github.com/jcmturner/gokrb5/v8/config"
 	"github.com/jcmturner/gokrb5/v8/credentials"
 	"github.com/jcmturner/gokrb5/v8/keytab"
 	"github.com/jcmturner/gokrb5/v8/types"
@@ -49,7 +48,7 @@ func (d *LDAP) ticketFor(ctx context.Context, host string) (*gssapi.Client, erro
 // principal is who we are. The files are read each time: somebody else renews
 // what is in them.
 func (d *LDAP) principal() (*gssapi.Client, error) {
-	conf, err := config.Load(d.conf.Krb5Conf)
+	conf, err := readKrb5Conf(d.conf.Krb5Conf)
 	if err != nil {
 		return nil, err
 	}
