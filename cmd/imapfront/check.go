@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,7 +40,12 @@ func check(conf *config.Config, known error, out io.Writer) error {
 		note("", known)
 	}
 	for _, files := range certificates(f) {
-		_, err := readCertificate(files.Cert, files.Key)
+		pair, err := readCertificate(files.Cert, files.Key)
+		if err == nil {
+			if err = outOfDate(pair.Leaf, time.Now()); err != nil {
+				err = fmt.Errorf("certificate %s: %w", files.Cert, err)
+			}
+		}
 		note(cmp.Or(files.Cert, files.Key), err)
 	}
 	if f.ClientCAFile != "" {
@@ -83,7 +89,7 @@ func check(conf *config.Config, known error, out io.Writer) error {
 		_, err := net.ResolveTCPAddr("tcp", f.Metrics)
 		note(f.Metrics, err)
 	}
-	_, err := newStores(conf)
+	stores, err := newStores(conf)
 	faults, _ := errors.AsType[config.Faults](err)
 	for _, err := range faults {
 		file := ""
@@ -91,6 +97,13 @@ func check(conf *config.Config, known error, out io.Writer) error {
 			file = of.Path
 		}
 		note(file, err)
+	}
+	if stores != nil {
+		for files, pair := range stores.certs {
+			if err := outOfDate(pair.Leaf, time.Now()); err != nil {
+				note(files[0], fmt.Errorf("store: certificate %s: %w", files[0], err))
+			}
+		}
 	}
 	for _, name := range []string{mapfile.Login, mapfile.Store} {
 		m, err := mapfile.Open(filepath.Join(conf.Maps, name), conf.Foreign)

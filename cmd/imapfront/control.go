@@ -40,6 +40,9 @@ func (s *service) open(conf *config.Config, handed *listener.Handed) error {
 			}
 			return time.Since(built).Seconds()
 		})
+		s.shared.Metrics.Gauge("imapfront_certificate_expiry_timestamp_seconds", func() float64 {
+			return firstToExpire(s.current.Load().TLS)
+		})
 		mux := http.NewServeMux()
 		mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { s.shared.Metrics.Write(w) })
 		mux.HandleFunc("GET /health", s.health)

@@ -32,6 +32,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"postern/internal/authority"
 	"postern/internal/config"
 	"postern/internal/frontend"
 	"postern/internal/logbook"
@@ -778,6 +779,50 @@ func TestRenewalsOfANewCertificateAreNoticed(t *testing.T) {
 	})
 }
 
+// A certificate that nobody renews is warned of each day, and when it has expired; a
+// new one is looked at when it is read.
+func TestCertificatesThatExpireAreWarnedOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		now := time.Now()
+		ending := func(days int) *frontend.Frontend {
+			day := 24 * time.Hour
+			leaf := &x509.Certificate{DNSNames: []string{"imap.example.org"}, NotBefore: now.Add(-60 * day), NotAfter: now.Add(time.Duration(days) * day).Add(-time.Hour)}
+			return &frontend.Frontend{Log: slog.New(slog.NewTextHandler(&log, nil)), TLS: &tls.Config{Certificates: []tls.Certificate{{Leaf: leaf}}}}
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		next, hangUp := ending(30), make(chan os.Signal)
+		s := &service{}
+		s.current.Store(next)
+		go s.reload(ctx, hangUp, func() (*frontend.Frontend, []string, error) { return next, nil, nil })
+		said := func(what string, want int) {
+			t.Helper()
+			synctest.Wait()
+			if n := strings.Count(log.String(), what); n != want {
+				t.Errorf("%q %d times, want %d:\n%s", what, n, want, &log)
+			}
+			log.Reset()
+		}
+		const soon, over = `level=WARN msg="certificate expires soon" name=imap.example.org at=`, `level=ERROR msg="certificate is of no use" name=imap.example.org cause="has expired at `
+		time.Sleep(15*24*time.Hour + time.Minute)
+		said("certificate", 0)
+		time.Sleep(11 * 24 * time.Hour)
+		said(soon, 11)
+		time.Sleep(4 * 24 * time.Hour)
+		said(over, 1)
+		now = time.Now()
+		next = ending(90)
+		hangUp <- syscall.SIGHUP
+		time.Sleep(50 * 24 * time.Hour)
+		said("certificate", 0)
+		now = time.Now()
+		next = ending(5)
+		hangUp <- syscall.SIGHUP
+		said(soon, 1)
+	})
+}
+
 // Certificates of stores, and what we show to them, are renewed as our own are.
 func TestCertificatesForStoresAreLookedAt(t *testing.T) {
 	conf := config.Default()
@@ -1157,6 +1202,37 @@ failure-file = "DIR/login.cdb"
 metrics = ":99999"
 `, `.conf:4: listen imap://*:143: `, `.conf:5: control: `, `.conf:6: `, `.conf:7: address 99999: invalid port`)
 	wrong("frontend.allow-plaintext = true\nfrontend.control = \"/"+strings.Repeat("x", 107)+`"`, ".conf:3: control: the name is too long")
+	// A certificate that clients refuse is none, and so is one of many whose key is
+	// that of another.
+	certs := t.TempDir()
+	in := func(name string) string { return filepath.Join(certs, name) }
+	ca, err := authority.New("tests")
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue := func(name string, end time.Time) (pem []byte) {
+		t.Helper()
+		pair, err := ca.IssueLike(x509.Certificate{NotAfter: end}, "imap.example.org")
+		if err == nil {
+			err = authority.Write(pair, in(name+".pem"), in(name+".key"))
+		}
+		if err == nil {
+			pem, err = os.ReadFile(in(name + ".pem"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pem
+	}
+	issue("old", time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+	chain := append(issue("other", time.Time{}), issue("good", time.Time{})...)
+	if err := os.WriteFile(in("chain.pem"), chain, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	wrong(fmt.Sprintf("[frontend]\ncert = %q\nkey = %q\n[store]\ncert = %[1]q\nkey = %[2]q\n", in("old.pem"), in("old.key")),
+		".conf:3: certificate "+in("old.pem")+": has expired at 2026-01-02T03:04:05Z", "store: certificate "+in("old.pem")+": has expired at ")
+	wrong(fmt.Sprintf("[frontend]\ncert = %q\nkey = %q\n", in("chain.pem"), in("good.key")),
+		": the key's certificate has to be the first in its file, before those of its issuers")
 	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
 	if out := run(t, 0, "--config", filepath.Join(dir, "postern.conf"), "--check"); out != "imapfront: the settings are good\n" {
 		t.Errorf("got %q", out)

@@ -183,12 +183,20 @@ func outOfReach(err error) error {
 // at: what replaces them once in months need not know that we run.
 const certificateCheck = time.Minute
 
+// certificateWarning is how often it is said that one has to be renewed.
+const certificateWarning = 24 * time.Hour
+
 // reload takes new settings on SIGHUP, and whenever a file with keys was
 // replaced. Settings that are wrong change nothing.
 func (s *service) reload(ctx context.Context, hangUp <-chan os.Signal, read func() (*frontend.Frontend, []string, error)) {
 	tick := time.NewTicker(certificateCheck)
 	defer tick.Stop()
+	var warned time.Time
 	for seen := stamp(s.files); ; {
+		if now := time.Now(); now.Sub(warned) >= certificateWarning {
+			warnOfCertificates(s.current.Load(), now)
+			warned = now
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -210,6 +218,7 @@ func (s *service) reload(ctx context.Context, hangUp <-chan os.Signal, read func
 			s.files, seen = files, stamp(files)
 		}
 		log.Info("settings are read again")
+		warned = time.Time{} // of others
 	}
 }
 

@@ -5,12 +5,17 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"slices"
+	"time"
 
 	"postern/internal/config"
+	"postern/internal/frontend"
 	"postern/internal/sysexits"
 )
 
@@ -96,9 +101,73 @@ func readCertificate(cert, key string) (tls.Certificate, error) {
 	}
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
+		if behindOthers(cert, key) {
+			err = errors.New("the key's certificate has to be the first in its file, before those of its issuers")
+		}
 		return pair, sysexits.Config.Errorf("certificate %s, key %s: %w", cert, key, err)
 	}
 	return pair, nil
+}
+
+// behindOthers tells whether the certificate of a key is in its file, but not the
+// first there.
+func behindOthers(cert, key string) bool {
+	chain, _ := os.ReadFile(cert)
+	secret, _ := os.ReadFile(key)
+	defer clear(secret)
+	for block, rest := pem.Decode(chain); block != nil; block, rest = pem.Decode(rest) {
+		if _, err := tls.X509KeyPair(pem.EncodeToMemory(block), secret); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// outOfDate is what is wrong with a certificate for now.
+func outOfDate(cert *x509.Certificate, now time.Time) error {
+	switch {
+	case now.After(cert.NotAfter):
+		return fmt.Errorf("has expired at %s", cert.NotAfter.Format(time.RFC3339))
+	case now.Before(cert.NotBefore):
+		return fmt.Errorf("is not valid before %s", cert.NotBefore.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// expiresSoon tells whether somebody should have renewed a certificate. That is
+// done, by habit, when a third of its time is left.
+func expiresSoon(cert *x509.Certificate, now time.Time) bool {
+	return cert.NotAfter.Sub(now) < min(cert.NotAfter.Sub(cert.NotBefore)/6, 14*24*time.Hour)
+}
+
+// firstToExpire is from when on clients refuse one of the certificates, in seconds of
+// Unix; without any that is never.
+func firstToExpire(settings *tls.Config) float64 {
+	first := math.Inf(1)
+	if settings != nil {
+		for _, pair := range settings.Certificates {
+			first = min(first, float64(pair.Leaf.NotAfter.Unix()))
+		}
+	}
+	return first
+}
+
+// warnOfCertificates says in the log which certificates clients refuse, or soon will.
+func warnOfCertificates(front *frontend.Frontend, now time.Time) {
+	if front.TLS == nil {
+		return
+	}
+	for _, pair := range front.TLS.Certificates {
+		name := pair.Leaf.Subject.String()
+		if len(pair.Leaf.DNSNames) > 0 {
+			name = pair.Leaf.DNSNames[0]
+		}
+		if err := outOfDate(pair.Leaf, now); err != nil {
+			front.Log.Error("certificate is of no use", "name", name, "cause", err)
+		} else if expiresSoon(pair.Leaf, now) {
+			front.Log.Warn("certificate expires soon", "name", name, "at", pair.Leaf.NotAfter)
+		}
+	}
 }
 
 func readCAs(file string) (*x509.CertPool, error) {
