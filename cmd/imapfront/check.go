@@ -21,6 +21,7 @@ import (
 	"postern/internal/mapfile"
 	"postern/internal/penalty"
 	"postern/internal/sysexits"
+	"postern/internal/trust"
 )
 
 // check says all that is wrong with the settings at once, a line each, with the
@@ -49,7 +50,7 @@ func check(conf *config.Config, known error, out io.Writer) error {
 		note(cmp.Or(files.Cert, files.Key), err)
 	}
 	if f.ClientCAFile != "" {
-		_, err := readCAs(f.ClientCAFile)
+		_, err := trust.File(f.ClientCAFile)
 		note(f.ClientCAFile, err)
 	}
 	note(f.Tickets, tickets(new(tls.Config), f.Tickets, false))

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"postern/internal/account"
@@ -21,12 +22,14 @@ import (
 	"postern/internal/mapfile"
 	"postern/internal/store"
 	"postern/internal/sysexits"
+	"postern/internal/trust"
 )
 
 // stores knows how each store is reached.
 type stores struct {
 	conf      *config.Config
 	cas       map[string]*x509.CertPool      // by file
+	system    func() *x509.CertPool          // at the first use: they are many
 	certs     map[[2]string]*tls.Certificate // by files of the chain and the key
 	passwords map[string][]byte              // by file
 }
@@ -40,7 +43,8 @@ var addresses store.Addresses
 func newStores(conf *config.Config) (*stores, error) {
 	s := &stores{
 		conf:      conf,
-		cas:       map[string]*x509.CertPool{"": nil}, // nil: the system's
+		cas:       map[string]*x509.CertPool{"": nil},
+		system:    sync.OnceValue(trust.System),
 		certs:     map[[2]string]*tls.Certificate{},
 		passwords: map[string][]byte{},
 	}
@@ -62,7 +66,7 @@ func (s *stores) read(table string, how config.Store) (wrong config.Faults) {
 		}
 	}
 	if _, known := s.cas[how.CAFile]; !known {
-		pool, err := readCAs(how.CAFile)
+		pool, err := trust.File(how.CAFile)
 		note(err)
 		s.cas[how.CAFile] = pool
 	}
@@ -157,6 +161,9 @@ func (s *stores) prober(name string) (login store.Login, known bool) {
 // tls says whom a store's certificate has to be for, and by whom.
 func (s *stores) tls(name string, how config.Store) *tls.Config {
 	settings := &tls.Config{ServerName: cmp.Or(how.TLSName, name), RootCAs: s.cas[how.CAFile], MinVersion: tls.VersionTLS12}
+	if how.CAFile == "" && how.Pin == "" {
+		settings.RootCAs = s.system()
+	}
 	if own := s.certs[[2]string{how.Cert, how.Key}]; own != nil {
 		settings.Certificates = []tls.Certificate{*own}
 	}

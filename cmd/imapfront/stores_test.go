@@ -8,10 +8,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"postern/internal/account"
+	"postern/internal/authority"
 	"postern/internal/config"
 	"postern/internal/loopback"
 	"postern/internal/mapfile"
@@ -152,6 +154,39 @@ func TestKnownStores(t *testing.T) {
 	for name, want := range map[string]bool{"imap1.example.org": false, "imap2.example.org": true, "x.lab.example.org": true, "evil.example.com": false} {
 		if known(name) != want {
 			t.Errorf("%s: %v", name, !want)
+		}
+	}
+}
+
+// Settings that are read again trust the system's authorities as they are then, and
+// those are looked at.
+func TestSystemAuthoritiesAreReadAgain(t *testing.T) {
+	bundle := filepath.Join(t.TempDir(), "bundle.pem")
+	t.Setenv("SSL_CERT_FILE", bundle)
+	t.Setenv("SSL_CERT_DIR", filepath.Join(t.TempDir(), "none"))
+	conf := config.Default()
+	if !slices.Contains(keyFiles(conf), bundle) {
+		t.Errorf("looks at %q", keyFiles(conf))
+	}
+	for range 2 {
+		ca, err := authority.New("tests")
+		if err == nil {
+			err = ca.Write(bundle)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair, err := ca.Issue("imap1.example.org")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stores, err := newStores(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		settings := stores.tls("imap1.example.org", conf.Store)
+		if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: settings.RootCAs, DNSName: settings.ServerName}); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"postern/internal/config"
 	"postern/internal/frontend"
 	"postern/internal/sysexits"
+	"postern/internal/trust"
 )
 
 // suites are those of TLS 1.2 in Mozilla's intermediate profile. Those of TLS
@@ -48,7 +50,7 @@ func serverTLS(f config.Frontend, one bool) (*tls.Config, error) {
 		settings.Certificates = append(settings.Certificates, pair)
 	}
 	if f.ClientCAFile != "" {
-		pool, err := readCAs(f.ClientCAFile)
+		pool, err := trust.File(f.ClientCAFile)
 		if err != nil {
 			return nil, err
 		}
@@ -170,18 +172,6 @@ func warnOfCertificates(front *frontend.Frontend, now time.Time) {
 	}
 }
 
-func readCAs(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, sysexits.NoInput.Errorf("ca-file: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, sysexits.Config.Errorf("ca-file: %s: no certificate in it", file)
-	}
-	return pool, nil
-}
-
 // clientName tells the login name from a client's certificate: its first mail
 // address, or its common name. Without one it is nobody's.
 func clientName(f config.Frontend) func(*x509.Certificate) string {
@@ -199,12 +189,15 @@ func clientName(f config.Frontend) func(*x509.Certificate) string {
 // keyFiles are the files that somebody else replaces in his own time.
 func keyFiles(conf *config.Config) []string {
 	f := conf.Frontend
-	files := []string{f.Cert, f.Key, f.Tickets, f.ClientCAFile, f.Keytab, conf.Store.CAFile, conf.Store.Cert, conf.Store.Key}
+	files := []string{f.Cert, f.Key, f.Tickets, f.ClientCAFile, f.Keytab}
 	for _, pair := range f.Certificates {
 		files = append(files, pair.Cert, pair.Key)
 	}
-	for _, store := range conf.Stores {
+	for _, store := range append(slices.Collect(maps.Values(conf.Stores)), conf.Store) {
 		files = append(files, store.CAFile, store.Cert, store.Key)
+		if store.CAFile == "" && store.TLS != config.TLSNone {
+			files = append(files, trust.SystemFiles()...)
+		}
 	}
 	slices.Sort(files)
 	return slices.Compact(files) // most stores have the same

@@ -14,8 +14,14 @@ import (
 // A watch outlives passwords, certificates and authorities: those that are there
 // when it connects count, and what is half replaced is only so for now.
 func TestWatchRenewedCredentials(t *testing.T) {
+	t.Run("ca-file", func(t *testing.T) { watchRenewal(t, "ca-file = ") })
+	t.Run("the system's authorities", func(t *testing.T) { watchRenewal(t, "#") })
+}
+
+func watchRenewal(t *testing.T, trust string) {
 	const reader = "uid=u1," + "ou=people," + slapd.Base
 	dir := t.TempDir()
+	t.Setenv("SSL_CERT_FILE", filepath.Join(dir, "ca"))
 	replace := func(name, from string) {
 		t.Helper()
 		text, err := os.ReadFile(from)
@@ -57,8 +63,8 @@ func TestWatchRenewedCredentials(t *testing.T) {
 	password("first")
 	setPassword("first")
 	maps, log := t.TempDir(), &logbook.Book{}
-	conf := configFile(t, fmt.Sprintf("[directory]\nurls = [\"ldaps://%s\"]\nbase = [%q]\nca-file = %q\ncert = %q\nkey = %q\nbind-dn = %q\npassword-file = %q\n",
-		server.TLS, slapd.Base, filepath.Join(dir, "ca"), filepath.Join(dir, "cert"), filepath.Join(dir, "key"), reader, filepath.Join(dir, "password")))
+	conf := configFile(t, fmt.Sprintf("[directory]\nurls = [\"ldaps://%s\"]\nbase = [%q]\n%s%q\ncert = %q\nkey = %q\nbind-dn = %q\npassword-file = %q\n",
+		server.TLS, slapd.Base, trust, filepath.Join(dir, "ca"), filepath.Join(dir, "cert"), filepath.Join(dir, "key"), reader, filepath.Join(dir, "password")))
 	follow(t, log, "--config", conf, "--maps", maps)
 	eventually(t, maps, "u7", "imap2.example.org", log)
 

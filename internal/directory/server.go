@@ -25,6 +25,7 @@ import (
 
 	"postern/internal/config"
 	"postern/internal/sysexits"
+	"postern/internal/trust"
 )
 
 // An LDAP is a directory behind one or several servers.
@@ -76,13 +77,9 @@ func NewLDAP(conf config.Directory) (*LDAP, error) {
 func (d *LDAP) readCredentials() error {
 	settings, password := &tls.Config{MinVersion: tls.VersionTLS12}, ""
 	if d.conf.CAFile != "" {
-		pem, err := os.ReadFile(d.conf.CAFile)
-		if err != nil {
-			return sysexits.NoInput.Errorf("ca-file: %w", err)
-		}
-		settings.RootCAs = x509.NewCertPool()
-		if !settings.RootCAs.AppendCertsFromPEM(pem) {
-			return sysexits.Config.Errorf("%s: no certificate in it", d.conf.CAFile)
+		var err error
+		if settings.RootCAs, err = trust.File(d.conf.CAFile); err != nil {
+			return err
 		}
 	}
 	if d.conf.Cert != "" {
@@ -405,6 +402,9 @@ func (d *LDAP) secure(ctx context.Context, u *url.URL, wire *gatherer, limit tim
 	}
 	settings := d.tls.Clone()
 	settings.ServerName = u.Hostname()
+	if d.conf.CAFile == "" {
+		settings.RootCAs = trust.System()
+	}
 	private := tls.Client(wire, settings)
 	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
