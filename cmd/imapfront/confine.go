@@ -35,11 +35,7 @@ func confine(conf *config.Config, configFile string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return sysexits.NoPerm.Errorf("no new privileges: %w", err)
 	}
-	readable := append(keyFiles(conf), configFile, conf.Store.AdminPasswordFile, conf.Store.ProbePasswordFile)
-	for _, store := range conf.Stores {
-		readable = append(readable, store.AdminPasswordFile, store.ProbePasswordFile)
-	}
-	folders := append(around(readable...), conf.Maps, "/etc/ssl", "/etc/pki", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/var/lib/ca-certificates")
+	folders := append(around(append(keyFiles(conf), configFile)...), conf.Maps, "/etc/ssl", "/etc/pki", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/var/lib/ca-certificates")
 	rules := []landlock.Rule{
 		landlock.RODirs(folders...).IgnoreIfMissing(),
 		landlock.ROFiles(around("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/localtime")...).IgnoreIfMissing(),

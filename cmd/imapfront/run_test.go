@@ -823,13 +823,14 @@ func TestCertificatesThatExpireAreWarnedOf(t *testing.T) {
 	})
 }
 
-// Certificates of stores, and what we show to them, are renewed as our own are.
+// Certificates of stores, and what we show to them, are renewed as our own are; so is
+// the administrator's password, without which no ticket opens a mailbox.
 func TestCertificatesForStoresAreLookedAt(t *testing.T) {
 	conf := config.Default()
 	conf.Frontend.Cert = "front.pem"
 	conf.Store = config.Store{CAFile: "ca.pem", Cert: "own.pem", Key: "own.key"}
 	conf.Stores = map[string]config.Store{"a": conf.Store, "b": {CAFile: "b.pem", AdminPasswordFile: "password"}}
-	want := []string{"", "b.pem", "ca.pem", "front.pem", "own.key", "own.pem"}
+	want := []string{"", "b.pem", "ca.pem", "front.pem", "own.key", "own.pem", "password"}
 	if got := keyFiles(conf); !slices.Equal(got, want) {
 		t.Errorf("looks at %q, want %q", got, want)
 	}

@@ -194,7 +194,7 @@ func keyFiles(conf *config.Config) []string {
 		files = append(files, pair.Cert, pair.Key)
 	}
 	for _, store := range append(slices.Collect(maps.Values(conf.Stores)), conf.Store) {
-		files = append(files, store.CAFile, store.Cert, store.Key)
+		files = append(files, store.CAFile, store.Cert, store.Key, store.AdminPasswordFile, store.ProbePasswordFile)
 		if store.CAFile == "" && store.TLS != config.TLSNone {
 			files = append(files, trust.SystemFiles()...)
 		}
