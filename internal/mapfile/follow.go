@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"postern/internal/sysexits"
 )
 
 // A Live map is one that is looked up for a long time and follows what is
@@ -18,9 +20,8 @@ type Live struct {
 	mu     sync.RWMutex
 	m      *Map   // the last that could be opened
 	file   fileID // its file
-	seen   fileID
 	opened uint64 // its edition
-	err    error  // why the file that was seen is not the one in use
+	err    error  // why the file that is there now is not in use
 }
 
 // fileID tells one published file from the next; the zero fileID is no file.
@@ -41,6 +42,11 @@ func identify(path string) (fileID, error) {
 
 func (id fileID) sameFile(other fileID) bool {
 	return id != fileID{} && id.device == other.device && id.inode == other.inode
+}
+
+// touched tells whether somebody has written into a file, as far as it shows.
+func (id fileID) touched(now fileID) bool {
+	return id.sameFile(now) && (id.size != now.size || id.modified != now.modified)
 }
 
 // Follow returns the map of that name as it will be; nothing is opened yet.
@@ -107,7 +113,9 @@ func (l *Live) Edition() uint64 {
 func (l *Live) Refresh() {
 	id, err := identify(l.path)
 	l.mu.RLock()
-	current, lastErr := err == nil && l.seen == id, l.err
+	// One that could not be opened is tried again each time: it may have been
+	// for want of a descriptor, and nothing about the file tells when there is one.
+	current, lastErr := err == nil && l.err == nil && l.file == id, l.err
 	l.mu.RUnlock()
 	// A map that nobody has made is asked for at each login, too.
 	stillMissing := errors.Is(err, fs.ErrNotExist) && errors.Is(lastErr, fs.ErrNotExist)
@@ -117,11 +125,13 @@ func (l *Live) Refresh() {
 	m, err := Open(l.path, l.foreign)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.seen, l.err = id, err
+	l.err = err
 	if err != nil {
-		if l.m != nil && l.file.sameFile(id) {
+		damaged := sysexits.Of(err) == sysexits.DataErr && l.file.sameFile(id)
+		if l.m != nil && (damaged || l.file.touched(id)) {
 			// Written in place, as cp(1) does: no good map is left,
-			// and zeros would answer "unknown".
+			// and zeros would answer "unknown". One that only may not
+			// be read any more is as good as it was.
 			l.m.Close()
 			l.m = nil
 		}
@@ -132,6 +142,14 @@ func (l *Live) Refresh() {
 	}
 	l.m, l.file = m, id
 	l.opened = editions.Add(1)
+}
+
+// Trouble tells why the map that is there is not the one in use; nil if it is.
+func (l *Live) Trouble() error {
+	l.Refresh()
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.err
 }
 
 // Close ends the use of the map.

@@ -625,6 +625,87 @@ func TestLiveMapIsTriedAgain(t *testing.T) {
 	}
 }
 
+// A map is not given up for what passes: a process without a descriptor to spare
+// at the moment of a publication takes the new map a moment later.
+func TestLiveMapWithoutADescriptor(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, Login)
+	live := Follow(path, false)
+	defer live.Close()
+	if err := publish(t, dir, 0, Draft{Name: Login, Records: listing("a", "1")}); err != nil {
+		t.Fatal(err)
+	}
+	starving := func(during func()) {
+		t.Helper()
+		var files unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: files.Max}); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Setrlimit(unix.RLIMIT_NOFILE, &files)
+		during()
+	}
+	starving(func() {
+		if _, _, err := live.Get("a"); !errors.Is(err, unix.EMFILE) {
+			t.Errorf("the first map, without a descriptor: %v", err)
+		}
+	})
+	if got := get(t, live, "a"); got != "1" {
+		t.Errorf("got %s", got)
+	}
+
+	if err := publish(t, dir, 0, Draft{Name: Login, Records: listing("a", "2")}); err != nil {
+		t.Fatal(err)
+	}
+	starving(func() {
+		if got := get(t, live, "a"); got != "1" {
+			t.Errorf("without a descriptor for the new map: %s", got)
+		}
+		if err := live.Trouble(); !errors.Is(err, unix.EMFILE) {
+			t.Errorf("trouble: %v", err)
+		}
+	})
+	if got := get(t, live, "a"); got != "2" {
+		t.Errorf("got %s", got)
+	}
+
+	// Nobody has written into a map that may not be read any more.
+	before, err := identify(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for now := before; now.changed == before.changed; now, _ = identify(path) { // a tick of the kernel's clock
+		if err := os.Chmod(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	starving(func() {
+		if got := get(t, live, "a"); got != "2" {
+			t.Errorf("of a map that cannot be opened again: %s", got)
+		}
+	})
+	if err := live.Trouble(); err != nil {
+		t.Error(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(path, info.ModTime(), info.ModTime().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	starving(func() {
+		if _, _, err := live.Get("a"); err == nil {
+			t.Error("believed a map that somebody may have written into")
+		}
+	})
+	if got := get(t, live, "a"); got != "2" {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestLiveMapFollows(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, Login)
