@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"postern/internal/config"
+	"postern/internal/mapfile"
 	"postern/internal/sysexits"
 )
 
@@ -35,7 +36,11 @@ func confine(conf *config.Config, configFile string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return sysexits.NoPerm.Errorf("no new privileges: %w", err)
 	}
-	folders := append(around(append(keyFiles(conf), configFile)...), conf.Maps, "/etc/ssl", "/etc/pki", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/var/lib/ca-certificates")
+	readable := append(keyFiles(conf), configFile)
+	for _, name := range []string{mapfile.Login, mapfile.Store} {
+		readable = append(readable, filepath.Join(conf.Maps, name))
+	}
+	folders := append(around(readable...), beside(conf.Maps), "/etc/ssl", "/etc/pki", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/var/lib/ca-certificates")
 	rules := []landlock.Rule{
 		landlock.RODirs(folders...).IgnoreIfMissing(),
 		landlock.ROFiles(around("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/localtime")...).IgnoreIfMissing(),
@@ -67,6 +72,20 @@ func around(files ...string) []string {
 	}
 	slices.Sort(folders)
 	return slices.Compact(folders) // most are in one
+}
+
+// beside is the folder that a link's target is in, for the link may be switched to
+// a folder beside it, as where each set of maps comes in one of its own. Of what
+// is no link it is that itself.
+func beside(folder string) string {
+	if info, err := os.Lstat(filepath.Clean(folder)); err != nil || info.Mode()&os.ModeSymlink == 0 {
+		return folder
+	}
+	target, err := filepath.EvalSymlinks(folder)
+	if err != nil {
+		return folder
+	}
+	return filepath.Dir(target)
 }
 
 // become changes to an unprivileged user, for good, if it is not him already.

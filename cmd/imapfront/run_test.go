@@ -934,6 +934,39 @@ func TestARenewedCertificateIsBehindALink(t *testing.T) {
 	dial(t, s.addrs[0], second).want("* OK ")
 }
 
+// Each set of maps in a folder of its own, and a link that is switched to the newest.
+func TestMapsAreBehindALink(t *testing.T) {
+	st := takingStore(t)
+	_, conf := siteDir(t, "", "joe "+st.Addr().String())
+	builds, etc := t.TempDir(), t.TempDir()
+	current := filepath.Join(t.TempDir(), "current")
+	build := func(name, login string) {
+		t.Helper()
+		conf.Maps = filepath.Join(builds, name)
+		if err := os.Mkdir(conf.Maps, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		publishLogins(t, conf, login)
+		if err := errors.Join(os.Symlink(conf.Maps, current+".new"), os.Rename(current+".new", current)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(etc, "postern.conf")
+	replaceFile(t, file, fmt.Sprintf("maps = %q\n[store]\ntls = \"none\"\n", current))
+	build("1", "joe "+st.Addr().String())
+	s := start(t, "--config", file, "--allow-plaintext", "--listen", "imap://127.0.0.1:0")
+	login := func(user string) {
+		t.Helper()
+		c := dial(t, s.addrs[0], nil)
+		c.want("* OK ")
+		c.say("a LOGIN " + user + " x")
+		c.want("a OK ")
+	}
+	login("joe")
+	build("2", "jim "+st.Addr().String())
+	login("jim")
+}
+
 // withEtc lets a command find another /etc, by a mount name space of its own.
 func withEtc(t *testing.T, cmd *exec.Cmd, etc string) *exec.Cmd {
 	t.Helper()
