@@ -111,6 +111,7 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 			first.Log.Info("listening", "protocol", l.Scheme, "address", l.Addr().String())
 		}
 		background.Go(func() { tidy(life) })
+		background.Go(func() { service.lookAfterMap(life) })
 		background.Go(func() {
 			service.reload(life, hangUp, func() (*frontend.Frontend, []string, error) { return reread(c, service.current.Load()) })
 		})
@@ -174,7 +175,7 @@ func reread(c *cli.Context, now *frontend.Frontend) (next *frontend.Frontend, ke
 // outOfReach tells what may be behind a refusal that no mode explains, see confine.
 func outOfReach(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w: if its folder is new in the settings, only a restart or --replace opens it", err)
+		return fmt.Errorf("%w: if its folder is new, or new in the settings, only a restart or --replace opens it", err)
 	}
 	return err
 }
@@ -220,6 +221,41 @@ func (s *service) reload(ctx context.Context, hangUp <-chan os.Signal, read func
 		log.Info("settings are read again")
 		warned = time.Time{} // of others
 	}
+}
+
+// mapCheck is how often the log is to tell of a map that cannot be used: once it is
+// known, somebody has to come anyway.
+const mapCheck = 10 * time.Second
+
+// lookAfterMap tells the log of a map that is there and is not used. Nobody else
+// would notice: the last good one answers, until a restart.
+func (s *service) lookAfterMap(ctx context.Context) {
+	tick := time.NewTicker(mapCheck)
+	defer tick.Stop()
+	for said := ""; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			said = s.tellTrouble(said)
+		}
+	}
+}
+
+// tellTrouble says what is wrong with the map, unless it was said just before.
+func (s *service) tellTrouble(before string) (now string) {
+	front := s.current.Load()
+	known, is := front.Users.(users)
+	if !is {
+		return ""
+	}
+	if err := known.trouble(); err != nil {
+		now = outOfReach(err).Error()
+	}
+	if now != "" && now != before {
+		front.Log.Error("map is not used", "cause", now)
+	}
+	return now
 }
 
 // connections finds out where clients come from: a flag says so, or whoever

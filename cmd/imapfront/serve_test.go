@@ -1,11 +1,44 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"postern/internal/frontend"
 )
+
+// A map that cannot be used is told of once, though the last one answers.
+func TestTroubleWithTheMap(t *testing.T) {
+	conf := clearConfig(t)
+	publishLogins(t, conf, "joe imap1.example.org")
+	var log strings.Builder
+	s := new(service)
+	s.current.Store(&frontend.Frontend{Users: newUsers(conf), Log: slog.New(slog.NewTextHandler(&log, nil))})
+	said := ""
+	look := func(want int) {
+		t.Helper()
+		said = s.tellTrouble(said)
+		if got := strings.Count(log.String(), "map is not used"); got != want {
+			t.Errorf("told %d times, want %d: %s", got, want, &log)
+		}
+	}
+	look(0)
+	file := filepath.Join(conf.Maps, "login.cdb")
+	replaceFile(t, file, "no map")
+	look(1)
+	look(1)
+	if err := usable(s.current.Load()); err != nil {
+		t.Error(err)
+	}
+	publishLogins(t, conf, "jim imap1.example.org")
+	look(1)
+	os.Remove(file)
+	look(2)
+}
 
 // What happens to a key when it is renewed is seen, and if only who may read it.
 func TestStamp(t *testing.T) {

@@ -58,6 +58,9 @@ func (u users) built() time.Time {
 	return u.logins.Story().Built
 }
 
+// trouble is why the map that is there is not in use.
+func (u users) trouble() error { return u.logins.Trouble() }
+
 // sharedByStores returns what all stores have, as store.cdb says it at the moment,
 // or as it is fixed.
 // Without it nothing is known to be shared, which is no error: less is
