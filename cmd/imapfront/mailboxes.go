@@ -109,6 +109,7 @@ func (a *asked) has(ctx context.Context, mailbox string) (bool, error) {
 		a.down.Unreached(a.Address, time.Since(start))
 	} else {
 		a.failed.Store(0)
+		a.down.Reached(a.Address)
 	}
 	return here, err
 }

@@ -267,7 +267,10 @@ func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *f
 	opened, err := target.Open(ctx, s.protocol.store(), login)
 	took := time.Since(start)
 	s.Metrics.asked(where.Store, took)
-	if _, unreached := errors.AsType[*store.Unreachable](err); unreached && ctx.Err() == nil {
+	switch _, unreached := errors.AsType[*store.Unreachable](err); {
+	case !unreached:
+		s.Failures.Reached(target.Address)
+	case ctx.Err() == nil:
 		s.Failures.Unreached(target.Address, took)
 	}
 	if refusal, ok := errors.AsType[*store.Refusal](err); ok {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"postern/internal/account"
-	"postern/internal/penalty"
 	"postern/internal/store"
 )
 
@@ -506,7 +505,7 @@ func TestAStoreKnownToBeDownIsNotWaitedFor(t *testing.T) {
 	c.send("b LOGIN joe secret\r\n")
 	c.want("b " + unreached)
 	s.eventually(func() bool { return strings.Contains(s.log.String(), errDown.Error()) })
-	s.Failures = penalty.New()
+	s.Failures.Reached(f.value())
 	c = s.client()
 	c.send("c LOGIN joe secret\r\n")
 	c.want("c OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")

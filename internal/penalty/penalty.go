@@ -153,8 +153,10 @@ func (t *Table) failed(of kind, name string) {
 }
 
 // Forgive forgets a name's failures.
-func (t *Table) Forgive(name string) {
-	t.visit(person, name, func(at *atomic.Uint64, old uint64, _ cell, found bool) {
+func (t *Table) Forgive(name string) { t.forget(person, name) }
+
+func (t *Table) forget(of kind, name string) {
+	t.visit(of, name, func(at *atomic.Uint64, old uint64, _ cell, found bool) {
 		if found {
 			at.CompareAndSwap(old, 0)
 		}
@@ -172,9 +174,9 @@ func (t *Table) Delay(name string, limit time.Duration) (delay time.Duration) {
 	return delay
 }
 
-// A store that was not reached of late, and took its time over it, is down. A
-// morning's users would wait for it one after the other, each with a connection
-// open; one that refuses at once may be tried at once.
+// A store that was not reached of late, and took its time over it, is down, until
+// somebody has reached it. A morning's users would wait for it, each with a
+// connection open; one that refuses at once may be tried at once.
 const (
 	downTime = 5 * time.Second // the clock here has whole seconds
 	downSlow = time.Second
@@ -182,15 +184,30 @@ const (
 
 // Unreached notes that an address was not reached, and how long that took.
 func (t *Table) Unreached(address string, took time.Duration) {
-	if took >= downSlow {
-		t.failed(place, address)
+	if took < downSlow {
+		t.Reached(address)
+		return
 	}
+	t.failed(place, address)
 }
 
-// IsDown tells whether an address need not be tried just now.
+// Reached forgets that an address was down.
+func (t *Table) Reached(address string) { t.forget(place, address) }
+
+// IsDown tells whether an address need not be tried just now. When its time is over
+// the first who asks is to try, and the others wait in his place: all who come until
+// he has failed would wait as long as he.
 func (t *Table) IsDown(address string) (down bool) {
-	t.visit(place, address, func(_ *atomic.Uint64, _ uint64, c cell, found bool) {
-		down = found && t.now().Unix()-c.last <= int64(downTime/time.Second)
+	t.visit(place, address, func(at *atomic.Uint64, old uint64, c cell, found bool) {
+		if !found {
+			return
+		}
+		now := t.now().Unix()
+		if down = now-c.last <= int64(downTime/time.Second); down {
+			return
+		}
+		c.last = now
+		down = !at.CompareAndSwap(old, c.pack())
 	})
 	return down
 }

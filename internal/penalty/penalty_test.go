@@ -120,12 +120,21 @@ func TestUnreached(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	table.now = func() time.Time { return now }
 	table.Unreached("192.0.2.1:143", downSlow)
-	for seconds, want := range []bool{true, true, true, true, true, true, false, false} {
+	// The first who asks when its time is over tries it, for all the others.
+	for seconds, want := range []bool{true, true, true, true, true, true, false, true, true, true, true, true, false} {
 		if got := table.IsDown("192.0.2.1:143"); got != want {
 			t.Errorf("after %d seconds: %v", seconds, got)
 		}
+		if !table.IsDown("192.0.2.1:143") {
+			t.Errorf("after %d seconds a second one may try", seconds)
+		}
 		now = now.Add(time.Second)
 	}
+	table.Reached("192.0.2.1:143")
+	if table.IsDown("192.0.2.1:143") {
+		t.Error("somebody has reached it")
+	}
+	table.Unreached("192.0.2.1:143", downSlow)
 	table.Unreached("192.0.2.1:143", downSlow-1)
 	if table.IsDown("192.0.2.1:143") {
 		t.Error("refused at once, it may be up again")
