@@ -98,10 +98,15 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 	defer last.close()
 	b.choose(last)
 	all := roster.New(scratch)
-	defer all.Close()
+	defer func() { all.Close() }()
 
 	started := time.Now()
 	read, err := b.gather(ctx, all, last)
+	for b.another(err) {
+		all.Close()
+		all = roster.New(scratch)
+		read, err = b.gather(ctx, all, last)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w; maps not changed", err)
 	}
@@ -226,6 +231,14 @@ func (b *build) gather(ctx context.Context, all *roster.Roster, last set) ([]ros
 		err = again
 	}
 	return read, err
+}
+
+// another tells whether what was gathered up to an error is to be thrown away, and
+// all to be read again, for there is another server to ask. Standard input has
+// been read once and for all.
+func (b *build) another(err error) bool {
+	_, halfway := errors.AsType[directory.Halfway](err)
+	return halfway && !slices.ContainsFunc(b.origins, func(o *origin) bool { return o.conf.LDIF == "-" })
 }
 
 // read takes every entry of a directory.

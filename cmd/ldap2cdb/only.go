@@ -145,22 +145,32 @@ func (o *only) search(ctx context.Context, from *origin, filter string, most int
 	if err != nil {
 		return err
 	}
-	err = narrowed.Entries(ctx, from.rules.Wanted(), func(e *directory.Entry) error {
-		outcome := from.judge(e)
-		if most--; most < 0 {
-			return sysexits.Usage.Errorf("--only %s: more than %d entries: run without --only", filter, mostOnly)
-		}
-		switch {
-		case outcome.Skip != nil && most < mostOnly:
-			o.faulty = append(o.faulty, outcome)
-			o.touchAll(from.rules.NamesOf(e)) // which the maps may have
-		case outcome.Skip == nil && !outcome.Nobody:
-			o.found[outcome.Account.Source] = from.ranked(outcome.Account)
-		}
-		return nil
-	})
+	var found []account.Account
+	var faulty []directory.Outcome
+	for halfway := true; halfway; _, halfway = errors.AsType[directory.Halfway](err) {
+		left := most
+		found, faulty = nil, nil // of a server that failed
+		err = narrowed.Entries(ctx, from.rules.Wanted(), func(e *directory.Entry) error {
+			outcome := from.judge(e)
+			if left--; left < 0 {
+				return sysexits.Usage.Errorf("--only %s: more than %d entries: run without --only", filter, mostOnly)
+			}
+			switch {
+			case outcome.Skip != nil && left < mostOnly:
+				faulty = append(faulty, outcome)
+				o.touchAll(from.rules.NamesOf(e)) // which the maps may have
+			case outcome.Skip == nil && !outcome.Nobody:
+				found = append(found, from.ranked(outcome.Account))
+			}
+			return nil
+		})
+	}
 	if err != nil {
 		return from.named(err)
+	}
+	o.faulty = append(o.faulty, faulty...)
+	for _, a := range found {
+		o.found[a.Source] = a
 	}
 	if err := from.older(narrowed.At(), o.last.login.Story().Position); err != nil && !o.force {
 		return sysexits.DataErr.Errorf("%w; if it is meant so, use --force", err)

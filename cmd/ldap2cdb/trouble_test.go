@@ -68,6 +68,58 @@ func TestServerKilledInABuild(t *testing.T) {
 	t.Logf("%d of %d builds were quicker than the kill", published, kills)
 }
 
+// A server that always ends before it has sent all is left for the next one.
+func TestServerThatNeverTellsAll(t *testing.T) {
+	whole := slapd.Start(t, slapd.Settings{LDIF: people(200), Sync: true})
+	cut := "ldap://" + loopback.Serve(t, func(client net.Conn) {
+		server, err := net.Dial("tcp", whole.Address)
+		if err != nil {
+			return
+		}
+		defer server.Close()
+		go io.Copy(server, client)
+		io.CopyN(client, server, 20_000) // some of the entries
+	}).Addr().String()
+	limited := slapd.Start(t, slapd.Settings{LDIF: people(200), Global: []string{"sizelimit 10"}})
+	in := func(dir string, urls ...string) []string {
+		args := []string{"--maps", dir, "--base", slapd.Base, "--config", configFile(t, "[directory]\npage-size = 0\n")}
+		for _, url := range urls {
+			args = append(args, "--url", url)
+		}
+		return args
+	}
+
+	dir := t.TempDir()
+	if status, stderr := tool(t, in(dir, cut, limited.URL(), whole.URL())...); status != 0 || stderr != "" {
+		t.Errorf("exit status %d, and %q", status, stderr)
+	}
+	if n := len(recordsOf(t, dir, mapfile.Login)); n != 200 {
+		t.Errorf("%d names", n)
+	}
+	before := snapshot(t, dir)
+	status, stderr := tool(t, in(dir, cut, limited.URL())...)
+	for _, want := range []string{cut + ": search " + slapd.Base + ": the server closed the connection, after ", limited.URL() + ": ", "size limit exceeded (4), after 10 entries; maps not changed"} {
+		if status != 69 || !strings.Contains(stderr, want) {
+			t.Errorf("exit status %d, and %q, want %q", status, stderr, want)
+		}
+	}
+	if !maps.Equal(snapshot(t, dir), before) {
+		t.Error("the folder has changed")
+	}
+
+	whole.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	if status, stderr := tool(t, append(in(dir, limited.URL(), whole.URL()), "--only", "(mailHost=imap1.example.org)")...); status != 0 {
+		t.Error(stderr)
+	}
+	if got := recordsOf(t, dir, mapfile.Login)["u1"]; got != "imap1.example.org" {
+		t.Errorf("u1 is on %s", got)
+	}
+
+	log := &logbook.Book{}
+	follow(t, log, in(t.TempDir(), cut, whole.URL())...)
+	eventuallySays(t, log, "published")
+}
+
 // The server is killed again and again under a watch: what a user's store was
 // never comes back, and in the end the map has what the directory has.
 func TestServerKilledUnderAWatch(t *testing.T) {

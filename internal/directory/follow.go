@@ -116,16 +116,29 @@ func (d *LDAP) follow(ctx context.Context, want *Selection, changes Changes, why
 	if why == nil {
 		why = d.untold(root, want)
 	}
+	whole := &heard{Changes: changes}
 	if why == nil {
-		err = d.sync(ctx, s, want, changes)
+		err = d.sync(ctx, s, want, whole)
 	} else {
-		err = d.poll(ctx, s, root, want, changes, why)
+		err = d.poll(ctx, s, root, want, whole, why)
 	}
 	// One that was stopped may be there again at once, and goes on from where
-	// it was.
-	again := slices.ContainsFunc([]error{errClosed, errResync, ErrRefresh, errNoSync}, func(cause error) bool { return errors.Is(err, cause) })
+	// it was; but one that ends before it has told all may always do so.
+	again := errors.Is(err, errClosed) && whole.once ||
+		slices.ContainsFunc([]error{errResync, ErrRefresh, errNoSync}, func(cause error) bool { return errors.Is(err, cause) })
 	d.failed[s.server] = ctx.Err() == nil && !again
 	return err
+}
+
+// heard notes whether a server has told all that there was to tell.
+type heard struct {
+	Changes
+	once bool
+}
+
+func (h *heard) Refreshed() {
+	h.once = true
+	h.Changes.Refreshed()
 }
 
 // untold is why a server would not tell by RFC 4533 of all that changes.

@@ -18,6 +18,7 @@ func (d *LDAP) Narrowed(filter string) (*LDAP, error) {
 		return nil, sysexits.Usage.Errorf("filter %q: %w", filter, plainError(err))
 	}
 	narrowed := *d
+	narrowed.faulty, narrowed.faults = map[string]bool{}, nil
 	narrowed.conf.Filter = "(&" + d.conf.Filter + filter + ")"
 	return &narrowed, nil
 }

@@ -15,21 +15,18 @@ import (
 // limit, a time limit, a reference that is not to be followed or a lost
 // connection all mean that entries are missing.
 //
-// A server that lets us in, and then fails before it has sent an entry, is left
-// for another.
+// A server that lets us in, and then fails, is left for another: at once where it
+// has not sent an entry, else by Halfway.
 func (d *LDAP) Entries(ctx context.Context, want *Selection, take func(*Entry) error) error {
-	tried := map[string]bool{}
-	var failed []error
 	for {
 		s, err := d.connect(ctx)
 		if err != nil {
-			return joined(append(failed, err))
+			return joined(append(d.faults, err))
 		}
-		if tried[s.server] {
+		if d.faulty[s.server] {
 			s.close()
-			return joined(failed)
+			return joined(d.faults) // all have been asked
 		}
-		tried[s.server] = true
 		d.at = d.position(s)
 		taken := false
 		_, err = d.searchAll(ctx, s, d.conf.Filter, want, func(e *Entry) error {
@@ -37,12 +34,35 @@ func (d *LDAP) Entries(ctx context.Context, want *Selection, take func(*Entry) e
 			return take(e)
 		})
 		s.close()
-		if err == nil || taken || sysexits.Of(err) != sysexits.Unavailable {
+		if err == nil || sysexits.Of(err) != sysexits.Unavailable {
 			return err
 		}
-		d.failed[s.server] = true
-		failed = append(failed, err)
+		d.failed[s.server], d.faulty[s.server] = true, true
+		d.faults = append(d.faults, err)
+		switch {
+		case taken && d.another(ctx):
+			return Halfway{joined(d.faults)}
+		case taken:
+			return joined(d.faults)
+		}
 	}
+}
+
+// Halfway is the error of a server that has sent some of its entries where there
+// are others to ask. Who forgets these entries may call Entries once more. It
+// comes once of each server.
+type Halfway struct{ error }
+
+func (h Halfway) Unwrap() error { return h.error }
+
+// another tells whether there is a server that has not failed yet.
+func (d *LDAP) another(ctx context.Context) bool {
+	for c, err := range d.candidates(ctx) {
+		if err == nil && !d.faulty[c.name] {
+			return true
+		}
+	}
+	return false
 }
 
 // At is how far the server had got when Entries began to read it.

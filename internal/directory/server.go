@@ -32,7 +32,9 @@ import (
 type LDAP struct {
 	Last Position // how far the directory had got once
 
-	failed   map[string]bool // servers that let us in, and then did not serve
+	failed   map[string]bool // servers that let us in, and then did not serve: tried last
+	faulty   map[string]bool // those that failed in Entries
+	faults   []error         // how they did
 	conf     config.Directory
 	at       Position // of the server that was read last
 	tls      *tls.Config
@@ -69,7 +71,7 @@ func NewLDAP(conf config.Directory) (*LDAP, error) {
 			}
 		}
 	}
-	d := &LDAP{failed: map[string]bool{}, conf: conf, lookup: net.DefaultResolver.LookupHost}
+	d := &LDAP{failed: map[string]bool{}, faulty: map[string]bool{}, conf: conf, lookup: net.DefaultResolver.LookupHost}
 	return d, d.readCredentials()
 }
 
