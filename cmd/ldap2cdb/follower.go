@@ -5,7 +5,6 @@ import (
 	"errors"
 	"path/filepath"
 	"reflect"
-	"strings"
 
 	"postern/internal/account"
 	"postern/internal/directory"
@@ -121,32 +120,18 @@ func (f *follower) Entry(id [16]byte, e *directory.Entry) (news bool, err error)
 	if fault := outcome.Skip; fault != nil && !f.refreshing {
 		f.say("skipped: %s: %v", account.Printable(now.Source), fault)
 	}
-	if now.Source != before.Source {
-		if err := f.supplant(now); err != nil {
-			return false, err
-		}
-	}
 	f.changed(before, now)
 	return true, f.known.Put(id, now)
 }
 
-// supplant has it that whoever had the account's names by the same DN is gone:
-// no two entries have one, and not every server tells of a deletion at once.
-func (f *follower) supplant(now account.Account) error {
-	for _, key := range registry.Keys(now) {
-		claimants, err := f.known.Claimants(key)
-		if err != nil {
-			return err
-		}
-		for id, a := range claimants {
-			if strings.EqualFold(a.Source, now.Source) {
-				if err := f.gone(id); err != nil {
-					return err
-				}
-			}
-		}
+func (f *follower) Named(dn string) (ids [][16]byte, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	named, err := f.known.Named(f.entryName(dn))
+	for id := range named {
+		ids = append(ids, id)
 	}
-	return nil
+	return ids, err
 }
 
 func (f *follower) Members(dn string) (filter string) { return f.rules.Members(dn) }

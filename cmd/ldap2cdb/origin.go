@@ -77,10 +77,16 @@ func (o *origin) label() string {
 // judge makes an account of an entry.
 func (o *origin) judge(e *directory.Entry) directory.Outcome {
 	outcome := o.rules.Judge(e)
-	if o.conf.Name != "" {
-		outcome.Account.Source = o.conf.Name + ": " + outcome.Account.Source
-	}
+	outcome.Account.Source = o.entryName(outcome.Account.Source)
 	return outcome
+}
+
+// entryName is an entry's name, with the directory's where there are several.
+func (o *origin) entryName(dn string) string {
+	if o.conf.Name == "" {
+		return dn
+	}
+	return o.conf.Name + ": " + dn
 }
 
 // ranked is an account as the roster is to weigh it.

@@ -529,18 +529,22 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 		disputed.drop(key)
 	}
 	wanted := func(address bool, key string) bool { return w.touched[registry.Key{Address: address, Name: key}] }
-	entered := map[string]bool{}
+	type entry struct {
+		rank uint8
+		id   registry.ID
+	}
+	entered := map[entry]bool{}
 	for key := range w.touched {
 		for _, f := range w.followers {
 			claimants, err := f.known.Claimants(key)
 			if err != nil {
 				return nil, err
 			}
-			for _, a := range claimants {
-				if entered[a.Source] {
+			for id, a := range claimants {
+				if entered[entry{f.rank, id}] {
 					continue
 				}
-				entered[a.Source] = true
+				entered[entry{f.rank, id}] = true
 				if err := few.AddSome(f.ranked(a), wanted); err != nil {
 					return nil, err
 				}

@@ -740,6 +740,13 @@ func TestPolling(t *testing.T) {
 			server.Modify(strings.Replace(again, "\n", "\nchangetype: add\n", 1))
 			eventually(t, dir, "u7", "imap1.example.org", log)
 			eventuallyIn(t, dir, mapfile.Address, "u7@example.org", "", log)
+			server.Modify("dn: uid=u8,ou=people,dc=example,dc=org\nchangetype: delete\n")
+			nothing := slapd.Person("u8", "U", "U", "") // in common
+			if usn++; strings.HasPrefix(test.name, "Active") {
+				nothing = strings.TrimSpace(nothing) + fmt.Sprintf("\nobjectClass: counted\nuSNChanged: %d\nobjectGUID: GUID-%011d\n", usn, usn)
+			}
+			server.Modify(strings.Replace(nothing, "\n", "\nchangetype: add\n", 1))
+			eventually(t, dir, "u8", "", log)
 			server.Modify("dn: uid=u2,ou=people,dc=example,dc=org\nchangetype: delete\n")
 			modify("u5", "replace: mailHost\nmailHost: imap1.example.org\n")
 			eventually(t, dir, "u5", "imap1.example.org", log)
@@ -822,6 +829,25 @@ store = ["mailHost", "{dn:ou=}.example.org"]
 	renamed("imap2", "imap3")
 	eventually(t, dir, "ann", "imap3.example.org", log)
 	stop()
+}
+
+// Of who is elsewhere since the unit was renamed nobody tells, and somebody else has
+// his entry's name then: both claim what they claim.
+func TestWatchNameOfAnother(t *testing.T) {
+	unit := "ou=old,ou=people,dc=example,dc=org\nobjectClass: organizationalUnit\nou: old\n\n"
+	below := func(store string) string {
+		return strings.Replace(slapd.Person("ann", "A", "Ann", store, "ann@example.org"), ",ou=people", ",ou=old,ou=people", 1)
+	}
+	server := slapd.Start(t, slapd.Settings{Sync: true, LDIF: people(3) + "dn: " + unit + below("imap1.example.org")})
+	dir, log := t.TempDir(), &logbook.Book{}
+	follow(t, log, "--url", server.URL(), "--base", slapd.Base, "--maps", dir)
+	eventually(t, dir, "ann", "imap1.example.org", log)
+	add := func(ldif string) string {
+		return strings.Replace(ldif, "objectClass", "changetype: add\nobjectClass", 1)
+	}
+	server.Modify("dn: ou=old,ou=people,dc=example,dc=org\nchangetype: modrdn\nnewrdn: ou=older\ndeleteoldrdn: 1\n\n" +
+		add("dn: "+unit) + add(below("imap2.example.org")))
+	eventuallySays(t, log, "conflict: login ann: stays imap1.example.org")
 }
 
 // Numbers count where they were made: the same database is asked for what is

@@ -29,6 +29,8 @@ type Changes interface {
 	Present(id [16]byte)
 	// Gone is an entry that is there no more.
 	Gone(id [16]byte) error
+	// Named are the entries that were last heard of by this name.
+	Named(dn string) (ids [][16]byte, err error)
 	// Members finds by a filter whom a group of this name brings to a store;
 	// "" if it is none that does.
 	Members(dn string) (filter string)

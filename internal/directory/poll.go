@@ -272,14 +272,23 @@ func (p *poller) look(ctx context.Context, filter string, gone map[[16]byte]bool
 // and what it shows us of the deleted, [MS-ADTS] section 3.1.1.3.4.1.14. They are
 // not asked for by what the filter does not want: where that has an attribute that
 // the server doesn't know, neither it nor its opposite is true, RFC 4511 section
-// 4.5.1.7. The filters find the members of groups among them that bring somebody
-// to a store.
+// 4.5.1.7. Nor may those be there any more whose name another entry has now: no two
+// have one, and of a deletion not every server tells. The filters find the members of
+// groups among them that bring somebody to a store.
 func (p *poller) others(ctx context.Context, since string) (gone map[[16]byte]bool, members []string, err error) {
 	ids := newSelection(slices.Concat(identities, marks))
 	gone = map[[16]byte]bool{}
 	take := func(e *Entry) error {
 		p.count(e, ids)
-		gone[identity(e, ids)] = true
+		id := identity(e, ids)
+		gone[id] = true
+		before, err := p.changes.Named(string(e.DN))
+		if err != nil {
+			return err
+		}
+		for _, other := range before {
+			gone[other] = true
+		}
 		if filter := p.changes.Members(string(e.DN)); filter != "" && p.regrouped(filter, e, ids) {
 			members = append(members, filter)
 		}

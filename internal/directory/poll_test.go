@@ -107,10 +107,11 @@ type mover struct {
 	there  map[string]bool
 }
 
-func (m *mover) Way(string)            {}
-func (m *mover) Members(string) string { return "" }
-func (m *mover) Cookie(string)         {}
-func (m *mover) Refreshed()            {}
+func (m *mover) Way(string)                       {}
+func (m *mover) Members(string) string            { return "" }
+func (m *mover) Named(string) ([][16]byte, error) { return nil, nil }
+func (m *mover) Cookie(string)                    {}
+func (m *mover) Refreshed()                       {}
 func (m *mover) Begin(string, Position) (string, error) {
 	if m.reads < 2 {
 		m.there = map[string]bool{}
@@ -161,6 +162,7 @@ type nobody struct{ Changes }
 func (nobody) Entry([16]byte, *Entry) (bool, error) { return true, nil }
 func (nobody) Mentioned() error                     { return nil }
 func (nobody) Members(string) string                { return "" }
+func (nobody) Named(string) ([][16]byte, error)     { return nil, nil }
 func (nobody) Refreshed()                           {}
 
 // A change that was noted before what is asked for: the clock has been set back,

@@ -69,8 +69,8 @@ type Registry struct {
 	seed    maphash.Seed
 	numbers map[ID]uint32
 	places  []place             // by number
-	holders map[uint64]uint32   // by hash of a key: who claims it
-	more    map[uint64][]uint32 // the others who claim it
+	holders map[uint64]uint32   // by hash of a key, or of an entry's name: whose it is
+	more    map[uint64][]uint32 // the others whose it is
 }
 
 // A place is where an account stands in the file; length 0 is an account that
@@ -232,11 +232,10 @@ func (r *Registry) take(record []byte, at int64, length int) error {
 		}
 		r.places[number] = place{at, uint32(length), true}
 		r.live += int64(length)
-		keys := Keys(a)
-		for _, key := range keys {
-			r.hold(key, number)
-		}
-		if len(keys) > 0 {
+		if hashes := r.hashes(a); len(hashes) > 0 {
+			for _, h := range hashes {
+				r.hold(h, number)
+			}
 			r.users++
 		}
 	}
@@ -253,11 +252,10 @@ func (r *Registry) drop(id ID) error {
 	if err != nil {
 		return err
 	}
-	keys := Keys(a)
-	for _, key := range keys {
-		r.release(key, number)
-	}
-	if len(keys) > 0 {
+	if hashes := r.hashes(a); len(hashes) > 0 {
+		for _, h := range hashes {
+			r.release(h, number)
+		}
 		r.users--
 	}
 	r.live -= int64(r.places[number].length)
@@ -265,19 +263,31 @@ func (r *Registry) drop(id ID) error {
 	return nil
 }
 
-func (r *Registry) hash(key Key) uint64 {
-	var h maphash.Hash
-	h.SetSeed(r.seed)
-	if key.Address {
-		h.WriteByte('a')
+// hashes are what an account is found by: its keys, and the name of its entry; none
+// if it claims nothing.
+func (r *Registry) hashes(a account.Account) []uint64 {
+	var all []uint64
+	for _, key := range Keys(a) {
+		all = append(all, r.hash(key))
 	}
-	h.WriteByte(' ')
-	h.WriteString(key.Name)
-	return h.Sum64()
+	if len(all) > 0 {
+		all = append(all, r.sourceHash(a.Source))
+	}
+	return all
 }
 
-func (r *Registry) hold(key Key, number uint32) {
-	h := r.hash(key)
+func (r *Registry) hash(key Key) uint64 {
+	if key.Address {
+		return r.sum("a " + key.Name)
+	}
+	return r.sum(" " + key.Name)
+}
+
+func (r *Registry) sourceHash(source string) uint64 { return r.sum("s " + account.Fold(source)) }
+
+func (r *Registry) sum(text string) uint64 { return maphash.String(r.seed, text) }
+
+func (r *Registry) hold(h uint64, number uint32) {
 	if first, taken := r.holders[h]; taken && first != number {
 		if !slices.Contains(r.more[h], number) {
 			r.more[h] = append(r.more[h], number)
@@ -287,8 +297,7 @@ func (r *Registry) hold(key Key, number uint32) {
 	r.holders[h] = number
 }
 
-func (r *Registry) release(key Key, number uint32) {
-	h := r.hash(key)
+func (r *Registry) release(h uint64, number uint32) {
 	others := slices.DeleteFunc(r.more[h], func(n uint32) bool { return n == number })
 	if first, taken := r.holders[h]; taken && first == number {
 		delete(r.holders, h)
@@ -425,7 +434,18 @@ func (r *Registry) Unmarked() []ID {
 
 // Claimants are the accounts that claim a key, each under its entry's ID.
 func (r *Registry) Claimants(key Key) (map[ID]account.Account, error) {
-	h := r.hash(key)
+	return r.found(r.hash(key), func(a account.Account) bool { return slices.Contains(Keys(a), key) })
+}
+
+// Named are the accounts whose entry has a name, in whatever case, each under the
+// entry's ID; an entry that makes no account is not found.
+func (r *Registry) Named(source string) (map[ID]account.Account, error) {
+	source = account.Fold(source)
+	return r.found(r.sourceHash(source), func(a account.Account) bool { return account.Fold(a.Source) == source })
+}
+
+// found are the accounts of a hash, without those that only share it.
+func (r *Registry) found(h uint64, is func(account.Account) bool) (map[ID]account.Account, error) {
 	first, taken := r.holders[h]
 	if !taken {
 		return nil, nil
@@ -436,7 +456,7 @@ func (r *Registry) Claimants(key Key) (map[ID]account.Account, error) {
 		if err != nil {
 			return nil, err
 		}
-		if slices.Contains(Keys(a), key) { // and not just another of that hash
+		if is(a) {
 			all[id] = a
 		}
 	}
