@@ -86,12 +86,23 @@ func (f *follower) Begin(source string, at directory.Position) (cookie string, e
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refused = ""
+	// Other rules would make other accounts of the same entries.
+	source += " " + f.rulebook
 	if err := f.older(at, f.story); err != nil && !f.force {
 		f.refused = at
+		// It lacks something that we have heard. Once something else has happened there
+		// it is beyond our cookie, and would go on from that as if it lacked nothing.
+		if source == f.source {
+			f.cookie = ""
+		}
+		if f.known.Cookie(source) != "" {
+			if err := f.known.SetCookie(source, ""); err != nil {
+				return "", err
+			}
+		}
 		return "", sysexits.Unavailable.Errorf("%w; if it is meant so, use --force", err)
 	}
-	// Other rules would make other accounts of the same entries.
-	f.source = source + " " + f.rulebook
+	f.source = source
 	f.ahead, f.refreshing, f.cookie = at, true, ""
 	f.known.Unmark()
 	// From a cookie that it has yet to get to, no server goes on.

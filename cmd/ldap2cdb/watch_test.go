@@ -524,6 +524,22 @@ func TestWatchRestoredCopy(t *testing.T) {
 	eventuallySays(t, log, "the server tells of changes by itself")
 }
 
+// A restored server that goes on from there does not go on from what it lacks.
+func TestWatchRestoredCopyGoesOn(t *testing.T) {
+	server, dir, log, args := copied(t)
+	follow(t, log, args...)
+	eventually(t, dir, "u1", "imap1.example.org", log)
+	server.Modify(change("u1", "replace: mailHost\nmailHost: imap2.example.org\n"))
+	eventually(t, dir, "u1", "imap2.example.org", log)
+	server.Stop()
+	server.Restore()
+	server.Run()
+	eventuallySays(t, log, "the directory is older than the last maps")
+	server.Modify(change("u3", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	eventually(t, dir, "u3", "imap1.example.org", log)
+	eventually(t, dir, "u1", "imap1.example.org", log)
+}
+
 // Whoever means it so says so beside the watch, which goes on from there, though
 // nothing happens any more in the directory.
 func TestOlderDirectoryBesideAWatch(t *testing.T) {
