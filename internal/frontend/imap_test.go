@@ -649,6 +649,12 @@ func TestRule8_5_Answers(t *testing.T) {
 		{"S: p1 NO wrong\nhang", unreached},
 		{"S: P1 NO [AUTHENTICATIONFAILED] x", failed},
 		{"S: P1 NO [XYZZY] x", failed},
+		// Cyrus, with a wrong password, without its saslauthd, and beyond maxlogins_per_user
+		{"S: P1 NO Login failed: authentication failure", failed},
+		{"S: P1 NO Login failed: generic failure", unreached},
+		{"S: P1 NO generic failure", unreached},
+		{"S: P1 NO [AUTHENTICATIONFAILED] generic failure", failed},
+		{"S: P1 NO Too many open connections (2 of 2 for joe)", "NO [LIMIT] Too many open connections\r\n"},
 		{"S: P1 no [expired] Your password\\r is old", "NO [EXPIRED] Your password is old\r\n"},
 		{"S: P1 NO [LIMIT] Too many", "NO [LIMIT] Too many\r\n"},
 		{"S: P1 NO [INUSE] Busy \xe9", "NO [INUSE] Busy ?\r\n"},

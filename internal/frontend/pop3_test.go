@@ -124,6 +124,10 @@ func TestPOP3Answers(t *testing.T) {
 		"S: * OK IMAP\nhang":                 popDown,
 		"S: +OK hi\nC: CAPA\nS: +OK\nflood":  popDown,
 		"S: +OK hi\nC: CAPA\nS: -ERR\nC: USER joe\nS: -ERR no user": popDown,
+
+		// Cyrus, without its saslauthd, and beyond maxlogins_per_user
+		start + "S: -ERR [AUTH] authenticating: generic failure":     popDown,
+		start + "S: -ERR Too many open connections (2 of 2 for joe)": "-ERR [SYS/TEMP] Too many open connections\r\n",
 	} {
 		f := newFakeStore(t, script)
 		c := newSite(t, pop3(func(s *site) { s.people["joe"] = f.value() })).client()

@@ -93,6 +93,8 @@ func (imapStore) login(d *dialogue, login Login) error {
 	switch {
 	case err != nil:
 		return err
+	case r.Name == "NO" && r.Code == "" && challenge == nil:
+		return uncoded(r.Text)
 	case r.Name == "NO":
 		return &Refusal{Code: r.Code, Text: r.Text, Challenge: challenge}
 	case r.Name != "OK":

@@ -58,7 +58,7 @@ func pop3Refusal(text string) error {
 	case "LOGIN-DELAY":
 		return &Refusal{Code: "LIMIT", Text: text}
 	}
-	return &Refusal{Text: text}
+	return uncoded(text) // Cyrus says AUTH whatever it was
 }
 
 func (d *dialogue) pop3(parts ...[]byte) (string, error) {

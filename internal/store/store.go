@@ -105,6 +105,23 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return fmt.Sprintf("refused: [%s] %q", r.Code, r.Text) }
 
+// uncoded is a refusal without a response code. Cyrus has none for logins: it says
+// in sasl_errstring(3)'s words that its saslauthd(8) is down, as it says of a wrong
+// password, and that a user has too many connections it says so, too. Taken for
+// wrong passwords, clients would forget theirs, and users be kept out as guessers.
+func uncoded(text string) error {
+	words := text[strings.LastIndex(text, ": ")+1:] // "Login failed: ...", POP3: "authenticating: ..."
+	switch strings.TrimSpace(words) {
+	case "generic failure", "no memory available", "no mechanism available", "transient failure (e.g., weak key)",
+		"SASL library is not initialized", "remote authentication server unavailable":
+		return fmt.Errorf("the store cannot tell: %.200q", text)
+	}
+	if tooMany, _, found := strings.Cut(text, " ("); found && tooMany == "Too many open connections" { // behind it, from where
+		return &Refusal{Code: "LIMIT", Text: tooMany}
+	}
+	return &Refusal{Text: text}
+}
+
 // Unreachable is the error of a store that did not come as far as a login: for
 // now it would fail anybody's.
 type Unreachable struct{ error }
