@@ -616,6 +616,41 @@ func TestRule7_4_WhatTheStoreSaysBehindItsAnswer(t *testing.T) {
 	c.want("a OK [CAPABILITY IMAP4rev1] Logged in\r\n* 3 EXISTS\r\n")
 }
 
+// An alert is for the user, RFC 9051 7.1, whenever the store has it: Cyrus gives its
+// motd behind the greeting. What came in clear before TLS may be anybody's.
+func TestAlertsReachTheClient(t *testing.T) {
+	const login = "C: P%d AUTHENTICATE PLAIN AGpvZQBzZWNyZXQ=\n"
+	for _, test := range []struct {
+		name, script, alerts string
+		security             store.Security
+	}{
+		{"behind the greeting", "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] ready\nS: * OK [ALERT] Down at six\n" +
+			fmt.Sprintf(login, 1) + accepted, "* OK [ALERT] Down at six\r\n", store.Clear},
+		{"greeting", "S: * OK [alert] Down at six\nC: P1 CAPABILITY\nS: * CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR\nS: P1 OK\n" +
+			fmt.Sprintf(login, 2) + strings.Replace(accepted, "P1", "P2", 1), "* OK [ALERT] Down at six\r\n", store.Clear},
+		{"during the login", loginScript("S: * NO [ALERT] Mailbox is full\nS: * 3 EXISTS\n" + accepted), "* NO [ALERT] Mailbox is full\r\n", store.Clear},
+		{"answer", loginScript("S: P1 OK [ALERT] Mailbox is full\nC: P2 CAPABILITY\nS: * CAPABILITY IMAP4rev1 IDLE\nS: P2 OK"),
+			"* OK [ALERT] Mailbox is full\r\n", store.Clear},
+		{"before TLS and behind it", "S: * OK [CAPABILITY IMAP4rev1 STARTTLS] ready\nS: * OK [ALERT] Visit evil\nC: P1 STARTTLS\nS: P1 OK go\nTLS\n" +
+			"C: P2 CAPABILITY\nS: * CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR\nS: * OK [ALERT] Down at six\nS: P2 OK\n" +
+			fmt.Sprintf(login, 3) + strings.Replace(accepted, "P1", "P3", 1), "* OK [ALERT] Down at six\r\n", store.StartTLS},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFakeStore(t, test.script+"\necho")
+			s := newSite(t, func(s *site) {
+				s.people["joe"] = f.value()
+				if test.security == store.StartTLS {
+					s.Stores = secureStore(store.StartTLS, "localhost")
+				}
+			})
+			c := s.client()
+			c.t = t
+			c.send("a LOGIN joe secret\r\nz NOOP\r\n")
+			c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n" + test.alerts + "z NOOP\r\n")
+		})
+	}
+}
+
 func TestRule7_5_HalfClosedClients(t *testing.T) {
 	f := newFakeStore(t, loginScript(accepted+"C: b LOGOUT\nS: * BYE out\nS: b OK"))
 	c := newSite(t, func(s *site) { s.people["joe"] = f.value() }).client()

@@ -20,7 +20,7 @@ func (imapStore) greet(d *dialogue) error {
 	case err != nil:
 		return err
 	case r.Tag == "*" && r.Name == "OK":
-		d.note(r)
+		d.hear(r)
 		return nil
 	case r.Tag == "*" && r.Name == "BYE":
 		return fmt.Errorf("BYE %.200q", r.Text)
@@ -100,7 +100,7 @@ func (imapStore) login(d *dialogue, login Login) error {
 	case r.Name != "OK":
 		return fmt.Errorf("%s %.200q", r.Name, r.Text)
 	}
-	d.note(r)
+	d.hear(r)
 	d.refers, _, _ = referral(r.Code)
 	return nil
 }
@@ -211,6 +211,18 @@ func (imapStore) loggedIn(d *dialogue, s *Session) error {
 	return nil
 }
 
+// hear takes what a response has to say beside its answer: capabilities, and alerts,
+// which the user has to be shown (RFC 9051 7.1).
+func (d *dialogue) hear(r imap.Response) {
+	switch {
+	case d.note(r):
+	case r.CodeName() == "ALERT":
+		d.behind = fmt.Appendf(d.behind, "* %s [ALERT] %s\r\n", r.Name, r.Text)
+	case d.keep && r.Tag == "*":
+		d.behind = append(d.behind, r.Raw...)
+	}
+}
+
 // note remembers the list of capabilities that a response carries.
 func (d *dialogue) note(r imap.Response) bool {
 	caps, ok := r.Capabilities()
@@ -256,8 +268,8 @@ func (d *dialogue) finish(text []byte) (imap.Response, error) {
 }
 
 // answer reads up to the answer to the last command. Untagged responses are
-// dropped, but for the capabilities in them; anything that is neither ends
-// the dialogue, for it answers a question that nobody asked.
+// dropped, but for the capabilities and alerts in them; anything that is neither
+// ends the dialogue, for it answers a question that nobody asked.
 func (d *dialogue) answer(continuation bool) (imap.Response, error) {
 	for {
 		r, err := imap.ReadResponse(d.in, &d.budget)
@@ -270,8 +282,7 @@ func (d *dialogue) answer(continuation bool) (imap.Response, error) {
 			return r, fmt.Errorf("%.80q does not answer what was asked", r.Raw)
 		case r.Name == "BYE":
 			return r, fmt.Errorf("BYE %.200q", r.Text)
-		case !d.note(r) && d.keep:
-			d.behind = append(d.behind, r.Raw...)
 		}
+		d.hear(r)
 	}
 }

@@ -147,8 +147,8 @@ type dialogue struct {
 	budget int    // octets it may still say before the present step is over
 	tags   int    // commands so far
 	refers string // to which store, though it takes the login
-	keep   bool   // what it says is the client's, kept in
-	behind []byte // this
+	keep   bool   // all that it says is the client's, and not only its alerts
+	behind []byte // what is the client's, once he is logged in
 
 	// uncancelled ends the wait for the caller's context, which closes the
 	// connection, and tells whether it has not.
@@ -271,7 +271,7 @@ func (s *Store) prepare(d *dialogue, p Protocol) error {
 		if err := s.handshake(d); err != nil {
 			return err
 		}
-		d.caps, d.known = nil, false
+		d.caps, d.known, d.behind = nil, false, nil
 	}
 	if !d.known {
 		d.step(answerTime)
