@@ -761,6 +761,24 @@ func TestRule9_WhatFailsLooksTheSame(t *testing.T) {
 	}
 }
 
+// Dovecot hangs up on more than 8192 octets of base64, and that would tell who has a
+// mailbox there.
+func TestRule9_LargeCredentialsTellNothing(t *testing.T) {
+	f := newFakeStore(t, "")
+	s := newSite(t, func(s *site) { s.people["joe"] = f.value(); s.Capabilities = all("LITERAL+") })
+	large := strings.Repeat("x", maxShown-2)
+	for _, user := range []string{"joe", "nobody"} {
+		s.talk(t, []exchange{
+			{fmt.Sprintf("a LOGIN %s {%d+}\r\n%s\r\n", user, len(large), large), "a " + failed},
+			{"a AUTHENTICATE PLAIN " + b64("\x00"+user+"\x00"+large) + "\r\n", "a " + failed},
+			{"a AUTHENTICATE PLAIN " + b64(user+"\x00"+large+"\x00x") + "\r\n", "a " + failed},
+		})
+	}
+	if f.connections() != 0 {
+		t.Error("the store was asked")
+	}
+}
+
 func TestRule9_LineEndsInCredentials(t *testing.T) {
 	f := newFakeStore(t, "")
 	s := newSite(t, func(s *site) { s.people["joe"] = f.value() })

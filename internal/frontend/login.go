@@ -158,6 +158,7 @@ func (s *session) afterFailure() {
 }
 
 var (
+	errTooLarge = errors.New("name and password or token are more than stores take")
 	errUnknown  = errors.New("no such user")
 	errDisabled = errors.New("user is disabled")
 	errHold     = errors.New("user is on hold")
@@ -171,6 +172,9 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 	}
 	if err := s.paced(); err != nil {
 		return nil, tooFast, err
+	}
+	if c.tooLarge() {
+		return nil, denied, errTooLarge
 	}
 	owner := c.user
 	if c.behalf != "" {

@@ -23,6 +23,15 @@ type credentials struct {
 	refused error // why what was shown proves nothing
 }
 
+// maxShown is what a client may have to show, in octets. Dovecot hangs up on more
+// than 8192 of base64, which are 6144; the name of the mailbox may be longer than the
+// one that was typed. How a store takes more would tell that there is such a user.
+const maxShown = 5632
+
+func (c credentials) tooLarge() bool {
+	return len(c.user)+len(c.behalf)+len(c.password)+len(c.message) > maxShown
+}
+
 // messageFor is the message of a bearer token with the name that the store knows
 // the user by. The rest is the store's to judge, and stays as it is.
 func (c credentials) messageFor(mailbox string) []byte {
