@@ -761,6 +761,16 @@ func TestRule9_WhatFailsLooksTheSame(t *testing.T) {
 	}
 }
 
+// Dovecot says so, with its host's name, when it cannot ask who checks passwords.
+func TestAStoreThatCannotTellIsNoFailedLogin(t *testing.T) {
+	f := newFakeStore(t, loginScript("S: P1 NO [UNAVAILABLE] Temporary authentication failure. [imap3:2026-01-01 00:00:00]"))
+	c := newSite(t, func(s *site) { s.people["joe"] = f.value() }).client()
+	for range maxFailures + 1 {
+		c.send("a LOGIN joe secret\r\n")
+		c.want("a " + unreached)
+	}
+}
+
 // Dovecot hangs up on more than 8192 octets of base64, and that would tell who has a
 // mailbox there.
 func TestRule9_LargeCredentialsTellNothing(t *testing.T) {

@@ -313,16 +313,17 @@ func (s *session) accept(opened *store.Session, owner string, where account.Loca
 var tooMany = &failure{code: "LIMIT", text: "Too many sessions"}
 
 // passOn says what a client may hear of a store's refusal. A failure of the
-// store must not look like a wrong password, for clients forget it then; a
-// referral (RFC 2221) would lead them past the front end.
+// store must not look like a wrong password, for clients forget it then, and its
+// words for it may name the host, as Dovecot's do; a referral (RFC 2221) would
+// lead them past the front end.
 func passOn(r *store.Refusal) *failure {
 	code, _, _ := strings.Cut(strings.ToUpper(r.Code), " ")
 	switch code {
-	case "EXPIRED", "CONTACTADMIN", "LIMIT", "UNAVAILABLE", "INUSE", "NOPERM", "ALERT":
+	case "EXPIRED", "CONTACTADMIN", "LIMIT", "INUSE", "NOPERM", "ALERT":
 		return &failure{code: code, text: printable(r.Text)}
 	case "AUTHORIZATIONFAILED":
 		return unauthorized
-	case "REFERRAL", "PRIVACYREQUIRED", "ENCRYPTIONREQUIRED", "SERVERBUG", "CLIENTBUG", "CORRUPTION":
+	case "UNAVAILABLE", "REFERRAL", "PRIVACYREQUIRED", "ENCRYPTIONREQUIRED", "SERVERBUG", "CLIENTBUG", "CORRUPTION":
 		return unavailable
 	}
 	return denied
