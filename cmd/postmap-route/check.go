@@ -343,36 +343,35 @@ func (c *checker) checkServices(routes []record) {
 		default:
 			c.bad("master.cf has no transport %s: its mail is deferred; postmap-route --master prints the lines", service)
 		}
-		for hop := range strings.SplitSeq(hops, ",") {
-			if hop = strings.TrimSpace(hop); chrooted && once(service+" "+hop) {
-				c.checkChrooted(service, hop)
-			}
+		if chrooted && once(r.value) {
+			c.checkChrooted(service, hops)
 		}
 	}
 }
 
-// checkChrooted looks whether a next hop can be found from the chroot of a service.
-func (c *checker) checkChrooted(service, hop string) {
+// checkChrooted looks whether next hops can be found from the chroot of a service.
+func (c *checker) checkChrooted(service, rest string) {
 	root := c.settings["queue_directory"]
-	if socket, isUnix := strings.CutPrefix(hop, "unix:"); isUnix {
-		if _, err := os.Stat(filepath.Join(root, socket)); err != nil && filepath.IsAbs(socket) {
+	socket, hops := transport.Hops(service, rest)
+	if filepath.IsAbs(socket) {
+		if _, err := os.Stat(filepath.Join(root, socket)); err != nil {
 			c.bad("master.cf has %s chrooted in %s, where there is no %s: its mail is deferred; postconf %s-F %s/unix/chroot=n, and postfix reload", service, root, socket, c.dirFlag(), service)
 		}
-		return
 	}
-	hop, isLMTP := strings.CutPrefix(hop, "inet:") // which is optional, lmtp(8)
 	lookup := c.settings["smtp_host_lookup"]
-	if isLMTP || strings.HasPrefix(service, "lmtp") {
+	if transport.IsLMTP(service) {
 		lookup = c.settings["lmtp_host_lookup"]
 	}
 	if !strings.Contains(lookup, "native") {
 		return // DNS, and no file
 	}
-	name, _, _ := strings.Cut(strings.Trim(hop, "["), "]")
-	name, _, _ = strings.Cut(name, ":")
 	const file = "/etc/hosts"
-	if here := hosts(file)[name]; !slices.Equal(here, hosts(filepath.Join(root, file))[name]) {
-		c.bad("master.cf has %s chrooted in %s, where %s has something else for %s: its mail does not get there; copy the file, on Debian by systemctl restart postfix", service, root, file, name)
+	for _, hop := range hops {
+		name, _, _ := strings.Cut(strings.Trim(hop, "["), "]")
+		name, _, _ = strings.Cut(name, ":")
+		if here := hosts(file)[name]; !slices.Equal(here, hosts(filepath.Join(root, file))[name]) {
+			c.bad("master.cf has %s chrooted in %s, where %s has something else for %s: its mail does not get there; copy the file, on Debian by systemctl restart postfix", service, root, file, name)
+		}
 	}
 }
 

@@ -89,36 +89,51 @@ func CheckResult(result string) error {
 	if !lmtp && service != "smtp" && service != "relay" && !strings.HasPrefix(service, "smtp-") && !strings.HasPrefix(service, "relay-") {
 		return nil // a transport of the site's own: its next hop may be anything
 	}
-	hops := strings.FieldsFunc(rest, func(r rune) bool { return r == ',' || r == ' ' })
-	if len(hops) == 0 {
+	socket, hops := Hops(service, rest)
+	switch isSocket := strings.HasPrefix(rest, "unix:"); {
+	case isSocket && (!lmtp || socket == ""):
+		return fmt.Errorf("next hop %q: unix: needs lmtp in front and a path behind", rest)
+	case strings.Contains(socket, ","):
+		return fmt.Errorf("next hop %q: a socket is the only next hop: Postfix takes all behind unix: for its path", rest)
+	case socket != "":
+		return nil
+	case len(hops) == 0:
 		return fmt.Errorf("%q has no next hop", result)
 	}
 	for _, hop := range hops {
-		if bare, found := strings.CutPrefix(hop, service+":"); found {
-			return fmt.Errorf("next hop %q: the transport's name stands once, in front of the first hop: write %s", hop, bare)
+		bare := hop
+		for _, prefix := range []string{service, "inet"} { // both stand once
+			bare = strings.TrimPrefix(bare, prefix+":")
 		}
-		if err := checkHop(hop, lmtp); err != nil {
+		if bare != hop {
+			return fmt.Errorf("next hop %q: the transport's name and inet: stand once, in front of the first hop: write %s", hop, bare)
+		}
+		if err := checkHop(hop, lmtp && strings.HasPrefix(rest, "inet:")); err != nil {
 			return fmt.Errorf("next hop %q: %w", hop, err)
 		}
 	}
 	return nil
 }
 
+// Hops takes apart what stands behind the name of smtp(8) or lmtp(8), as they do:
+// the path of a socket, which is all the rest, or hosts to be tried in order. One
+// inet: may stand in front of all hosts; in front of another it kills lmtp(8) as
+// soon as it comes to that one.
+func Hops(service, rest string) (socket string, hosts []string) {
+	if IsLMTP(service) {
+		if path, found := strings.CutPrefix(rest, "unix:"); found {
+			return path, nil
+		}
+		rest = strings.TrimPrefix(rest, "inet:")
+	}
+	return "", strings.FieldsFunc(rest, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
 // IsLMTP tells by its name whether a transport speaks LMTP: lmtp itself, or
 // one service for each store, lmtp-imap1.
 func IsLMTP(service string) bool { return service == "lmtp" || strings.HasPrefix(service, "lmtp-") }
 
-func checkHop(hop string, lmtp bool) error {
-	if path, found := strings.CutPrefix(hop, "unix:"); found {
-		if !lmtp || path == "" {
-			return fmt.Errorf("unix: needs lmtp in front and a path behind")
-		}
-		return nil
-	}
-	inet := false
-	if lmtp {
-		hop, inet = strings.CutPrefix(hop, "inet:")
-	}
+func checkHop(hop string, inet bool) error {
 	host, port := hop, ""
 	if strings.HasPrefix(hop, "[") {
 		end := strings.IndexByte(hop, ']')

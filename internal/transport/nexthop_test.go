@@ -19,7 +19,7 @@ func TestTemplate(t *testing.T) {
 		{"lmtp:inet:[{store}]:lmtp", "imap1", "", "lmtp:inet:[imap1]:lmtp"},
 		// By socket, with a standby, by SMTP.
 		{"lmtp:unix:/run/{label}/lmtp", "imap1.example.org", "", "lmtp:unix:/run/imap1/lmtp"},
-		{"lmtp:inet:[{store}]:24, inet:[standby.example.org]:24", "imap1", "", "lmtp:inet:[imap1]:24, inet:[standby.example.org]:24"},
+		{"lmtp:inet:[{store}]:24, [standby.example.org]:24", "imap1", "", "lmtp:inet:[imap1]:24, [standby.example.org]:24"},
 		{"smtp:[{store}]", "imap1", "", "smtp:[imap1]"},
 		{"smtp:[{store}]:2525,[b]:smtp", "imap1", "", "smtp:[imap1]:2525,[b]:smtp"},
 		{"cyrus:{store}/x", "imap1", "", "cyrus:imap1/x"}, // a pipe(8) of the site's own
@@ -43,7 +43,11 @@ func TestTemplate(t *testing.T) {
 		{"lmtp:inet:[a/b]:24", "imap1", "", "! is not a host"},
 		{"lmtp:unix:", "imap1", "", "! a path behind"},
 		{"smtp:unix:/run/x", "imap1", "", "! needs lmtp"},
-		{"lmtp:inet:[{store}]:24, lmtp:inet:[b]:24", "imap1", "", "! the transport's name stands once"},
+		{"lmtp:inet:[{store}]:24, lmtp:inet:[b]:24", "imap1", "", "! stand once, in front of the first hop: write [b]:24"},
+		{"lmtp:inet:[{store}]:24, inet:[b]:24", "imap1", "", "! stand once, in front of the first hop: write [b]:24"},
+		{"lmtp:inet:[{store}]:24, unix:/run/x", "imap1", "", "! is not a port"},
+		{"lmtp:inet:[{store}]:24, [b]", "imap1", "", "! no port"},
+		{"lmtp:unix:/run/{label}, inet:[b]:24", "imap1", "", "! a socket is the only next hop"},
 		{"lmtp:inet:[{store}]:24\nx", "imap1", "", "! control character"},
 	} {
 		got, err := Template(test.template).Nexthop(test.store, test.address)
