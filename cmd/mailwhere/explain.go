@@ -164,9 +164,10 @@ func (f *finder) sayMail(e *explanation, tables *tables) error {
 	case e.Login == "":
 		return nil
 	default:
-		var known bool
-		if address, known = transport.DeliveryAddress(e.To[0].Mailbox, f.conf.Route.Domains); !known {
-			e.say("mail", "no delivery address: postern.conf names no route.domain")
+		var err error
+		site := transport.Site{Domains: f.conf.Route.Domains, Delimiter: f.conf.Route.Delimiter}
+		if address, err = site.DeliveryAddress(e.To[0].Mailbox); err != nil {
+			e.say("mail", "no delivery address: %v", err)
 			return nil
 		}
 	}
@@ -184,7 +185,17 @@ func (f *finder) sayMail(e *explanation, tables *tables) error {
 	case tables.transport.Story().Source != mapfile.PairName(f.login, address):
 		e.say("mail", "the tables are not of these maps: run postmap-route")
 	}
-	walk := transport.Postfix{Alias: tables.alias, Transport: tables.transport, Delimiter: f.conf.Route.Delimiter}
+	walk := transport.Postfix{
+		Alias: tables.alias, Recipient: tables.recipient, Transport: tables.transport, Domain: tables.domain,
+		Delimiter: f.conf.Route.Delimiter,
+	}
+	switch refused, err := walk.Refuses(address); {
+	case err != nil:
+		return err
+	case refused:
+		e.say("recipient", "%s: in neither alias.cdb nor recipient.cdb: refused 550 5.1.1", address)
+		return nil
+	}
 	steps, recipients, err := walk.Expand(address)
 	for _, s := range steps {
 		e.say("alias", "alias.cdb: %s -> %s", s.Key, s.Value)
@@ -211,8 +222,9 @@ func (f *finder) sayMail(e *explanation, tables *tables) error {
 
 // tables are Postfix's tables on this machine.
 type tables struct {
-	alias, transport *mapfile.Map
-	missing          error // why there are none
+	alias, recipient, transport, domain *mapfile.Map
+
+	missing error // why there are none
 }
 
 func openTables(conf *config.Config) (*tables, error) {
@@ -221,7 +233,10 @@ func openTables(conf *config.Config) (*tables, error) {
 		dir = conf.Maps
 	}
 	t := &tables{}
-	for name, m := range map[string]**mapfile.Map{transport.Alias: &t.alias, transport.Transport: &t.transport} {
+	for name, m := range map[string]**mapfile.Map{
+		transport.Alias: &t.alias, transport.Recipient: &t.recipient,
+		transport.Transport: &t.transport, transport.Domain: &t.domain,
+	} {
 		var err error
 		*m, err = mapfile.Open(filepath.Join(dir, name+".cdb"), conf.Foreign)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -234,7 +249,7 @@ func openTables(conf *config.Config) (*tables, error) {
 }
 
 func (t *tables) close() {
-	for _, m := range []*mapfile.Map{t.alias, t.transport} {
+	for _, m := range []*mapfile.Map{t.alias, t.recipient, t.transport, t.domain} {
 		if m != nil {
 			m.Close()
 		}

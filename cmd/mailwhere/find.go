@@ -159,23 +159,18 @@ func destination(at end) account.Destination {
 }
 
 // atDelivery finds a mailbox by its delivery address, which Postfix knows though
-// address.cdb need not: the mailbox's own name, at the site's first domain if it has
-// none.
+// address.cdb need not. The login name that opens it is looked for: the mailbox's
+// own name, as a rule, or what stands before the @.
 func (f *finder) atDelivery(address string) (end, bool, error) {
-	own := ""
-	if domains := f.conf.Route.Domains; len(domains) > 0 {
-		own = account.Fold(domains[0])
-	}
+	site := transport.Site{Domains: f.conf.Route.Domains, Delimiter: f.conf.Route.Delimiter}
 	for _, key := range transport.Keys(address, f.conf.Route.Delimiter) {
 		at := strings.LastIndexByte(key, '@')
 		if at == 0 {
 			continue // a catch-all is nobody's name
 		}
-		names := []string{key}
-		if domain := key[at+1:]; domain != "" && (domain == own || domain == account.OtherForm(own)) {
-			names = append(names, account.UnquoteLocal(key[:at]))
-		}
-		for _, name := range names {
+		local := account.UnquoteLocal(key[:at])
+		for _, name := range []string{local + key[at:], local} {
+			name = f.login.Story().Key(name)
 			value, found, err := f.login.Get(name)
 			if err != nil {
 				return end{}, false, err
@@ -187,7 +182,8 @@ func (f *finder) atDelivery(address string) (end, bool, error) {
 			if err != nil {
 				return end{}, false, sysexits.DataErr.Errorf("login %q: %w", name, err)
 			}
-			if account.Fold(home.Mailbox) == name {
+			delivery, err := site.DeliveryAddress(home.Mailbox)
+			if err == nil && slices.Contains(account.WithForms([]string{account.QueryForm(delivery)}), key) {
 				return end{Mailbox: home.Mailbox, Store: home.Store, Flags: strings.Fields(home.Flags.String())}, true, nil
 			}
 		}

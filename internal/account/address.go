@@ -23,7 +23,7 @@ func FoldAddress(address string) string {
 func QueryForm(address string) string {
 	address = Fold(address)
 	at := strings.LastIndexByte(address, '@')
-	if at < 1 || address[0] != '"' {
+	if at < 1 {
 		return address
 	}
 	return QuoteLocal(UnquoteLocal(address[:at])) + address[at:]

@@ -16,6 +16,8 @@ func TestQueryForm(t *testing.T) {
 		`"a%b/c"@example.org`:    `a%b/c@example.org`,
 		`É@example.org`:          `é@example.org`,
 		`"STRASSE ß"@bücher.org`: `"strasse ss"@bücher.org`,
+		`a:b@example.org`:        `"a:b"@example.org`, // as somebody may type it
+		`a..b@example.org`:       `"a..b"@example.org`,
 		`@Example.org`:           `@example.org`,
 		`none`:                   `none`,
 	} {

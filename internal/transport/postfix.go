@@ -11,8 +11,9 @@ import (
 // Postfix takes an address through the tables as Postfix itself does, so that
 // somebody can be told the way.
 type Postfix struct {
-	Alias, Transport Lookup
-	Delimiter        string // recipient_delimiter
+	Alias, Recipient, Transport, Domain Lookup
+
+	Delimiter string // recipient_delimiter
 }
 
 // A Lookup is an open table.
@@ -58,6 +59,22 @@ func (p Postfix) search(table Lookup, address string, domains ...string) (step S
 		}
 	}
 	return step, "", nil
+}
+
+// Refuses tells whether smtpd(8) refuses an address because it is in one of the
+// site's domains and nobody has it. An alias of it is enough to be taken.
+func (p Postfix) Refuses(address string) (bool, error) {
+	address = account.QueryForm(address)
+	domain := domainOf(address)
+	if _, ours, err := p.Domain.Get(domain); err != nil || !ours {
+		return false, err
+	}
+	for _, table := range []Lookup{p.Alias, p.Recipient} {
+		if step, _, err := p.search(table, address, "@"+domain); err != nil || step.Key != "" {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // Expand rewrites an address by the alias table until nothing changes,

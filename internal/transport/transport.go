@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/text/unicode/norm"
+
 	"postern/internal/account"
 	"postern/internal/sysexits"
 )
@@ -170,12 +172,14 @@ func (t *Tables) checkSite() error {
 			return sysexits.Config.Errorf("domain alias %q: %q is an alias itself", from, to)
 		}
 	}
-	// Postfix takes the two forms of an internationalised domain for two
-	// domains.
+	// Postfix takes the forms of an internationalised domain, letters composed or
+	// not and xn--, for so many domains.
 	mirrorForm := func(domain, to string) {
 		other := account.OtherForm(domain)
-		if _, named := aliases[other]; other != "" && !named && other != to {
-			aliases[other] = to
+		for _, other := range []string{other, norm.NFD.String(domain), norm.NFD.String(other)} {
+			if _, named := aliases[other]; other != "" && !named && other != to {
+				aliases[other] = to
+			}
 		}
 	}
 	for from, to := range maps.Clone(aliases) {
@@ -195,39 +199,42 @@ func (t *Tables) checkSite() error {
 	return nil
 }
 
-// DeliveryAddress is a mailbox's name as an address: at its own domain, or at the
-// first of the site's. It is not known where there is neither.
-func DeliveryAddress(mailbox string, domains []string) (address string, known bool) {
-	local, domain, known := splitMailbox(mailbox, domains)
-	return account.QuoteLocal(local) + "@" + domain, known
-}
-
-func splitMailbox(mailbox string, domains []string) (local, domain string, known bool) {
+// DeliveryAddress returns the address under which a mailbox gets its mail, as its
+// store spells it: the mailbox's name at its own domain, or at the first of the
+// site's. It fails for a name that no address can be made of.
+func (s Site) DeliveryAddress(mailbox string) (string, error) {
+	local, domain := mailbox, ""
 	switch at := strings.LastIndexByte(mailbox, '@'); {
 	case at >= 0:
-		return mailbox[:at], mailbox[at+1:], true
-	case len(domains) > 0:
-		return mailbox, domains[0], true
-	}
-	return mailbox, "", false
-}
-
-// deliveryAddress returns the address under which a mailbox gets its mail, as
-// Postfix asks for it. It fails for a name that no address can be made of.
-func (t *Tables) deliveryAddress(mailbox string) (string, error) {
-	local, _, known := splitMailbox(mailbox, t.site.Domains)
-	if !known {
+		local, domain = mailbox[:at], mailbox[at+1:]
+	case len(s.Domains) > 0:
+		domain = s.Domains[0]
+	default:
 		return "", errNoDomain(mailbox)
 	}
 	if len(local) > 64 { // octets, RFC 5321 4.5.3.1.1
 		return "", fmt.Errorf("mailbox %q is too long for the local part of an address", mailbox)
 	}
-	if t.site.Delimiter != "" && strings.IndexAny(local, t.site.Delimiter) > 0 {
-		return "", fmt.Errorf("mailbox %q contains recipient_delimiter %q, so a store takes its mail for another's", mailbox, t.site.Delimiter)
+	if s.Delimiter != "" && strings.IndexAny(local, s.Delimiter) > 0 {
+		return "", fmt.Errorf("mailbox %q contains recipient_delimiter %q, so a store takes its mail for another's", mailbox, s.Delimiter)
 	}
-	address, _ := DeliveryAddress(mailbox, t.site.Domains)
+	// Postfix composes no letters, and the tables have a local part composed and
+	// decomposed, but not half and half.
+	if !norm.NFC.IsNormalString(local) {
+		local = norm.NFD.String(local)
+	}
+	address := account.QuoteLocal(local) + "@" + norm.NFC.String(domain)
 	if local == "" || account.CheckAddress(address) != nil {
 		return "", fmt.Errorf("mailbox %q makes no address", mailbox)
+	}
+	return address, nil
+}
+
+// deliveryAddress is DeliveryAddress as Postfix asks for it.
+func (t *Tables) deliveryAddress(mailbox string) (string, error) {
+	address, err := t.site.DeliveryAddress(mailbox)
+	if err != nil {
+		return "", err
 	}
 	folded := account.QueryForm(address)
 	// Plan meets all of them; the tables are listed side by side, and only read.
