@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/text/unicode/norm"
+
 	"postern/internal/account"
 	"postern/internal/command"
 	"postern/internal/config"
@@ -63,7 +65,10 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 		c.checkReference("virtual_alias_maps", transport.Alias, "aliases do not reach their mailboxes")
 	}
 	for _, domain := range records[transport.Domain] {
-		c.checkDomain(domain.key)
+		// The other spelling would be listed only by the table, and looks the same.
+		if norm.NFC.IsNormalString(domain.key) {
+			c.checkDomain(domain.key)
+		}
 	}
 	c.checkSettings(records)
 	c.checkServices(records[transport.Transport])

@@ -311,7 +311,7 @@ func testTables(t *testing.T, domains string) {
 	site.Unknown = "lmtp:unix:no-route-in-transport-table"
 	site.Aliases = map[string]string{"mirror.example": "example.org"}
 	logins := book{"jdoe imap1", "mroe imap2", "gone imap1 disabled", "moving imap1 hold", "info imap1", "late imap2", `corp\x imap2`,
-		"a imap1", "b imap2", "rest imap2", "cased Cased@imap1", "weiss Weiß@imap2"}
+		"a imap1", "b imap2", "rest imap2", "cased Cased@imap1", "weiss Weiß@imap2", "zoe\u0301 imap2"}
 	addresses := book{
 		"jdoe@example.org jdoe@imap1", "john.doe@example.org jdoe@imap1", `"j doe"@example.org jdoe@imap1`,
 		"élodie@example.org jdoe@imap1", "straße@example.org mroe@imap2",
@@ -324,6 +324,7 @@ func testTables(t *testing.T, domains string) {
 		"@all.example rest@imap2", "named@all.example jdoe@imap1",
 		"user@müller.example jdoe@imap1", "user@xn--mller-kva.example jdoe@imap1", "üser@müller.example mroe@imap2",
 		"case@example.org Cased@imap1", "weiss@example.org Weiß@imap2 <mroe@example.org>",
+		"apart@example.org zoe\u0301@imap2",
 	}
 	m.publish(t, site, logins, addresses)
 	for n, test := range []struct {
@@ -366,10 +367,17 @@ func testTables(t *testing.T, domains string) {
 		{"user+x@XN--MLLER-KVA.example", "250 ", []string{"imap1 jdoe+x@example.org"}},
 		{"üser@müller.example", "250 ", []string{"imap2 mroe@example.org"}},
 		{"Üser@xn--mller-kva.example", "250 ", []string{"imap2 mroe@example.org"}},
+		{"u\u0308ser@müller.example", "250 ", []string{"imap2 mroe@example.org"}},
+		{"u\u0308ser+x@mu\u0308ller.example", "250 ", []string{"imap2 mroe+x@example.org"}},
+		{"user@mu\u0308ller.example", "250 ", []string{"imap1 jdoe@example.org"}},
+		{"nobody@mu\u0308ller.example", "550 5.1.1 ", nil},
 		{"nobody@müller.example", "550 5.1.1 ", nil},
 		{"nobody@xn--mller-kva.example", "550 5.1.1 ", nil},
 		// Mailboxes as their stores spell them.
 		{"case@example.org", "250 ", []string{"imap1 Cased@example.org"}},
+		{"apart@example.org", "250 ", []string{"imap2 zoe\u0301@example.org"}},
+		{"Zoé@example.org", "250 ", []string{"imap2 Zoé@example.org"}},
+		{"zoe\u0301+x@mirror.example", "250 ", []string{"imap2 zoe\u0301+x@example.org"}},
 		{"WEISS@example.org", "250 ", []string{"imap2 Weiß@example.org", "imap2 mroe@example.org"}},
 	} {
 		message := fmt.Sprintf("message %d to %s", n, test.to)

@@ -125,15 +125,21 @@ func (t *Tables) eachWith(decide func(address, value string) (route, error), yie
 		slices.Sort(mirrors[to])
 	}
 	// Postfix folds what it asks for, but does not compose it: a Mac may send
-	// e and an accent where the directory has one letter, Unicode TR 15.
+	// e and an accent where the directory has one letter, Unicode TR 15. Decomposed
+	// domains are among the mirrors.
 	spelled := func(address string, r route) error {
 		if err := yield(address, r); err != nil || account.IsASCII(address) {
 			return err
 		}
-		if decomposed := norm.NFD.String(address); decomposed != address {
-			return t.mirror(decomposed, address, r, yield)
+		domain := domainOf(address)
+		decomposed := norm.NFD.String(strings.TrimSuffix(address, domain)) + domain
+		switch {
+		case decomposed == address:
+			return nil
+		case !norm.NFC.IsNormalString(t.asStored(address)):
+			return yield(decomposed, r) // the mailbox itself: there is nothing left to rewrite
 		}
-		return nil
+		return t.mirror(decomposed, address, r, yield)
 	}
 	withMirrors := func(address string, r route) error {
 		if err := spelled(address, r); err != nil || len(mirrors) == 0 {
