@@ -126,7 +126,7 @@ func (c *checker) readPostfix() error {
 	out, err := c.run(nil, "postconf", "-x",
 		"transport_maps", "virtual_alias_maps", "relay_recipient_maps", "virtual_mailbox_maps", "local_recipient_maps",
 		"mydestination", "relay_domains", "virtual_mailbox_domains", "virtual_alias_domains",
-		"recipient_delimiter", "smtputf8_enable", "virtual_alias_expansion_limit", "default_database_type",
+		"recipient_delimiter", "smtputf8_enable", "allow_untrusted_routing", "allow_min_user", "virtual_alias_expansion_limit", "default_database_type",
 		"lmtp_host_lookup", "smtp_host_lookup", "queue_directory", "compatibility_level")
 	if err != nil {
 		return err
@@ -327,6 +327,23 @@ func (c *checker) checkSettings(records map[string][]record) {
 	}
 	if beyond != "" && c.settings["smtputf8_enable"] != "yes" {
 		c.bad("smtputf8_enable is %s: %s cannot be reached", c.settings["smtputf8_enable"], beyond)
+	}
+	for _, odd := range []struct {
+		setting string
+		isOdd   func(local string) bool
+	}{
+		// To smtpd these are orders to send the mail on by way of somebody else.
+		{"allow_untrusted_routing", func(local string) bool { return strings.ContainsAny(local, "@%!") }},
+		// A program that gets the address for an argument takes it for an option.
+		{"allow_min_user", func(local string) bool { return local[0] == '-' }},
+	} {
+		i := slices.IndexFunc(records[transport.Recipient], func(r record) bool {
+			local := account.UnquoteLocal(r.key[:strings.LastIndexByte(r.key, '@')])
+			return local != "" && odd.isOdd(local)
+		})
+		if i >= 0 && c.settings[odd.setting] != "yes" {
+			c.bad("%s is %s: %s cannot be reached; rename it, or see postconf(5)", odd.setting, c.settings[odd.setting], records[transport.Recipient][i].key)
+		}
 	}
 }
 
