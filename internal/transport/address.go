@@ -11,7 +11,7 @@ import (
 // on, unless nothing would be left. What postconf(5) excepts stays whole: the
 // addresses of mail systems, and those of lists where the delimiter is a hyphen.
 // Postfix looks behind quotes for it, and puts them around the rest where they
-// are needed.
+// are needed: that is so of a dot at its end, which was within before.
 func cutDetail(address, delimiters string) (bare, detail string) {
 	at := strings.LastIndexByte(address, '@')
 	if at < 0 || delimiters == "" {
@@ -33,7 +33,7 @@ func cutDetail(address, delimiters string) (bare, detail string) {
 	case quoted:
 		return account.QueryForm(`"` + local[:i] + `"` + address[at:]), local[i:]
 	}
-	return local[:i] + address[at:], local[i:]
+	return account.QuoteLocal(local[:i]) + address[at:], local[i:]
 }
 
 // addDetail puts a detail behind the local part of an address.

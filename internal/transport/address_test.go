@@ -17,6 +17,7 @@ func TestKeys(t *testing.T) {
 		{`"j doe+x y"@Example.org`, "+", []string{`"j doe+x y"@example.org`, `"j doe"@example.org`, "@example.org"}},
 		{`"jdoe+x y"@example.org`, "+", []string{`"jdoe+x y"@example.org`, "jdoe@example.org", "@example.org"}},
 		{`"a\"+\\"@example.org`, "+", []string{`"a\"+\\"@example.org`, `"a\""@example.org`, "@example.org"}},
+		{"a.+x@example.org", "+", []string{"a.+x@example.org", `"a."@example.org`, "@example.org"}},
 		{`"+a b"@example.org`, "+", []string{`"+a b"@example.org`, "@example.org"}},
 		// postconf(5), recipient_delimiter: not applied to these.
 		{"Owner-List@example.org", "-", []string{"owner-list@example.org", "@example.org"}},

@@ -309,7 +309,7 @@ func testTables(t *testing.T, domains string) {
 	site := testSite()
 	site.Domains = []string{"example.org", "all.example", "müller.example"}
 	site.Unknown = "lmtp:unix:no-route-in-transport-table"
-	site.Aliases = map[string]string{"mirror.example": "example.org"}
+	site.Aliases = map[string]string{"mirror.example": "example.org", "bücher.example": "example.org"}
 	logins := book{"jdoe imap1", "mroe imap2", "gone imap1 disabled", "moving imap1 hold", "info imap1", "late imap2", `corp\x imap2`,
 		"a imap1", "b imap2", "rest imap2", "cased Cased@imap1", "weiss Weiß@imap2", "zoe\u0301 imap2"}
 	addresses := book{
@@ -324,7 +324,8 @@ func testTables(t *testing.T, domains string) {
 		"@all.example rest@imap2", "named@all.example jdoe@imap1",
 		"user@müller.example jdoe@imap1", "user@xn--mller-kva.example jdoe@imap1", "üser@müller.example mroe@imap2",
 		"case@example.org Cased@imap1", "weiss@example.org Weiß@imap2 <mroe@example.org>",
-		"apart@example.org zoe\u0301@imap2",
+		"apart@example.org zoe\u0301@imap2", `"a."@example.org mroe@imap2`,
+		"jdoe@bücher.example mroe@imap2", "jdoe@xn--bcher-kva.example mroe@imap2",
 	}
 	m.publish(t, site, logins, addresses)
 	for n, test := range []struct {
@@ -370,6 +371,10 @@ func testTables(t *testing.T, domains string) {
 		{"u\u0308ser@müller.example", "250 ", []string{"imap2 mroe@example.org"}},
 		{"u\u0308ser+x@mu\u0308ller.example", "250 ", []string{"imap2 mroe+x@example.org"}},
 		{"user@mu\u0308ller.example", "250 ", []string{"imap1 jdoe@example.org"}},
+		{"jdoe@bu\u0308cher.example", "250 ", []string{"imap2 mroe@example.org"}},
+		{"john.doe@bu\u0308cher.example", "250 ", []string{"imap1 jdoe@example.org"}},
+		{"e\u0301lodie@bu\u0308cher.example", "250 ", []string{"imap1 jdoe@example.org"}},
+		{"a.+x@example.org", "250 ", []string{"imap2 mroe+x@example.org"}},
 		{"nobody@mu\u0308ller.example", "550 5.1.1 ", nil},
 		{"nobody@müller.example", "550 5.1.1 ", nil},
 		{"nobody@xn--mller-kva.example", "550 5.1.1 ", nil},

@@ -125,21 +125,33 @@ func (t *Tables) eachWith(decide func(address, value string) (route, error), yie
 		slices.Sort(mirrors[to])
 	}
 	// Postfix folds what it asks for, but does not compose it: a Mac may send
-	// e and an accent where the directory has one letter, Unicode TR 15. Decomposed
-	// domains are among the mirrors.
+	// e and an accent where the directory has one letter, Unicode TR 15, in the local
+	// part, in the domain, or in both.
 	spelled := func(address string, r route) error {
 		if err := yield(address, r); err != nil || account.IsASCII(address) {
 			return err
 		}
 		domain := domainOf(address)
-		decomposed := norm.NFD.String(strings.TrimSuffix(address, domain)) + domain
-		switch {
-		case decomposed == address:
-			return nil
-		case !norm.NFC.IsNormalString(t.asStored(address)):
-			return yield(decomposed, r) // the mailbox itself: there is nothing left to rewrite
+		local, inDomain := strings.TrimSuffix(address, domain), norm.NFD.String(domain)
+		decomposed := norm.NFD.String(local)
+		if decomposed != local {
+			// What the mailbox itself is called has nothing left to be rewritten.
+			form, own := decomposed+domain, !norm.NFC.IsNormalString(t.asStored(address))
+			if own {
+				if err := yield(form, r); err != nil {
+					return err
+				}
+			} else if err := t.mirror(form, address, r, yield); err != nil {
+				return err
+			}
 		}
-		return t.mirror(decomposed, address, r, yield)
+		if inDomain == domain {
+			return nil
+		}
+		if err := t.mirror(local+inDomain, address, r, yield); err != nil || decomposed == local {
+			return err
+		}
+		return t.mirror(decomposed+inDomain, address, r, yield)
 	}
 	withMirrors := func(address string, r route) error {
 		if err := spelled(address, r); err != nil || len(mirrors) == 0 {
@@ -256,7 +268,11 @@ func (t *Tables) listAliases(put func(key, value string) error) error {
 }
 
 func (t *Tables) hasCatchAll(domain string) bool {
-	return len(t.catchAll) > 0 && (t.catchAll[domain] || t.catchAll[t.site.Aliases[domain]])
+	if len(t.catchAll) == 0 {
+		return false
+	}
+	domain = norm.NFC.String(domain)
+	return t.catchAll[domain] || t.catchAll[t.site.Aliases[domain]]
 }
 
 func (t *Tables) hasDetail(address string) bool {
@@ -301,6 +317,9 @@ func (t *Tables) nameDomains() {
 	}
 	for from := range t.site.Aliases {
 		ours[from] = true
+	}
+	for domain := range maps.Clone(ours) {
+		ours[norm.NFD.String(domain)] = true // as addresses may come with it
 	}
 	t.domains = sorted(ours)
 	var foreign []string

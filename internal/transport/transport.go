@@ -172,14 +172,12 @@ func (t *Tables) checkSite() error {
 			return sysexits.Config.Errorf("domain alias %q: %q is an alias itself", from, to)
 		}
 	}
-	// Postfix takes the forms of an internationalised domain, letters composed or
-	// not and xn--, for so many domains.
+	// Postfix takes the two forms of an internationalised domain for two
+	// domains.
 	mirrorForm := func(domain, to string) {
 		other := account.OtherForm(domain)
-		for _, other := range []string{other, norm.NFD.String(domain), norm.NFD.String(other)} {
-			if _, named := aliases[other]; other != "" && !named && other != to {
-				aliases[other] = to
-			}
+		if _, named := aliases[other]; other != "" && !named && other != to {
+			aliases[other] = to
 		}
 	}
 	for from, to := range maps.Clone(aliases) {
