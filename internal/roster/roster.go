@@ -288,9 +288,9 @@ func (r *Roster) settle(number int, put func(key, value string) error) error {
 	}
 	runs = append(runs, old...)
 	if b.last != nil {
-		stop := make(chan struct{})
-		defer close(stop)
-		runs = append(runs, listed(b.last, stop))
+		last, stop := listed(b.last)
+		defer stop() // or the map would be closed while it is read
+		runs = append(runs, last)
 	}
 	var group []claim
 	err = merge(runs, func(c claim) error {

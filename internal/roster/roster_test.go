@@ -1,12 +1,15 @@
 package roster
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"postern/internal/account"
@@ -215,6 +218,40 @@ func TestScratchFilesVanish(t *testing.T) {
 	r = newSized(dir, 10, 0)
 	if r.Add(user("aaaaaaaaaa", "imap1")) == nil && r.Add(user("b", "imap1")) == nil && r.Settle(nil) == nil {
 		t.Error("no error, though there is no folder for scratch files")
+	}
+}
+
+// Whoever cannot write a map closes the last one, which must not be read any more then.
+func TestNobodyReadsOnAfterAFailure(t *testing.T) {
+	var pairs []string
+	for i := range 100_000 {
+		pairs = append(pairs, fmt.Sprintf("user%06d", i), "imap1.example.org")
+	}
+	var reading atomic.Bool
+	last := func(yield func(key, value string) error) error {
+		reading.Store(true)
+		defer reading.Store(false)
+		err := listing(pairs...)(yield)
+		for range 1000 {
+			runtime.Gosched() // it takes its time
+		}
+		return err
+	}
+	r := New(t.TempDir())
+	defer r.Close()
+	if err := r.Remember(last, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Add(user("jdoe", "imap1.example.org")); err != nil {
+		t.Fatal(err)
+	}
+	full := errors.New("disk full")
+	r.changed = func(Change) error { return full }
+	if err := r.Logins(func(string, string) error { return nil }); !errors.Is(err, full) {
+		t.Errorf("got %v", err)
+	}
+	if reading.Load() {
+		t.Error("the last map is still read")
 	}
 }
 

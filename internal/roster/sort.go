@@ -438,9 +438,9 @@ func inOrder(records Records) (count int, ordered bool, err error) {
 const pieceSize = 256 << 10
 
 // listed is a run of records that come in order. They are listed while they
-// are merged; stop ends that.
-func listed(records Records, stop <-chan struct{}) *run {
-	pieces := make(chan piece, 2)
+// are merged; stop ends that, and returns when nobody reads them any more.
+func listed(records Records) (r *run, stop func()) {
+	pieces, over := make(chan piece, 2), make(chan struct{})
 	go func() {
 		defer close(pieces)
 		errStopped := errors.New("nobody listens")
@@ -451,7 +451,7 @@ func listed(records Records, stop <-chan struct{}) *run {
 			case pieces <- p:
 				text = make([]byte, 0, pieceSize)
 				return nil
-			case <-stop:
+			case <-over:
 				return errStopped
 			}
 		}
@@ -470,7 +470,11 @@ func listed(records Records, stop <-chan struct{}) *run {
 			pass(piece{err: err})
 		}
 	}()
-	return &run{pieces: pieces}
+	return &run{pieces: pieces}, func() {
+		close(over)
+		for range pieces {
+		}
+	}
 }
 
 // maxMap is what a CDB's 32-bit offsets reach.
