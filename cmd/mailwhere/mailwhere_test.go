@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -194,4 +196,25 @@ func TestStream(t *testing.T) {
 	if _, err := f.stream(iotest.ErrReader(io.ErrUnexpectedEOF), newOutputTo(io.Discard)); err == nil {
 		t.Error("a read error went unnoticed")
 	}
+	// Whoever asks one name after the other hears of a failure at once.
+	questions, in := io.Pipe()
+	defer questions.Close()
+	go io.WriteString(in, "user1\n")
+	failed := make(chan error)
+	go func() {
+		_, err := f.stream(questions, newOutputTo(fullDisk{}))
+		failed <- err
+	}()
+	select {
+	case err := <-failed:
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("a full disk: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("waits for more names, though nobody can hear of any")
+	}
 }
+
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }

@@ -50,23 +50,32 @@ func (f *finder) stream(in io.Reader, out *output) (unknown bool, err error) {
 	defer close(stop)
 	for range workers {
 		all.Go(func() {
-			for c := range work {
-				f.answer(c, out)
-				c.done <- struct{}{}
+			for {
+				select {
+				case c, more := <-work:
+					if !more {
+						return
+					}
+					f.answer(c, out)
+					c.done <- struct{}{}
+				case <-stop:
+					return
+				}
 			}
 		})
 	}
-	go func() {
+	go func() { // nobody waits for it: it may wait for more names
 		defer close(work)
 		defer close(order)
 		readChunks(in, used, func(c *chunk) bool {
-			select {
-			case order <- c:
-				work <- c
-				return true
-			case <-stop:
-				return false
+			for _, to := range []chan<- *chunk{order, work} {
+				select {
+				case to <- c:
+				case <-stop:
+					return false
+				}
 			}
+			return true
 		})
 	}()
 	for c := range order {
