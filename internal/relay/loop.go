@@ -52,9 +52,14 @@ func nextLoop() (*loop, error) {
 	return loops.all[loops.next%len(loops.all)], nil
 }
 
-func newLoop() (*loop, error) {
-	l := &loop{ends: map[int32]*end{}, calm: math.MaxInt, sole: runtime.GOMAXPROCS(0) == 1}
-	var err error
+func newLoop() (_ *loop, err error) {
+	l := &loop{set: -1, bell: -1, ends: map[int32]*end{}, calm: math.MaxInt, sole: runtime.GOMAXPROCS(0) == 1}
+	defer func() {
+		if err != nil { // no more descriptors, say: the next session tries again
+			unix.Close(l.set)
+			unix.Close(l.bell)
+		}
+	}()
 	if l.set, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, err
 	}

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestSessionsHaveNoGoroutine(t *testing.T) {
@@ -40,6 +42,44 @@ func TestSessionsHaveNoGoroutine(t *testing.T) {
 		}
 		r.store.Close()
 		r.want(t, Account{24, 18, "client closed"})
+	}
+}
+
+// Where descriptors are short a loop that cannot be made takes none along.
+func TestALoopThatCannotBeMadeKeepsNothing(t *testing.T) {
+	open := func() int {
+		names, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip(err)
+		}
+		return len(names)
+	}
+	if _, err := nextLoop(); err != nil { // with which come the runtime's own
+		t.Fatal(err)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	free, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(free)
+	before, short := open(), limit
+	short.Cur = uint64(free + 1) // one, and a loop takes two
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &short); err != nil {
+		t.Fatal(err)
+	}
+	_, err = newLoop()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err == nil {
+		t.Skip("an earlier test has closed another one meanwhile")
+	}
+	if after := open(); after > before {
+		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }
 
