@@ -185,9 +185,6 @@ func (m *Map) Close() error {
 // that tells nothing.
 func (m *Map) Story() Story { return m.story }
 
-// Path returns the name that the map was opened by.
-func (m *Map) Path() string { return m.path }
-
 // Get returns the value of a key as it stands, so fold it first. An error
 // means that the map cannot tell, which is never the same as not found.
 func (m *Map) Get(key string) (value string, found bool, err error) {
@@ -204,7 +201,7 @@ func (m *Map) Get(key string) (value string, found bool, err error) {
 
 func (m *Map) get(key string) (value string, found bool, err error) {
 	err = m.guard(func() error {
-		_, v, err := m.lookup([]byte(key))
+		v, err := m.lookup([]byte(key))
 		if err != nil || v == nil {
 			return err
 		}
@@ -224,9 +221,9 @@ func (m *Map) Lookups(look func(get func(key []byte) (value []byte, err error)) 
 			if string(key) == storyKey {
 				return nil, nil
 			}
-			_, value, err := m.lookup(key)
+			value, err := m.lookup(key)
 			if value == nil && err == nil && m.foreign {
-				_, value, err = m.lookup(append(key[:len(key):len(key)], 0))
+				value, err = m.lookup(append(key[:len(key):len(key)], 0))
 			}
 			if value == nil || err != nil {
 				return nil, err
@@ -285,12 +282,12 @@ func (m *Map) guard(read func() error) (err error) {
 	return read()
 }
 
-// lookup finds the first record of a key: its position, 0 if there is none.
-func (m *Map) lookup(key []byte) (pos int, value []byte, err error) {
+// lookup finds the value of the first record of a key, nil if there is none.
+func (m *Map) lookup(key []byte) (value []byte, err error) {
 	hash := hashOf(key)
 	table, slots := m.table(hash % tables)
 	if slots == 0 {
-		return 0, nil, nil
+		return nil, nil
 	}
 	start := int(hash>>8) % slots
 	for i := range slots {
@@ -303,16 +300,16 @@ func (m *Map) lookup(key []byte) (pos int, value []byte, err error) {
 		}
 		k, v, err := m.record(pos)
 		if err != nil {
-			return 0, nil, err
+			return nil, err
 		}
 		if bytes.Equal(k, key) {
-			return pos, v, nil
+			return v, nil
 		}
 		if hashOf(k) != hash {
-			return 0, nil, m.damaged("the record at %d is not the one its hash table means", pos)
+			return nil, m.damaged("the record at %d is not the one its hash table means", pos)
 		}
 	}
-	return 0, nil, m.checkTable(hash%tables, table, slots)
+	return nil, m.checkTable(hash%tables, table, slots)
 }
 
 // checkTable is asked before "not found" is believed: a map whose blocks were

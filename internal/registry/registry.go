@@ -164,15 +164,6 @@ func (r *Registry) begin() error {
 	return err
 }
 
-// Forget empties the registry.
-func (r *Registry) Forget() error {
-	clear(r.numbers)
-	clear(r.holders)
-	clear(r.more)
-	r.places, r.tail, r.live, r.users, r.cookie, r.source = nil, nil, 0, 0, "", ""
-	return r.begin()
-}
-
 var errDamaged = errors.New("damaged")
 
 // readRecord reads a record: its length, its checksum, itself.
