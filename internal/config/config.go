@@ -1,6 +1,7 @@
 // Package config is postern.conf: what an administrator may set once for the
-// four tools, postern.conf(5). It holds plain values and no behaviour, so that
-// every package can read its section and none needs another's libraries.
+// four tools, postern.conf(5). It holds plain values and what can be told of them
+// without asking anybody, so that every package can read its section and none
+// needs another's libraries.
 package config
 
 import (
@@ -128,7 +129,7 @@ type Frontend struct {
 
 	ProxyNetworks    Networks `toml:"proxy-networks"`   // who has to send a PROXY header
 	TrustedNetworks  Networks `toml:"trusted-networks"` // whose ID may name the client
-	ExemptNetworks   Networks `toml:"exempt-networks"`  // whom the next five do not limit
+	ExemptNetworks   Networks `toml:"exempt-networks"`  // whom no limit below concerns but max-sessions
 	MaxSessions      int      `toml:"max-sessions"`     // in all; 0: no limit, here as below
 	MaxPerAddress    int      `toml:"max-per-address"`
 	MaxPerUser       int      `toml:"max-per-user"`
