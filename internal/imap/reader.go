@@ -420,7 +420,7 @@ type Refused string
 
 func (e Refused) Error() string { return string(e) }
 
-// MaxID bounds the arguments of ID, RFC 2971 3.3.
+// What the arguments of ID may be, in pairs and in octets, RFC 2971 3.3.
 const (
 	maxIDPairs = 30
 	maxIDKey   = 30

@@ -125,7 +125,7 @@ func parseResponse(raw []byte) (Response, error) {
 	case tag == "+":
 		r.Text = rest
 		return r, nil
-	case tag == "" || !spaced, tag != "*" && strings.IndexFunc(tag, func(c rune) bool { return c > 0x7e || !isTagChar(byte(c)) }) >= 0:
+	case tag == "" || !spaced, tag != "*" && strings.IndexFunc(tag, notOfTag) >= 0:
 		return Response{}, errGarbage
 	}
 	name, rest, _ := strings.Cut(rest, " ")
@@ -133,11 +133,8 @@ func parseResponse(raw []byte) (Response, error) {
 		return Response{}, errGarbage
 	}
 	r.Name, r.Text = strings.ToUpper(name), rest
-	switch {
-	case r.IsStatus():
-		if code, after, found := strings.Cut(rest, "]"); found && strings.HasPrefix(code, "[") {
-			r.Code, r.Text = code[1:], strings.TrimPrefix(after, " ")
-		}
+	if code, after, found := strings.Cut(rest, "]"); found && r.IsStatus() && strings.HasPrefix(code, "[") {
+		r.Code, r.Text = code[1:], strings.TrimPrefix(after, " ")
 	}
 	return r, nil
 }
