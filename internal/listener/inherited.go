@@ -46,8 +46,7 @@ func Standard(scheme string) (*Listener, error) {
 	return fromUCSPI(scheme, "")
 }
 
-// systemdFDs counts the descriptors that systemd passed to this very process,
-// and forgets of them so that no child takes them for its own.
+// systemdFDs counts the descriptors that systemd passed to this very process.
 func systemdFDs() int {
 	pid, count := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
 	if pid != strconv.Itoa(os.Getpid()) {
@@ -60,6 +59,8 @@ func systemdFDs() int {
 	return n
 }
 
+// fromSystemd takes them over, and takes their variables out of the environment, so
+// that no child takes them for its own.
 func fromSystemd(scheme string, count int) ([]*Listener, error) {
 	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
