@@ -193,8 +193,9 @@ func (t *Tables) eachWith(decide func(address, value string) (route, error), yie
 }
 
 // mirror lists another form of an address, that of a mirrored domain or another
-// spelling, unless it has a say of its own. It is rewritten to the one that it mirrors, address by address: one wildcard
-// for the whole domain would accept mail for everybody, virtual(5).
+// spelling, unless it has a say of its own. It is rewritten to the one that it
+// mirrors, address by address: one wildcard for the whole domain would accept mail
+// for everybody, virtual(5).
 func (t *Tables) mirror(mirrored, address string, r route, yield func(string, route) error) error {
 	if _, found, err := t.get(mirrored); found || err != nil || t.homes[mirrored] != "" {
 		return err
