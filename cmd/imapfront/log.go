@@ -191,7 +191,7 @@ type syslogLines struct{}
 func (syslogLines) Write(line []byte) (int, error) {
 	w, err := syslog.New(facility|syslog.LOG_ERR, "imapfront")
 	if err != nil {
-		return 0, errors.Join(err, fmt.Errorf("and no standard error to say so"))
+		return 0, errors.Join(err, errors.New("and no standard error to say so"))
 	}
 	defer w.Close()
 	return w.Write(line)

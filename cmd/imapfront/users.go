@@ -62,9 +62,8 @@ func (u users) built() time.Time {
 func (u users) trouble() error { return u.logins.Trouble() }
 
 // sharedByStores returns what all stores have, as store.cdb says it at the moment,
-// or as it is fixed.
-// Without it nothing is known to be shared, which is no error: less is
-// promised before the login.
+// or as it is fixed. Without either nothing is known to be shared, which is no
+// error: less is promised before the login.
 func sharedByStores(conf *config.Config, key string, fixed imap.Capabilities) func() imap.Capabilities {
 	if len(fixed) > 0 {
 		return func() imap.Capabilities { return fixed }
