@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/text/unicode/norm"
 
@@ -422,7 +423,7 @@ func (c *checker) checkFile(name string) {
 		return
 	case info.Mode()&os.ModeSymlink != 0:
 		c.bad("%s is a symlink: Postfix does not see when it is switched", path)
-	case links(info) > 1:
+	case info.Sys().(*syscall.Stat_t).Nlink > 1:
 		c.bad("%s has a second hard link: Postfix will not see that it is replaced, as long as the old file lives", path)
 	case info.Mode().Perm()&0o004 == 0:
 		c.bad("%s cannot be read by user postfix: chmod o+r it", path)

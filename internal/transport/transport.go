@@ -333,7 +333,7 @@ func (t *Tables) readLogins(odd sieve) error {
 		if err != nil {
 			return sysexits.DataErr.Errorf("login %q: %w", login, err)
 		}
-		if _, err := t.nexthop(at.Store); err != nil {
+		if err := t.meetStore(at.Store); err != nil {
 			return err
 		}
 		to := account.Destination{Mailbox: at.Mailbox, Store: at.Store}
@@ -399,17 +399,16 @@ func (t *Tables) compare(address, claimed string, login account.Destination) err
 	return nil
 }
 
-// nexthop returns the transport of a store, made once.
-func (t *Tables) nexthop(store string) (string, error) {
-	if hop, ok := t.nexthops[store]; ok {
-		return hop, nil
+// meetStore makes the transport of a store, if it is met for the first time.
+func (t *Tables) meetStore(store string) error {
+	if _, met := t.nexthops[store]; met {
+		return nil
 	}
 	hop, err := t.site.Nexthop(store)
-	if err != nil {
-		return "", err
+	if err == nil {
+		t.nexthops[store] = hop
 	}
-	t.nexthops[store] = hop
-	return hop, nil
+	return err
 }
 
 // Nexthops lists the transports of all stores.
@@ -486,7 +485,7 @@ func (t *Tables) readAddresses(odd sieve) (knots []string, err error) {
 // isStraight tells whether mail for an address reaches the mailbox without
 // going through an address that leads elsewhere, too.
 func (t *Tables) isStraight(address string, to account.Destination) (bool, error) {
-	if _, err := t.nexthop(to.Store); err != nil {
+	if err := t.meetStore(to.Store); err != nil {
 		return false, err
 	}
 	delivery, err := t.deliveryAddress(to.Mailbox)
