@@ -38,7 +38,7 @@ type Rules struct {
 // NewRules compiles the rules. Stores that are not allowed make no accounts:
 // no tool of ours would connect to them.
 func NewRules(attributes config.Attributes, standardAddress string, allowed func(store string) bool) (*Rules, error) {
-	r := &Rules{precis: attributes.PRECIS, mailbox: unwanted, size: unwanted, status: unwanted, allowed: allowed}
+	r := &Rules{precis: attributes.PRECIS, allowed: allowed}
 	names := slices.Concat(attributes.Login, attributes.Address, attributes.Forward)
 	var err error
 	for _, text := range attributes.Store {
@@ -89,6 +89,12 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 			return nil, fmt.Errorf("attributes: %q is not the name of an attribute", name)
 		}
 	}
+	r.resolve(names, attributes)
+	return r, nil
+}
+
+// resolve selects attributes, and has the rules know where the values of each will be.
+func (r *Rules) resolve(names []string, attributes config.Attributes) {
 	r.want = newSelection(names)
 	slots := func(list []string) (slots []int) {
 		for _, attribute := range list {
@@ -96,33 +102,28 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 		}
 		return slots
 	}
-	r.login = slots(attributes.Login)
+	slot := func(attribute string) int {
+		if attribute == "" {
+			return unwanted
+		}
+		return r.want.find(attribute)
+	}
+	r.login, r.address, r.forward = slots(attributes.Login), slots(attributes.Address), slots(attributes.Forward)
+	r.mailbox, r.size, r.status = slot(attributes.Mailbox), slot(attributes.Size), slot(attributes.Status)
 	for i, s := range r.store {
 		if s.template == nil {
-			r.store[i].slot = r.want.find(s.name)
+			r.store[i].slot = slot(s.name)
 		} else {
 			s.template.resolve(r.want)
 		}
 	}
-	r.address, r.forward = slots(attributes.Address), slots(attributes.Forward)
-	if attributes.Mailbox != "" {
-		r.mailbox = slots([]string{attributes.Mailbox})[0]
-	}
-	if attributes.Size != "" {
-		r.size = slots([]string{attributes.Size})[0]
-	}
-	if attributes.Status != "" {
-		r.status = slots([]string{attributes.Status})[0]
-	}
 	if r.standard != nil {
-		r.initials = slots([]string{"initials"})[0]
+		r.initials = slot("initials")
+		r.standard.resolve(r.want)
 	}
-	for _, t := range []*template{r.standard, r.named} {
-		if t != nil {
-			t.resolve(r.want)
-		}
+	if r.named != nil {
+		r.named.resolve(r.want)
 	}
-	return r, nil
 }
 
 // isAttribute tells whether a server may know an attribute by that name, RFC 4512
