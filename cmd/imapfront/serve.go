@@ -99,37 +99,45 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 	if err := confine(conf, c.String("config")); err != nil {
 		return err
 	}
+	var settings func() (*frontend.Frontend, []string, error) // where there are later ones
+	if !one {
+		settings = func() (*frontend.Frontend, []string, error) { return reread(c, service.current.Load()) }
+	}
+	service.run(ctx, listeners, old, hangUp, settings)
+	return nil
+}
 
+// run serves until ctx ends, or there are no more clients, and the last session has
+// ended. Once it serves the old one may retire.
+func (s *service) run(ctx context.Context, listeners []*listener.Listener, old predecessor, hangUp <-chan os.Signal, settings func() (*frontend.Frontend, []string, error)) {
+	log := s.current.Load().Log
 	// Sessions are looked after until the last has ended, also while the
 	// service is coming to its end.
 	life, over := context.WithCancel(context.Background())
 	defer over()
 	var background, sessions sync.WaitGroup
-	background.Go(func() { shared.Recheck(life, service.current.Load) })
-	if !one {
+	background.Go(func() { s.shared.Recheck(life, s.current.Load) })
+	if settings != nil {
 		for _, l := range listeners {
-			first.Log.Info("listening", "protocol", l.Scheme, "address", l.Addr().String())
+			log.Info("listening", "protocol", l.Scheme, "address", l.Addr().String())
 		}
 		background.Go(func() { tidy(life) })
-		background.Go(func() { service.lookAfterMap(life) })
-		background.Go(func() {
-			service.reload(life, hangUp, func() (*frontend.Frontend, []string, error) { return reread(c, service.current.Load()) })
-		})
+		background.Go(func() { s.lookAfterMap(life) })
+		background.Go(func() { s.reload(life, hangUp, settings) })
 		daemon.SdNotify(false, daemon.SdNotifyReady)
 		context.AfterFunc(ctx, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
 	}
 	for _, l := range listeners {
-		sessions.Go(func() { frontend.Serve(ctx, l, service.current.Load) })
+		sessions.Go(func() { frontend.Serve(ctx, l, s.current.Load) })
 	}
-	if service.control != nil {
-		service.control.SetUnlinkOnClose(true) // until now its name was the old one's
+	if s.control != nil {
+		s.control.SetUnlinkOnClose(true) // until now its name was the old one's
 	}
-	old.retire(first.Log)
-	service.replaced.Unlock()
+	old.retire(log)
+	s.replaced.Unlock()
 	sessions.Wait()
 	over()
 	background.Wait()
-	return nil
 }
 
 // A service is what serves many sessions, beyond the sessions.
