@@ -51,42 +51,12 @@ func capability(ctx context.Context, conf *config.Config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var records [][2]string
-	var table strings.Builder
-	var lost imap.Capabilities
-	var failed config.Faults
+	s := survey{last: last}
 	for _, protocol := range spoken(conf) {
 		answers, failures := ask(ctx, stores, protocol, hosts)
-		unknown := false
-		for _, name := range slices.Sorted(maps.Keys(failures)) {
-			old, known := last[name]
-			then := "its last answer is kept"
-			switch {
-			case known:
-				answers[name] = old
-			case protocol == "imap":
-				unknown, then = true, "it has never answered, so "+mapfile.Store+" is not changed"
-			default:
-				unknown, then = true, "it has never answered, so nothing is shared in this protocol"
-			}
-			failed = append(failed, fmt.Errorf("%s: %w; %s", name, failures[name], then))
+		if !s.add(protocol, answers, failures) {
+			return sysexits.Unavailable.Wrap(s.failed)
 		}
-		if unknown && protocol == "imap" {
-			return sysexits.Unavailable.Wrap(failed)
-		}
-		var shared imap.Capabilities
-		if !unknown {
-			shared = common(answers)
-		}
-		for _, name := range slices.Sorted(maps.Keys(answers)) {
-			records = append(records, [2]string{name, answers[name].String()})
-		}
-		all := keyOf("*", protocol)
-		if len(shared) > 0 {
-			records = append(records, [2]string{all, shared.String()})
-		}
-		report(&table, all, answers, shared)
-		lost = append(lost, last[all].Without(shared)...)
 	}
 	draft := mapfile.Draft{
 		Name: mapfile.Store,
@@ -95,7 +65,7 @@ func capability(ctx context.Context, conf *config.Config, out io.Writer) error {
 			Built: time.Now(), Accounts: len(hosts),
 		},
 		Records: func(put func(key, value string) error) error {
-			for _, record := range records {
+			for _, record := range s.records {
 				if err := put(record[0], record[1]); err != nil {
 					return err
 				}
@@ -106,17 +76,62 @@ func capability(ctx context.Context, conf *config.Config, out io.Writer) error {
 	if _, err := writer.PublishChanged(conf.Keep, draft); err != nil {
 		return err
 	}
-	io.WriteString(out, table.String())
-	if len(lost) > 0 {
-		fmt.Fprintf(out, "no longer shared: %v\n", lost)
+	io.WriteString(out, s.table.String())
+	if len(s.lost) > 0 {
+		fmt.Fprintf(out, "no longer shared: %v\n", s.lost)
 	}
 	switch {
-	case len(failed) > 0:
-		return sysexits.Unavailable.Wrap(failed)
-	case len(lost) > 0:
+	case len(s.failed) > 0:
+		return sysexits.Unavailable.Wrap(s.failed)
+	case len(s.lost) > 0:
 		return command.Quiet(1)
 	}
 	return nil
+}
+
+// A survey is what the stores have answered, one protocol after the other.
+type survey struct {
+	last    map[string]imap.Capabilities // what the last one found, by key
+	records [][2]string                  // of the new map
+	table   strings.Builder              // of what is shared, and who differs
+	lost    imap.Capabilities            // what was shared the last time
+	failed  config.Faults
+}
+
+// add takes the answers in one protocol. It is false where that leaves nothing to
+// publish.
+func (s *survey) add(protocol string, answers map[string]imap.Capabilities, failures map[string]error) bool {
+	unknown := false
+	for _, name := range slices.Sorted(maps.Keys(failures)) {
+		old, known := s.last[name]
+		then := "its last answer is kept"
+		switch {
+		case known:
+			answers[name] = old
+		case protocol == "imap":
+			unknown, then = true, "it has never answered, so "+mapfile.Store+" is not changed"
+		default:
+			unknown, then = true, "it has never answered, so nothing is shared in this protocol"
+		}
+		s.failed = append(s.failed, fmt.Errorf("%s: %w; %s", name, failures[name], then))
+	}
+	if unknown && protocol == "imap" {
+		return false
+	}
+	var shared imap.Capabilities
+	if !unknown {
+		shared = common(answers)
+	}
+	for _, name := range slices.Sorted(maps.Keys(answers)) {
+		s.records = append(s.records, [2]string{name, answers[name].String()})
+	}
+	all := keyOf("*", protocol)
+	if len(shared) > 0 {
+		s.records = append(s.records, [2]string{all, shared.String()})
+	}
+	report(&s.table, all, answers, shared)
+	s.lost = append(s.lost, s.last[all].Without(shared)...)
+	return true
 }
 
 // spoken lists the protocols that the site listens for; IMAP in any case.
