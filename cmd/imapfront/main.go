@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -41,7 +42,8 @@ connection that it is given; with --listen it serves by itself:
 
    # /etc/inetd.conf
    imap stream tcp nowait postern /usr/local/sbin/imapfront imapfront`)
-	stores := storeFlags()
+	configAndMaps, stores := slices.Clip(app.Flags), storeFlags()
+	control := &cli.StringFlag{Name: "control", Usage: "unix `SOCKET` of imapfront sessions"}
 	app.Flags = append(app.Flags, stores...)
 	app.Flags = append(app.Flags,
 		&cli.StringSliceFlag{Name: "listen", Usage: "serve by itself on `URL`: imap://host:port, also imaps, pop3, pop3s, sieve; may be repeated"},
@@ -57,6 +59,7 @@ connection that it is given; with --listen it serves by itself:
 		&cli.StringFlag{Name: "capabilities", Usage: "what all stores share, as `WORDS`, instead of store.cdb"},
 		&cli.BoolFlag{Name: "check", Usage: "say what is wrong with the settings, and exit"},
 		&cli.BoolFlag{Name: "syslog", Usage: "log to syslog, not to standard error"},
+		control,
 	)
 	app.Action = func(c *cli.Context) error {
 		if err := command.NoOperands(c); err != nil {
@@ -76,12 +79,29 @@ connection that it is given; with --listen it serves by itself:
 		}
 		return serve(told(c), c, conf)
 	}
-	control := &cli.StringFlag{Name: "control", Usage: "unix `SOCKET` of imapfront sessions"}
-	app.Flags = append(app.Flags, control)
-	app.Commands = []*cli.Command{{
+	app.Commands = []*cli.Command{sessionsCommand(configAndMaps[0], control), {
+		Name:  "capability",
+		Usage: "ask all stores what they can do, and publish what they share as store.cdb",
+		Flags: append(configAndMaps, stores...),
+		Action: asking(func(c *cli.Context, conf *config.Config) error {
+			return capability(command.Told(c), conf, c.App.Writer)
+		}),
+	}, {
+		Name:  "mailboxes",
+		Usage: "ask all stores for the mailboxes named on standard input",
+		Flags: append(configAndMaps, stores...),
+		Action: asking(func(c *cli.Context, conf *config.Config) error {
+			return mailboxes(c.Context, conf, os.Stdin, c.App.Writer)
+		}),
+	}}
+	return app
+}
+
+func sessionsCommand(config, control cli.Flag) *cli.Command {
+	return &cli.Command{
 		Name:  "sessions",
 		Usage: "list the sessions of a running imapfront, or end them",
-		Flags: []cli.Flag{app.Flags[0], control,
+		Flags: []cli.Flag{config, control,
 			&cli.StringFlag{Name: "user", Usage: "only those of the login name `USER`"},
 			&cli.StringFlag{Name: "store", Usage: "only those at `STORE`"},
 			&cli.StringFlag{Name: "address", Usage: "only those from `ADDRESS`"},
@@ -105,22 +125,7 @@ connection that it is given; with --listen it serves by itself:
 			}
 			return sessions(c.Context, conf, c.App.Writer, values, c.Bool("end"), c.Bool("json"))
 		},
-	}, {
-		Name:  "capability",
-		Usage: "ask all stores what they can do, and publish what they share as store.cdb",
-		Flags: append([]cli.Flag{app.Flags[0], app.Flags[1]}, stores...),
-		Action: asking(func(c *cli.Context, conf *config.Config) error {
-			return capability(command.Told(c), conf, c.App.Writer)
-		}),
-	}, {
-		Name:  "mailboxes",
-		Usage: "ask all stores for the mailboxes named on standard input",
-		Flags: append([]cli.Flag{app.Flags[0], app.Flags[1]}, stores...),
-		Action: asking(func(c *cli.Context, conf *config.Config) error {
-			return mailboxes(c.Context, conf, os.Stdin, c.App.Writer)
-		}),
-	}}
-	return app
+	}
 }
 
 // storeFlags say how stores are reached.
