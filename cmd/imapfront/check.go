@@ -40,6 +40,19 @@ func check(conf *config.Config, known error, out io.Writer) error {
 	} else {
 		note("", known)
 	}
+	checkClients(f, note)
+	checkPlaces(f, note)
+	checkStores(conf, note)
+	checkMaps(conf, note)
+	if len(wrong) > 0 {
+		return sysexits.Config.Wrap(wrong)
+	}
+	_, err := fmt.Fprintln(out, "imapfront: the settings are good")
+	return err
+}
+
+// checkClients looks at what clients need to come in and to log in.
+func checkClients(f config.Frontend, note func(value string, err error)) {
 	for _, files := range certificates(f) {
 		pair, err := readCertificate(files.Cert, files.Key)
 		if err == nil {
@@ -65,6 +78,10 @@ func check(conf *config.Config, known error, out io.Writer) error {
 	if len(certificates(f)) == 0 && !f.AllowPlaintext {
 		note("", errors.New("neither a certificate nor allow-plaintext: nobody can log in"))
 	}
+}
+
+// checkPlaces looks at what is opened on this machine, and by whom.
+func checkPlaces(f config.Frontend, note func(value string, err error)) {
 	if f.User != "" {
 		_, err := user.Lookup(f.User)
 		note(f.User, err)
@@ -90,6 +107,9 @@ func check(conf *config.Config, known error, out io.Writer) error {
 		_, err := net.ResolveTCPAddr("tcp", f.Metrics)
 		note(f.Metrics, err)
 	}
+}
+
+func checkStores(conf *config.Config, note func(value string, err error)) {
 	stores, err := newStores(conf)
 	faults, _ := errors.AsType[config.Faults](err)
 	for _, err := range faults {
@@ -99,13 +119,17 @@ func check(conf *config.Config, known error, out io.Writer) error {
 		}
 		note(file, err)
 	}
-	if stores != nil {
-		for files, pair := range stores.certs {
-			if err := outOfDate(pair.Leaf, time.Now()); err != nil {
-				note(files[0], fmt.Errorf("store: certificate %s: %w", files[0], err))
-			}
+	if stores == nil {
+		return
+	}
+	for files, pair := range stores.certs {
+		if err := outOfDate(pair.Leaf, time.Now()); err != nil {
+			note(files[0], fmt.Errorf("store: certificate %s: %w", files[0], err))
 		}
 	}
+}
+
+func checkMaps(conf *config.Config, note func(value string, err error)) {
 	for _, name := range []string{mapfile.Login, mapfile.Store} {
 		m, err := mapfile.Open(filepath.Join(conf.Maps, name), conf.Foreign)
 		switch {
@@ -117,9 +141,4 @@ func check(conf *config.Config, known error, out io.Writer) error {
 			m.Close()
 		}
 	}
-	if len(wrong) > 0 {
-		return sysexits.Config.Wrap(wrong)
-	}
-	_, err = fmt.Fprintln(out, "imapfront: the settings are good")
-	return err
 }
