@@ -67,6 +67,49 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// A page tells of every metric that its tool has and of none that there is not.
+func TestMetricsOnPages(t *testing.T) {
+	for _, test := range []struct {
+		page, told string // what the page has, with a name in parentheses
+		sources    []string
+		has        string // what the source has
+	}{
+		{"imapfront.8", `\b(imapfront_\w+)`, []string{"../internal/frontend/metrics.go", "imapfront/control.go"}, `"(imapfront_\w+)"`},
+		{"ldap2cdb.8", `(?s)postern_ldap2cdb_ :(.*?)\.Pa contrib/prometheus`, []string{"ldap2cdb/textfile.go"}, `metric\("(\w+)"`},
+	} {
+		var has []string
+		for _, source := range test.sources {
+			text, err := os.ReadFile(source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, found := range regexp.MustCompile(test.has).FindAllStringSubmatch(string(text), -1) {
+				has = append(has, found[1])
+			}
+		}
+		text, err := os.ReadFile(filepath.Join("../man", test.page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told []string
+		for _, found := range regexp.MustCompile(test.told).FindAllStringSubmatch(string(text), -1) {
+			for line := range strings.Lines(found[1]) {
+				if line, literal := strings.CutPrefix(line, ".Li "); literal || line == found[1] {
+					for _, word := range regexp.MustCompile(`[a-z]\w+(?:{\w+})?`).FindAllString(line, -1) {
+						name, _, _ := strings.Cut(word, "{")
+						told = append(told, name)
+					}
+				}
+			}
+		}
+		slices.Sort(has)
+		slices.Sort(told)
+		if has, told = slices.Compact(has), slices.Compact(told); !slices.Equal(has, told) || len(has) < 7 {
+			t.Errorf("%s tells of %q, and there are %q", test.page, told, has)
+		}
+	}
+}
+
 // What is quoted on a page ends where it should: mdoc takes a quote or a comma on
 // a line of macros for its own.
 func TestPageQuotes(t *testing.T) {
