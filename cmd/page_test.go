@@ -110,6 +110,42 @@ func TestMetricsOnPages(t *testing.T) {
 	}
 }
 
+// README.md tells of every package, and of none that there is not.
+func TestPackagesInREADME(t *testing.T) {
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "## Reading the source")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var told, has []string
+	for line := range strings.Lines(section) {
+		if names, _, found := strings.Cut(strings.TrimPrefix(line, "| "), " | "); found && strings.HasPrefix(line, "| ") {
+			told = append(told, strings.Split(names, ", ")...)
+		}
+	}
+	folders, err := filepath.Glob("../internal/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range folders {
+		has = append(has, filepath.Base(folder))
+	}
+	told = slices.DeleteFunc(told, func(name string) bool { return strings.Trim(name, "-| ") == "" })
+	slices.Sort(told)
+	if !slices.Equal(told, has) {
+		t.Errorf("README.md tells of %q, and there are %q", told, has)
+	}
+	for _, file := range regexp.MustCompile(`\b(?:cmd/)?\w+/\w+\.go\b`).FindAllString(section, -1) {
+		if !strings.HasPrefix(file, "cmd/") {
+			file = "internal/" + file
+		}
+		if _, err := os.Stat("../" + file); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // What is quoted on a page ends where it should: mdoc takes a quote or a comma on
 // a line of macros for its own.
 func TestPageQuotes(t *testing.T) {
