@@ -181,17 +181,20 @@ func (b *build) lastMaps() (last set, err error) {
 		maps[mapfile.Size] = &last.size
 	}
 	for name, m := range maps {
-		*m, err = mapfile.Open(filepath.Join(b.conf.Maps, name), b.conf.Foreign)
-		if err != nil {
-			*m = nil
-			if !errors.Is(err, fs.ErrNotExist) && !b.force {
-				last.close()
-				if sysexits.Of(err) != sysexits.DataErr { // it may be well, and we the wrong user
-					return set{}, fmt.Errorf("%w, and new maps are compared with it", err)
-				}
-				return set{}, fmt.Errorf("%w; nothing to compare the new maps with, so only --force replaces it", err)
-			}
+		opened, err := mapfile.Open(filepath.Join(b.conf.Maps, name), b.conf.Foreign)
+		switch {
+		case err == nil:
+			*m = opened
+			continue
+		case errors.Is(err, fs.ErrNotExist), b.force:
+			continue
+		case sysexits.Of(err) != sysexits.DataErr: // it may be well, and we the wrong user
+			err = fmt.Errorf("%w, and new maps are compared with it", err)
+		default:
+			err = fmt.Errorf("%w; nothing to compare the new maps with, so only --force replaces it", err)
 		}
+		last.close()
+		return set{}, err
 	}
 	return last, nil
 }
