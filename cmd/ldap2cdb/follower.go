@@ -9,6 +9,7 @@ import (
 	"postern/internal/account"
 	"postern/internal/directory"
 	"postern/internal/registry"
+	"postern/internal/roster"
 	"postern/internal/sysexits"
 )
 
@@ -68,6 +69,28 @@ func (f *follower) run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// enterTouched enters whoever claims a touched key, once, whatever he claims of them.
+func (f *follower) enterTouched(few *roster.Roster) error {
+	wanted := func(address bool, key string) bool { return f.touched[registry.Key{Address: address, Name: key}] }
+	entered := map[registry.ID]bool{}
+	for key := range f.touched {
+		claimants, err := f.known.Claimants(key)
+		if err != nil {
+			return err
+		}
+		for id, a := range claimants {
+			if entered[id] {
+				continue
+			}
+			entered[id] = true
+			if err := few.AddSome(f.ranked(a), wanted); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // forget has it read from the start.

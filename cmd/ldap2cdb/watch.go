@@ -528,27 +528,9 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 	for key := range w.touched {
 		disputed.drop(key)
 	}
-	wanted := func(address bool, key string) bool { return w.touched[registry.Key{Address: address, Name: key}] }
-	type entry struct {
-		rank uint8
-		id   registry.ID
-	}
-	entered := map[entry]bool{}
-	for key := range w.touched {
-		for _, f := range w.followers {
-			claimants, err := f.known.Claimants(key)
-			if err != nil {
-				return nil, err
-			}
-			for id, a := range claimants {
-				if entered[entry{f.rank, id}] {
-					continue
-				}
-				entered[entry{f.rank, id}] = true
-				if err := few.AddSome(f.ranked(a), wanted); err != nil {
-					return nil, err
-				}
-			}
+	for _, f := range w.followers {
+		if err := f.enterTouched(few); err != nil {
+			return nil, err
 		}
 	}
 	report, changes, err := decide(few, last, w.touched)
