@@ -14,22 +14,10 @@ func (s *script) amend(of *Map, changes map[string]string) error {
 	if of.story.Version == 0 {
 		return sysexits.DataErr.Errorf("%s is no map of postern's, which could be amended: build it anew", of.path)
 	}
-	var added []string
-	for key, value := range changes {
-		if value == "" {
-			continue
-		}
-		if err := checkRecord(key, value); err != nil {
-			return err
-		}
-		if _, found, err := of.Get(key); err != nil {
-			return err
-		} else if !found {
-			added = append(added, key)
-		}
+	added, err := addedTo(of, changes)
+	if err != nil {
+		return err
 	}
-	slices.Sort(added)
-
 	written := headerSize // of the old map, in the new one
 	writeTo := func(pos int) error {
 		_, err := s.file.Write(of.data[written:pos])
@@ -44,7 +32,7 @@ func (s *script) amend(of *Map, changes map[string]string) error {
 		return writeTo(pos)
 	}
 	put := func(key string) error { return s.copy(sheet{}.add(key, changes[key])) }
-	err := of.each(func(pos int, key, value []byte) error {
+	err = of.each(func(pos int, key, value []byte) error {
 		end := pos + 8 + len(key) + len(value)
 		if string(key) == storyKey {
 			err := writeTo(pos)
@@ -100,6 +88,25 @@ func (s *script) amend(of *Map, changes map[string]string) error {
 		return of.damaged("the records are not those that were published: their digest differs; build the maps anew")
 	}
 	return nil
+}
+
+// addedTo lists, in order, the keys that a map lacks.
+func addedTo(of *Map, changes map[string]string) (added []string, err error) {
+	for key, value := range changes {
+		if value == "" {
+			continue
+		}
+		if err := checkRecord(key, value); err != nil {
+			return nil, err
+		}
+		if _, found, err := of.Get(key); err != nil {
+			return nil, err
+		} else if !found {
+			added = append(added, key)
+		}
+	}
+	slices.Sort(added)
+	return added, nil
 }
 
 // clone is a digest of the same records, to which others may be added.
