@@ -16,17 +16,17 @@ type tap struct {
 	net.Conn
 	wire *gatherer // below the TLS, if there is any
 
-	ears atomic.Pointer[ears]
-	page atomic.Int64 // entries in an answer; 0: nobody knows
+	ears    atomic.Pointer[ears]
+	page    atomic.Int64          // entries in an answer; 0: nobody knows
+	done    atomic.Bool           // a SearchResultDone has gone by
+	failure atomic.Pointer[error] // why Read gave up
 
-	reading    sync.Mutex
-	buf        []byte      // what has been read
-	start, end int         // the part of buf that is yet to be looked at
-	pass       []byte      // part of buf that go-ldap is due
-	entries    int64       // of this answer
-	octets     int64       // that they took
-	done       atomic.Bool // a SearchResultDone has gone by
-	failure    atomic.Pointer[error]
+	reading    sync.Mutex // over all below; whoever has it hears of no entry meanwhile
+	buf        []byte     // what has been read
+	start, end int        // the part of buf that is yet to be looked at
+	pass       []byte     // part of buf that go-ldap is due
+	entries    int64      // of this answer
+	octets     int64      // that they took
 }
 
 // ears are who hears what go-ldap does not.

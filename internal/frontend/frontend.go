@@ -88,8 +88,8 @@ type Frontend struct {
 
 	Log *slog.Logger
 
-	mu    sync.Mutex
-	named map[string]*tls.Config // by protocol
+	mu    sync.Mutex             // over all below
+	named map[string]*tls.Config // TLS, by protocol
 }
 
 var errShutdown = errors.New("shutdown")

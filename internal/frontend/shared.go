@@ -28,7 +28,7 @@ type Shared struct {
 	slowest   slowest
 	paces     paces
 
-	mu         sync.Mutex
+	mu         sync.Mutex // over all below, and what members tell the others of themselves
 	members    map[*member]struct{}
 	perAddress map[netip.Prefix]int
 	perUser    map[string]int

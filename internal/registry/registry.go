@@ -54,7 +54,7 @@ func Keys(a account.Account) []Key {
 	return keys
 }
 
-// A Registry is open in one program at a time.
+// A Registry is open in one program at a time, which calls its methods one at a time.
 type Registry struct {
 	path     string
 	file     *os.File
