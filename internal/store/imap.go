@@ -70,19 +70,16 @@ func (imapStore) tell(d *dialogue, o Origin) error {
 func (imapStore) login(d *dialogue, login Login) error {
 	caps := d.caps
 	d.known = false // a login changes the list
+	mechanism, message := login.sasl()
+	defer clear(message)
 	var r imap.Response
 	var challenge []byte
 	var err error
 	switch {
+	case caps.Has("AUTH=" + mechanism):
+		r, challenge, err = d.authenticate(mechanism, message, caps.Has("SASL-IR"))
 	case login.Mechanism != "":
-		if !caps.Has("AUTH=" + login.Mechanism) {
-			return fmt.Errorf("the store does not offer AUTH=%s", login.Mechanism)
-		}
-		r, challenge, err = d.authenticate(login.Mechanism, encode(login.Message), caps.Has("SASL-IR"))
-	case caps.Has("AUTH=PLAIN"):
-		message := login.plain()
-		defer clear(message)
-		r, _, err = d.authenticate("PLAIN", message, caps.Has("SASL-IR"))
+		return fmt.Errorf("the store does not offer AUTH=%s", mechanism)
 	case login.Behalf != "":
 		return &Refusal{Code: "AUTHORIZATIONFAILED", Text: "the store has no AUTH=PLAIN"}
 	case caps.Has("LOGINDISABLED"):
@@ -133,6 +130,14 @@ func (d *dialogue) authenticate(mechanism string, message []byte, initial bool) 
 		err = errors.New("OK behind a challenge that says no")
 	}
 	return r, challenge, err
+}
+
+// sasl is the mechanism by which a login is sent, and its message in base64.
+func (l Login) sasl() (mechanism string, message []byte) {
+	if l.Mechanism != "" {
+		return l.Mechanism, encode(l.Message)
+	}
+	return "PLAIN", l.plain()
 }
 
 // plain is the message of SASL PLAIN in base64, RFC 4616 2.

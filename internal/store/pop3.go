@@ -129,10 +129,7 @@ func (pop3Store) login(d *dialogue, login Login) error {
 			return fmt.Errorf("UTF8: %w", unmeant(err))
 		}
 	}
-	mechanism, message := login.Mechanism, encode(login.Message)
-	if mechanism == "" {
-		mechanism, message = "PLAIN", login.plain()
-	}
+	mechanism, message := login.sasl()
 	defer clear(message)
 	switch {
 	case d.caps.Has("AUTH=" + mechanism):

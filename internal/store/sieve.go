@@ -158,10 +158,7 @@ func (s sieveStore) capabilities(d *dialogue) error { return s.greet(d) }
 func (sieveStore) tell(*dialogue, Origin) error { return nil } // there are no words for it
 
 func (sieveStore) login(d *dialogue, login Login) error {
-	mechanism, message := login.Mechanism, encode(login.Message)
-	if mechanism == "" {
-		mechanism, message = "PLAIN", login.plain()
-	}
+	mechanism, message := login.sasl()
 	defer clear(message)
 	if !d.caps.Has("AUTH=" + mechanism) {
 		return fmt.Errorf("the store does not offer SASL %s now", mechanism)
