@@ -226,7 +226,10 @@ func printMaster(tables *transport.Tables, out io.Writer) error {
 
 func publish(writer *mapfile.Writer, conf *config.Config, tables []transport.Table, from string) error {
 	if conf.Route.Text {
-		_, err := transport.WriteText(conf.Route.Out, conf.Keep, tables)
+		changed, err := transport.WriteText(conf.Route.Out, conf.Keep, tables)
+		if err == nil && changed {
+			err = writer.Sync()
+		}
 		return err
 	}
 	host, _ := os.Hostname() // only to tell tables apart

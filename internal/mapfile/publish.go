@@ -84,6 +84,17 @@ func Lock(dir, tool string) (*Writer, error) {
 // Unlock lets the next one publish.
 func (w *Writer) Unlock() error { return w.lock.Unlock() }
 
+// Sync makes what was renamed in the folder last: without it a crash may bring the
+// old names back.
+func (w *Writer) Sync() error {
+	dir, err := os.Open(w.dir)
+	if err == nil {
+		defer dir.Close()
+		err = dir.Sync()
+	}
+	return sysexits.CantCreate.Wrap(err)
+}
+
 // Publish puts the drafts in place together. Until all of them are complete on
 // disk and checked nothing changes; then they are renamed back to back. keep
 // copies of each replaced map stay beside it, name.1 the youngest. They are
@@ -191,7 +202,7 @@ func (w *Writer) publish(keep int, differs func(name string, now Story) bool, dr
 			return false, sysexits.CantCreate.Wrap(err)
 		}
 	}
-	return true, sysexits.CantCreate.Wrap(syncDir(w.dir))
+	return true, w.Sync()
 }
 
 func keeping(err error) error { return sysexits.CantCreate.Errorf("keeping the last map: %w", err) }
@@ -445,17 +456,6 @@ func keepCopy(file *renameio.PendingFile, path string, keep int) error {
 		}
 	}
 	return file.CloseAtomicallyReplace()
-}
-
-// syncDir makes the renames last: without it a crash may bring the old names
-// back.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // A digest counts and sums up records, Story.Digest.

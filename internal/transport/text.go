@@ -16,7 +16,8 @@ import (
 )
 
 // WriteText publishes the tables as text, for postmap(1), texthash: or another
-// host, in the way of mapfile.PublishChanged: all or none, and only if changed.
+// host, in the way of mapfile.PublishChanged: all or none, and only if changed. The
+// folder is the caller's to sync.
 func WriteText(dir string, keep int, tables []Table) (changed bool, err error) {
 	var pending []*renameio.PendingFile
 	defer func() {
