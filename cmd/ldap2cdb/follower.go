@@ -25,7 +25,7 @@ type follower struct {
 	position directory.Position // how far it has got
 	refused  directory.Position // where the server was that was older than the maps
 	complete bool               // what is known is what was there at some time
-	heard    bool               // all, over this connection
+	heard    bool               // all, over the connection that there is
 
 	refreshing bool // what changes now need not be whole before all is heard
 	ahead      directory.Position
@@ -52,8 +52,11 @@ func (f *follower) run(ctx context.Context) error {
 		f.heed()
 		f.last(f.story)
 		f.mu.Unlock()
-		f.heard = false
 		err := f.named(f.follow(ctx, f))
+		f.mu.Lock()
+		heard := f.heard
+		f.heard = false
+		f.mu.Unlock()
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -62,7 +65,7 @@ func (f *follower) run(ctx context.Context) error {
 		case errors.Is(err, directory.ErrRefresh):
 			f.forget()
 		}
-		if f.heard {
+		if heard {
 			pause = f.retry
 		}
 		if !f.pause(ctx, &pause, err) {

@@ -321,9 +321,14 @@ func (w *watch) removed() bool {
 	})
 }
 
-// refreshTextfile tells Prometheus that the maps are right. Where it cannot, the
-// maps follow none the less; it is said once, and the file's age says it, too.
+// refreshTextfile tells Prometheus that the maps are right, unless a directory is
+// away: how long it has been, and with it whether somebody is called, is told by
+// what the file said last. Where it cannot, the maps follow none the less; it is said
+// once, and the file's age says it, too.
 func (w *watch) refreshTextfile() {
+	if slices.ContainsFunc(w.followers, func(f *follower) bool { return !f.heard }) {
+		return
+	}
 	err := w.writeTextfile(nil, true)
 	if err != nil && !w.untold {
 		w.warn("%v; the maps go on following", err)

@@ -355,6 +355,53 @@ func TestWatchWithoutTextfile(t *testing.T) {
 	}
 }
 
+// While a directory is away nobody knows whether the maps are right, and Prometheus
+// is not told so.
+func TestWatchTextfileWhileAway(t *testing.T) {
+	dir, log := t.TempDir(), &logbook.Book{}
+	ldif, textfile := filepath.Join(dir, "people.ldif"), filepath.Join(dir, "ldap2cdb.prom")
+	if err := os.WriteFile(ldif, []byte(people(3)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, stderr := tool(t, "--ldif", ldif, "--maps", dir); status != 0 {
+		t.Fatal(stderr)
+	}
+	conf, err := settingsFor(t, "--ldif", ldif, "--maps", dir, "--textfile", textfile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := newBuild(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watch{build: b, log: log, retry: time.Hour}
+	f, err := w.newFollower(b.origins[0], "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.known.Close()
+	w.followers = []*follower{f}
+	f.complete, f.heard = true, true
+	if w.freshen(); os.Remove(textfile) != nil {
+		t.Error("nothing is told while all is well")
+	}
+	if err := os.Remove(ldif); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	over := make(chan error)
+	go func() { over <- f.run(ctx) }()
+	eventuallySays(t, log, "next try in ")
+	w.freshen()
+	if text, err := os.ReadFile(textfile); err == nil {
+		t.Errorf("the directory is away, and told is\n%s", text)
+	}
+	stop()
+	if err := <-over; err != nil {
+		t.Error(err)
+	}
+}
+
 // A command follows each publication, one at a time, and again where it failed.
 func TestAfterPublication(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{LDIF: people(3), Sync: true})
