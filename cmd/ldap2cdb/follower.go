@@ -43,8 +43,8 @@ func (w *watch) newFollower(o *origin, story string) (*follower, error) {
 	return &follower{watch: w, origin: o, known: known, story: story}, nil
 }
 
-// run follows one server after the other until it is told to stop, or may not
-// go on. A server that is away leaves what is known of it.
+// run follows one server after the other until it is told to stop, or was never let
+// in. A server that is away leaves what is known of it.
 func (f *follower) run(ctx context.Context) error {
 	pause := f.retry
 	for {
@@ -55,13 +55,20 @@ func (f *follower) run(ctx context.Context) error {
 		err := f.named(f.follow(ctx, f))
 		f.mu.Lock()
 		heard := f.heard
-		f.heard = false
+		f.heard, f.letIn = false, f.letIn || heard
+		letIn := f.letIn
 		f.mu.Unlock()
+		_, refused := errors.AsType[*directory.Refused](err)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm:
+		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm && !letIn:
 			return err
+		case refused:
+			// Who changes a password tells the directory first, and then us.
+			f.warn("%v; maps not changed, next try when there is another password or certificate", err)
+			f.ldap.AwaitCredentials(ctx)
+			continue
 		case errors.Is(err, directory.ErrRefresh):
 			f.forget()
 		}

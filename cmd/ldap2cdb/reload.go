@@ -32,6 +32,7 @@ func keepWatching(c *cli.Context, b *build) error {
 		if next == nil || err != nil {
 			return err
 		}
+		next.letIn = b.letIn
 		b = next
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"postern/internal/logbook"
@@ -79,4 +80,32 @@ func watchRenewal(t *testing.T, trust string) {
 	replace("key", after.KeyFile(t))
 	server.Modify(change("u7", "replace: mailHost\nmailHost: imap1.example.org\n"))
 	eventually(t, maps, "u7", "imap1.example.org", log)
+}
+
+// Who changes the password tells the directory first. Until the file has the new
+// one nobody is asked with the old, for that would lock the account.
+func TestWatchAwaitsThePassword(t *testing.T) {
+	const reader = "uid=u1,ou=people," + slapd.Base
+	server := slapd.Start(t, slapd.Settings{LDIF: people(30), Sync: true})
+	setPassword := func(text string) {
+		t.Helper()
+		server.Modify(change("u1", "replace: userPassword\nuserPassword: "+text+"\n"))
+	}
+	setPassword("first")
+	maps, file, log := t.TempDir(), passwordFile(t, "first"), &logbook.Book{}
+	follow(t, log, "--config", configFile(t, "[directory]\npoll-interval = \"10ms\"\n"), "--url", server.URL(), "--base", slapd.Base,
+		"--bind-dn", reader, "--password-file", file, "--maps", maps)
+	eventually(t, maps, "u7", "imap2.example.org", log)
+	setPassword("second")
+	server.Kill()
+	server.Run()
+	eventuallySays(t, log, "bind as "+reader+": invalid credentials (49); maps not changed, next try when there is another password")
+	if err := os.Rename(passwordFile(t, "second"), file); err != nil {
+		t.Fatal(err)
+	}
+	server.Modify(change("u7", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	eventually(t, maps, "u7", "imap1.example.org", log)
+	if n := strings.Count(log.String(), "invalid credentials"); n != 1 {
+		t.Errorf("refused %d times\n%s", n, log)
+	}
 }

@@ -39,6 +39,7 @@ type LDAP struct {
 	at       Position // of the server that was read last
 	tls      *tls.Config
 	password string
+	read     []string // what told the files of credentials from others, when they were read
 	lookup   func(ctx context.Context, host string) ([]string, error)
 }
 
@@ -77,6 +78,7 @@ func NewLDAP(conf config.Directory) (*LDAP, error) {
 
 // readCredentials reads the files that say whom to trust, and who we are.
 func (d *LDAP) readCredentials() error {
+	d.read = d.credentials()
 	settings, password := &tls.Config{MinVersion: tls.VersionTLS12}, ""
 	if d.conf.CAFile != "" {
 		var err error
@@ -100,6 +102,31 @@ func (d *LDAP) readCredentials() error {
 	d.tls, d.password = settings, password
 	return nil
 }
+
+// credentials tells the files that say who we are from others.
+func (d *LDAP) credentials() (all []string) {
+	for _, file := range []string{d.conf.PasswordFile, d.conf.Cert, d.conf.Key} {
+		now, _ := look(file) // one that is missing is another, too
+		all = append(all, now)
+	}
+	return all
+}
+
+// AwaitCredentials returns when there are others than those that were read last.
+func (d *LDAP) AwaitCredentials(ctx context.Context) {
+	for ctx.Err() == nil && slices.Equal(d.credentials(), d.read) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Duration(d.conf.PollInterval)):
+		}
+	}
+}
+
+// Refused is the error of a server to which our password or certificate is not good.
+// Whoever tries the same again and again may have the account locked.
+type Refused struct{ error }
+
+func (r *Refused) Unwrap() error { return r.error }
 
 // readPassword reads the first line of a file that is nobody else's business.
 func readPassword(file string) (string, error) {
@@ -485,7 +512,11 @@ func (d *LDAP) bind(conn *ldap.Conn, who *gssapi.Client, host string) error {
 	case refusal(err):
 		status = sysexits.NoPerm
 	}
-	return status.Errorf("bind as %s: %w", d.whom(), d.advised(err))
+	why := fmt.Errorf("bind as %s: %w", d.whom(), d.advised(err))
+	if status == sysexits.NoPerm && d.conf.PasswordFile+d.conf.Cert != "" && ldap.IsErrorWithCode(err, ldap.LDAPResultInvalidCredentials) {
+		why = &Refused{why}
+	}
+	return status.Wrap(why)
 }
 
 // whom we bind as, for errors.
