@@ -251,8 +251,11 @@ func TestExternal(t *testing.T) {
 			`authz-regexp "cn=postern" "cn=reader,dc=example,dc=org"`},
 		Database: []string{`access to * by dn="cn=reader,dc=example,dc=org" read by anonymous auth by * none`},
 	})
-	withCert := configFile(t, fmt.Sprintf("[directory]\nsasl = \"external\"\ncert = %q\nkey = %q\nca-file = %q\nstarttls = true\n",
-		client.CertFile(t), client.KeyFile(t), authority.CertFile(t)))
+	with := func(client *slapd.Cert) string {
+		return configFile(t, fmt.Sprintf("[directory]\nsasl = \"external\"\ncert = %q\nkey = %q\nca-file = %q\nstarttls = true\n",
+			client.CertFile(t), client.KeyFile(t), authority.CertFile(t)))
+	}
+	withCert, withExpired := with(client), with(&slapd.Cert{Authority: authority, Subject: pkix.Name{CommonName: "postern"}, Expired: true})
 	plain := configFile(t, "[directory]\nsasl = \"external\"\n")
 	for _, test := range []struct {
 		name, url, conf string
@@ -262,12 +265,16 @@ func TestExternal(t *testing.T) {
 		{"StartTLS and a certificate", server.URL(), withCert, 0},
 		{"ldapi", server.LDAPI(), plain, 0},
 		{"nothing that tells who we are", server.URL(), plain, 77},
+		{"an expired certificate", "ldaps://" + server.TLS, withExpired, 69},
 	} {
 		dir := t.TempDir()
 		status, stderr := tool(t, "--url", test.url, "--config", test.conf, "--base", slapd.Base, "--maps", dir)
 		if status != test.status {
 			t.Errorf("%s: exit status %d, %s", test.name, status, stderr)
 			continue
+		}
+		if strings.Contains(stderr, "our certificate has expired at ") != (test.conf == withExpired) {
+			t.Errorf("%s: %s", test.name, stderr)
 		}
 		if status == 0 && len(recordsOf(t, dir, mapfile.Login)) != 30 {
 			t.Errorf("%s: %d names", test.name, len(recordsOf(t, dir, mapfile.Login)))

@@ -278,7 +278,7 @@ func (d *LDAP) connect(ctx context.Context) (found *session, err error) {
 		case ctx.Err() != nil && err != nil:
 			return nil, fmt.Errorf("%s: %w", c.name, errTold)
 		case err != nil:
-			err = fmt.Errorf("%s: %w", c.name, err)
+			err = fmt.Errorf("%s: %w", c.name, d.lapsed(err))
 			if status := sysexits.Of(err); status == sysexits.NoPerm || status == sysexits.Config {
 				return nil, err
 			}
@@ -299,6 +299,17 @@ func (d *LDAP) connect(ctx context.Context) (found *session, err error) {
 		return tardy, nil
 	}
 	return nil, joined(failed)
+}
+
+// lapsed adds to what went wrong that our certificate has expired: many a server hangs
+// up then without a word.
+func (d *LDAP) lapsed(err error) error {
+	for _, own := range d.tls.Certificates {
+		if end := own.Leaf.NotAfter; time.Now().After(end) {
+			return fmt.Errorf("%w; our certificate has expired at %s", err, end.Format(time.RFC3339))
+		}
+	}
+	return err
 }
 
 // A candidate is one address of a server.
