@@ -40,7 +40,7 @@ func acceptor(t testing.TB) *Acceptor {
 		}
 	}
 	replays := NewReplays()
-	replays.since = now.Add(-time.Minute)
+	replays.age = func() time.Duration { return time.Minute }
 	return &Acceptor{keys: keys, now: func() time.Time { return now }, Replays: replays}
 }
 
@@ -240,6 +240,20 @@ func TestReplays(t *testing.T) {
 	}
 	a.Replays = nil
 	refused(t, a, "nothing here remembers", newLogin(func(l *login) { careless(l); l.proof.CTime = a.now() }).token(t, a))
+}
+
+// A machine whose clock was an hour ahead when the process began, and is set right
+// then, does not refuse an hour's tokens.
+func TestReplaysAndTheClock(t *testing.T) {
+	a := acceptor(t)
+	a.now = func() time.Time { return now.Add(-time.Hour) }
+	made := func(ago time.Duration) []byte {
+		return newLogin(func(l *login) { l.flags, l.proof.CTime, l.part.StartTime = wantsReplay, a.now().Add(-ago), a.now() }).token(t, a)
+	}
+	if _, _, err := a.Accept("imap", made(0)); err != nil {
+		t.Error(err)
+	}
+	refused(t, a, "from before this process", made(2*time.Minute))
 }
 
 // With a reply a token may come twice: what the client said under the key of the
