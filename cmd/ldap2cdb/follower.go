@@ -66,7 +66,7 @@ func (f *follower) run(ctx context.Context) error {
 			return err
 		case refused:
 			// Who changes a password tells the directory first, and then us.
-			f.warn("%v; maps not changed, next try when there is another password or certificate", err)
+			f.warn("%v; maps not changed, next try when there is another password, key or certificate", err)
 			f.ldap.AwaitCredentials(ctx)
 			continue
 		case errors.Is(err, directory.ErrRefresh):

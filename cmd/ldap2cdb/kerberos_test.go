@@ -17,6 +17,7 @@ import (
 	"github.com/jcmturner/gokrb5/v8/credentials"
 	"github.com/jcmturner/gokrb5/v8/keytab"
 
+	"postern/internal/logbook"
 	"postern/internal/loopback"
 	"postern/internal/mapfile"
 	"postern/internal/slapd"
@@ -182,5 +183,44 @@ func TestKerberosAtAnotherServer(t *testing.T) {
 	}
 	if status, stderr = tool(t, "--url", url(old), "--url", url(current), "--config", conf, "--base", slapd.Base, "--maps", dir); status != 0 {
 		t.Errorf("exit status %d, %s", status, stderr)
+	}
+}
+
+// A key that the KDC has another of is not tried again and again: Active Directory
+// would lock the account, for those who have the new key, too.
+func TestKerberosAwaitsTheKey(t *testing.T) {
+	kdc := slapd.StartKDC(t)
+	service, own := kdc.Keytab("ldap/localhost"), filepath.Join(t.TempDir(), "keytab")
+	install := func() {
+		t.Helper()
+		text, err := os.ReadFile(kdc.Keytab("postern"))
+		if err := errors.Join(err, os.WriteFile(own+"~", text, 0o600), os.Rename(own+"~", own)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install()
+	server := slapd.Start(t, slapd.Settings{
+		LDIF: people(30), Sync: true, Env: []string{"KRB5_KTNAME=FILE:" + service, "KRB5_CONFIG=" + kdc.Conf},
+		Global: []string{"sasl-host localhost", "sasl-realm EXAMPLE.ORG"},
+	})
+	url := strings.Replace(server.URL(), "127.0.0.1", "localhost", 1)
+	conf := configFile(t, fmt.Sprintf("[directory]\nsasl = \"gssapi\"\nkrb5-conf = %q\nprincipal = \"postern@EXAMPLE.ORG\"\nkeytab = %q\npoll-interval = \"10ms\"\n", kdc.Conf, own))
+	maps, log := t.TempDir(), &logbook.Book{}
+	args := []string{"--url", url, "--base", slapd.Base, "--config", conf, "--maps"}
+	follow(t, log, append(args, maps)...)
+	eventually(t, maps, "u7", "imap2.example.org", log)
+	kdc.Rekey("postern")
+	server.Kill()
+	server.Run()
+	eventuallySays(t, log, "KDC_ERR_PREAUTH_FAILED")
+	eventuallySays(t, log, "next try when there is another password, key or certificate")
+	if status, stderr := tool(t, append(args, t.TempDir())...); status != 77 {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+	install()
+	server.Modify(change("u7", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	eventually(t, maps, "u7", "imap1.example.org", log)
+	if n := strings.Count(log.String(), "PREAUTH_FAILED"); n != 2 { // in one line
+		t.Errorf("refused %d times\n%s", n, log)
 	}
 }

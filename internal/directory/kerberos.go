@@ -45,6 +45,10 @@ func (d *LDAP) ticketFor(ctx context.Context, host string) (*gssapi.Client, erro
 	}
 }
 
+// wrongKey tells whether a KDC has found that the keytab's key is not ours. Active
+// Directory counts that as a wrong password. gokrb5 keeps no more than the text.
+func wrongKey(err error) bool { return strings.Contains(err.Error(), "KDC_ERR_PREAUTH_FAILED") }
+
 // principal is who we are. The files are read each time: somebody else renews
 // what is in them.
 func (d *LDAP) principal() (*gssapi.Client, error) {

@@ -105,7 +105,7 @@ func (d *LDAP) readCredentials() error {
 
 // credentials tells the files that say who we are from others.
 func (d *LDAP) credentials() (all []string) {
-	for _, file := range []string{d.conf.PasswordFile, d.conf.Cert, d.conf.Key} {
+	for _, file := range []string{d.conf.PasswordFile, d.conf.Cert, d.conf.Key, d.conf.Keytab} {
 		now, _ := look(file) // one that is missing is another, too
 		all = append(all, now)
 	}
@@ -122,8 +122,9 @@ func (d *LDAP) AwaitCredentials(ctx context.Context) {
 	}
 }
 
-// Refused is the error of a server to which our password or certificate is not good.
-// Whoever tries the same again and again may have the account locked.
+// Refused is the error of a server to which our password, key or certificate is not
+// good. Whoever tries the same again and again may have the account locked, for all
+// machines that have the right one, too.
 type Refused struct{ error }
 
 func (r *Refused) Unwrap() error { return r.error }
@@ -394,7 +395,11 @@ func (d *LDAP) open(ctx context.Context, u *url.URL, address string) (*session, 
 		// Before anything else: no server waits until a KDC has answered.
 		var err error
 		if who, err = d.ticketFor(ctx, u.Hostname()); err != nil {
-			return nil, fmt.Errorf("Kerberos, as %s: %w", d.whom(), err)
+			err = fmt.Errorf("Kerberos, as %s: %w", d.whom(), err)
+			if wrongKey(err) {
+				err = sysexits.NoPerm.Wrap(&Refused{err})
+			}
+			return nil, err
 		}
 		defer who.Close()
 	}

@@ -77,6 +77,14 @@ func (k *KDC) Keytab(principals ...string) string {
 	return file
 }
 
+// Rekey has the KDC ask a principal for proof before it gives a ticket, and makes
+// another key of his than his keytab has.
+func (k *KDC) Rekey(principal string) {
+	k.t.Helper()
+	k.run("kadmin.local", "-q", "modprinc +requires_preauth "+principal)
+	k.run("kadmin.local", "-q", "cpw -randkey "+principal)
+}
+
 // TicketCache gets a ticket by a keytab, as k5start does.
 func (k *KDC) TicketCache(principal, keytab string) string {
 	k.t.Helper()
