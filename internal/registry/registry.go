@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/google/renameio/v2"
 
@@ -257,26 +258,35 @@ func (r *Registry) drop(id ID) error {
 // hashes are what an account is found by: its keys, and the name of its entry; none
 // if it claims nothing.
 func (r *Registry) hashes(a account.Account) []uint64 {
-	var all []uint64
-	for _, key := range Keys(a) {
-		all = append(all, r.hash(key))
+	keys := Keys(a)
+	if len(keys) == 0 {
+		return nil
 	}
-	if len(all) > 0 {
-		all = append(all, r.sourceHash(a.Source))
+	all := []uint64{r.sum('s', oneCase(a.Source))}
+	for _, key := range keys {
+		all = append(all, r.hash(key))
 	}
 	return all
 }
 
 func (r *Registry) hash(key Key) uint64 {
 	if key.Address {
-		return r.sum("a " + key.Name)
+		return r.sum('a', key.Name)
 	}
-	return r.sum(" " + key.Name)
+	return r.sum('l', key.Name)
 }
 
-func (r *Registry) sourceHash(source string) uint64 { return r.sum("s " + account.Fold(source)) }
+// oneCase spells an entry's name one way, and no two names the same: keys fold
+// further, by which uid=straße were uid=strasse.
+func oneCase(source string) string { return strings.ToLower(source) }
 
-func (r *Registry) sum(text string) uint64 { return maphash.String(r.seed, text) }
+func (r *Registry) sum(kind byte, text string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(r.seed)
+	h.WriteByte(kind)
+	h.WriteString(text)
+	return h.Sum64()
+}
 
 func (r *Registry) hold(h uint64, number uint32) {
 	if first, taken := r.holders[h]; taken && first != number {
@@ -431,8 +441,8 @@ func (r *Registry) Claimants(key Key) (map[ID]account.Account, error) {
 // Named are the accounts whose entry has a name, in whatever case, each under the
 // entry's ID; an entry that makes no account is not found.
 func (r *Registry) Named(source string) (map[ID]account.Account, error) {
-	source = account.Fold(source)
-	return r.found(r.sourceHash(source), func(a account.Account) bool { return account.Fold(a.Source) == source })
+	source = oneCase(source)
+	return r.found(r.sum('s', source), func(a account.Account) bool { return oneCase(a.Source) == source })
 }
 
 // found are the accounts of a hash, without those that only share it.

@@ -223,3 +223,33 @@ func FuzzOpen(f *testing.F) {
 		must(t, r.Close())
 	})
 }
+
+// An entry is found by its name, in whatever case, as long as it claims something.
+func TestNamed(t *testing.T) {
+	r := open(t, filepath.Join(t.TempDir(), "r"))
+	named := func(source string) (ids []ID) {
+		found, err := r.Named(source)
+		must(t, err)
+		for id := range found {
+			ids = append(ids, id)
+		}
+		slices.SortFunc(ids, func(a, b ID) int { return int(a[0]) - int(b[0]) })
+		return ids
+	}
+	must(t, r.Put(ID{1}, user("a", "imap1", "a@e")))
+	must(t, r.Put(ID{2}, account.Account{Source: "UID=a", Addresses: []string{"b@e"}, Forward: []string{"c@e"}}))
+	must(t, r.Put(ID{3}, account.Account{Source: "uid=a"}))
+	must(t, r.Put(ID{4}, user("stra\u00dfe", "imap1")))
+	must(t, r.Put(ID{5}, user("strasse", "imap1")))
+	if got := named("UID=Strasse"); !slices.Equal(got, []ID{{5}}) {
+		t.Errorf("got %v", got)
+	}
+	if got := named("uid=A"); !slices.Equal(got, []ID{{1}, {2}}) {
+		t.Errorf("got %v", got)
+	}
+	must(t, r.Put(ID{1}, user("z", "imap1", "a@e")))
+	must(t, r.Delete(ID{2}))
+	if a, z := named("uid=a"), named("uid=z"); a != nil || !slices.Equal(z, []ID{{1}}) {
+		t.Errorf("got %v, %v", a, z)
+	}
+}
