@@ -22,25 +22,40 @@ import (
 
 // Whatever happens to two directories, in whatever order, and however often a watch
 // begins again meanwhile: when it has heard of all a build has nothing to change,
-// and tells the same of the maps.
+// and tells the same of the maps. WATCH_ROUNDS makes it longer, WATCH_SEED repeats
+// the changes of a run.
 func TestWatchRandomChanges(t *testing.T) {
 	program := built(t)
 	for name, test := range map[string]struct {
 		settings slapd.Settings
 		more     string
+		asked    bool // only for what has changed: nobody leaves
 	}{
-		"told":   {slapd.Settings{Sync: true}, ""},
-		"polled": {slapd.Settings{}, "poll-interval = \"20ms\"\nreread-interval = \"500ms\"\n"},
+		"told":   {slapd.Settings{Sync: true}, "", false},
+		"polled": {slapd.Settings{}, "poll-interval = \"20ms\"\nreread-interval = \"500ms\"\n", false},
+		"asked":  {slapd.Settings{}, "poll-interval = \"20ms\"\nreread-interval = \"1h\"\n", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			watchRandomChanges(t, program, test.settings, test.more)
+			watchRandomChanges(t, program, test.settings, test.more, test.asked)
 		})
 	}
 }
 
-func watchRandomChanges(t *testing.T, program string, settings slapd.Settings, more string) {
-	seed := rand.Uint64()
+func watchRandomChanges(t *testing.T, program string, settings slapd.Settings, more string, asked bool) {
+	seed, rounds := rand.Uint64(), 4
+	if text := os.Getenv("WATCH_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text := os.Getenv("WATCH_ROUNDS"); text != "" {
+		var err error
+		if rounds, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
 	random := rand.New(rand.NewPCG(seed, 1))
 	unit := func(name, place string) string {
 		return fmt.Sprintf("dn: ou=%s,%s%s\nobjectClass: organizationalUnit\nou: %[1]s\n\n", name, place, slapd.Base)
@@ -70,34 +85,44 @@ func watchRandomChanges(t *testing.T, program string, settings slapd.Settings, m
 	uid := func() string { return "u" + strconv.Itoa(random.IntN(12)) }
 	store := func() string { return pick("imap1.example.org", "imap2.example.org", "imap3.example.org", "no host") }
 	place := func() string {
-		return pick("ou=people", "ou=people", "ou=old,ou=people", "ou=students") + "," + slapd.Base
+		return pick("ou=people", "ou=people", "ou=old,ou=people", "ou=older,ou=people", "ou=students") + "," + slapd.Base
 	}
 	address := func() string {
 		return pick("a", "B", "c", `"c"`, "é", "e\u0301", "jsmith", "jdoe", "", "u1") + "@" + pick("example.org", "Example.ORG", "müller.example", "xn--mller-kva.example")
 	}
 	var history []string
+	add := func(dn string) error {
+		r := ldap.NewAddRequest(dn, nil)
+		r.Attribute("objectClass", []string{"inetOrgPerson", "inetLocalMailRecipient"})
+		r.Attribute("cn", []string{"x"})
+		r.Attribute("sn", []string{pick("Smith", "Doe", "Śmith", "x")})
+		for _, attribute := range [][2]string{
+			{"givenName", pick("John", "Jane", "J M")}, {"mailHost", store()}, {"mailLocalAddress", address()}, {"mailRoutingAddress", address()},
+		} {
+			if random.IntN(3) > 0 {
+				r.Attribute(attribute[0], []string{attribute[1]})
+			}
+		}
+		return conn.Add(r)
+	}
 	step := func() { // which may be in vain
-		dn := "uid=" + uid() + "," + place()
+		at := place()
+		dn := "uid=" + uid() + "," + at
 		var err error
 		r := ldap.NewModifyRequest(dn, nil)
-		switch random.IntN(14) {
+		switch random.IntN(16) {
 		case 0, 1, 2, 3:
-			r := ldap.NewAddRequest(dn, nil)
-			r.Attribute("objectClass", []string{"inetOrgPerson", "inetLocalMailRecipient"})
-			r.Attribute("cn", []string{"x"})
-			r.Attribute("sn", []string{pick("Smith", "Doe", "Śmith", "x")})
-			for _, attribute := range [][2]string{
-				{"givenName", pick("John", "Jane", "J M")}, {"mailHost", store()}, {"mailLocalAddress", address()}, {"mailRoutingAddress", address()},
-			} {
-				if random.IntN(3) > 0 {
-					r.Attribute(attribute[0], []string{attribute[1]})
-				}
-			}
-			err = conn.Add(r)
+			err = add(dn)
 		case 4, 5:
-			err = conn.Del(ldap.NewDelRequest(dn, nil))
+			if !asked {
+				err = conn.Del(ldap.NewDelRequest(dn, nil))
+			}
 		case 6:
-			err = conn.ModifyDN(ldap.NewModifyDNRequest(dn, "uid="+uid(), random.IntN(2) == 0, place()))
+			to := place()
+			if asked {
+				to = at
+			}
+			err = conn.ModifyDN(ldap.NewModifyDNRequest(dn, "uid="+uid(), random.IntN(2) == 0, to))
 		case 7:
 			r.Replace("mailHost", []string{store()})
 		case 8:
@@ -112,6 +137,18 @@ func watchRandomChanges(t *testing.T, program string, settings slapd.Settings, m
 			r.Replace("title", []string{pick("hidden", "seen")})
 		case 13:
 			r.Replace(pick("employeeType", "roomNumber", "sn", "givenName"), []string{pick("active", "hold", "disabled", "5G", "77")})
+		case 14: // made again by the same name
+			if err = conn.Del(ldap.NewDelRequest(dn, nil)); err == nil {
+				for err = add(dn); err != nil; { // an address that is none
+					err = add(dn)
+				}
+			}
+		case 15: // with all who are below
+			if !asked {
+				units := []string{"ou=old", "ou=older"}
+				from := random.IntN(2)
+				err = conn.ModifyDN(ldap.NewModifyDNRequest(units[from]+",ou=people,"+slapd.Base, units[1-from], true, ""))
+			}
 		}
 		if len(r.Changes) > 0 {
 			err = conn.Modify(r)
@@ -148,7 +185,7 @@ func watchRandomChanges(t *testing.T, program string, settings slapd.Settings, m
 	}
 	stop := follow(t, log, args...)
 	eventually(t, dir, "x1", "imap1.example.org", log)
-	for range 4 {
+	for range rounds {
 		history = append(history, "---")
 		for range 10 {
 			step()
