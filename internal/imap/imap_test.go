@@ -97,6 +97,21 @@ func FuzzResponse(f *testing.F) {
 	})
 }
 
+// Only where the grammar has strings is there a literal, RFC 9051 9.
+func TestBracesInWordsForPeople(t *testing.T) {
+	for stream, want := range map[string]string{
+		"* OK [ALERT] see {4}\r\nP1 OK\r\n":    "* OK [ALERT] see {4}\r\n",
+		"P1 no see {4}\r\nP2 OK\r\n":           "P1 no see {4}\r\n",
+		"+ see {4}\r\nP1 OK\r\n":               "+ see {4}\r\n",
+		"* ID (\"name\" {4}\r\nok{4})\r\n* OK": "* ID (\"name\" {4}\r\nok{4})\r\n",
+	} {
+		budget := MaxUntagged
+		if r, err := ReadResponse(bufio.NewReader(strings.NewReader(stream)), &budget); string(r.Raw) != want {
+			t.Errorf("%q: got %q (%v)", stream, r.Raw, err)
+		}
+	}
+}
+
 func TestQuoted(t *testing.T) {
 	for in, want := range map[string]string{"": `""`, "joe": `"joe"`, `a"b\c`: `"a\"b\\c"`, "{3}": `"{3}"`} {
 		if got, ok := Quoted([]byte(in)); !ok || string(got) != want {

@@ -65,6 +65,9 @@ func ReadResponse(r *bufio.Reader, budget *int) (Response, error) {
 		if err != nil {
 			return Response{}, err
 		}
+		if start == 0 && isFreeText(raw) {
+			break
+		}
 		size, ok := literalAtEnd(raw[start : len(raw)-2])
 		if !ok {
 			break
@@ -107,6 +110,13 @@ func ReadLine(r *bufio.Reader, budget *int) ([]byte, error) {
 		return nil, errGarbage
 	}
 	return line, nil
+}
+
+// isFreeText tells whether a line ends in words for people, RFC 9051 9 resp-text: a
+// status, or a continuation. Braces mean nothing there.
+func isFreeText(line []byte) bool {
+	r, err := parseResponse(line)
+	return err == nil && (r.IsStatus() || r.Tag == "+")
 }
 
 func literalAtEnd(line []byte) (int64, bool) {
