@@ -431,6 +431,12 @@ func (s *session) relay(over func()) bool {
 	return true
 }
 
+// seconds is a time to the millisecond, as people write it: Duration's own Seconds
+// adds up two numbers, and makes 1.9489999999999998 of 1.949.
+func seconds(d time.Duration) float64 {
+	return float64(d.Round(time.Millisecond).Milliseconds()) / 1000
+}
+
 // logout tells how the relay ended. It holds no more of the session than it
 // needs: there are thousands of them.
 func (m *member) logout(log *slog.Logger, metrics *Metrics, goodbye func() []byte) func(relay.Account) []byte {
@@ -440,7 +446,7 @@ func (m *member) logout(log *slog.Logger, metrics *Metrics, goodbye func() []byt
 		i := &m.info
 		log.Info("logout", "session", i.Session, "protocol", i.Protocol, "client", address(i.Client), "user", brief(i.User), "store", i.Store,
 			"reason", account.Reason, "from_client", account.FromClient, "from_store", account.FromStore,
-			"seconds", time.Since(i.Since).Round(time.Millisecond).Seconds(), "tls", i.TLS)
+			"seconds", seconds(time.Since(i.Since)), "tls", i.TLS)
 		if goodbye != nil {
 			last = goodbye()
 		}

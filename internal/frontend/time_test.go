@@ -2,6 +2,7 @@ package frontend
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -219,5 +220,18 @@ func TestRule8_AFrozenStore(t *testing.T) {
 			frozen.ended()
 			s.eventually(func() bool { return strings.Count(s.log.String(), "login abandoned") == 1 })
 		})
+	}
+}
+
+func TestSecondsInTheLog(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		1949 * time.Millisecond:                   "1.949",
+		1906*time.Millisecond + time.Microsecond:  "1.906",
+		400 * time.Microsecond:                    "0",
+		29*time.Minute + 4081400*time.Microsecond: "1744.081",
+	} {
+		if got := fmt.Sprint(seconds(d)); got != want {
+			t.Errorf("%v: got %s, want %s", d, got, want)
+		}
 	}
 }
