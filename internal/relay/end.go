@@ -112,7 +112,10 @@ func duplicate(from any) (int, error) {
 	return copied, errors.Join(gone, err)
 }
 
-func (e *end) socket() bool { return !e.secure() && e.out == &e.in }
+func (e *end) socket() bool { return !e.secure() && !e.split() }
+
+// split tells whether it is two files.
+func (e *end) split() bool { return e.out != &e.in }
 
 func (e *end) secure() bool { return e.conn != net.Conn(e) }
 
@@ -224,7 +227,7 @@ func (e *end) closeWrite() {
 	switch {
 	case ok:
 		secure.CloseWrite()
-	case e.out == &e.in:
+	case !e.split():
 		unix.Shutdown(e.in.fd, unix.SHUT_WR)
 	default:
 		e.pair.loop.forget(e)
@@ -238,7 +241,7 @@ func (e *end) Close() error {
 		return net.ErrClosed
 	}
 	e.closed = true
-	if e.out != &e.in && e.out.fd >= 0 {
+	if e.split() && e.out.fd >= 0 {
 		unix.Close(e.out.fd)
 	}
 	return unix.Close(e.in.fd)

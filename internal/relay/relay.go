@@ -57,7 +57,9 @@ type Account struct {
 // At the end ended is told first, so that nobody sees the end of a session
 // before it is in the log, and closed once all is over. The end of one direction
 // is passed on as such: a client that says LOGOUT and shuts its half still gets
-// the answers.
+// the answers. After a store's end a socket is kept for as long as its client keeps
+// it, lest a reset takes the last of what was sent; from a pipe nothing can be taken,
+// and whoever reads it may wait for the end of our process, as ssh(1) does.
 func Start(client, store Side, ended func(Account) (last []byte), closed func()) (*Pair, error) {
 	p := &Pair{ended: ended, closed: closed}
 	p.client.init(p)
@@ -168,7 +170,7 @@ func (p *Pair) directionEnded(d *direction, reason string, alone bool) {
 	if p.reason == "" {
 		p.reason = reason
 	}
-	if alone || p.up.over && p.down.over {
+	if alone || p.up.over && p.down.over || d == &p.down && p.client.split() {
 		p.finish()
 		return
 	}

@@ -238,6 +238,20 @@ func TestRule10_3_HalfClose(t *testing.T) {
 	})
 }
 
+// Whoever has started the program, with pipes to it, waits for its end before closing
+// them.
+func TestTheEndOfAStoreIsTheEndOfPipes(t *testing.T) {
+	for _, b := range []kind{plain, secure} {
+		r := newRig(t, files, b, Side{}, Side{})
+		large := strings.Repeat("x", 3<<20)
+		go func() { io.WriteString(r.store, large); r.store.Close() }()
+		if got, err := io.ReadAll(r.client); string(got) != large {
+			t.Errorf("client got %d octets: %v", len(got), err)
+		}
+		r.want(t, Account{0, 3 << 20, "store closed"})
+	}
+}
+
 func TestRule10_4_StoreDies(t *testing.T) {
 	each(t, func(t *testing.T, a, b kind) {
 		r := newRig(t, a, b, Side{}, Side{})
