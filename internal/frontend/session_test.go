@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"postern/internal/account"
+	"postern/internal/loopback"
 	"postern/internal/store"
 )
 
@@ -509,6 +510,23 @@ func TestAStoreKnownToBeDownIsNotWaitedFor(t *testing.T) {
 	c = s.client()
 	c.send("c LOGIN joe secret\r\n")
 	c.want("c OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+}
+
+// A store that somebody reaches is up, whoever has failed to meanwhile.
+func TestAStoreThatIsReachedIsUp(t *testing.T) {
+	var s *site
+	reached := loopback.Serve(t, func(conn net.Conn) {
+		s.Failures.Unreached(conn.LocalAddr().String(), time.Second)
+		f := &fakeStore{t: t}
+		f.play(conn, loginScript(accepted))
+	}).Addr().String()
+	s = newSite(t, func(s *site) { s.people["joe"] = reached })
+	c := s.client()
+	c.send("a LOGIN joe secret\r\n")
+	c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	if s.Failures.IsDown(reached) {
+		t.Error("down")
+	}
 }
 
 func TestADefectEndsOneSessionOnly(t *testing.T) {
