@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"reflect"
+	"time"
 
 	"postern/internal/account"
 	"postern/internal/directory"
@@ -43,8 +44,14 @@ func (w *watch) newFollower(o *origin, story string) (*follower, error) {
 	return &follower{watch: w, origin: o, known: known, story: story}, nil
 }
 
-// run follows one server after the other until it is told to stop, or was never let
-// in. A server that is away leaves what is known of it.
+// refusedRetry is when to ask again a directory that has refused us: as seldom as
+// cron would, for each try with a wrong password may lock the account.
+const refusedRetry = 10 * time.Minute
+
+// run follows one server after the other until it is told to stop, or may not go on.
+// A server that is away leaves what is known of it. One that refuses us is a fault of
+// the settings as long as there are no maps; later it may be one that is being
+// restored and knows nobody yet, and will let us in again.
 func (f *follower) run(ctx context.Context) error {
 	pause := f.retry
 	for {
@@ -62,12 +69,14 @@ func (f *follower) run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm && !letIn:
+		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm && !letIn && f.removed():
 			return err
 		case refused:
 			// Who changes a password tells the directory first, and then us.
-			f.warn("%v; maps not changed, next try when there is another password, key or certificate", err)
-			f.ldap.AwaitCredentials(ctx)
+			f.warn("%v; maps not changed, next try in %v, or when there is another password, key or certificate", err, refusedRetry)
+			until, over := context.WithTimeout(ctx, refusedRetry)
+			f.ldap.AwaitCredentials(until)
+			over()
 			continue
 		case errors.Is(err, directory.ErrRefresh):
 			f.forget()

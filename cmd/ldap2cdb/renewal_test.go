@@ -99,7 +99,7 @@ func TestWatchAwaitsThePassword(t *testing.T) {
 	setPassword("second")
 	server.Kill()
 	server.Run()
-	eventuallySays(t, log, "bind as "+reader+": invalid credentials (49); maps not changed, next try when there is another password, ")
+	eventuallySays(t, log, "bind as "+reader+": invalid credentials (49); maps not changed, next try in 10m0s, or when there is another password, ")
 	if err := os.Rename(passwordFile(t, "second"), file); err != nil {
 		t.Fatal(err)
 	}

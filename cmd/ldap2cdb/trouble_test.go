@@ -120,6 +120,29 @@ func TestServerThatNeverTellsAll(t *testing.T) {
 	eventuallySays(t, log, "published")
 }
 
+// A server that is being restored knows nobody yet. That ends no watch that has
+// maps, or somebody would have to start all of them again.
+func TestRefusedForATime(t *testing.T) {
+	const reader = "cn=postern," + slapd.Base
+	known := "dn: " + reader + "\nobjectClass: applicationProcess\nobjectClass: simpleSecurityObject\ncn: postern\nuserPassword: secret\n"
+	server := slapd.Start(t, slapd.Settings{LDIF: people(20) + known + "\n", Sync: true})
+	dir := t.TempDir()
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir, "--bind-dn", reader, "--password-file", passwordFile(t, "secret")}
+	log := &logbook.Book{}
+	follow(t, log, args...)
+	eventuallySays(t, log, "published")
+	server.Modify("dn: " + reader + "\nchangetype: delete\n")
+	server.Kill()
+	server.Run()
+	eventuallySays(t, log, "bind as "+reader+": invalid credentials (49); maps not changed, next try in ")
+
+	// Without maps nobody has ever been let in.
+	status, stderr := tool(t, append(args, "--watch", "--maps", t.TempDir())...)
+	if status != 77 || !strings.Contains(stderr, "invalid credentials (49)") {
+		t.Errorf("exit status %d, and %q", status, stderr)
+	}
+}
+
 // The server is killed again and again under a watch: what a user's store was
 // never comes back, and in the end the map has what the directory has.
 func TestServerKilledUnderAWatch(t *testing.T) {

@@ -281,6 +281,7 @@ func (d *LDAP) connect(ctx context.Context) (found *session, err error) {
 		case err != nil:
 			err = fmt.Errorf("%s: %w", c.name, d.lapsed(err))
 			if status := sysexits.Of(err); status == sysexits.NoPerm || status == sysexits.Config {
+				d.failed[c.name] = true // for whoever tries again later
 				return nil, err
 			}
 			failed = append(failed, err)
