@@ -8,6 +8,7 @@ import (
 	"log/syslog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -159,7 +160,7 @@ func tableFile(conf *config.Config, name string) string {
 // site tells package transport what postern.conf knows of the site.
 func site(conf *config.Config, flag bool) transport.Site {
 	route := conf.Route
-	hops := hops{conf: conf, general: transport.Template(route.Transport), labels: map[string]string{}}
+	hops := hops{conf: conf, general: transport.Template(route.Transport), labels: map[string]string{}, firsts: map[string]string{}, behind: map[string]string{}}
 	if conf.Store.Transport != "" && !flag {
 		hops.general = transport.Template(conf.Store.Transport)
 	}
@@ -174,6 +175,8 @@ type hops struct {
 	conf    *config.Config
 	general transport.Template // for stores without one of their own
 	labels  map[string]string  // which store uses a label
+	firsts  map[string]string  // which store uses a first next hop,
+	behind  map[string]string  // and which others come behind it
 }
 
 func (h hops) nexthop(name string) (string, error) {
@@ -198,7 +201,27 @@ func (h hops) nexthop(name string) (string, error) {
 		}
 		h.labels[label] = name
 	}
-	return hop, nil
+	return hop, h.apart(name, hop)
+}
+
+// apart refuses two stores with one first next hop, and different ones behind it.
+// Postfix keeps connections open under the name of the first, whichever answered,
+// so mail for the one store would be handed to the other.
+func (h hops) apart(name, hop string) error {
+	service, rest, _ := strings.Cut(hop, ":")
+	_, hosts := transport.Hops(service, rest)
+	if transport.Program(service) == "error" || len(hosts) == 0 {
+		return nil
+	}
+	first, hosts := service+":"+hosts[0], hosts[1:]
+	other, taken := h.firsts[first]
+	if !taken {
+		h.firsts[first] = name
+		h.behind[first] = strings.Join(hosts, " ")
+	} else if h.behind[first] != strings.Join(hosts, " ") {
+		return sysexits.Config.Errorf("stores %q and %q have one first next hop, %s, and others behind it: Postfix takes a connection to the one for the other's; give each a first of its own", other, name, first)
+	}
+	return nil
 }
 
 // maxNotes bounds what one run reports; a mail from cron is read by somebody.

@@ -162,6 +162,20 @@ func checkHop(hop string, inet bool) error {
 	return nil
 }
 
+// Program is the command of a transport in master.cf, by its name: "" for one of
+// the site's own.
+func Program(service string) string {
+	switch kind, _, _ := strings.Cut(service, "-"); {
+	case kind == "lmtp":
+		return "lmtp"
+	case kind == "smtp", kind == "relay":
+		return "smtp"
+	case service == "error", service == "retry":
+		return "error"
+	}
+	return ""
+}
+
 // MasterLines returns the master.cf lines of those transports that Postfix does
 // not ship: one service for each store, so that a store can be paused or
 // throttled by itself. As in postfix/master.cf none is chrooted: a chroot has no
@@ -170,12 +184,9 @@ func MasterLines(results []string) []string {
 	var lines []string
 	for _, result := range results {
 		service, _, _ := strings.Cut(result, ":")
-		program := ""
-		switch kind, _, own := strings.Cut(service, "-"); {
-		case own && kind == "lmtp":
-			program = "lmtp"
-		case own && (kind == "smtp" || kind == "relay"):
-			program = "smtp"
+		program := Program(service)
+		if slices.Contains([]string{"lmtp", "smtp", "relay", "error", "retry", "discard"}, service) {
+			continue
 		}
 		if program != "" {
 			lines = append(lines, fmt.Sprintf("%-24s unix  -       -       n       -       -       %s", service, program))
