@@ -31,9 +31,15 @@ type checker struct {
 	all      bool   // every key, not a sample
 	out      io.Writer
 	settings map[string]string
-	services map[string]bool   // of master.cf; true: chrooted
-	used     map[string]string // table: how main.cf names it
+	services map[string]service // of master.cf
+	used     map[string]string  // table: how main.cf names it
 	wrong    int
+}
+
+// A service is a line of master.cf.
+type service struct {
+	chrooted bool
+	program  string
 }
 
 // sampleSize is how many keys of a table are asked without --all.
@@ -65,7 +71,9 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 	if len(records[transport.Alias]) > 0 {
 		c.checkReference("virtual_alias_maps", transport.Alias, "aliases do not reach their mailboxes")
 	}
+	var strangers []record // nobody has these addresses
 	for _, domain := range records[transport.Domain] {
+		strangers = append(strangers, record{"@" + domain.key, ""}, record{"nobody.asked.by.postmap-route@" + domain.key, ""})
 		// The other spelling would be listed only by the table, and looks the same.
 		if norm.NFC.IsNormalString(domain.key) {
 			c.checkDomain(domain.key)
@@ -80,8 +88,16 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 		c.checkFile(name)
 		c.checkAnswers(name, records[name])
 	}
-	c.checkEarlier("transport_maps", transport.Transport, records[transport.Transport])
-	c.checkEarlier("virtual_alias_maps", transport.Alias, records[transport.Alias])
+	c.checkOthers("transport_maps", transport.Transport, records[transport.Transport])
+	c.checkRewriting(records, strangers)
+	if c.conf.Route.Unknown == config.Default().Route.Unknown { // else they may be an older system's
+		for _, class := range classes {
+			c.checkOthers(class.recipients, transport.Recipient, strangers)
+		}
+	}
+	if err := c.checkOverrides(); err != nil {
+		return err
+	}
 	if c.wrong > 0 {
 		return command.Quiet(1)
 	}
@@ -127,6 +143,9 @@ func (c *checker) readPostfix() error {
 	out, err := c.run(nil, "postconf", "-x",
 		"transport_maps", "virtual_alias_maps", "relay_recipient_maps", "virtual_mailbox_maps", "local_recipient_maps",
 		"mydestination", "relay_domains", "virtual_mailbox_domains", "virtual_alias_domains",
+		"parent_domain_matches_subdomains",
+		"canonical_maps", "canonical_classes", "recipient_canonical_maps", "recipient_canonical_classes",
+		"masquerade_domains", "masquerade_classes", "soft_bounce", "smtpd_reject_unlisted_recipient",
 		"recipient_delimiter", "smtputf8_enable", "allow_untrusted_routing", "allow_min_user", "virtual_alias_expansion_limit", "default_database_type",
 		"lmtp_host_lookup", "smtp_host_lookup", "queue_directory", "compatibility_level")
 	if err != nil {
@@ -141,12 +160,12 @@ func (c *checker) readPostfix() error {
 	if err != nil {
 		return err
 	}
-	c.services = map[string]bool{}
+	c.services = map[string]service{}
 	for line := range strings.Lines(string(out)) {
 		// service type private unpriv chroot ..., master(5)
-		if words := strings.Fields(line); len(words) > 4 && words[1] == "unix" {
+		if words := strings.Fields(line); len(words) > 7 && words[1] == "unix" {
 			chroot := words[4]
-			c.services[words[0]] = chroot == "y" || chroot == "-" && c.settings["compatibility_level"] == "0"
+			c.services[words[0]] = service{chroot == "y" || chroot == "-" && c.settings["compatibility_level"] == "0", words[7]}
 		}
 	}
 	return nil
@@ -283,26 +302,46 @@ func (c *checker) checkDomain(domain string) {
 	}
 }
 
-// listed tells whether a domain is in a list of main.cf, by name or in a table.
+// listed tells whether a domain is in a list of main.cf, by name or in a table,
+// match_list(3).
 func (c *checker) listed(setting, domain string) bool {
-	for _, word := range c.words(setting) {
-		word = strings.TrimPrefix(word, "proxy:")
-		if c.isOurs(word, transport.Domain) {
-			c.used[transport.Domain] = word
+	names := []string{domain}
+	if setting == "relay_domains" { // the others are of names as they are
+		parents := slices.Contains(c.words("parent_domain_matches_subdomains"), setting)
+		for rest := domain; strings.Contains(rest, "."); {
+			_, rest, _ = strings.Cut(rest, ".")
+			if parents {
+				names = append(names, rest)
+			} else {
+				names = append(names, "."+rest)
+			}
 		}
+	}
+	return c.matches(c.words(setting), names)
+}
+
+// matches tells whether one of some names is in a list. The first pattern that
+// fits decides.
+func (c *checker) matches(patterns, names []string) bool {
+	for _, word := range patterns {
+		pattern := strings.TrimLeft(word, "!")
+		bare := strings.TrimPrefix(pattern, "proxy:")
+		if c.isOurs(pattern, transport.Domain) {
+			c.used[transport.Domain] = bare
+		}
+		found := false
 		switch {
-		case strings.EqualFold(word, domain):
-			return true
-		case strings.HasPrefix(word, "/"):
-			data, err := os.ReadFile(word)
-			if err == nil && slices.Contains(strings.Fields(string(data)), domain) {
-				return true
-			}
-		case strings.Contains(word, ":"):
-			out, err := c.run(nil, "postmap", "-q", domain, word)
-			if err == nil && len(out) > 0 {
-				return true
-			}
+		case strings.HasPrefix(pattern, "/"):
+			data, err := os.ReadFile(pattern)
+			found = err == nil && c.matches(strings.Fields(string(data)), names)
+		case strings.Contains(pattern, ":"):
+			out, err := c.run([]byte(strings.Join(names, "\n")+"\n"), "postmap", "-q", "-", bare)
+			found = err == nil && len(out) > 0
+		default:
+			found = slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(pattern, name) })
+		}
+		if found {
+			return (len(word)-len(pattern))%2 == 0
 		}
 	}
 	return false
@@ -311,6 +350,12 @@ func (c *checker) listed(setting, domain string) bool {
 func (c *checker) checkSettings(records map[string][]record) {
 	if got, want := c.settings["recipient_delimiter"], c.conf.Route.Delimiter; got != want {
 		c.bad("recipient_delimiter is %q, route.delimiter %q: addresses with a detail go where the tables do not mean; write recipient_delimiter = %s, or set route.delimiter to the other", got, want, want)
+	}
+	if c.settings["soft_bounce"] == "yes" {
+		c.bad("soft_bounce is yes: unknown users and disabled mailboxes are deferred, not refused; write soft_bounce = no")
+	}
+	if c.settings["smtpd_reject_unlisted_recipient"] == "no" {
+		c.bad("smtpd_reject_unlisted_recipient is no: unknown users are accepted and bounce late, where no restriction says reject_unlisted_recipient; write yes")
 	}
 	longest, beyond := 0, ""
 	for _, r := range records[transport.Alias] {
@@ -357,17 +402,20 @@ func (c *checker) checkServices(routes []record) {
 		return first
 	}
 	for _, r := range routes {
-		service, hops, _ := strings.Cut(r.value, ":")
-		chrooted, found := c.services[service]
-		switch first := once(service); {
+		name, hops, _ := strings.Cut(r.value, ":")
+		service, found := c.services[name]
+		program := transport.Program(name)
+		switch first := once(name); {
 		case !first:
-		case found:
-			c.ok("master.cf has the transport %s", service)
+		case !found:
+			c.bad("master.cf has no transport %s: its mail is deferred; postmap-route --master prints the lines", name)
+		case program != "" && program != service.program:
+			c.bad("master.cf has %s for the transport %s: its mail is not delivered; write %s", service.program, name, program)
 		default:
-			c.bad("master.cf has no transport %s: its mail is deferred; postmap-route --master prints the lines", service)
+			c.ok("master.cf has the transport %s", name)
 		}
-		if chrooted && once(r.value) {
-			c.checkChrooted(service, hops)
+		if service.chrooted && once(r.value) {
+			c.checkChrooted(name, hops)
 		}
 	}
 }
@@ -496,31 +544,120 @@ func (c *checker) checkAnswers(name string, records []record) {
 	c.bad("the %s table answers %d of %d keys otherwise, %s with %q for %q: %s", name, differ, len(want), example, got[example], want[example], remedy)
 }
 
-// checkEarlier asks the tables that main.cf has in front of ours: theirs is the
-// answer that counts.
-func (c *checker) checkEarlier(setting, name string, records []record) {
-	if c.used[name] == "" {
-		return // has been told
+// checkOthers asks the tables that main.cf has beside ours: the first answer
+// counts. What ours does not know it must be asked for with an empty value.
+func (c *checker) checkOthers(setting, name string, records []record) {
+	if c.used[name] == "" || !slices.ContainsFunc(c.words(setting), func(word string) bool { return c.isOurs(word, name) }) {
+		return // has been told, or is another class's
 	}
+	behind := false
+	want, keys := c.sample(records)
 	for _, word := range c.words(setting) {
 		if c.isOurs(word, name) {
-			return
+			behind = true
+			continue
 		}
 		if _, _, isTyped := typed(word); !isTyped {
 			continue
 		}
-		want, keys := c.sample(records)
 		got, err := c.query(strings.TrimPrefix(word, "proxy:"), keys)
 		if err != nil {
-			c.bad("%s asks %s first, which does not answer: %v", setting, word, err)
+			if !behind {
+				c.bad("%s asks %s first, which does not answer: %v", setting, word, err)
+			}
 			continue
 		}
 		for _, key := range slices.Sorted(maps.Keys(got)) {
-			if got[key] != want[key] {
+			ours := want[key]
+			switch {
+			case got[key] == ours || behind && ours != "":
+				continue
+			case ours != "":
 				c.bad("%s asks %s first, which answers %s with %q for %q: remove it, or put %s in front",
-					setting, word, key, got[key], want[key], c.used[name])
-				break
+					setting, word, key, got[key], ours, c.used[name])
+			default:
+				c.bad("%s asks %s, which answers %s with %q, where no answer is meant: remove it there", setting, word, key, got[key])
+			}
+			break
+		}
+	}
+}
+
+// checkRewriting asks the tables that rewrite addresses. Whatever is no alias of
+// ours, delivery addresses above all, must be left alone by the others.
+func (c *checker) checkRewriting(records map[string][]record, strangers []record) {
+	aliases := map[string]string{}
+	for _, r := range records[transport.Alias] {
+		aliases[r.key] = r.value
+	}
+	var all []record
+	for _, r := range records[transport.Recipient] {
+		all = append(all, record{r.key, aliases[r.key]})
+	}
+	for _, r := range strangers {
+		if aliases["@"+r.key[strings.LastIndexByte(r.key, '@')+1:]] == "" {
+			all = append(all, r)
+		}
+	}
+	c.checkOthers("virtual_alias_maps", transport.Alias, all)
+	end := func(address string) string { return cmp.Or(aliases[address], address) }
+	_, keys := c.sample(all)
+	for setting, classes := range map[string]string{"canonical_maps": "canonical_classes", "recipient_canonical_maps": "recipient_canonical_classes"} {
+		if !slices.Contains(c.words(classes), "envelope_recipient") {
+			continue
+		}
+		for _, word := range c.words(setting) {
+			got, err := c.query(strings.TrimPrefix(word, "proxy:"), keys)
+			if err != nil {
+				c.bad("%s asks %s first, which does not answer: %v", setting, word, err)
+				continue
+			}
+			for _, key := range slices.Sorted(maps.Keys(got)) {
+				if end(account.QueryForm(got[key])) != end(key) {
+					c.bad("%s has %s, which makes %q of the recipient %s: use sender_canonical_maps, or remove it there", setting, word, got[key], key)
+					break
+				}
 			}
 		}
 	}
+	if slices.Contains(c.words("masquerade_classes"), "envelope_recipient") && len(c.words("masquerade_domains")) > 0 {
+		c.bad("masquerade_classes has envelope_recipient: recipients in domains below those of masquerade_domains are not found; remove it there")
+	}
+}
+
+// checkOverrides looks in master.cf for settings that hold for one service alone,
+// of those services that mail from outside goes through.
+func (c *checker) checkOverrides() error {
+	out, err := c.run(nil, "postconf", "-P")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(out)) {
+		// service/type/setting = value
+		where, value, _ := strings.Cut(line, "=")
+		words := strings.Split(strings.TrimSpace(where), "/")
+		if len(words) < 3 {
+			continue
+		}
+		name, setting, value := strings.Join(words[:len(words)-2], "/"), words[len(words)-1], strings.TrimSpace(value)
+		port := name[strings.LastIndexByte(name, ':')+1:]
+		isMX := words[len(words)-2] == "pass" || port == "smtp" || port == "25"
+		switch {
+		case name != "cleanup" && name != "rewrite" && !isMX:
+		case setting == "receive_override_options" && strings.Contains(value, "no_unknown_recipient_checks"):
+			c.bad("master.cf has %s with -o %s=%s: unknown users are accepted and bounce late", name, setting, value)
+		case slices.Contains(ours, setting) && !strings.Contains(value, "$"):
+			if main := c.settings[setting]; !slices.Equal(strings.Fields(value), strings.Fields(main)) {
+				c.bad("master.cf has %s with -o %s=%s, main.cf %q: remove the former", name, setting, value, main)
+			}
+		}
+	}
+	return nil
+}
+
+// ours are the settings by which Postfix uses the tables.
+var ours = []string{
+	"transport_maps", "virtual_alias_maps", "relay_recipient_maps", "virtual_mailbox_maps", "local_recipient_maps",
+	"mydestination", "relay_domains", "virtual_mailbox_domains", "virtual_alias_domains", "recipient_delimiter",
+	"soft_bounce", "smtpd_reject_unlisted_recipient",
 }
