@@ -162,60 +162,48 @@ func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, er
 	return stores, nil
 }
 
-// evenOut moves everybody out of the drained stores, the heaviest first and each
-// to the store that is lightest then, and after that from the heaviest store to
-// the lightest added one as long as this makes two of them more even.
+// evenOut moves people from the heaviest store to the lightest added one as long as
+// this makes two of them more even, and then everybody out of the drained stores,
+// the heaviest first and each to the store that is lightest then. The other way
+// round they would fill the added stores, to which alone the heavy ones can give.
 func evenOut(stores map[string]*household, added, drained map[string]bool) []resident {
 	var names []string
 	for name := range stores {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	extreme := func(among func(string) bool, better func(a, b int64) bool) string {
+	extreme := func(among func(string) bool, better func(a, b string) bool) string {
 		best := ""
 		for _, name := range names {
-			if among(name) && (best == "" || better(stores[name].weight, stores[best].weight)) {
+			if among(name) && (best == "" || better(name, best)) {
 				best = name
 			}
 		}
 		return best
 	}
-	lighter := func(a, b int64) bool { return a < b }
-	heavier := func(a, b int64) bool { return a > b }
+	lighter := func(a, b string) bool { return stores[a].weight < stores[b].weight }
+	heavier := func(a, b string) bool { return lighter(b, a) }
 	stays := func(name string) bool { return !drained[name] }
 	for _, home := range stores {
 		slices.SortStableFunc(home.residents, func(a, b resident) int { return cmp.Compare(b.Weight, a.Weight) })
 	}
 
-	var moves []resident
-	move := func(r resident, to string) {
+	move := func(r resident, to string) resident {
 		stores[r.From].weight -= r.Weight
 		stores[to].weight += r.Weight
 		r.To = to
-		moves = append(moves, r)
+		return r
 	}
-	var out []resident
-	for _, name := range names {
-		if drained[name] {
-			out = append(out, stores[name].residents...)
-		}
-	}
-	slices.SortStableFunc(out, func(a, b resident) int { return cmp.Compare(b.Weight, a.Weight) })
-	for _, r := range out {
-		move(r, extreme(stays, lighter))
-	}
-	if len(added) == 0 {
-		return moves
-	}
+	// The heaviest that does not make the new store the heavier one: so the
+	// fewest have to move. The gap gets no wider, so whoever is too heavy
+	// now stays, and a store where all are is left as it is.
 	old := func(name string) bool { return stays(name) && !added[name] && len(stores[name].residents) > 0 }
-	for {
+	var moved []resident
+	for len(added) > 0 {
 		from, to := extreme(old, heavier), extreme(func(name string) bool { return added[name] }, lighter)
 		if from == "" {
-			return moves
+			break
 		}
-		// The heaviest that does not make the new store the heavier one: so the
-		// fewest have to move. The gap gets no wider, so whoever is too heavy
-		// now stays, and a store where all are is left as it is.
 		home, gap := stores[from], stores[from].weight-stores[to].weight
 		at := slices.IndexFunc(home.residents, func(r resident) bool { return r.Weight > 0 && r.Weight*2 <= gap })
 		if at < 0 {
@@ -224,8 +212,35 @@ func evenOut(stores map[string]*household, added, drained map[string]bool) []res
 		}
 		r := home.residents[at]
 		home.residents = home.residents[at+1:]
-		move(r, to)
+		moved = append(moved, move(r, to))
 	}
+	var out []resident
+	for _, name := range names {
+		if drained[name] {
+			out = append(out, stores[name].residents...)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b resident) int { return cmp.Compare(b.Weight, a.Weight) })
+	// Whose place somebody as heavy takes might as well have stayed.
+	given := map[resident][]int{} // who has moved, by store and weight
+	for i, r := range moved {
+		key := resident{From: r.From, Weight: r.Weight}
+		given[key] = append(given[key], i)
+	}
+	for i, r := range out {
+		places := func(store string) []int { return given[resident{From: store, Weight: r.Weight}] }
+		to := extreme(stays, func(a, b string) bool {
+			return lighter(a, b) || !lighter(b, a) && len(places(a)) > 0 && len(places(b)) == 0
+		})
+		out[i] = move(r, to)
+		if free := places(to); len(free) > 0 {
+			last := len(free) - 1
+			stayer := &moved[free[last]]
+			out[i].To, stayer.To = stayer.To, ""
+			given[resident{From: to, Weight: r.Weight}] = free[:last]
+		}
+	}
+	return append(out, slices.DeleteFunc(moved, func(r resident) bool { return r.To == "" })...)
 }
 
 // sizesFrom tells how large mailboxes are: by a file of the user's, or else by
