@@ -396,7 +396,7 @@ func (d *LDAP) open(ctx context.Context, u *url.URL, address string) (*session, 
 		// Before anything else: no server waits until a KDC has answered.
 		var err error
 		if who, err = d.ticketFor(ctx, u.Hostname()); err != nil {
-			err = fmt.Errorf("Kerberos, as %s: %w", d.whom(), err)
+			err = fmt.Errorf("by Kerberos, as %s: %w", d.whom(), err)
 			if wrongKey(err) {
 				err = sysexits.NoPerm.Wrap(&Refused{err})
 			}
