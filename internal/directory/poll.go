@@ -280,8 +280,7 @@ func (p *poller) others(ctx context.Context, since string) (gone map[[16]byte]bo
 	gone = map[[16]byte]bool{}
 	take := func(e *Entry) error {
 		p.count(e, ids)
-		id := identity(e, ids)
-		gone[id] = true
+		gone[identity(e, ids)] = true
 		before, err := p.changes.Named(string(e.DN))
 		if err != nil {
 			return err
