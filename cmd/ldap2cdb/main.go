@@ -57,6 +57,10 @@ func run(c *cli.Context) error {
 	if err := command.NoOperands(c); err != nil {
 		return err
 	}
+	var hangUp <-chan os.Signal
+	if c.Bool("watch") {
+		hangUp = command.HangUps() // before the settings are read, which may be new by then
+	}
 	b, err := planned(c)
 	if err != nil {
 		return err
@@ -69,7 +73,7 @@ func run(c *cli.Context) error {
 	case c.IsSet("only"):
 		return b.only(command.Told(c), c.String("only"))
 	case c.Bool("watch"):
-		return keepWatching(c, b)
+		return keepWatching(c, b, hangUp)
 	}
 	return b.run(command.Told(c))
 }

@@ -14,8 +14,7 @@ import (
 // keepWatching watches until it is told to stop. At SIGHUP it begins again, by
 // the settings as they are then: what is known of the directory is on disk, so
 // only what they change costs anything.
-func keepWatching(c *cli.Context, b *build) error {
-	hangUp := command.HangUps()
+func keepWatching(c *cli.Context, b *build, hangUp <-chan os.Signal) error {
 	told := command.Told(c)
 	context.AfterFunc(told, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
 	for {
