@@ -163,12 +163,18 @@ func destination(at end) account.Destination {
 // own name, as a rule, or what stands before the @.
 func (f *finder) atDelivery(address string) (end, bool, error) {
 	site := transport.Site{Domains: f.conf.Route.Domains, Delimiter: f.conf.Route.Delimiter}
+	typed := account.UnquoteLocal(address[:strings.LastIndexByte(address, '@')])
 	for _, key := range transport.Keys(address, f.conf.Route.Delimiter) {
 		at := strings.LastIndexByte(key, '@')
 		if at == 0 {
 			continue // a catch-all is nobody's name
 		}
-		local := account.UnquoteLocal(key[:at])
+		// As it was typed: which letters are one in a login name the map tells, and
+		// with attributes.precis those are fewer than in a key of Postfix's.
+		local := typed
+		if i := strings.IndexAny(typed, f.conf.Route.Delimiter); i > 0 && account.Fold(typed) != account.UnquoteLocal(key[:at]) {
+			local = typed[:i] // without the detail
+		}
 		for _, name := range []string{local + key[at:], local} {
 			name = f.login.Story().Key(name)
 			value, found, err := f.login.Get(name)
