@@ -104,7 +104,7 @@ soon sh -c 'systemctl status ldap2cdb-watch | grep "Status: .published"' && echo
 systemctl stop ldap2cdb-watch
 
 say failed
-systemctl list-units --failed --no-legend
+systemctl list-units --failed --no-legend "imapfront*" "ldap2cdb*" "postmap-route*"
 `
 
 const proof = `
