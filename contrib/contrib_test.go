@@ -750,6 +750,12 @@ func TestPrometheus(t *testing.T) {
 			t.Errorf("ldap2cdb does not tell %s", metric)
 		}
 	}
+	page := read(t, "../man/imapfront.8")
+	for _, metric := range regexp.MustCompile(`imapfront_\w+`).FindAllString(read(t, "prometheus/postern.rules.yml"), -1) {
+		if !strings.Contains(page, ".It Li "+metric) {
+			t.Errorf("imapfront(8) does not tell of %s", metric)
+		}
+	}
 	run(t, promtool, "check", "config", write(t, t.TempDir(), "prometheus.yml", "rule_files: ["+strconv.Quote(abs(t, "prometheus/postern.rules.yml"))+"]\n"))
 }
 
