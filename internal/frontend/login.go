@@ -158,7 +158,7 @@ func (s *session) afterFailure() {
 }
 
 var (
-	errTooLarge = errors.New("name and password or token are more than stores take")
+	errNotSent  = errors.New("NUL, CR or LF in a name or password")
 	errUnknown  = errors.New("no such user")
 	errDisabled = errors.New("user is disabled")
 	errHold     = errors.New("user is on hold")
@@ -173,8 +173,8 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 	if err := s.paced(); err != nil {
 		return nil, tooFast, err
 	}
-	if c.tooLarge() {
-		return nil, denied, errTooLarge
+	if c.unsendable() {
+		return nil, denied, errNotSent
 	}
 	owner := c.user
 	if c.behalf != "" {
@@ -271,7 +271,8 @@ func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *f
 	opened, err := target.Open(ctx, s.protocol.store(), login)
 	took := time.Since(start)
 	s.Metrics.asked(where.Store, took)
-	switch _, unreached := errors.AsType[*store.Unreachable](err); {
+	_, unreached := errors.AsType[*store.Unreachable](err)
+	switch {
 	case !unreached:
 		s.Failures.Reached(target.Address)
 	case ctx.Err() == nil:
@@ -284,7 +285,10 @@ func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *f
 		}
 		return nil, failure, refusal
 	}
-	if err != nil {
+	switch {
+	case err != nil && !unreached && c.large():
+		return nil, denied, err // as of somebody who is in no map: Dovecot hangs up on so much
+	case err != nil:
 		return nil, unavailable, err
 	}
 	return opened, nil, nil

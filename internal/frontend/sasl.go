@@ -23,13 +23,20 @@ type credentials struct {
 	refused error // why what was shown proves nothing
 }
 
-// maxShown is what a client may have to show, in octets. Dovecot hangs up on more
-// than 8192 of base64, which are 6144; the name of the mailbox may be longer than the
-// one that was typed. How a store takes more would tell that there is such a user.
-const maxShown = 5632
+// muchShown is what every store takes of names, password and token, in octets.
+// Dovecot hangs up on more than 8192 of base64, which are 6144, and the name of the
+// mailbox may be longer than the one that was typed; Cyrus takes 16 KiB. What fails
+// with more is a wrong password: it must not tell that there is such a user.
+const muchShown = 5632
 
-func (c credentials) tooLarge() bool {
-	return len(c.user)+len(c.behalf)+len(c.password)+len(c.message) > maxShown
+func (c credentials) large() bool {
+	return len(c.user)+len(c.behalf)+len(c.password)+len(c.message) > muchShown
+}
+
+// unsendable tells whether no store is shown this: one that takes the octet for the
+// end of a string or a line would see another's name or password.
+func (c credentials) unsendable() bool {
+	return strings.ContainsAny(c.user+c.behalf, "\x00\r\n") || bytes.ContainsAny(c.password, "\x00\r\n")
 }
 
 // messageFor is the message of a bearer token with the name that the store knows
