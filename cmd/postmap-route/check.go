@@ -173,9 +173,11 @@ func (c *checker) readPostfix() error {
 
 // words splits a list of main.cf. What is in braces, as an inline: table, is one
 // word.
-func (c *checker) words(setting string) []string {
+func (c *checker) words(setting string) []string { return words(c.settings[setting]) }
+
+func words(list string) []string {
 	depth := 0
-	return strings.FieldsFunc(c.settings[setting], func(r rune) bool {
+	return strings.FieldsFunc(list, func(r rune) bool {
 		switch r {
 		case '{':
 			depth++
@@ -602,8 +604,8 @@ func (c *checker) checkRewriting(records map[string][]record, strangers []record
 	c.checkOthers("virtual_alias_maps", transport.Alias, all)
 	end := func(address string) string { return cmp.Or(aliases[address], address) }
 	_, keys := c.sample(all)
-	for setting, classes := range map[string]string{"canonical_maps": "canonical_classes", "recipient_canonical_maps": "recipient_canonical_classes"} {
-		if !slices.Contains(c.words(classes), "envelope_recipient") {
+	for _, setting := range []string{"canonical_maps", "recipient_canonical_maps"} {
+		if !slices.Contains(c.words(strings.TrimSuffix(setting, "maps")+"classes"), "envelope_recipient") {
 			continue
 		}
 		for _, word := range c.words(setting) {
@@ -635,19 +637,19 @@ func (c *checker) checkOverrides() error {
 	for line := range strings.Lines(string(out)) {
 		// service/type/setting = value
 		where, value, _ := strings.Cut(line, "=")
-		words := strings.Split(strings.TrimSpace(where), "/")
-		if len(words) < 3 {
+		parts := strings.Split(strings.TrimSpace(where), "/")
+		if len(parts) < 3 {
 			continue
 		}
-		name, setting, value := strings.Join(words[:len(words)-2], "/"), words[len(words)-1], strings.TrimSpace(value)
+		name, setting, value := strings.Join(parts[:len(parts)-2], "/"), parts[len(parts)-1], strings.TrimSpace(value)
 		port := name[strings.LastIndexByte(name, ':')+1:]
-		isMX := words[len(words)-2] == "pass" || port == "smtp" || port == "25"
+		isMX := parts[len(parts)-2] == "pass" || port == "smtp" || port == "25"
 		switch {
 		case name != "cleanup" && name != "rewrite" && !isMX:
 		case setting == "receive_override_options" && strings.Contains(value, "no_unknown_recipient_checks"):
 			c.bad("master.cf has %s with -o %s=%s: unknown users are accepted and bounce late", name, setting, value)
 		case slices.Contains(ours, setting) && !strings.Contains(value, "$"):
-			if main := c.settings[setting]; !slices.Equal(strings.Fields(value), strings.Fields(main)) {
+			if main := c.settings[setting]; !slices.Equal(words(value), words(main)) {
 				c.bad("master.cf has %s with -o %s=%s, main.cf %q: remove the former", name, setting, value, main)
 			}
 		}

@@ -210,8 +210,8 @@ func (h hops) nexthop(name string) (string, error) {
 func (h hops) apart(name, hop string) error {
 	service, rest, _ := strings.Cut(hop, ":")
 	_, hosts := transport.Hops(service, rest)
-	if transport.Program(service) == "error" || len(hosts) == 0 {
-		return nil
+	if program := transport.Program(service); program != "lmtp" && program != "smtp" || len(hosts) == 0 {
+		return nil // keeps none
 	}
 	first, hosts := service+":"+hosts[0], hosts[1:]
 	other, taken := h.firsts[first]
