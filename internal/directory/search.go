@@ -21,11 +21,7 @@ func (d *LDAP) Entries(ctx context.Context, want *Selection, take func(*Entry) e
 	for {
 		s, err := d.connect(ctx)
 		if err != nil {
-			return joined(append(d.faults, err))
-		}
-		if d.faulty[s.server] {
-			s.close()
-			return joined(d.faults) // all have been asked
+			return err
 		}
 		d.at = d.position(s)
 		taken := false
@@ -37,7 +33,7 @@ func (d *LDAP) Entries(ctx context.Context, want *Selection, take func(*Entry) e
 		if err == nil || sysexits.Of(err) != sysexits.Unavailable {
 			return err
 		}
-		d.failed[s.server], d.faulty[s.server] = true, true
+		d.faulty[s.server] = true
 		d.faults = append(d.faults, err)
 		switch {
 		case taken && d.another(ctx):
@@ -57,8 +53,8 @@ func (h Halfway) Unwrap() error { return h.error }
 
 // another tells whether there is a server that has not failed yet.
 func (d *LDAP) another(ctx context.Context) bool {
-	for c, err := range d.candidates(ctx) {
-		if err == nil && !d.faulty[c.name] {
+	for _, err := range d.candidates(ctx) {
+		if err == nil {
 			return true
 		}
 	}

@@ -33,7 +33,7 @@ type LDAP struct {
 	Last Position // how far the directory had got once
 
 	failed   map[string]bool // servers that let us in, and then did not serve: tried last
-	faulty   map[string]bool // those that failed in Entries
+	faulty   map[string]bool // those that failed in Entries: not tried again
 	faults   []error         // how they did
 	conf     config.Directory
 	at       Position // of the server that was read last
@@ -300,7 +300,7 @@ func (d *LDAP) connect(ctx context.Context) (found *session, err error) {
 	if tardy != nil {
 		return tardy, nil
 	}
-	return nil, joined(failed)
+	return nil, joined(append(slices.Clone(d.faults), failed...))
 }
 
 // lapsed adds to what went wrong that our certificate has expired: many a server hangs
@@ -323,8 +323,8 @@ type candidate struct {
 
 // candidates are the URLs in their order, the addresses of a name in random
 // order, so that many front ends spread over many replicas. Those that have failed
-// before come last, and have another chance then. An error is of a name that
-// cannot be looked up.
+// before come last, and have another chance then, but for those that were faulty. An
+// error is of a name that cannot be looked up.
 func (d *LDAP) candidates(ctx context.Context) iter.Seq2[candidate, error] {
 	return func(yield func(candidate, error) bool) {
 		var last []candidate
@@ -344,9 +344,11 @@ func (d *LDAP) candidates(ctx context.Context) iter.Seq2[candidate, error] {
 				if len(addresses) > 1 {
 					c.name = fmt.Sprintf("%s (%s)", text, address)
 				}
-				if d.failed[c.name] {
+				switch {
+				case d.faulty[c.name]:
+				case d.failed[c.name]:
 					last = append(last, c)
-				} else if !yield(c, nil) {
+				case !yield(c, nil):
 					return
 				}
 			}
