@@ -42,7 +42,6 @@ type build struct {
 	force      bool
 	reportFile string
 	terminal   bool // standard error is one
-	letIn      bool // a directory has, since the start
 }
 
 func newBuild(conf *config.Config) (*build, error) {

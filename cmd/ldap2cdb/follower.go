@@ -62,14 +62,13 @@ func (f *follower) run(ctx context.Context) error {
 		err := f.named(f.follow(ctx, f))
 		f.mu.Lock()
 		heard := f.heard
-		f.heard, f.letIn = false, f.letIn || heard
-		letIn := f.letIn
+		f.heard = false
 		f.mu.Unlock()
 		_, refused := errors.AsType[*directory.Refused](err)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm && !letIn && f.removed():
+		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm && f.removed():
 			return err
 		case refused:
 			// Who changes a password tells the directory first, and then us.

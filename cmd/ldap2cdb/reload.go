@@ -31,7 +31,6 @@ func keepWatching(c *cli.Context, b *build, hangUp <-chan os.Signal) error {
 		if next == nil || err != nil {
 			return err
 		}
-		next.letIn = b.letIn
 		b = next
 	}
 }
