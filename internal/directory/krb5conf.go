@@ -79,7 +79,7 @@ func (k krb5Conf) read(file string, depth int) error {
 	if err != nil {
 		return err
 	}
-	section, realm, level := "", "", 0
+	section, last, realm, level := "", "", "", 0
 	first := func(of map[string]string, key, value string) {
 		if _, set := of[strings.ToLower(key)]; !set {
 			of[strings.ToLower(key)] = value
@@ -89,21 +89,27 @@ func (k krb5Conf) read(file string, depth int) error {
 		line = strings.TrimSpace(line)
 		key, value, isSetting := strings.Cut(line, "=")
 		key, value = strings.TrimSuffix(strings.TrimSpace(key), "*"), strings.Trim(strings.TrimSpace(value), `"`)
-		word, name, _ := strings.Cut(line, " ")
+		word, name := line, ""
+		if i := strings.IndexAny(line, " \t"); i > 0 {
+			word, name = line[:i], strings.TrimSpace(line[i:])
+		}
+		if isSetting {
+			last = key
+		}
 		switch {
 		case line == "", line[0] == '#', line[0] == ';', word == "module":
 		case word == "include":
-			if err := k.read(strings.TrimSpace(name), depth+1); err != nil {
+			if err := k.read(name, depth+1); err != nil {
 				return err
 			}
 		case word == "includedir":
-			files, err := os.ReadDir(strings.TrimSpace(name))
+			files, err := os.ReadDir(name)
 			if err != nil {
 				return err
 			}
 			for _, f := range files {
 				if included.MatchString(f.Name()) {
-					if err := k.read(filepath.Join(strings.TrimSpace(name), f.Name()), depth+1); err != nil {
+					if err := k.read(filepath.Join(name, f.Name()), depth+1); err != nil {
 						return err
 					}
 				}
@@ -112,12 +118,12 @@ func (k krb5Conf) read(file string, depth int) error {
 			section, level = strings.Trim(line, "[]*"), 0
 		case line[0] == '}':
 			level--
+		case value == "{", line == "{":
+			if level++; level == 1 {
+				realm = last
+			}
 		case !isSetting:
 			return fmt.Errorf("%s:%d: neither a section nor a setting", file, n+1)
-		case value == "{":
-			if level++; level == 1 {
-				realm = key
-			}
 		case section == "libdefaults" && level == 0:
 			first(k.settings, key, value)
 		case section == "domain_realm" && level == 0:

@@ -53,6 +53,8 @@ includedir ` + dir + `/d
 [domain_realm]
  example.org = OTHER.EXAMPLE.ORG
 `, "EXAMPLE.ORG dns=true limit=1465 permitted=[18 17] kdcs=[kdc1.example.org:88 kdc2.example.org:88] host=EXAMPLE.ORG"},
+		{"tabs, and a brace by itself", "includedir\t" + dir + "/d\nmodule\t/usr/lib/x.so:y\n[realms]\nEXAMPLE.ORG =\n{\n\tkdc\t=\tkdc2.example.org\n}\n",
+			" dns=true limit=1465 permitted=[18 17] kdcs=[kdc1.example.org:88 kdc2.example.org:88] host=EXAMPLE.ORG"},
 		{"nothing", "", " dns=true limit=1465 permitted=[18 17 23] kdcs=[] host="},
 		{"a family of encryption types", "[libdefaults]\npermitted_enctypes = aes\n", " dns=true limit=1465 permitted=[18 17 23] kdcs=[] host="},
 		{"DNS off, TCP first", "[libdefaults]\ndns_lookup_kdc = off\nudp_preference_limit = 0\n", " dns=false limit=0 permitted=[18 17 23] kdcs=[] host="},
