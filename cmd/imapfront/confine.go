@@ -82,8 +82,11 @@ func beside(folder string) string {
 		return folder
 	}
 	target, err := filepath.EvalSymlinks(folder)
-	if err != nil {
+	switch {
+	case err != nil:
 		return folder
+	case filepath.Dir(target) == "/": // which is everything
+		return target
 	}
 	return filepath.Dir(target)
 }
