@@ -56,10 +56,6 @@ func run(c *cli.Context) error {
 			return sysexits.Usage.Errorf("--%s is for --check", flag)
 		}
 	}
-	conf, err := settings(c)
-	if err != nil {
-		return err
-	}
 	modes := 0
 	for _, mode := range []string{"diff", "check", "master", "watch"} {
 		if c.Bool(mode) {
@@ -69,10 +65,14 @@ func run(c *cli.Context) error {
 	if modes > 1 {
 		return sysexits.Usage.Errorf("--diff, --check, --master and --watch exclude each other")
 	}
-	switch {
-	case c.Bool("watch"):
+	if c.Bool("watch") {
 		return watch(c)
-	case modes == 0:
+	}
+	conf, err := settings(c)
+	if err != nil {
+		return err
+	}
+	if modes == 0 {
 		notes, err := makeTables(c, conf)
 		report(notes)
 		return err

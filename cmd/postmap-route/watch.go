@@ -46,7 +46,7 @@ func watch(c *cli.Context) error {
 		switch status := sysexits.Of(err); {
 		case err == nil:
 			daemon.SdNotify(false, "STATUS=the tables are those of the maps")
-		case first && (status == sysexits.Config || status == sysexits.NoPerm):
+		case first && (conf == nil || status == sysexits.Config || status == sysexits.NoPerm):
 			return err
 		default:
 			command.Say(os.Stderr, c.App.Name, syslog.LOG_WARNING, "%v; tables not changed, next try in %s", err, tryEvery)
