@@ -88,11 +88,14 @@ func (p *imapSession) greet() {
 func (p *imapSession) goodbye(code, text string) { p.write("%s", bye(code, text)) }
 
 // bye is RFC 9051's word for it, 7.1.5.
-func bye(code, text string) string {
-	if code != "" {
-		text = "[" + code + "] " + text
+func bye(code, text string) string { return "* BYE " + coded(code, text) + "\r\n" }
+
+// coded is a text with its response code, if it has one, RFC 9051 7.1.
+func coded(code, text string) string {
+	if code == "" {
+		return text
 	}
-	return "* BYE " + text + "\r\n"
+	return "[" + code + "] " + text
 }
 
 func (p *imapSession) follow(client, store *relay.Side) (last func() []byte) {
@@ -151,7 +154,7 @@ func (p *imapSession) command() {
 		ok = p.r.SP() && p.named()
 	}
 	if !ok {
-		p.refuse()
+		p.refuse(p.r.Err())
 	}
 }
 
@@ -179,13 +182,14 @@ func (p *imapSession) bad(text string) bool {
 	return false
 }
 
-// refuse answers a command that could not be read, once its end is found.
-func (p *imapSession) refuse() {
-	if slices.Contains(httpVerbs, p.tag) {
+// refuse answers a command that could not be read, once its end is found, or one
+// that was and whose message makes no sense; a browser sends none of those. Both
+// are BAD, as is "*": RFC 9051 6.2.2.
+func (p *imapSession) refuse(cause error) {
+	if cause != errMessage && slices.Contains(httpVerbs, p.tag) {
 		p.dismiss("not an IMAP client", "", "This is an IMAP server")
 		return
 	}
-	cause := p.r.Err()
 	if err := p.r.Skip(); err != nil {
 		p.lost(err)
 		return
@@ -195,6 +199,8 @@ func (p *imapSession) refuse() {
 	case errors.As(cause, &refused):
 		p.no(needsPrivacy)
 		return
+	case cause == errMessage:
+		p.write("%s BAD Invalid authentication message\r\n", p.tag)
 	case cause == imap.ErrTooLong:
 		p.write("%s BAD [TOOBIG] %v\r\n", p.tag, cause)
 	default:
@@ -205,9 +211,15 @@ func (p *imapSession) refuse() {
 
 func (p *imapSession) ok(text string) { p.write("%s OK %s\r\n", p.tag, text) }
 
-func (p *imapSession) no(f *failure) { p.write("%s NO [%s] %s\r\n", p.tag, f.code, f.text) }
+func (p *imapSession) no(f *failure) { p.write("%s NO %s\r\n", p.tag, coded(f.code, f.text)) }
 
-var needsPrivacy = &failure{code: "PRIVACYREQUIRED", text: "TLS is required to log in"}
+func (p *imapSession) loggedIn() {
+	if after := p.opened.Capabilities; after != nil {
+		p.ok("[CAPABILITY " + after.AfterLogin().String() + "] Logged in")
+		return
+	}
+	p.ok("Logged in")
+}
 
 func (p *imapSession) capability() bool {
 	if !p.r.CRLF() {
@@ -289,31 +301,11 @@ func (p *imapSession) authenticate() bool {
 		return false
 	}
 	mechanism, ok := p.r.Atom()
-	var message []byte
-	defer func() { clear(message) }()
-	if !ok || p.r.TrySP() && !p.r.Base64(&message) || message == nil && !p.r.CRLF() {
+	var initial []byte
+	if !ok || p.r.TrySP() && !p.r.Base64(&initial) || initial == nil && !p.r.CRLF() {
 		return false
 	}
-	m, works := p.mechanismNamed(mechanism)
-	switch {
-	case !works:
-		p.write("%s NO Mechanism is not supported\r\n", p.tag)
-		return true
-	case m.secret && !p.private():
-		p.no(needsPrivacy)
-		return true
-	}
-	c, err := m.read(p.session, message, p.ask)
-	defer c.wipe()
-	switch {
-	case err == errMessage:
-		p.write("%s BAD Invalid authentication message\r\n", p.tag)
-		p.fault()
-	case err != nil:
-		return false
-	default:
-		p.attempt(c)
-	}
+	p.exchange(mechanism, initial, nil)
 	return true
 }
 
@@ -324,25 +316,4 @@ func (p *imapSession) ask(challenge string) (answer []byte, err error) {
 		return nil, p.r.Err()
 	}
 	return answer, nil
-}
-
-// attempt logs in and tells the client how it went.
-func (p *imapSession) attempt(c credentials) {
-	f := p.login(c)
-	if f != nil && f.challenge != nil && p.ended == "" {
-		if _, err := p.ask(string(f.challenge)); err != nil && err != imap.ErrCancelled {
-			p.refuse()
-			return
-		}
-	}
-	switch {
-	case p.ended != "":
-	case f != nil:
-		p.no(f)
-		p.afterFailure()
-	case p.opened.Capabilities != nil:
-		p.ok("[CAPABILITY " + p.opened.Capabilities.AfterLogin().String() + "] Logged in")
-	default:
-		p.ok("Logged in")
-	}
 }

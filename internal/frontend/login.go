@@ -29,6 +29,8 @@ var (
 	denied       = &failure{code: "AUTHENTICATIONFAILED", text: "Authentication failed"}
 	unauthorized = &failure{code: "AUTHORIZATIONFAILED", text: "Authorization failed"}
 	unavailable  = &failure{code: "UNAVAILABLE", text: "Temporarily unavailable, try again later"}
+	needsPrivacy = &failure{code: "PRIVACYREQUIRED", text: "TLS is required to log in"}
+	unsupported  = &failure{text: "Mechanism is not supported"}
 )
 
 var errGone = errors.New("client gone")

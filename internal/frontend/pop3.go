@@ -63,7 +63,7 @@ func (p *pop3Session) goodbye(code, text string) {
 // follow: POP3 has no line that comes unasked.
 func (p *pop3Session) follow(_, _ *relay.Side) func() []byte { return nil }
 
-var errLine = errors.New("malformed line")
+const errLine = imap.SyntaxError("Malformed line")
 
 // line reads a line without its end. One that is too long, or has octets in it
 // that no line may have, is read to its end and refused.
@@ -95,13 +95,8 @@ func (p *pop3Session) line() (line []byte, err error) {
 func (p *pop3Session) command() {
 	line, err := p.line()
 	defer clear(line)
-	switch {
-	case err == errLine:
-		p.err("Malformed line")
-		p.fault()
-		return
-	case err != nil:
-		p.lost(err)
+	if err != nil {
+		p.refuse(err)
 		return
 	}
 	name, rest, spaced := bytes.Cut(line, []byte(" "))
@@ -114,6 +109,15 @@ func (p *pop3Session) command() {
 		p.fault()
 	default:
 		command.run(p, rest)
+	}
+}
+
+func (p *pop3Session) refuse(cause error) {
+	if fault, ok := errors.AsType[imap.SyntaxError](cause); ok {
+		p.err(string(fault))
+		p.fault()
+	} else {
+		p.lost(cause)
 	}
 }
 
@@ -132,12 +136,14 @@ func (p *pop3Session) no(f *failure) {
 		p.err("[SYS/TEMP] " + f.text)
 	case "INUSE":
 		p.err("[IN-USE] " + f.text)
-	case "PRIVACYREQUIRED":
+	case "PRIVACYREQUIRED", "":
 		p.err(f.text)
 	default:
 		p.err("[SYS/PERM] " + f.text)
 	}
 }
+
+func (p *pop3Session) loggedIn() { p.write("+OK Logged in\r\n") }
 
 func (p *pop3Session) capa([]byte) {
 	p.write("+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\n")
@@ -243,36 +249,14 @@ func (p *pop3Session) auth(rest []byte) {
 		p.write("+OK\r\n%s.\r\n", lines(p.offered()))
 		return
 	}
-	name, text, initial := bytes.Cut(rest, []byte(" "))
-	var message []byte
-	if initial {
-		var err error
-		if message, err = fromBase64(text, true); err != nil {
-			p.err("Invalid base64")
-			p.fault()
-			return
-		}
-	}
-	m, works := p.mechanismNamed(strings.ToUpper(string(name)))
-	switch {
-	case !works:
-		p.err("Mechanism is not supported")
-		return
-	case m.secret && !p.private():
-		p.no(needsPrivacy)
-		return
-	}
-	c, err := m.read(p.session, message, p.ask)
-	defer c.wipe()
-	switch {
-	case err == nil:
-		p.attempt(c)
-	case errors.Is(err, errMessage), errors.Is(err, errLine), errors.Is(err, imap.ErrCancelled):
-		p.err("Authentication was not completed")
+	name, text, _ := bytes.Cut(rest, []byte(" "))
+	initial, err := initialResponse(text)
+	if err != nil {
+		p.err("Invalid base64")
 		p.fault()
-	default:
-		p.lost(err)
+		return
 	}
+	p.exchange(strings.ToUpper(string(name)), initial, nil)
 }
 
 func lines(words []string) string {
@@ -283,48 +267,17 @@ func lines(words []string) string {
 	return b.String()
 }
 
-// fromBase64 decodes a message; "=" alone is the empty initial response.
-func fromBase64(text []byte, initial bool) ([]byte, error) {
-	if initial && string(text) == "=" {
-		return []byte{}, nil
-	}
-	if len(text) > imap.MaxSASL || bytes.ContainsAny(text, "\r\n") { // which the decoder would pass over
-		return nil, errMessage
-	}
-	message := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
-	n, err := base64.StdEncoding.Strict().Decode(message, text)
-	if err != nil {
-		return nil, errMessage
-	}
-	return message[:n], nil
-}
-
+// ask sends a challenge, and reads a line as the answer to it. "*" and what is no
+// base64 are refused alike, RFC 5034 4.
 func (p *pop3Session) ask(challenge string) ([]byte, error) {
 	p.write("+ %s\r\n", base64.StdEncoding.EncodeToString([]byte(challenge)))
 	line, err := p.line()
 	defer clear(line)
-	switch {
-	case err != nil:
-		return nil, err
-	case string(line) == "*":
-		return nil, imap.ErrCancelled
+	switch err {
+	case nil:
+		return fromBase64(line)
+	case errLine:
+		return nil, errMessage
 	}
-	return fromBase64(line, false)
-}
-
-func (p *pop3Session) attempt(c credentials) {
-	f := p.login(c)
-	if f != nil && f.challenge != nil && p.ended == "" {
-		if _, err := p.ask(string(f.challenge)); err != nil && !errors.Is(err, imap.ErrCancelled) && !errors.Is(err, errMessage) && !errors.Is(err, errLine) {
-			p.lost(err)
-		}
-	}
-	switch {
-	case p.ended != "":
-	case f != nil:
-		p.no(f)
-		p.afterFailure()
-	default:
-		p.write("+OK Logged in\r\n")
-	}
+	return nil, err
 }

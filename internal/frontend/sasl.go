@@ -2,10 +2,12 @@ package frontend
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"slices"
 	"strings"
 
+	"postern/internal/imap"
 	"postern/internal/kerberos"
 )
 
@@ -89,13 +91,16 @@ func judgedByStores(name string) func(*session) bool {
 	return func(s *session) bool { return s.promised.Has("AUTH=" + name) }
 }
 
-// mechanismNamed finds a mechanism that works in this session.
-func (s *session) mechanismNamed(name string) (mechanism, bool) {
+// startable finds a mechanism that may be started now, or tells why it may not.
+func (s *session) startable(name string) (mechanism, *failure) {
 	at := slices.IndexFunc(mechanisms, func(m mechanism) bool { return m.name == name })
-	if at < 0 || !mechanisms[at].works(s) {
-		return mechanism{}, false
+	switch {
+	case at < 0 || !mechanisms[at].works(s):
+		return mechanism{}, unsupported
+	case mechanisms[at].secret && !s.private():
+		return mechanism{}, needsPrivacy
 	}
-	return mechanisms[at], true
+	return mechanisms[at], nil
 }
 
 // offered lists the mechanisms that may be started now.
@@ -109,8 +114,77 @@ func (s *session) offered() []string {
 	return names
 }
 
-// errMessage is the fault of a message that decodes to no sense.
-var errMessage = errors.New("invalid authentication message")
+// exchange is what RFC 4422 3 calls the authentication exchange, and the login
+// with what the client has shown in it. An initial response of nil is none; an
+// error in its encoding counts once the mechanism could have been started.
+func (s *session) exchange(mechanism string, initial []byte, err error) {
+	defer clear(initial)
+	m, failure := s.startable(mechanism)
+	if failure != nil {
+		s.protocol.no(failure)
+		return
+	}
+	var c credentials
+	if err == nil {
+		c, err = m.read(s, initial, s.protocol.ask)
+	}
+	if err != nil {
+		s.protocol.refuse(err)
+		return
+	}
+	s.attempt(c)
+}
+
+// attempt logs in, which wipes the credentials, and tells the client how it went.
+// A challenge before that says why it failed: RFC 7628 3.2.3 wants it answered,
+// and no answer that can be read makes a difference.
+func (s *session) attempt(c credentials) {
+	f := s.login(c)
+	if f != nil && f.challenge != nil && s.ended == "" {
+		if _, err := s.protocol.ask(string(f.challenge)); err != nil && err != errMessage && err != imap.ErrCancelled {
+			s.protocol.refuse(err)
+			return
+		}
+	}
+	switch {
+	case s.ended != "":
+	case f != nil:
+		s.protocol.no(f)
+		s.afterFailure()
+	default:
+		s.protocol.loggedIn()
+	}
+}
+
+// errMessage is the fault of a message that decodes to no sense, or not at all. In
+// POP3 and ManageSieve that makes no difference, and "*", with which a client
+// cancels, is no base64 either. IMAP's reader tells them apart.
+const errMessage = imap.SyntaxError("Authentication was not completed")
+
+// initialResponse decodes what a client has sent with its command: nil if nothing.
+// "=" alone is an empty one, RFC 5034 4.
+func initialResponse(text []byte) ([]byte, error) {
+	switch {
+	case text == nil:
+		return nil, nil
+	case string(text) == "=":
+		return []byte{}, nil
+	}
+	return fromBase64(text)
+}
+
+// fromBase64 decodes a message.
+func fromBase64(text []byte) ([]byte, error) {
+	if len(text) > imap.MaxSASL || bytes.ContainsAny(text, "\r\n") { // which the decoder would pass over
+		return nil, errMessage
+	}
+	message := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
+	n, err := base64.StdEncoding.Strict().Decode(message, text)
+	if err != nil {
+		return nil, errMessage
+	}
+	return message[:n], nil
+}
 
 // message is the first one of a mechanism where the client speaks first.
 func message(initial []byte, ask asker) ([]byte, error) {

@@ -39,6 +39,15 @@ type protocol interface {
 	follow(client, store *relay.Side) (last func() []byte)
 	// store is how the same protocol is spoken with a store.
 	store() store.Protocol
+
+	// ask sends a challenge of SASL and returns the client's answer, decoded.
+	ask(challenge string) (answer []byte, err error)
+	// refuse answers a command that could not be read, or whose exchange could
+	// not, and counts it as a fault if the session can go on.
+	refuse(cause error)
+	// no and loggedIn tell what has become of a login.
+	no(*failure)
+	loggedIn()
 }
 
 // A session is one client's connection, up to the login.

@@ -2,7 +2,6 @@ package frontend
 
 import (
 	"encoding/base64"
-	"errors"
 	"slices"
 	"strings"
 
@@ -81,12 +80,11 @@ func (p *sieveSession) command() {
 		ok = false
 	}
 	if !ok {
-		p.refuse()
+		p.refuse(p.r.Err())
 	}
 }
 
-func (p *sieveSession) refuse() {
-	cause := p.r.Err()
+func (p *sieveSession) refuse(cause error) {
 	if err := p.r.Skip(); err != nil {
 		p.lost(err)
 		return
@@ -106,6 +104,8 @@ func (p *sieveSession) no(f *failure) {
 	}
 	p.write("NO %s\"%s\"\r\n", code, strings.NewReplacer(`\`, "?", `"`, "'").Replace(f.text))
 }
+
+func (p *sieveSession) loggedIn() { p.write("OK \"Logged in\"\r\n") }
 
 func (p *sieveSession) capability() bool {
 	if !p.r.CRLF() {
@@ -156,45 +156,21 @@ func (p *sieveSession) starttls() bool {
 	return true
 }
 
+// authenticate is AUTHENTICATE, RFC 5804 2.1.
 func (p *sieveSession) authenticate() bool {
 	var name, text []byte
 	defer func() { clear(text) }()
 	if !p.r.SP() || !p.r.String(&name, maxSieveName) || p.r.TrySP() && !p.r.String(&text, imap.MaxSASL) || !p.r.CRLF() {
 		return false
 	}
-	m, works := p.mechanismNamed(strings.ToUpper(string(name)))
-	switch {
-	case !works:
-		p.write("NO \"Mechanism is not supported\"\r\n")
-		return true
-	case m.secret && !p.private():
-		p.no(needsPrivacy)
-		return true
-	}
-	var message []byte
-	var err error
-	if text != nil {
-		message, err = fromBase64(text, true)
-	}
-	var c credentials
-	if err == nil {
-		c, err = m.read(p.session, message, p.ask)
-		defer c.wipe()
-	}
-	switch {
-	case err == nil:
-		p.attempt(c)
-	case errors.Is(err, errMessage), errors.Is(err, imap.ErrCancelled):
-		p.write("NO \"Authentication was not completed\"\r\n")
-		p.fault()
-	default:
-		return false
-	}
+	initial, err := initialResponse(text)
+	p.exchange(strings.ToUpper(string(name)), initial, err)
 	return true
 }
 
 // ask sends a challenge as a string, and reads the answer as one. It is a
 // literal, as Cyrus and Dovecot have it: there are clients that know no other.
+// "*" and what is no base64 are refused alike, RFC 5804 2.1.
 func (p *sieveSession) ask(challenge string) ([]byte, error) {
 	challenge = base64.StdEncoding.EncodeToString([]byte(challenge))
 	p.write("{%d}\r\n%s\r\n", len(challenge), challenge)
@@ -204,26 +180,5 @@ func (p *sieveSession) ask(challenge string) ([]byte, error) {
 	if !p.r.String(&text, imap.MaxSASL) || !p.r.CRLF() {
 		return nil, p.r.Err()
 	}
-	if string(text) == "*" {
-		return nil, imap.ErrCancelled
-	}
-	return fromBase64(text, false)
-}
-
-func (p *sieveSession) attempt(c credentials) {
-	f := p.login(c)
-	if f != nil && f.challenge != nil && p.ended == "" {
-		if _, err := p.ask(string(f.challenge)); err != nil && !errors.Is(err, imap.ErrCancelled) && !errors.Is(err, errMessage) {
-			p.refuse()
-			return
-		}
-	}
-	switch {
-	case p.ended != "":
-	case f != nil:
-		p.no(f)
-		p.afterFailure()
-	default:
-		p.write("OK \"Logged in\"\r\n")
-	}
+	return fromBase64(text)
 }
