@@ -105,8 +105,7 @@ func (p *pop3Session) command() {
 	case !known && slices.Contains(httpVerbs, string(name)):
 		p.dismiss("not a POP3 client", "", "This is a POP3 server")
 	case !known, spaced && command.argument == noArgument, len(rest) == 0 && (spaced || command.argument == needsArgument):
-		p.err("Not a command of this state")
-		p.fault()
+		p.bad("Not a command of this state")
 	default:
 		command.run(p, rest)
 	}
@@ -114,14 +113,19 @@ func (p *pop3Session) command() {
 
 func (p *pop3Session) refuse(cause error) {
 	if fault, ok := errors.AsType[imap.SyntaxError](cause); ok {
-		p.err(string(fault))
-		p.fault()
+		p.bad(string(fault))
 	} else {
 		p.lost(cause)
 	}
 }
 
 func (p *pop3Session) err(text string) { p.write("-ERR %s\r\n", text) }
+
+// bad answers a fault, and counts it. POP3 has one word for it and for no.
+func (p *pop3Session) bad(text string) {
+	p.err(text)
+	p.fault()
+}
 
 // no is a failure in the codes of POP3: RFC 2449 8 and RFC 3206.
 func (p *pop3Session) no(f *failure) {
@@ -194,11 +198,9 @@ func (p *pop3Session) utf8Command([]byte) {
 func (p *pop3Session) stls([]byte) {
 	switch {
 	case p.session.utf8: // RFC 6856 2.1
-		p.err("TLS comes before UTF8")
-		p.fault()
+		p.bad("TLS comes before UTF8")
 	case p.secure:
-		p.err("TLS is on already")
-		p.fault()
+		p.bad("TLS is on already")
 	case !p.canStartTLS():
 		p.err("TLS is not available")
 	default:
@@ -214,16 +216,11 @@ func (p *pop3Session) userCommand(name []byte) {
 		return
 	}
 	if len(name) > maxUser {
-		p.tooLong()
+		p.bad("Argument too long")
 		return
 	}
 	p.name = bytes.Clone(name)
 	p.write("+OK\r\n")
-}
-
-func (p *pop3Session) tooLong() {
-	p.err("Argument too long")
-	p.fault()
 }
 
 // pass takes all of the rest for the password, spaces and all, RFC 1939 7.
@@ -232,10 +229,9 @@ func (p *pop3Session) pass(password []byte) {
 	case !p.private():
 		p.no(needsPrivacy)
 	case p.name == nil:
-		p.err("USER comes first")
-		p.fault()
+		p.bad("USER comes first")
 	case len(password) > maxPassword:
-		p.tooLong()
+		p.bad("Argument too long")
 	default:
 		name := string(p.name)
 		p.name = nil
@@ -252,8 +248,7 @@ func (p *pop3Session) auth(rest []byte) {
 	name, text, _ := bytes.Cut(rest, []byte(" "))
 	initial, err := initialResponse(text)
 	if err != nil {
-		p.err("Invalid base64")
-		p.fault()
+		p.bad("Invalid base64")
 		return
 	}
 	p.exchange(strings.ToUpper(string(name)), initial, nil)
