@@ -514,13 +514,15 @@ func TestAStoreKnownToBeDownIsNotWaitedFor(t *testing.T) {
 
 // A store that somebody reaches is up, whoever has failed to meanwhile.
 func TestAStoreThatIsReachedIsUp(t *testing.T) {
-	var s *site
+	made := make(chan *site, 1)
 	reached := loopback.Serve(t, func(conn net.Conn) {
+		s := <-made
 		s.Failures.Unreached(conn.LocalAddr().String(), time.Second)
 		f := &fakeStore{t: t}
 		f.play(conn, loginScript(accepted))
 	}).Addr().String()
-	s = newSite(t, func(s *site) { s.people["joe"] = reached })
+	s := newSite(t, func(s *site) { s.people["joe"] = reached })
+	made <- s
 	c := s.client()
 	c.send("a LOGIN joe secret\r\n")
 	c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
