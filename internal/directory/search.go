@@ -2,6 +2,7 @@ package directory
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 
@@ -139,30 +140,19 @@ func (r *reading) search(ctx context.Context, s *session, q query) (away [][]str
 		s.tap.page.Store(int64(r.conf.PageSize))
 	}
 	for {
-		s.tap.ears.Store(listen)
-		s.tap.done.Store(false)
 		request := ldap.NewSearchRequest(q.base, q.scope, r.aliases(), 0, 0, false, q.filter, r.want.names, controls)
-		response := s.conn.SearchAsync(ctx, request, 0)
-		for response.Next() {
-		}
-		err := response.Err()
+		response, err := s.ask(ctx, request, listen)
 		switch {
 		case ctx.Err() != nil: // the reader may still be at work
 			return nil, errTold
 		case refused != nil:
 			return nil, refused
-		case s.tap.err() != nil && !s.tap.done.Load():
-			return nil, sysexits.Unavailable.Errorf("%w, after %d entries", s.tap.err(), read)
 		case ldap.IsErrorWithCode(err, ldap.LDAPResultReferral) && len(away) > 0:
 			return away, nil
 		case err != nil && refusal(err):
 			return nil, sysexits.NoPerm.Wrap(r.advised(err))
 		case err != nil:
 			return nil, sysexits.Unavailable.Errorf("%w, after %d entries", r.advised(err), read)
-		case !s.tap.done.Load():
-			// go-ldap takes a connection closed at a bad moment for
-			// the end of the search.
-			return nil, sysexits.Unavailable.Wrap(errClosed)
 		}
 		for _, e := range partial {
 			if err := r.complete(ctx, s, e); err != nil {
@@ -190,6 +180,20 @@ func (r *reading) search(ctx context.Context, s *session, q query) (away [][]str
 	}
 }
 
+// ask sends a search and waits for its end. Without the server's word for it
+// there was none: go-ldap takes a connection closed at a bad moment for one.
+func (s *session) ask(ctx context.Context, request *ldap.SearchRequest, listen *ears) (ldap.Response, error) {
+	s.tap.ears.Store(listen)
+	s.tap.done.Store(false)
+	response := s.conn.SearchAsync(ctx, request, 0)
+	for response.Next() {
+	}
+	if s.tap.done.Load() {
+		return response, response.Err()
+	}
+	return response, cmp.Or(s.tap.err(), response.Err(), errClosed)
+}
+
 // complete asks for the values of an entry that the server has kept back, one
 // range after the other.
 func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
@@ -203,7 +207,7 @@ func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
 		var more []rest
 		var part Entry
 		values := 0
-		s.tap.ears.Store(&ears{entry: func(op []byte) error {
+		listen := &ears{entry: func(op []byte) error {
 			if _, err := parseEntry(op, r.want, &part); err != nil {
 				return err
 			}
@@ -213,21 +217,15 @@ func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
 			}
 			more = append(more, part.rests...)
 			return nil
-		}})
-		s.tap.done.Store(false)
+		}}
 		request := ldap.NewSearchRequest(string(e.DN), ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false,
 			"(objectClass=*)", []string{fmt.Sprintf("%s;range=%d-*", r.want.names[slot], missing.from)}, nil)
-		response := s.conn.SearchAsync(ctx, request, 0)
-		for response.Next() {
-		}
-		err := response.Err()
+		_, err := s.ask(ctx, request, listen)
 		switch {
 		case ctx.Err() != nil:
 			return errTold
 		case err != nil:
 			return sysexits.Unavailable.Wrap(plainError(err))
-		case s.tap.err() != nil || !s.tap.done.Load():
-			return sysexits.Unavailable.Wrap(errClosed)
 		case values == 0 || len(more) > 0 && more[0].from <= missing.from:
 			return sysexits.Unavailable.Errorf("no value of %s from number %d on, where the server promised some", r.want.names[slot], missing.from)
 		}
