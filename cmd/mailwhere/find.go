@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -93,12 +94,14 @@ func (f *finder) findAddress(a *answer) error {
 	if err != nil {
 		return err
 	}
-	mirrored := f.mirrored(a.Name)
-	for _, key := range f.keys(a.Name, mirrored) {
+	domain := strings.LastIndexByte(a.Name, '@') + 1
+	mirrored := f.mirrored(a.Name[domain:])
+	delivery := a.Name[:domain] + cmp.Or(mirrored, a.Name[domain:])
+	for _, key := range transport.Keys(a.Name, mirrored, f.conf.Route.Delimiter) {
 		if key[0] == '@' {
 			// A delivery address is nearer than the catch-all.
-			if at, found, err := f.atDelivery(mirrored); err != nil || found {
-				a.To, a.Found, a.Address = []end{at}, found, account.Fold(mirrored)
+			if at, found, err := f.atDelivery(delivery); err != nil || found {
+				a.To, a.Found, a.Address = []end{at}, found, account.Fold(delivery)
 				a.value, a.delivery = destination(at).String(), found
 				return err
 			}
@@ -127,31 +130,16 @@ func (f *finder) findAddress(a *answer) error {
 	return nil
 }
 
-// mirrored returns an address in the domain whose addresses its own domain has,
-// too: route.domain-alias. Most are their own.
-func (f *finder) mirrored(address string) string {
-	at := strings.LastIndexByte(address, '@')
-	domain := account.Fold(address[at+1:])
+// mirrored returns the domain whose addresses a domain has, too:
+// route.domain-alias.
+func (f *finder) mirrored(domain string) string {
+	domain = account.Fold(domain)
 	for from, to := range f.conf.Route.Mirrors {
 		if from = account.Fold(from); domain != "" && (domain == from || domain == account.OtherForm(from)) {
-			return address[:at+1] + to
+			return account.Fold(to)
 		}
 	}
-	return address
-}
-
-// keys are those of an address and of the one that it mirrors, in the order in
-// which Postfix meets them: it is asked for both at each step.
-func (f *finder) keys(address, mirrored string) []string {
-	keys := transport.Keys(address, f.conf.Route.Delimiter)
-	if mirrored == address {
-		return keys
-	}
-	var both []string
-	for i, key := range transport.Keys(mirrored, f.conf.Route.Delimiter) {
-		both = append(both, keys[i], key)
-	}
-	return both
+	return ""
 }
 
 func destination(at end) account.Destination {
@@ -164,7 +152,7 @@ func destination(at end) account.Destination {
 func (f *finder) atDelivery(address string) (end, bool, error) {
 	site := transport.Site{Domains: f.conf.Route.Domains, Delimiter: f.conf.Route.Delimiter}
 	typed := account.UnquoteLocal(address[:strings.LastIndexByte(address, '@')])
-	for _, key := range transport.Keys(address, f.conf.Route.Delimiter) {
+	for _, key := range transport.Keys(address, "", f.conf.Route.Delimiter) {
 		at := strings.LastIndexByte(key, '@')
 		if at == 0 {
 			continue // a catch-all is nobody's name

@@ -27,8 +27,31 @@ func TestKeys(t *testing.T) {
 		{"owner+list@example.org", "-+", []string{"owner+list@example.org", "owner@example.org", "@example.org"}},
 		{"owner-a+b@example.org", "+", []string{"owner-a+b@example.org", "owner-a@example.org", "@example.org"}},
 	} {
-		if got := Keys(test.address, test.delimiters); !slices.Equal(got, test.want) {
+		if got := Keys(test.address, "", test.delimiters); !slices.Equal(got, test.want) {
 			t.Errorf("%s, %s: %q, want %q", test.address, test.delimiters, got, test.want)
 		}
+	}
+}
+
+// The tables repeat an address in the domains that mirror its own, so Postfix comes
+// to that before it leaves the detail out.
+func TestKeysOfMirroredDomain(t *testing.T) {
+	want := []string{
+		"a+b@m.example", "a+b@example.org", "a@m.example", "a@example.org", "@m.example", "@example.org",
+	}
+	if got := Keys("A+b@M.example", "example.org", "+"); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	site := testSite()
+	site.Aliases = map[string]string{"m.example": "example.org"}
+	p, tables := mustPlan(t, site, book{"x imap1", "y imap2"}, book{
+		"a+b@example.org x@imap1", "a@m.example y@imap2", "f@example.org <a+b@m.example>",
+	})
+	meant := map[string]bool{}
+	if err := tables.meant("f@example.org", meant, map[string]bool{}); err != nil || !meant["x@imap1"] || len(meant) != 1 {
+		t.Errorf("meant for %v %v", meant, err)
+	}
+	if ends, err := p.deliver("f@example.org"); err != nil || len(ends) != 1 || ends[0] != "lmtp:inet:[imap1]:2003 x@example.org" {
+		t.Errorf("goes to %q %v", ends, err)
 	}
 }

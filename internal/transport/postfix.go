@@ -34,24 +34,18 @@ const (
 	recursionLimit = 1000 // virtual_alias_recursion_limit, nested
 )
 
-// search looks an address up as mail_addr_find(3) does: folded; whole, without
-// the detail, then by its domain in the forms given. It returns the detail that
-// was not part of the key, with its delimiter.
+// search looks an address up, folded. It returns the detail that was not part of
+// the key, with its delimiter.
 func (p Postfix) search(table Lookup, address string, domains ...string) (step Step, detail string, err error) {
 	step.Asked = address
-	keys := []string{address}
-	bare, behind := cutDetail(address, p.Delimiter)
-	if behind != "" {
-		keys = append(keys, bare)
-	}
-	for _, key := range append(keys, domains...) {
+	for _, key := range lookups(address, p.Delimiter, domains...) {
 		folded := account.Fold(key)
 		value, found, err := table.Get(folded)
 		if err != nil {
 			return step, "", err
 		}
 		if found {
-			if key == bare {
+			if bare, behind := cutDetail(address, p.Delimiter); key == bare {
 				detail = behind
 			}
 			step.Key, step.Value = folded, value

@@ -526,9 +526,7 @@ func (t *Tables) ownDomain(address string) bool {
 	return t.site.Aliases[domain] != "" || slices.Contains(t.site.Domains, domain)
 }
 
-// entry finds an address in address.cdb as Postfix would find it in the tables:
-// whole, without the detail, in the domain that is mirrored, as a part of the
-// domain.
+// entry finds an address in address.cdb as Postfix would find it in the tables.
 func (t *Tables) entry(address string) (key string, found bool, err error) {
 	for _, key := range t.keys(address) {
 		if t.homes[key] != "" {
@@ -542,18 +540,7 @@ func (t *Tables) entry(address string) (key string, found bool, err error) {
 }
 
 func (t *Tables) keys(address string) []string {
-	keys := []string{address}
-	domains := []string{"@" + domainOf(address)}
-	if bare, detail := cutDetail(address, t.site.Delimiter); detail != "" {
-		keys = append(keys, bare)
-	}
-	if mirrored := t.site.Aliases[domainOf(address)]; mirrored != "" {
-		domains = append(domains, "@"+mirrored)
-		for _, key := range slices.Clone(keys) {
-			keys = append(keys, strings.TrimSuffix(key, domains[0])+domains[1])
-		}
-	}
-	return append(keys, domains...)
+	return Keys(address, t.site.Aliases[domainOf(address)], t.site.Delimiter)
 }
 
 // home returns the mailbox at a delivery address that address.cdb lacks.
