@@ -3,19 +3,24 @@ package main
 import (
 	"slices"
 
+	"postern/internal/account"
 	"postern/internal/mapfile"
-	"postern/internal/registry"
 	"postern/internal/roster"
 )
 
 // Where only a few keys have to be decided about, the maps are amended: whoever
 // claims those keys is entered into a roster, and the rest stays as it is.
 
+// keys are those to be decided about.
+type keys map[account.Key]bool
+
+func (k keys) has(key account.Key) bool { return k[key] }
+
 // changes are what a few keys' decision comes to, for each map.
 type changes struct{ login, address, size []roster.Change }
 
 // decide settles the touched keys among those in the roster.
-func decide(few *roster.Roster, last set, touched map[registry.Key]bool) (*roster.Report, changes, error) {
+func decide(few *roster.Roster, last set, touched keys) (*roster.Report, changes, error) {
 	var all changes
 	if err := few.Remember(touchedIn(last.login, touched, false), touchedIn(last.address, touched, true), touchedIn(last.size, touched, false)); err != nil {
 		return nil, all, err
@@ -49,7 +54,7 @@ func decide(few *roster.Roster, last set, touched map[registry.Key]bool) (*roste
 }
 
 // touchedIn lists what a map says of the touched keys.
-func touchedIn(m *mapfile.Map, touched map[registry.Key]bool, address bool) roster.Records {
+func touchedIn(m *mapfile.Map, touched keys, address bool) roster.Records {
 	if m == nil {
 		return nil
 	}

@@ -91,7 +91,6 @@ func (f *follower) run(ctx context.Context) error {
 
 // enterTouched enters whoever claims a touched key, once, whatever he claims of them.
 func (f *follower) enterTouched(few *roster.Roster) error {
-	wanted := func(address bool, key string) bool { return f.touched[registry.Key{Address: address, Name: key}] }
 	entered := map[registry.ID]bool{}
 	for key := range f.touched {
 		claimants, err := f.known.Claimants(key)
@@ -103,7 +102,7 @@ func (f *follower) enterTouched(few *roster.Roster) error {
 				continue
 			}
 			entered[id] = true
-			if err := few.AddSome(f.ranked(a), wanted); err != nil {
+			if err := few.AddSome(f.ranked(a), f.touched.has); err != nil {
 				return err
 			}
 		}

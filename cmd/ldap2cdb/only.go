@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"postern/internal/account"
 	"postern/internal/directory"
 	"postern/internal/mapfile"
-	"postern/internal/registry"
 	"postern/internal/roster"
 	"postern/internal/sysexits"
 )
@@ -29,7 +27,7 @@ type only struct {
 	*build
 	last    set
 	started time.Time
-	touched map[registry.Key]bool
+	touched keys
 	homes   map[account.Destination]bool // the mailboxes, and forwards, whose names are touched
 	found   map[string]account.Account   // by entry
 	faulty  []directory.Outcome          // that make none
@@ -60,7 +58,7 @@ func (b *build) only(ctx context.Context, filter string) error {
 	}
 	b.choose(last)
 	o := &only{
-		build: b, last: last, started: time.Now(), touched: map[registry.Key]bool{},
+		build: b, last: last, started: time.Now(), touched: keys{},
 		homes: map[account.Destination]bool{}, found: map[string]account.Account{},
 	}
 	if err := o.gather(ctx, filter); err != nil {
@@ -88,14 +86,14 @@ func (o *only) gather(ctx context.Context, filter string) error {
 		return err
 	}
 	for _, a := range o.found {
-		for _, key := range registry.Keys(a) {
+		for _, key := range a.Keys() {
 			o.touch(key)
 		}
 		for _, home := range a.Destinations() {
 			o.homes[home] = true
 		}
 	}
-	if err := o.homesOf(slices.Collect(maps.Keys(o.touched))); err != nil {
+	if err := o.homesOf(); err != nil {
 		return err
 	}
 	if err := o.namesOf(); err != nil {
@@ -124,7 +122,7 @@ func (o *only) scan(ctx context.Context) error {
 		}
 		err := o.read(ctx, from, o.last, func(e *directory.Entry) error {
 			outcome := from.judge(e)
-			wanted := slices.ContainsFunc(registry.Keys(outcome.Account), func(key registry.Key) bool { return o.touched[key] })
+			wanted := slices.ContainsFunc(outcome.Account.Keys(), o.touched.has)
 			mu.Lock()
 			defer mu.Unlock()
 			if outcome.Skip == nil && wanted {
@@ -178,20 +176,20 @@ func (o *only) search(ctx context.Context, from *origin, filter string, most int
 	return nil
 }
 
-func (o *only) touch(key registry.Key) { o.touched[key] = true }
+func (o *only) touch(key account.Key) { o.touched[key] = true }
 
 func (o *only) touchAll(names directory.Names) {
 	for _, login := range names.Logins {
-		o.touch(registry.Key{Name: login})
+		o.touch(account.Key{Name: login})
 	}
 	for _, address := range names.Addresses {
-		o.touch(registry.Key{Address: true, Name: address})
+		o.touch(account.Key{Address: true, Name: address})
 	}
 }
 
-// homesOf notes where names lead now.
-func (o *only) homesOf(keys []registry.Key) error {
-	for _, key := range keys {
+// homesOf notes where the touched names lead now.
+func (o *only) homesOf() error {
+	for key := range o.touched {
 		m := o.last.login
 		if key.Address {
 			m = o.last.address
@@ -210,7 +208,7 @@ func (o *only) homesOf(keys []registry.Key) error {
 }
 
 // homes are where a name leads by its value in a map.
-func homes(key registry.Key, value string) []account.Destination {
+func homes(key account.Key, value string) []account.Destination {
 	if key.Address {
 		list, err := account.ParseDestinations(value)
 		if err != nil {
@@ -238,7 +236,7 @@ func (o *only) namesOf() error {
 		if !mailboxes[key] && strings.IndexByte(value, '@') < 0 {
 			return nil
 		}
-		return o.touchIfHome(registry.Key{Name: key}, value)
+		return o.touchIfHome(account.Key{Name: key}, value)
 	})
 	if err != nil {
 		return err
@@ -247,11 +245,11 @@ func (o *only) namesOf() error {
 		if !values[value] && strings.IndexByte(value, ' ') < 0 {
 			return nil
 		}
-		return o.touchIfHome(registry.Key{Address: true, Name: key}, value)
+		return o.touchIfHome(account.Key{Address: true, Name: key}, value)
 	})
 }
 
-func (o *only) touchIfHome(key registry.Key, value string) error {
+func (o *only) touchIfHome(key account.Key, value string) error {
 	for _, home := range homes(key, value) {
 		if o.homes[home] {
 			o.touch(key)
@@ -283,13 +281,12 @@ func (o *only) names() directory.Names {
 func (o *only) publish(writer *mapfile.Writer) (*roster.Report, error) {
 	few := roster.New(o.conf.Maps)
 	defer few.Close()
-	wanted := func(address bool, key string) bool { return o.touched[registry.Key{Address: address, Name: key}] }
 	for _, a := range o.found {
 		kept, err := o.standing(a)
 		if err != nil {
 			return nil, err
 		}
-		if err := few.AddSome(kept, wanted); err != nil {
+		if err := few.AddSome(kept, o.touched.has); err != nil {
 			return nil, err
 		}
 	}
@@ -340,7 +337,7 @@ func (o *only) standing(a account.Account) (account.Account, error) {
 		if err != nil {
 			return a, err
 		}
-		if !found && o.last.login.Story().Conflicts == 0 || found && slices.ContainsFunc(homes(registry.Key{Address: true, Name: address}, value), func(d account.Destination) bool {
+		if !found && o.last.login.Story().Conflicts == 0 || found && slices.ContainsFunc(homes(account.Key{Address: true, Name: address}, value), func(d account.Destination) bool {
 			return d.Mailbox == a.Location.Mailbox
 		}) {
 			kept = append(kept, address)

@@ -22,7 +22,6 @@ import (
 	"postern/internal/command"
 	"postern/internal/directory"
 	"postern/internal/mapfile"
-	"postern/internal/registry"
 	"postern/internal/roster"
 	"postern/internal/sysexits"
 )
@@ -37,7 +36,7 @@ type watch struct {
 
 	mu       sync.Mutex // over all below, and the followers
 	whole    bool       // the maps need more than a few changes
-	touched  map[registry.Key]bool
+	touched  keys
 	kept     time.Time // when the last copies were made
 	recent   []loss    // for the limit on shrinking
 	doubted  bool      // since the last publication
@@ -59,7 +58,7 @@ type disputes map[string]bool
 func (d disputes) note(name, key string) { d[name+" "+key] = true }
 
 // drop forgets those over a key, before it is decided about again.
-func (d disputes) drop(key registry.Key) {
+func (d disputes) drop(key account.Key) {
 	names := []string{"login", "size"}
 	if key.Address {
 		names = []string{"address"}
@@ -102,7 +101,7 @@ func (b *build) watch(ctx context.Context, log io.Writer, retry time.Duration) e
 		return err
 	}
 	defer lock.Unlock()
-	w := &watch{build: b, log: log, retry: retry, whole: true, touched: map[registry.Key]bool{}, wake: make(chan struct{}, 1), published: make(chan struct{}, 1)}
+	w := &watch{build: b, log: log, retry: retry, whole: true, touched: keys{}, wake: make(chan struct{}, 1), published: make(chan struct{}, 1)}
 	last, err := w.lastMaps()
 	if err != nil {
 		return err
@@ -243,7 +242,7 @@ func (w *watch) warn(format string, args ...any) {
 func (w *watch) touch(accounts ...account.Account) {
 	if !w.whole {
 		for _, a := range accounts {
-			for _, key := range registry.Keys(a) {
+			for _, key := range a.Keys() {
 				w.touched[key] = true
 			}
 		}
@@ -443,7 +442,7 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 	var err error
 	for _, f := range w.followers {
 		err = errors.Join(err, f.known.All(func(a account.Account) error {
-			if len(registry.Keys(a)) == 0 {
+			if len(a.Keys()) == 0 {
 				return nil // an entry that makes no account
 			}
 			return all.Add(f.ranked(a))

@@ -34,6 +34,28 @@ type Account struct {
 	Size      int64    // of the mailbox, or its quota, in octets; 0: nobody knows
 }
 
+// A Key is a login name or an address.
+type Key struct {
+	Address bool
+	Name    string
+}
+
+// Keys lists what an account claims.
+func (a Account) Keys() []Key {
+	var keys []Key
+	if a.Location.Store != "" {
+		for _, login := range a.Logins {
+			keys = append(keys, Key{false, login})
+		}
+	}
+	for _, list := range [][]string{a.Addresses, a.Derived} {
+		for _, address := range list {
+			keys = append(keys, Key{true, address})
+		}
+	}
+	return keys
+}
+
 // Destinations tells where mail for the account's addresses goes.
 func (a Account) Destinations() []Destination {
 	var to []Destination

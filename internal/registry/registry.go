@@ -33,28 +33,6 @@ import (
 // An ID is an entryUUID, RFC 4530.
 type ID [16]byte
 
-// A Key is a login name or an address.
-type Key struct {
-	Address bool
-	Name    string
-}
-
-// Keys lists what an account claims.
-func Keys(a account.Account) []Key {
-	var keys []Key
-	if a.Location.Store != "" {
-		for _, login := range a.Logins {
-			keys = append(keys, Key{false, login})
-		}
-	}
-	for _, list := range [][]string{a.Addresses, a.Derived} {
-		for _, address := range list {
-			keys = append(keys, Key{true, address})
-		}
-	}
-	return keys
-}
-
 // A Registry is open in one program at a time, which calls its methods one at a time.
 type Registry struct {
 	path     string
@@ -258,7 +236,7 @@ func (r *Registry) drop(id ID) error {
 // hashes are what an account is found by: its keys, and the name of its entry; none
 // if it claims nothing.
 func (r *Registry) hashes(a account.Account) []uint64 {
-	keys := Keys(a)
+	keys := a.Keys()
 	if len(keys) == 0 {
 		return nil
 	}
@@ -269,7 +247,7 @@ func (r *Registry) hashes(a account.Account) []uint64 {
 	return all
 }
 
-func (r *Registry) hash(key Key) uint64 {
+func (r *Registry) hash(key account.Key) uint64 {
 	if key.Address {
 		return r.sum('a', key.Name)
 	}
@@ -434,8 +412,8 @@ func (r *Registry) Unmarked() []ID {
 }
 
 // Claimants are the accounts that claim a key, each under its entry's ID.
-func (r *Registry) Claimants(key Key) (map[ID]account.Account, error) {
-	return r.found(r.hash(key), func(a account.Account) bool { return slices.Contains(Keys(a), key) })
+func (r *Registry) Claimants(key account.Key) (map[ID]account.Account, error) {
+	return r.found(r.hash(key), func(a account.Account) bool { return slices.Contains(a.Keys(), key) })
 }
 
 // Named are the accounts whose entry has a name, in whatever case, each under the

@@ -38,7 +38,7 @@ func must(t *testing.T, err error) {
 
 func claimants(t *testing.T, r *Registry, address bool, name string) string {
 	t.Helper()
-	all, err := r.Claimants(Key{address, name})
+	all, err := r.Claimants(account.Key{Address: address, Name: name})
 	must(t, err)
 	var names []string
 	for _, a := range all {

@@ -137,7 +137,7 @@ func (r *Roster) Add(a account.Account) error { return r.AddSome(a, nil) }
 
 // AddSome is Add for those of the account's keys that are wanted, all if
 // wanted is nil: to decide again about a few keys, only who claims them counts.
-func (r *Roster) AddSome(a account.Account, wanted func(address bool, key string) bool) error {
+func (r *Roster) AddSome(a account.Account, wanted func(account.Key) bool) error {
 	r.entries.Add(1)
 	r.accounts.Add(1)
 	source, err := r.names.put(a)
@@ -148,7 +148,7 @@ func (r *Roster) AddSome(a account.Account, wanted func(address bool, key string
 	defer d.mu.Unlock()
 	rank := kind(a.Rank)
 	claim := func(b int, key string, kind kind) error {
-		if wanted != nil && !wanted(b == addressMap, key) {
+		if wanted != nil && !wanted(account.Key{Address: b == addressMap, Name: key}) {
 			return nil
 		}
 		p := &d.piles[b]

@@ -323,7 +323,9 @@ func BenchmarkRoster(b *testing.B) {
 func TestAddSome(t *testing.T) {
 	r := New(t.TempDir())
 	defer r.Close()
-	wanted := func(address bool, key string) bool { return address && key == "x@e" || !address && key == "b" }
+	wanted := func(key account.Key) bool {
+		return key == account.Key{Address: true, Name: "x@e"} || key == account.Key{Name: "b"}
+	}
 	for _, a := range []account.Account{user("a", "imap1", "x@e", "a@e"), user("b", "imap2", "x@e")} {
 		if err := r.AddSome(a, wanted); err != nil {
 			t.Fatal(err)
