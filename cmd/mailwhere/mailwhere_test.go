@@ -188,9 +188,9 @@ func TestStream(t *testing.T) {
 		"data at EOF": iotest.DataErrReader(strings.NewReader(names.String())),
 	} {
 		var got bytes.Buffer
-		unknown, err := f.stream(in, newOutputTo(&got))
-		if err != nil || !unknown || got.String() != want.String() {
-			t.Errorf("%s: %v, unknown %v, %d octets of %d", name, err, unknown, got.Len(), want.Len())
+		found, err := f.stream(in, newOutputTo(&got))
+		if err != nil || found || got.String() != want.String() {
+			t.Errorf("%s: %v, all found %v, %d octets of %d", name, err, found, got.Len(), want.Len())
 		}
 	}
 	if _, err := f.stream(iotest.ErrReader(io.ErrUnexpectedEOF), newOutputTo(io.Discard)); err == nil {

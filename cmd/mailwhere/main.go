@@ -205,9 +205,7 @@ func where(conf *config.Config, names []string, out *output) error {
 	for _, name := range names {
 		var found bool
 		if name == "-" {
-			var unknown bool
-			unknown, err = f.stream(os.Stdin, out)
-			found = !unknown
+			found, err = f.stream(os.Stdin, out)
 		} else {
 			found, err = f.print(name, several, out)
 		}

@@ -38,8 +38,8 @@ type chunk struct {
 
 // stream answers the names of a file, a line each, in order. Names that arrived
 // are answered before it waits for more, so that another program can ask one
-// after the other. It tells whether one was unknown.
-func (f *finder) stream(in io.Reader, out *output) (unknown bool, err error) {
+// after the other. It tells whether all were found.
+func (f *finder) stream(in io.Reader, out *output) (found bool, err error) {
 	workers := runtime.GOMAXPROCS(0)
 	order := make(chan *chunk, 2*workers) // bounds what is held in memory
 	work := make(chan *chunk, 2*workers)
@@ -78,19 +78,20 @@ func (f *finder) stream(in io.Reader, out *output) (unknown bool, err error) {
 			return true
 		})
 	}()
+	found = true
 	for c := range order {
 		<-c.done
 		out.Write(c.answers.Bytes())
 		if err := errors.Join(c.err, sysexits.CantCreate.Wrap(out.Flush())); err != nil {
-			return unknown, err
+			return false, err
 		}
-		unknown = unknown || c.unknown
+		found = found && !c.unknown
 		select {
 		case used <- c:
 		default:
 		}
 	}
-	return unknown, nil
+	return found, nil
 }
 
 // freshChunk is a used one, if there is any.
