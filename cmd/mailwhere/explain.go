@@ -242,6 +242,7 @@ func openTables(conf *config.Config) (*tables, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			t.missing = err
 		} else if err != nil {
+			t.close()
 			return nil, err
 		}
 	}
