@@ -249,11 +249,11 @@ func printMaster(tables *transport.Tables, out io.Writer) error {
 
 func publish(writer *mapfile.Writer, conf *config.Config, tables []transport.Table, from string) error {
 	if conf.Route.Text {
-		changed, err := transport.WriteText(conf.Route.Out, conf.Keep, tables)
-		if err == nil && changed {
-			err = writer.Sync()
+		var texts []mapfile.Text
+		for _, table := range tables {
+			texts = append(texts, mapfile.Text{Name: table.Name, Write: table.WriteText})
 		}
-		return err
+		return writer.PublishTexts(conf.Keep, texts...)
 	}
 	host, _ := os.Hostname() // only to tell tables apart
 	story := mapfile.Story{

@@ -1,6 +1,8 @@
 package mapfile
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -84,9 +86,9 @@ func Lock(dir, tool string) (*Writer, error) {
 // Unlock lets the next one publish.
 func (w *Writer) Unlock() error { return w.lock.Unlock() }
 
-// Sync makes what was renamed in the folder last: without it a crash may bring the
+// sync makes what was renamed in the folder last: without it a crash may bring the
 // old names back.
-func (w *Writer) Sync() error {
+func (w *Writer) sync() error {
 	dir, err := os.Open(w.dir)
 	if err == nil {
 		defer dir.Close()
@@ -101,7 +103,7 @@ func (w *Writer) Sync() error {
 // copies because Postfix watches the link count of the file it has open: a
 // hard link to a replaced map would keep the old answers alive.
 func (w *Writer) Publish(keep int, drafts ...Draft) error {
-	_, err := w.publish(keep, func(string, Story) bool { return true }, drafts)
+	_, err := w.publishMaps(keep, func(string, Story) bool { return true }, drafts)
 	return err
 }
 
@@ -112,7 +114,7 @@ func (w *Writer) Publish(keep int, drafts ...Draft) error {
 // between two renames, are a change.
 func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err error) {
 	var built []time.Time
-	return w.publish(keep, func(name string, now Story) bool {
+	return w.publishMaps(keep, func(name string, now Story) bool {
 		old, err := Open(filepath.Join(w.dir, name), false)
 		if err != nil {
 			return true
@@ -125,9 +127,66 @@ func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err er
 	}, drafts)
 }
 
-func (w *Writer) publish(keep int, differs func(name string, now Story) bool, drafts []Draft) (changed bool, err error) {
+func (w *Writer) publishMaps(keep int, differs func(name string, now Story) bool, drafts []Draft) (changed bool, err error) {
+	var names []string
+	for _, draft := range drafts {
+		names = append(names, draft.Name)
+	}
+	scripts := make([]*script, len(drafts))
+	return w.publish(keep, names, func(files []*renameio.PendingFile) (changed bool, err error) {
+		err = w.together(names, func(i int) (err error) {
+			scripts[i], err = newScript(drafts[i], files[i].File)
+			return err
+		})
+		if err != nil {
+			return false, err
+		}
+		for i, draft := range drafts {
+			if draft.Settled != nil {
+				if scripts[i].story, err = draft.Settled(); err != nil {
+					return false, err
+				}
+			}
+		}
+		err = w.together(names, func(i int) error { return scripts[i].finish(names[i]) })
+		if err != nil {
+			return false, err
+		}
+		for i, name := range names {
+			changed = changed || differs(name, scripts[i].story)
+		}
+		return changed, nil
+	}, verify)
+}
+
+// A Text is a file that is no map, and published like one.
+type Text struct {
+	Name  string // in the folder
+	Write func(to io.Writer) error
+}
+
+// PublishTexts is PublishChanged for texts: all or none, and only if one is not as
+// it was.
+func (w *Writer) PublishTexts(keep int, texts ...Text) error {
+	var names []string
+	for _, text := range texts {
+		names = append(names, text.Name)
+	}
+	_, err := w.publish(keep, names, func(files []*renameio.PendingFile) (changed bool, err error) {
+		err = w.together(names, func(i int) error { return texts[i].Write(files[i]) })
+		for i := 0; err == nil && !changed && i < len(names); i++ {
+			changed, err = differ(filepath.Join(w.dir, names[i]), files[i].Name())
+		}
+		return changed, err
+	}, func(string) error { return nil })
+	return err
+}
+
+// publish replaces files by what is written, if that is a change, once it is checked
+// and complete on disk.
+func (w *Writer) publish(keep int, names []string, write func([]*renameio.PendingFile) (changed bool, err error), check func(path string) error) (changed bool, err error) {
 	var pending []*renameio.PendingFile
-	copies := make([]*renameio.PendingFile, len(drafts))
+	copies := make([]*renameio.PendingFile, len(names))
 	defer func() {
 		for _, file := range append(pending, copies...) {
 			if file != nil {
@@ -135,11 +194,11 @@ func (w *Writer) publish(keep int, differs func(name string, now Story) bool, dr
 			}
 		}
 	}()
-	for _, draft := range drafts {
-		if err := w.sweep(draft.Name); err != nil {
+	for _, name := range names {
+		if err := w.sweep(name); err != nil {
 			return false, sysexits.CantCreate.Wrap(err)
 		}
-		path := filepath.Join(w.dir, draft.Name)
+		path := filepath.Join(w.dir, name)
 		if info, err := os.Lstat(path); err == nil && info.IsDir() {
 			// Known before the first is renamed, or half a set is published.
 			return false, sysexits.CantCreate.Errorf("%s: a folder is in the way: move it", path)
@@ -151,49 +210,25 @@ func (w *Writer) publish(keep int, differs func(name string, now Story) bool, dr
 		}
 		pending = append(pending, file)
 	}
-	scripts := make([]*script, len(drafts))
-	err = together(drafts, w.dir, func(i int) (err error) {
-		scripts[i], err = newScript(drafts[i], pending[i].File)
-		return err
-	})
-	if err != nil {
+	if changed, err = write(pending); err != nil || !changed {
 		return false, err
 	}
-	for i, draft := range drafts {
-		if draft.Settled != nil {
-			if scripts[i].story, err = draft.Settled(); err != nil {
-				return false, err
-			}
-		}
-	}
-	err = together(drafts, w.dir, func(i int) error { return scripts[i].finish(drafts[i].Name) })
-	if err != nil {
-		return false, err
-	}
-	for i, draft := range drafts {
-		changed = changed || differs(draft.Name, scripts[i].story)
-	}
-	if !changed {
-		return false, nil
-	}
-	err = together(drafts, w.dir, func(i int) error {
-		copied := make(chan error, 1)
+	err = w.together(names, func(i int) error {
+		synced, copied := make(chan error, 1), make(chan error, 1)
+		go func() { synced <- sysexits.CantCreate.Wrap(pending[i].Sync()) }()
 		go func() {
 			var err error
-			copies[i], err = copyOf(filepath.Join(w.dir, drafts[i].Name), keep)
-			copied <- err
+			copies[i], err = copyOf(filepath.Join(w.dir, names[i]), keep)
+			copied <- keeping(err)
 		}()
-		err := scripts[i].check()
-		if failed := <-copied; err == nil && failed != nil {
-			err = keeping(failed)
-		}
-		return err
+		err := check(pending[i].Name()) // the same pages that are on their way to the disk
+		return cmp.Or(<-synced, err, <-copied)
 	})
 	if err != nil {
 		return false, err
 	}
-	for i, draft := range drafts {
-		if err := keepCopy(copies[i], filepath.Join(w.dir, draft.Name), keep); err != nil {
+	for i, name := range names {
+		if err := keepCopy(copies[i], filepath.Join(w.dir, name), keep); err != nil {
 			return false, keeping(err)
 		}
 	}
@@ -202,40 +237,60 @@ func (w *Writer) publish(keep int, differs func(name string, now Story) bool, dr
 			return false, sysexits.CantCreate.Wrap(err)
 		}
 	}
-	return true, w.Sync()
+	return true, w.sync()
 }
 
-func keeping(err error) error { return sysexits.CantCreate.Errorf("keeping the last map: %w", err) }
+func keeping(err error) error {
+	if err == nil {
+		return nil
+	}
+	return sysexits.CantCreate.Errorf("keeping the last one: %w", err)
+}
 
-// together does the same with all drafts at the same time.
-func together(drafts []Draft, dir string, do func(i int) error) error {
-	errs := make([]error, len(drafts))
+// together does the same with all files at the same time.
+func (w *Writer) together(names []string, do func(i int) error) error {
+	errs := make([]error, len(names))
 	var all sync.WaitGroup
-	for i := range drafts {
+	for i := range names {
 		all.Go(func() { errs[i] = do(i) })
 	}
 	all.Wait()
 	for i, err := range errs {
 		if err != nil {
-			return fmt.Errorf("%s: %w", filepath.Join(dir, drafts[i].Name), err)
+			return fmt.Errorf("%s: %w", filepath.Join(w.dir, names[i]), err)
 		}
 	}
 	return nil
 }
 
-// sweep removes what a writer that was killed left half written: maps, and
-// copies of maps.
+// sweep removes what a writer that was killed left half written: files, and
+// copies of files. To their names renameio adds a number.
 func (w *Writer) sweep(name string) error {
-	left, err := filepath.Glob(filepath.Join(w.dir, "."+name+"*"))
-	if err != nil {
-		return err
-	}
-	for _, file := range left {
-		if err := os.Remove(file); err != nil {
+	for _, name := range []string{name, name + ".1"} {
+		left, err := filepath.Glob(filepath.Join(w.dir, "."+name+"[0-9]*"))
+		if err != nil {
 			return err
+		}
+		for _, file := range left {
+			if err := os.Remove(file); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// differ tells whether two files are not the same; the first need not be there.
+func differ(path, other string) (bool, error) {
+	a, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, sysexits.CantCreate.Wrap(err)
+	}
+	b, err := os.ReadFile(other)
+	return !bytes.Equal(a, b), sysexits.CantCreate.Wrap(err)
 }
 
 // A script is a draft on its way into a file.
@@ -375,18 +430,7 @@ func (s *script) finish(name string) error {
 	return nil
 }
 
-// check syncs the file and reads it back: the same pages that are on their way
-// to the disk.
-func (s *script) check() error {
-	synced := make(chan error, 1)
-	go func() { synced <- s.file.Sync() }()
-	err := verify(s.file.Name())
-	if failed := <-synced; failed != nil {
-		return sysexits.CantCreate.Wrap(failed)
-	}
-	return err
-}
-
+// verify reads back what was written.
 func verify(path string) error {
 	m, err := Open(path, false)
 	if err != nil {

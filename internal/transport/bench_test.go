@@ -94,9 +94,7 @@ func BenchmarkMillionUsers(b *testing.B) {
 		return
 	}
 	text := b.TempDir()
-	if _, err := WriteText(text, 0, tables); err != nil {
-		b.Fatal(err)
-	}
+	writeTexts(b, text, tables)
 	start := time.Now()
 	for _, table := range tables {
 		cmd := exec.Command("postmap", "cdb:"+filepath.Join(text, table.Name))

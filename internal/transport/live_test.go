@@ -485,9 +485,7 @@ func TestPostfixReadsTheText(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(conf, "main.cf"), []byte("compatibility_level = 3.6\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := WriteText(dir, 0, tables.List()); err != nil {
-		t.Fatal(err)
-	}
+	writeTexts(t, dir, tables.List())
 	for _, table := range tables.List() {
 		var keys, want strings.Builder
 		table.Records(func(key, value string) error {

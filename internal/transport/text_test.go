@@ -1,12 +1,27 @@
 package transport
 
 import (
+	"bytes"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"postern/internal/sysexits"
 )
+
+func writeTexts(t testing.TB, dir string, tables []Table) {
+	t.Helper()
+	for _, table := range tables {
+		var text bytes.Buffer
+		if err := table.WriteText(&text); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, table.Name), text.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
 
 // A disk that is full in the middle of a table is as full as at its end.
 func TestTextOnFullDisk(t *testing.T) {
@@ -23,7 +38,7 @@ func TestTextOnFullDisk(t *testing.T) {
 		}
 		return nil
 	}}
-	if err := table.writeText(full); sysexits.Of(err) != sysexits.CantCreate {
+	if err := table.WriteText(full); sysexits.Of(err) != sysexits.CantCreate {
 		t.Errorf("status %d, %v", sysexits.Of(err), err)
 	}
 }
