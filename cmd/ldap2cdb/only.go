@@ -199,28 +199,12 @@ func (o *only) homesOf() error {
 			return err
 		}
 		if found {
-			for _, home := range homes(key, value) {
+			for _, home := range key.Homes(value) {
 				o.homes[home] = true
 			}
 		}
 	}
 	return nil
-}
-
-// homes are where a name leads by its value in a map.
-func homes(key account.Key, value string) []account.Destination {
-	if key.Address {
-		list, err := account.ParseDestinations(value)
-		if err != nil {
-			return nil
-		}
-		return list
-	}
-	l, err := account.ParseLocation(key.Name, value)
-	if err != nil {
-		return nil
-	}
-	return []account.Destination{{Mailbox: l.Mailbox, Store: l.Store}}
 }
 
 // namesOf touches every name that leads to one of the homes.
@@ -250,7 +234,7 @@ func (o *only) namesOf() error {
 }
 
 func (o *only) touchIfHome(key account.Key, value string) error {
-	for _, home := range homes(key, value) {
+	for _, home := range key.Homes(value) {
 		if o.homes[home] {
 			o.touch(key)
 		}
@@ -337,7 +321,7 @@ func (o *only) standing(a account.Account) (account.Account, error) {
 		if err != nil {
 			return a, err
 		}
-		if !found && o.last.login.Story().Conflicts == 0 || found && slices.ContainsFunc(homes(account.Key{Address: true, Name: address}, value), func(d account.Destination) bool {
+		if !found && o.last.login.Story().Conflicts == 0 || found && slices.ContainsFunc(account.Key{Address: true, Name: address}.Homes(value), func(d account.Destination) bool {
 			return d.Mailbox == a.Location.Mailbox
 		}) {
 			kept = append(kept, address)

@@ -99,7 +99,7 @@ func diffOld(conf *config.Config, path string, out *output) error {
 			return say("added", key, "", value)
 		case was == value:
 			return nil
-		case account.Moved(name, key, was, value):
+		case account.Key{Address: name == "address", Name: key}.Moved(was, value):
 			return say("moved", key, was, value)
 		}
 		return say("changed", key, was, value)

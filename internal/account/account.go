@@ -218,27 +218,23 @@ func ParseDestinations(value string) ([]Destination, error) {
 	return to, nil
 }
 
-// Moved tells whether a value of a map, "login" or "address", leads to other stores
-// than the one before it.
-func Moved(name, key, old, now string) bool {
-	return !slices.Equal(storesIn(name, key, old), storesIn(name, key, now))
+// Homes are where a key leads by its value in a map: none by one that cannot be
+// read, from a map not of our making.
+func (k Key) Homes(value string) []Destination {
+	if k.Address {
+		list, _ := ParseDestinations(value)
+		return list
+	}
+	l, err := ParseLocation(k.Name, value)
+	if err != nil {
+		return nil
+	}
+	return []Destination{{Mailbox: l.Mailbox, Store: l.Store}}
 }
 
-// storesIn lists the stores in a value; a forward's is "". A value that cannot be
-// read, from a map not of our making, has none.
-func storesIn(name, key, value string) (stores []string) {
-	switch name {
-	case "login":
-		if l, err := ParseLocation(key, value); err == nil {
-			stores = append(stores, l.Store)
-		}
-	case "address":
-		list, _ := ParseDestinations(value)
-		for _, d := range list {
-			stores = append(stores, d.Store)
-		}
-	}
-	return stores
+// Moved tells whether a key leads to other stores than before.
+func (k Key) Moved(old, now string) bool {
+	return !slices.EqualFunc(k.Homes(old), k.Homes(now), func(a, b Destination) bool { return a.Store == b.Store })
 }
 
 // closingBracket finds the ">" that ends a forward, outside quotes.

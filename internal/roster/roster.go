@@ -463,7 +463,7 @@ func (r *Roster) compare(b *book, key, last, value []byte) error {
 		b.tally.Added++
 	case c.New == "":
 		b.tally.Removed++
-	case account.Moved(b.name, c.Key, c.Old, c.New):
+	case b.name != "size" && account.Key{Address: b.name == "address", Name: c.Key}.Moved(c.Old, c.New):
 		c.Moved = true
 		b.tally.Moved++
 	default:
