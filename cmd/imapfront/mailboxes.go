@@ -94,11 +94,45 @@ type asked struct {
 	*store.Store
 	down   *penalty.Table
 	failed atomic.Int32 // in a row
+
+	mu      sync.Mutex
+	tried   bool  // with nobody
+	verdict error // by that
 }
 
 const deadAfter = 3 // failures
 
+// nobody is a user whom no store knows. One that has a mailbox for him makes one for
+// whoever logs in, as Cyrus with autocreate_quota, or says so of everybody: asked on,
+// it would be left with an empty mailbox for each user of the site.
+const nobody = "postern-nobody"
+
 func (a *asked) has(ctx context.Context, mailbox string) (bool, error) {
+	if err := a.tells(ctx); err != nil {
+		return false, err
+	}
+	return a.ask(ctx, mailbox)
+}
+
+// tells returns an error where the store's answers say nothing.
+func (a *asked) tells(ctx context.Context) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.tried {
+		return a.verdict
+	}
+	has, err := a.ask(ctx, nobody)
+	if err != nil {
+		return err
+	}
+	a.tried = true
+	if has {
+		a.verdict = fmt.Errorf("has a mailbox for %s, so for whoever is asked for: turn off what makes them at a login (Cyrus: autocreate_quota), and delete that one", nobody)
+	}
+	return a.verdict
+}
+
+func (a *asked) ask(ctx context.Context, mailbox string) (bool, error) {
 	if a.failed.Load() >= deadAfter && a.down.IsDown(a.Address) {
 		return false, errors.New("the store was not reached a moment ago")
 	}
@@ -128,21 +162,46 @@ func hasMailbox(ctx context.Context, target *store.Store, mailbox string) (bool,
 	}
 	defer session.Conn.Close()
 	session.Conn.SetDeadline(time.Now().Add(openTime))
-	if _, err := io.WriteString(session.Conn, "x EXAMINE INBOX\r\n"); err != nil {
+	in := bufio.NewReader(io.MultiReader(bytes.NewReader(session.Behind), session.Conn))
+	opened, _, err := converse(in, session.Conn, "EXAMINE INBOX")
+	switch {
+	case err != nil:
 		return false, err
+	case opened.Name == "OK":
+		return true, nil
+	case opened.Name == "NO" && strings.EqualFold(opened.CodeName(), "NONEXISTENT"):
+		return false, nil
+	case opened.Name == "NO" && !forNow(opened.CodeName()):
+		// Cyrus has no code for a mailbox that it lacks, nor for one that is damaged or
+		// half moved; but it lists the latter.
+		listed, lines, err := converse(in, session.Conn, `LIST "" INBOX`)
+		if err != nil {
+			return false, err
+		}
+		if listed.Name == "OK" && lines == 0 {
+			return false, nil
+		}
+	}
+	return false, fmt.Errorf("EXAMINE: %.200q", bytes.TrimSpace(opened.Raw))
+}
+
+// converse sends a command and returns the answer, and how many LIST responses came
+// before it.
+func converse(in *bufio.Reader, out io.Writer, command string) (answer imap.Response, listed int, err error) {
+	if _, err := fmt.Fprintf(out, "x %s\r\n", command); err != nil {
+		return answer, 0, err
 	}
 	budget := 1 << 20 // octets that a store may say about an INBOX
-	for in := bufio.NewReader(io.MultiReader(bytes.NewReader(session.Behind), session.Conn)); ; {
-		switch r, err := imap.ReadResponse(in, &budget); {
+	for {
+		r, err := imap.ReadResponse(in, &budget)
+		switch {
 		case err != nil:
-			return false, fmt.Errorf("no answer to EXAMINE: %w", err)
-		case r.Tag != "x":
-		case r.Name == "OK":
-			return true, nil
-		case r.Name == "NO" && !forNow(r.CodeName()):
-			return false, nil
-		default:
-			return false, fmt.Errorf("EXAMINE: %.200q", bytes.TrimSpace(r.Raw))
+			word, _, _ := strings.Cut(command, " ")
+			return r, listed, fmt.Errorf("no answer to %s: %w", word, err)
+		case r.Tag == "x":
+			return r, listed, nil
+		case r.Name == "LIST":
+			listed++
 		}
 	}
 }

@@ -3,11 +3,13 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,45 +20,96 @@ import (
 
 // A mailbox is absent where a store says so. One that cannot tell has not said it.
 func TestMailboxes(t *testing.T) {
-	for _, test := range []struct{ login, examine, want string }{
-		{"OK in", "* 3 EXISTS\r\nx OK [READ-ONLY] Done", "here"},
-		{"OK in", "* OK x OK\r\nx NO [NONEXISTENT] Unknown mailbox", "absent"},
-		{"OK in", "x NO Mailbox does not exist", "absent"},
-		{"NO authentication failure", "", "absent"},
-		{"NO [AUTHENTICATIONFAILED] Authentication failed", "", "absent"},
-		{"NO [UNAVAILABLE] Temporary authentication failure", "", "error: login: refused: [UNAVAILABLE]"},
-		{"OK in", "x NO [SERVERBUG] Internal error", `error: EXAMINE: "x NO [SERVERBUG] Internal error"`},
-		{"OK in", "x NO [INUSE] Locked", "error: EXAMINE: "},
-		{"OK in", "x BAD What", "error: EXAMINE: "},
-		{"OK in", "", "error: no answer to EXAMINE"},
+	for _, test := range []struct{ login, examine, list, want string }{
+		{"OK in", "* 3 EXISTS\r\nx OK [READ-ONLY] Done", "", "here"},
+		{"OK in", "* OK x OK\r\nx NO [NONEXISTENT] Unknown mailbox", "", "absent"},
+		{"OK in", "x NO Mailbox does not exist", "x OK Completed", "absent"},
+		{"NO authentication failure", "", "", "absent"},
+		{"NO [AUTHENTICATIONFAILED] Authentication failed", "", "", "absent"},
+		{"NO [UNAVAILABLE] Temporary authentication failure", "", "", "error: login: refused: [UNAVAILABLE]"},
+		{"OK in", "x NO [SERVERBUG] Internal error", "", `error: EXAMINE: "x NO [SERVERBUG] Internal error"`},
+		{"OK in", "x NO System I/O error", "* LIST () \"/\" INBOX\r\nx OK Completed", `error: EXAMINE: "x NO System I/O error"`},
+		{"OK in", "x NO System I/O error", "x NO System I/O error", `error: EXAMINE: "x NO System I/O error"`},
+		{"OK in", "x NO System I/O error", "", "error: no answer to LIST"},
+		{"OK in", "x NO [INUSE] Locked", "", "error: EXAMINE: "},
+		{"OK in", "x BAD What", "", "error: EXAMINE: "},
+		{"OK in", "", "", "error: no answer to EXAMINE"},
 	} {
-		st := loopback.Serve(t, func(c net.Conn) {
-			fmt.Fprintf(c, "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] x\r\n")
-			in := bufio.NewReader(c)
-			in.ReadString('\n')
+		conf := oneStore(t, func(user string, c net.Conn, in *bufio.Reader) {
+			if user == nobody {
+				fmt.Fprintf(c, "P1 NO authentication failure\r\n")
+				return
+			}
 			fmt.Fprintf(c, "P1 %s\r\n", test.login)
 			if _, err := in.ReadString('\n'); err != nil {
 				return
 			}
 			fmt.Fprintf(c, "P2 OK\r\n") // CAPABILITY
-			if line, _ := in.ReadString('\n'); line == "x EXAMINE INBOX\r\n" {
-				fmt.Fprintf(c, "%s\r\n", test.examine)
+			for _, turn := range []struct{ command, answer string }{{"EXAMINE INBOX", test.examine}, {`LIST "" INBOX`, test.list}} {
+				if line, _ := in.ReadString('\n'); line != "x "+turn.command+"\r\n" || turn.answer == "" {
+					return
+				}
+				fmt.Fprintf(c, "%s\r\n", turn.answer)
 			}
 		})
-		conf := clearConfig(t)
-		password := filepath.Join(conf.Maps, "password")
-		os.WriteFile(password, []byte("secret\n"), 0o600)
-		conf.Stores["127.0.0.1"] = config.Store{
-			TLS: config.TLSNone, Port: st.Addr().(*net.TCPAddr).Port, Admin: "cyrus", AdminPasswordFile: password,
-		}
 		var out bytes.Buffer
 		if err := mailboxes(t.Context(), conf, strings.NewReader("joe\n"), &out); err != nil {
 			t.Fatal(err)
 		}
 		if !strings.HasPrefix(out.String(), "joe\t127.0.0.1\t"+test.want) {
-			t.Errorf("%s, %q: got %q, want %q", test.login, test.examine, &out, test.want)
+			t.Errorf("%s, %q, %q: got %q, want %q", test.login, test.examine, test.list, &out, test.want)
 		}
 	}
+}
+
+// A store that makes a mailbox for whoever logs in, as Cyrus by autocreate_quota, is
+// not made to do that for each user of the site.
+func TestMailboxesOfAStoreThatMakesThem(t *testing.T) {
+	var mu sync.Mutex
+	made := map[string]bool{}
+	conf := oneStore(t, func(user string, c net.Conn, in *bufio.Reader) {
+		mu.Lock()
+		made[user] = true
+		mu.Unlock()
+		fmt.Fprintf(c, "P1 OK in\r\n")
+		in.ReadString('\n')
+		fmt.Fprintf(c, "P2 OK\r\n")
+		in.ReadString('\n')
+		fmt.Fprintf(c, "x OK\r\n")
+	})
+	var out bytes.Buffer
+	if err := mailboxes(t.Context(), conf, strings.NewReader("joe\njane\njim\n"), &out); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(out.String(), "\terror: has a mailbox for "+nobody); n != 3 {
+		t.Errorf("answers %q", &out)
+	}
+	if len(made) != 1 {
+		t.Errorf("mailboxes were made: %v", made)
+	}
+}
+
+// oneStore makes a configuration of one store, which hears who wants to log in.
+func oneStore(t *testing.T, serve func(user string, c net.Conn, in *bufio.Reader)) *config.Config {
+	t.Helper()
+	st := loopback.Serve(t, func(c net.Conn) {
+		fmt.Fprintf(c, "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] x\r\n")
+		in := bufio.NewReader(c)
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return
+		}
+		sasl, _ := base64.StdEncoding.DecodeString(line[strings.LastIndexByte(line, ' ')+1 : len(line)-2])
+		user, _, _ := strings.Cut(string(sasl), "\x00")
+		serve(user, c, in)
+	})
+	conf := clearConfig(t)
+	password := filepath.Join(conf.Maps, "password")
+	os.WriteFile(password, []byte("secret\n"), 0o600)
+	conf.Stores["127.0.0.1"] = config.Store{
+		TLS: config.TLSNone, Port: st.Addr().(*net.TCPAddr).Port, Admin: "cyrus", AdminPasswordFile: password,
+	}
+	return conf
 }
 
 // A store that says nothing costs its time once, and not for each mailbox.
