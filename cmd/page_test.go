@@ -165,3 +165,46 @@ func TestPageQuotes(t *testing.T) {
 		}
 	}
 }
+
+// The loop of postern(7) that waits for the queue, as the page shows it, waits for
+// each message that Postfix may be about to deliver to jdoe, and for no other.
+func TestPageWaitsForTheQueue(t *testing.T) {
+	if _, err := exec.LookPath("jq"); err != nil {
+		t.Skip(err)
+	}
+	page, err := exec.Command("man", "-l", "-Tascii", "../man/postern.7").Output()
+	if err != nil {
+		t.Skip("man: ", err)
+	}
+	_, loop, _ := strings.Cut(string(page), "# while ")
+	loop, _, _ = strings.Cut(loop, "done\n")
+	const (
+		active   = `{"queue_name": "active", "recipients": [{"address": "other@example.org"}, {"address": "%s"}]}`
+		incoming = `{"queue_name": "incoming", "recipients": [{"address": "%s"}]}`
+		deferred = `{"queue_name": "deferred", "recipients": [{"address": "%s"}]}`
+	)
+	for _, test := range []struct {
+		queue []string
+		waits bool
+	}{
+		{nil, false},
+		{[]string{active, "jdoe@example.org"}, true},
+		{[]string{incoming, "JDoe@Example.org"}, true},
+		{[]string{active, "jdoe+list@example.org"}, true},
+		{[]string{active, "jdoe@example.org", deferred, "jane@example.org"}, true},
+		{[]string{deferred, "jdoe@example.org"}, false},
+		{[]string{active, "jdoe2@example.org"}, false},
+		{[]string{active, "ajdoe@example.org"}, false},
+	} {
+		var queue strings.Builder
+		for i := 0; i < len(test.queue); i += 2 {
+			queue.WriteString(strings.Replace(test.queue[i], "%s", test.queue[i+1], 1) + "\n")
+		}
+		cmd := exec.Command("sh", "-c", "postqueue() { printf %s \"$QUEUE\"; }; sleep() { echo waits; exit; }\nwhile "+loop+"done")
+		cmd.Env = append(os.Environ(), "QUEUE="+queue.String())
+		out, err := cmd.CombinedOutput()
+		if want := map[bool]string{true: "waits\n"}[test.waits]; err != nil || string(out) != want {
+			t.Errorf("%v %q, want %q, of\n%s", err, out, want, queue.String())
+		}
+	}
+}
