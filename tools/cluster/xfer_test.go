@@ -53,6 +53,28 @@ func TestXferMovesTheWholeMailbox(t *testing.T) {
 	f.deliver(t, user, "after the move")
 }
 
+// What postern(7) warns of: XFER moves nothing to a store that has mail for the user
+// already, and says that all is well; what the old store lists then tells.
+func TestXferToAStoreThatHasTheMailbox(t *testing.T) {
+	f := open(t, plan{})
+	const name, from, to = "yolanda", cyrusStore, "imap2.example.org"
+	for _, store := range []string{from, to} {
+		if err := f.AddUser(t.Context(), store, name, password); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, store := range []string{from, to} {
+		if err := f.Deliver(store, "sender@elsewhere.example", name+"@example.org", "Subject: at "+store+"\n\nHello.\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	source := f.administrate(t, from)
+	source.ask("XFER user/%s %s", name, f.Store(to).Addr)
+	if lines := source.ask("LIST \"\" user/%s", name); len(lines) != 2 {
+		t.Errorf("the old store lists %q", lines)
+	}
+}
+
 // administrate logs in at a Cyrus store as its administrator.
 func (f *front) administrate(t *testing.T, store string) *wire {
 	t.Helper()
