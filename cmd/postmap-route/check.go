@@ -80,6 +80,7 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 		}
 	}
 	c.checkSettings(records)
+	c.checkPostmaster(records[transport.Domain])
 	c.checkServices(records[transport.Transport])
 	for _, name := range []string{transport.Transport, transport.Alias, transport.Recipient, transport.Domain} {
 		if len(records[name]) == 0 {
@@ -142,7 +143,7 @@ func (c *checker) run(in []byte, name string, args ...string) ([]byte, error) {
 func (c *checker) readPostfix() error {
 	out, err := c.run(nil, "postconf", "-x",
 		"transport_maps", "virtual_alias_maps", "relay_recipient_maps", "virtual_mailbox_maps", "local_recipient_maps",
-		"mydestination", "relay_domains", "virtual_mailbox_domains", "virtual_alias_domains",
+		"myorigin", "mydestination", "relay_domains", "virtual_mailbox_domains", "virtual_alias_domains",
 		"parent_domain_matches_subdomains",
 		"canonical_maps", "canonical_classes", "recipient_canonical_maps", "recipient_canonical_classes",
 		"masquerade_domains", "masquerade_classes", "soft_bounce", "smtpd_reject_unlisted_recipient",
@@ -393,6 +394,35 @@ func (c *checker) checkSettings(records map[string][]record) {
 			c.bad("%s is %s: %s cannot be reached; rename it, or see postconf(5)", odd.setting, c.settings[odd.setting], records[transport.Recipient][i].key)
 		}
 	}
+}
+
+// checkPostmaster looks whether mail to <postmaster>, and what Postfix itself has to
+// report, gets anywhere. smtpd takes it without asking who exists, RFC 5321 section
+// 4.5.1, and to the transport table he would be somebody new.
+func (c *checker) checkPostmaster(domains []record) {
+	origin := c.settings["myorigin"]
+	if strings.HasPrefix(origin, "/") { // Debian's /etc/mailname
+		text, _ := os.ReadFile(origin)
+		origin = strings.TrimSpace(string(text))
+	}
+	origin = account.Fold(origin)
+	isOurs := slices.ContainsFunc(domains, func(r record) bool { return r.key == origin })
+	if !isOurs || c.listed("mydestination", origin) {
+		return
+	}
+	address := "postmaster@" + origin
+	for setting, keys := range map[string]string{
+		"virtual_alias_maps": address + "\npostmaster\n@" + origin + "\n", // virtual(5)
+		"transport_maps":     address + "\n",
+	} {
+		for _, word := range c.words(setting) {
+			// One that does not answer is told of elsewhere.
+			if got, err := c.query(strings.TrimPrefix(word, "proxy:"), []byte(keys)); err != nil || len(got) > 0 {
+				return
+			}
+		}
+	}
+	c.bad("%s is nobody's address: mail to <postmaster>, which Postfix takes for it, and its own reports stay in the queue; give it to somebody in the directory", address)
 }
 
 // checkServices looks for the transports in master.cf.
