@@ -127,6 +127,7 @@ type household struct {
 func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, error) {
 	stores := map[string]*household{}
 	met := map[string]bool{}
+	known := 0 // of the sizes
 	settle := func(name string, at account.Location) {
 		mailbox := account.Destination{Mailbox: at.Mailbox, Store: at.Store}.String()
 		if met[mailbox] {
@@ -139,6 +140,11 @@ func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, er
 		weight := int64(1)
 		if sizes != nil {
 			weight = cmp.Or(sizes[at.Mailbox], sizes[name])
+			for _, key := range []string{at.Mailbox, name} {
+				if _, found := sizes[key]; found {
+					known++
+				}
+			}
 		}
 		home := stores[at.Store]
 		home.residents = append(home.residents, resident{Login: name, From: at.Store, Weight: weight})
@@ -158,6 +164,10 @@ func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, er
 		if err != nil {
 			return nil, err
 		}
+	}
+	// As of another site's list, of addresses, or of a command that printed nothing.
+	if sizes != nil && known == 0 {
+		return nil, sysexits.DataErr.Errorf("--by quota: of %d names with a size none is a login name or a mailbox of login.cdb", len(sizes))
 	}
 	return stores, nil
 }
@@ -289,7 +299,11 @@ func readSizes(path string, keyOf func(name string) string) (map[string]int64, e
 	lines := bufio.NewScanner(in)
 	number := 1
 	for ; lines.Scan(); number++ {
-		words := strings.Fields(lines.Text())
+		text := lines.Text()
+		if number == 1 {
+			text = strings.TrimPrefix(text, byteOrderMark)
+		}
+		words := strings.Fields(text)
 		if len(words) == 0 {
 			continue
 		}

@@ -21,6 +21,9 @@ const chunkSize = 1 << 16
 // name, and a file without lines is refused before it fills the memory.
 const longestName = 1 << 20
 
+// byteOrderMark is what Windows puts before a text in UTF-8.
+const byteOrderMark = "\ufeff"
+
 func tooLong(line []byte) error {
 	return sysexits.DataErr.Errorf("standard input: the line that begins with %.20q has more than %d octets: not a list of names", line, longestName)
 }
@@ -109,6 +112,7 @@ func freshChunk(used <-chan *chunk) *chunk {
 // readChunks cuts a file into chunks. Its error comes as the last one's.
 func readChunks(in io.Reader, used <-chan *chunk, yield func(*chunk) bool) {
 	var rest []byte
+	mark := []byte(byteOrderMark) // that the first line may have before it
 	c := freshChunk(used)
 	for {
 		c.block = append(c.block[:0], rest...) // which may be the end of the same
@@ -128,6 +132,7 @@ func readChunks(in io.Reader, used <-chan *chunk, yield func(*chunk) bool) {
 			c.err = err
 		}
 		if end > 0 || c.err != nil {
+			c.names, mark = bytes.TrimPrefix(c.names, mark), nil
 			if !yield(c) {
 				return
 			}
