@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -13,15 +14,20 @@ import (
 )
 
 // complete prints the login names that start as the last word does, for a
-// shell. A shell that asks cannot be told of errors: then there are none.
+// shell, or the stores behind --store. A shell that asks cannot be told of errors:
+// then there are none, as behind a flag that takes a file, for which it has its own.
 func complete(c *cli.Context) {
 	const most = 200 // names that somebody can look through
-	word := ""
+	word, before := "", ""
 	if n := len(os.Args) - 2; n > 0 { // the last is --generate-bash-completion
-		word = os.Args[n]
+		word, before = os.Args[n], os.Args[n-1]
 	}
 	if word == "" || word[0] == '-' {
 		cli.DefaultAppComplete(c)
+		return
+	}
+	flag := takesValue(c.App, before)
+	if flag != "" && flag != "store" && flag != "watch" {
 		return
 	}
 	conf, err := command.Config(c)
@@ -33,15 +39,33 @@ func complete(c *cli.Context) {
 		return
 	}
 	defer login.Close()
-	enough, found, start := errors.New("enough"), 0, login.Story().Key(word)
-	login.Records(func(key, _ string) error {
-		if !strings.HasPrefix(key, start) {
+	enough, start, offered := errors.New("enough"), login.Story().Key(word), map[string]bool{}
+	login.Records(func(key, value string) error {
+		if flag == "store" {
+			at, err := account.ParseLocation(key, value)
+			if err != nil {
+				return nil
+			}
+			key = at.Store
+		}
+		if !strings.HasPrefix(key, start) || offered[key] {
 			return nil
 		}
 		fmt.Fprintln(c.App.Writer, account.Printable(key))
-		if found++; found == most {
+		if offered[key] = true; len(offered) == most {
 			return enough
 		}
 		return nil
 	})
+}
+
+// takesValue returns the name of a flag whose value the next word is, or "".
+func takesValue(app *cli.App, word string) string {
+	name := strings.TrimLeft(word, "-")
+	for _, flag := range app.Flags {
+		if f, told := flag.(cli.DocGenerationFlag); told && f.TakesValue() && name != word && slices.Contains(flag.Names(), name) {
+			return name
+		}
+	}
+	return ""
 }
