@@ -229,6 +229,12 @@ func complement(label string, stores iter.Seq[string]) (string, error) {
 	return "", fmt.Errorf("which of %s?", strings.Join(some, ", "))
 }
 
+// foreignStory is what is told of a map without a story.
+type foreignStory struct {
+	Version int    `json:"version"` // 0
+	Map     string `json:"map"`
+}
+
 // info prints the stories of the maps.
 func info(conf *config.Config, out *output) error {
 	var failed error
@@ -244,7 +250,12 @@ func info(conf *config.Config, out *output) error {
 		s := m.Story()
 		m.Close()
 		if out.json {
-			if err := out.object(s); err != nil {
+			var told any = s
+			if s.Version == 0 {
+				// Of a map from elsewhere nobody knows when it was built, nor how large it is.
+				told = foreignStory{Map: strings.TrimSuffix(name, ".cdb")}
+			}
+			if err := out.object(told); err != nil {
 				return err
 			}
 			continue
