@@ -165,8 +165,11 @@ func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, er
 			return nil, err
 		}
 	}
-	// As of another site's list, of addresses, or of a command that printed nothing.
-	if sizes != nil && known == 0 {
+	switch {
+	case sizes == nil || known > 0:
+	case len(sizes) == 0: // as of a command that printed nothing
+		return nil, sysexits.DataErr.Errorf("--by quota: no mailbox has a size")
+	default: // as of another site's list, or one of addresses
 		return nil, sysexits.DataErr.Errorf("--by quota: of %d names with a size none is a login name or a mailbox of login.cdb", len(sizes))
 	}
 	return stores, nil
