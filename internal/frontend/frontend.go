@@ -4,9 +4,10 @@
 // A session has two halves. What every mail protocol needs stands in
 // session.go: the time limits, TLS, the exchange of SASL (sasl.go), looking up
 // the user, opening his mailbox at the store (login.go), what a failure may say
-// and how long it has to take, the log. What one protocol says stands in one file, imap.go, pop3.go or
-// sieve.go: its commands as a table, and how it says what has become of a login.
-// A protocol never looks a user up, and a session never makes a line for a client.
+// and how long it has to take, the log. What one protocol says stands in one
+// file, imap.go, pop3.go or sieve.go: its commands as a table, and how it says
+// what has become of a login. A protocol never looks a user up, and a session
+// never makes a line for a client.
 // What sessions know of one another, to be counted, limited, listed and ended,
 // stands in shared.go.
 package frontend

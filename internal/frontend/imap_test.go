@@ -787,6 +787,13 @@ func TestRule9_LargeCredentialsTellNothing(t *testing.T) {
 	if f.connections() == 0 {
 		t.Error("the store was not asked")
 	}
+
+	// A store that cannot tell says so, and takes nobody's password from him.
+	f = newFakeStore(t, "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] ready\n"+
+		"C: P1 AUTHENTICATE PLAIN "+b64("\x00joe\x00"+large)+"\nS: P1 NO generic failure")
+	c := newSite(t, func(s *site) { s.people["joe"] = f.value() }).client()
+	c.send("a AUTHENTICATE PLAIN " + b64("\x00joe\x00"+large) + "\r\n")
+	c.want("a " + unreached)
 }
 
 func TestRule9_LineEndsInCredentials(t *testing.T) {

@@ -134,7 +134,11 @@ func (s *session) failed(ctx context.Context, start time.Time, failure *failure,
 	if failure == denied {
 		level = slog.LevelInfo
 	}
-	s.Metrics.login(s.name, s.where.Store, failure.code)
+	result := failure.code
+	if errors.Is(cause, errHold) {
+		result = "hold" // no fault of the store
+	}
+	s.Metrics.login(s.name, s.where.Store, result)
 	s.log.Log(ctx, level, "login failed", "user", brief(s.user), "store", s.where.Store, "code", failure.code, "cause", cause, "tls", s.tls)
 	if failure == unavailable && !errors.Is(cause, errHold) {
 		return // no secret in that, and no guess to be slowed down
@@ -288,7 +292,7 @@ func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *f
 		return nil, failure, refusal
 	}
 	switch {
-	case err != nil && !unreached && c.large():
+	case err != nil && !unreached && c.large() && !errors.Is(err, store.ErrUndecided) && !errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, denied, err // as of somebody who is in no map: Dovecot hangs up on so much
 	case err != nil:
 		return nil, unavailable, err

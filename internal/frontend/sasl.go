@@ -181,6 +181,7 @@ func fromBase64(text []byte) ([]byte, error) {
 	message := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
 	n, err := base64.StdEncoding.Strict().Decode(message, text)
 	if err != nil {
+		clear(message)
 		return nil, errMessage
 	}
 	return message[:n], nil

@@ -517,6 +517,7 @@ func TestAStoreThatIsReachedIsUp(t *testing.T) {
 	made := make(chan *site, 1)
 	reached := loopback.Serve(t, func(conn net.Conn) {
 		s := <-made
+		made <- s
 		s.Failures.Unreached(conn.LocalAddr().String(), time.Second)
 		f := &fakeStore{t: t}
 		f.play(conn, loginScript(accepted))

@@ -337,10 +337,10 @@ func Push(text []byte, c byte) []byte {
 func (r *Reader) Base64(into *[]byte) bool {
 	r.room += MaxSASL // beside the line as it is, RFC 4959 6
 	text, ok := r.word(isAtomChar, MaxSASL, "Base64 expected")
+	defer clear(text)
 	if !ok || !r.CRLF() {
 		return false
 	}
-	defer clear(text)
 	if string(text) == "=" {
 		*into = []byte{}
 		return true
@@ -348,6 +348,7 @@ func (r *Reader) Base64(into *[]byte) bool {
 	decoded := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
 	n, err := base64.StdEncoding.Strict().Decode(decoded, text)
 	if err != nil {
+		clear(decoded)
 		return r.fail(SyntaxError("Invalid base64"))
 	}
 	*into = decoded[:n]

@@ -105,6 +105,9 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return fmt.Sprintf("refused: [%s] %q", r.Code, r.Text) }
 
+// ErrUndecided is the word of a store that could not judge a login.
+var ErrUndecided = errors.New("the store cannot tell")
+
 // uncoded is a refusal without a response code. Cyrus has none for logins: it says
 // in sasl_errstring(3)'s words that its saslauthd(8) is down, as it says of a wrong
 // password, and that a user has too many connections it says so, too. Taken for
@@ -114,7 +117,7 @@ func uncoded(text string) error {
 	switch strings.TrimSpace(words) {
 	case "generic failure", "no memory available", "no mechanism available", "transient failure (e.g., weak key)",
 		"SASL library is not initialized", "remote authentication server unavailable":
-		return fmt.Errorf("the store cannot tell: %.200q", text)
+		return fmt.Errorf("%w: %.200q", ErrUndecided, text)
 	}
 	if tooMany, _, found := strings.Cut(text, " ("); found && tooMany == "Too many open connections" { // behind it, from where
 		return &Refusal{Code: "LIMIT", Text: tooMany}
