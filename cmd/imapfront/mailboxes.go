@@ -98,6 +98,7 @@ type asked struct {
 	mu      sync.Mutex
 	tried   bool  // with nobody
 	verdict error // by that
+	vague   int   // answers about him that say nothing
 }
 
 const deadAfter = 3 // failures
@@ -122,7 +123,21 @@ func (a *asked) tells(ctx context.Context) error {
 		return a.verdict
 	}
 	has, err := a.ask(ctx, nobody)
-	if err != nil {
+	refusal, refused := errors.AsType[*store.Refusal](err)
+	_, unreached := errors.AsType[*store.Unreachable](err)
+	switch {
+	case refused && strings.EqualFold(refusal.Code, "UNAVAILABLE"):
+		// Dovecot's word for one whom its masters may not ask for. A login that
+		// is refused makes no mailbox.
+		a.tried = true
+		return nil
+	case unreached:
+		return err
+	case err != nil:
+		err = fmt.Errorf("asked for %s: %w", nobody, err)
+		if a.vague++; a.vague >= deadAfter { // or each mailbox would cost the same time again
+			a.tried, a.verdict = true, err
+		}
 		return err
 	}
 	a.tried = true

@@ -89,6 +89,42 @@ func TestMailboxesOfAStoreThatMakesThem(t *testing.T) {
 	}
 }
 
+// Dovecot may have that word for one whom it does not know, and then makes nothing.
+func TestMailboxesWhereNobodyIsUnavailable(t *testing.T) {
+	conf := oneStore(t, func(user string, c net.Conn, in *bufio.Reader) {
+		if user == nobody {
+			fmt.Fprintf(c, "P1 NO [UNAVAILABLE] Temporary authentication failure.\r\n")
+			return
+		}
+		fmt.Fprintf(c, "P1 OK in\r\n")
+		in.ReadString('\n')
+		fmt.Fprintf(c, "P2 OK\r\n")
+		in.ReadString('\n')
+		fmt.Fprintf(c, "x OK\r\n")
+	})
+	var out bytes.Buffer
+	if err := mailboxes(t.Context(), conf, strings.NewReader("joe\n"), &out); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); got != "joe\t127.0.0.1\there\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A store that does not tell about nobody is asked a few times, and not for each
+// mailbox again.
+func TestMailboxesOfAStoreThatDoesNotTell(t *testing.T) {
+	var asked atomic.Int32
+	conf := oneStore(t, func(user string, c net.Conn, in *bufio.Reader) { asked.Add(1) })
+	var out bytes.Buffer
+	if err := mailboxes(t.Context(), conf, strings.NewReader(strings.Repeat("joe\n", 4*atOnce)), &out); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(out.String(), "\terror: asked for "+nobody+": "); n != 4*atOnce || asked.Load() != deadAfter {
+		t.Errorf("asked %d times, and %d errors: %q", asked.Load(), n, &out)
+	}
+}
+
 // oneStore makes a configuration of one store, which hears who wants to log in.
 func oneStore(t *testing.T, serve func(user string, c net.Conn, in *bufio.Reader)) *config.Config {
 	t.Helper()
