@@ -407,7 +407,8 @@ func (c *checker) checkPostmaster(domains []record) {
 	}
 	origin = account.Fold(origin)
 	isOurs := slices.ContainsFunc(domains, func(r record) bool { return r.key == origin })
-	if !isOurs || c.listed("mydestination", origin) {
+	elsewhere := c.conf.Route.Unknown != config.Default().Route.Unknown // where he may be
+	if !isOurs || elsewhere || c.listed("mydestination", origin) {
 		return
 	}
 	address := "postmaster@" + origin

@@ -210,7 +210,9 @@ func (h hops) nexthop(name string) (string, error) {
 func (h hops) apart(name, hop string) error {
 	service, rest, _ := strings.Cut(hop, ":")
 	_, hosts := transport.Hops(service, rest)
-	if program := transport.Program(service); program != "lmtp" && program != "smtp" || len(hosts) == 0 {
+	// What a service of the site's own runs nobody knows: a list is one of hosts.
+	unknown := transport.Program(service) == "" && !strings.Contains(rest, ",")
+	if unknown || service == "discard" || transport.Program(service) == "error" || len(hosts) == 0 {
 		return nil // keeps none
 	}
 	first, hosts := service+":"+hosts[0], hosts[1:]

@@ -25,7 +25,8 @@ const (
 
 // watch makes the tables of the maps, again and again: also of those that are
 // published while it is at work on others. The settings are read again each time,
-// and at SIGHUP. Only settings that are wrong from the start end it, sysexits(3).
+// and at SIGHUP. Only what is wrong from the start, and no wait mends, ends it,
+// sysexits(3).
 func watch(c *cli.Context) error {
 	ctx := command.Told(c)
 	again := command.HangUps()
