@@ -89,7 +89,7 @@ func (r *reading) goTo(ctx context.Context, urls []string, trail []hop) error {
 			return sysexits.Unavailable.Errorf("a reference to %s, which led here: the servers refer to one another", text)
 		}
 		other := *r.LDAP
-		other.conf.URLs, other.Last, other.failed, other.faults = []string{at}, "", map[string]bool{}, nil // it is another directory
+		other.conf.URLs, other.Last, other.failed, other.faulty, other.faults = []string{at}, "", map[string]bool{}, nil, nil // it is another directory
 		s, err := other.connect(ctx)
 		if err != nil {
 			if ctx.Err() != nil || sysexits.Of(err) == sysexits.NoPerm {

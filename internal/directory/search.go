@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -21,6 +22,9 @@ import (
 func (d *LDAP) Entries(ctx context.Context, want *Selection, take func(*Entry) error) error {
 	for {
 		s, err := d.connect(ctx)
+		if status := sysexits.Of(err); len(d.faults) > 0 && (status == sysexits.NoPerm || status == sysexits.Config) {
+			return joined(append(slices.Clone(d.faults), err)) // not its word alone
+		}
 		if err != nil {
 			return err
 		}
