@@ -127,7 +127,7 @@ type household struct {
 func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, error) {
 	stores := map[string]*household{}
 	met := map[string]bool{}
-	known := 0 // of the sizes
+	known := false // one of the sizes
 	settle := func(name string, at account.Location) {
 		mailbox := account.Destination{Mailbox: at.Mailbox, Store: at.Store}.String()
 		if met[mailbox] {
@@ -139,11 +139,11 @@ func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, er
 		}
 		weight := int64(1)
 		if sizes != nil {
-			weight = cmp.Or(sizes[at.Mailbox], sizes[name])
-			for _, key := range []string{at.Mailbox, name} {
-				if _, found := sizes[key]; found {
-					known++
-				}
+			weight = 0
+			// size.cdb has mailboxes as they are, and a list has keys.
+			for _, key := range []string{at.Mailbox, login.Story().Key(at.Mailbox), name} {
+				size, found := sizes[key]
+				weight, known = cmp.Or(weight, size), known || found
 			}
 		}
 		home := stores[at.Store]
@@ -166,7 +166,7 @@ func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, er
 		}
 	}
 	switch {
-	case sizes == nil || known > 0:
+	case sizes == nil || known:
 	case len(sizes) == 0: // as of a command that printed nothing
 		return nil, sysexits.DataErr.Errorf("--by quota: no mailbox has a size")
 	default: // as of another site's list, or one of addresses
