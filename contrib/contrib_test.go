@@ -751,7 +751,11 @@ func TestPrometheus(t *testing.T) {
 		}
 	}
 	page := read(t, "../man/imapfront.8")
-	for _, metric := range regexp.MustCompile(`imapfront_\w+`).FindAllString(read(t, "prometheus/postern.rules.yml"), -1) {
+	metrics := regexp.MustCompile(`imapfront_\w+`).FindAllString(read(t, "prometheus/postern.rules.yml"), -1)
+	if metrics == nil {
+		t.Error("no alert of imapfront")
+	}
+	for _, metric := range metrics {
 		if !strings.Contains(page, ".It Li "+metric) {
 			t.Errorf("imapfront(8) does not tell of %s", metric)
 		}
