@@ -41,7 +41,7 @@ type Draft struct {
 	Settled func() (Story, error)
 }
 
-// A Writer is the right to publish maps in a folder.
+// A Writer is the right to publish maps, or tables, in a folder.
 type Writer struct {
 	dir  string
 	lock *flock.Flock
@@ -454,7 +454,7 @@ func checkRecord(key, value string) error {
 	return nil
 }
 
-// copyOf copies the map that is to be replaced, if it is to be kept; nil if not.
+// copyOf copies the file that is to be replaced, if it is to be kept; nil if not.
 func copyOf(path string, keep int) (*renameio.PendingFile, error) {
 	switch info, err := os.Stat(path); {
 	case keep == 0, errors.Is(err, fs.ErrNotExist):
@@ -487,7 +487,7 @@ func copyOf(path string, keep int) (*renameio.PendingFile, error) {
 	return out, err
 }
 
-// keepCopy moves the older copies of a map along and puts the new one in place,
+// keepCopy moves the older copies of a file along and puts the new one in place,
 // as name.1.
 func keepCopy(file *renameio.PendingFile, path string, keep int) error {
 	if file == nil {
