@@ -96,13 +96,15 @@ func TestDirectoryServer389(t *testing.T) {
 
 	// A deletion is known when all is read again, and so are entries that are
 	// all others.
-	follow(t, log, append(with(often), watch...)...)
+	stop = follow(t, log, append(with(often), watch...)...)
 	server.Modify("dn: uid=u14,ou=people,dc=example,dc=org\nchangetype: delete\n")
 	eventually(t, dir, "u14", "", log)
+	stop() // whoever looks into an import sees some of it, and waits for minutes
 	aci := "aci: (targetattr=\"*\")(version 3.0; acl \"all\"; allow (read, search) userdn=\"ldap:///anyone\";)\n"
 	server.Import(strings.Replace(dirsrv.Skeleton, "dc: example\n", "dc: example\n"+aci, 1) +
 		"dn: cn=postern,dc=example,dc=org\nobjectClass: organizationalRole\nobjectClass: simpleSecurityObject\ncn: postern\nuserPassword: " + password + "\n\n" +
 		strings.ReplaceAll(people.String(), "imap2.", "imap1.") + dirsrv.Person("last", "imap2.example.org"))
+	follow(t, log, append(with(often), watch...)...)
 	eventually(t, dir, "last", "imap2.example.org", log)
 	eventually(t, dir, "u7", "imap1.example.org", log)
 	same()
