@@ -65,24 +65,23 @@ func ReadResponse(r *bufio.Reader, budget *int) (Response, error) {
 		if err != nil {
 			return Response{}, err
 		}
-		if start == 0 && isFreeText(raw) {
-			break
-		}
-		size, ok := literalAtEnd(raw[start : len(raw)-2])
-		if !ok {
-			break
+		size, literal := literalAtEnd(raw[start : len(raw)-2])
+		if !literal || start == 0 {
+			response, err := parseResponse(raw)
+			if !literal || err == nil && response.endsInText() { // where braces mean nothing
+				return response, err
+			}
 		}
 		if size > int64(*budget) {
 			return Response{}, fmt.Errorf("a literal of %d octets is too long", size)
 		}
 		*budget -= int(size)
-		literal := make([]byte, size) // bounded by the budget above
-		if _, err := io.ReadFull(r, literal); err != nil {
+		octets := make([]byte, size) // bounded by the budget above
+		if _, err := io.ReadFull(r, octets); err != nil {
 			return Response{}, err
 		}
-		raw = append(raw, literal...)
+		raw = append(raw, octets...)
 	}
-	return parseResponse(raw)
 }
 
 // ReadLine reads a line with its CRLF. Stores send no bare LF; where one came
@@ -112,12 +111,9 @@ func ReadLine(r *bufio.Reader, budget *int) ([]byte, error) {
 	return line, nil
 }
 
-// isFreeText tells whether a line ends in words for people, RFC 9051 9 resp-text: a
-// status, or a continuation. Braces mean nothing there.
-func isFreeText(line []byte) bool {
-	r, err := parseResponse(line)
-	return err == nil && (r.IsStatus() || r.Tag == "+")
-}
+// endsInText tells whether a response ends in RFC 9051's resp-text, section 9: a
+// status, or a continuation.
+func (r Response) endsInText() bool { return r.IsStatus() || r.Tag == "+" }
 
 func literalAtEnd(line []byte) (int64, bool) {
 	var a announcement
