@@ -164,7 +164,6 @@ func (s *session) afterFailure() {
 }
 
 var (
-	errNotSent  = errors.New("NUL, CR or LF in a name or password")
 	errUnknown  = errors.New("no such user")
 	errDisabled = errors.New("user is disabled")
 	errHold     = errors.New("user is on hold")
@@ -179,8 +178,8 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 	if err := s.paced(); err != nil {
 		return nil, tooFast, err
 	}
-	if c.unsendable() {
-		return nil, denied, errNotSent
+	if !store.Sendable(c.user+c.behalf, c.password) { // before a store counts as reached by it
+		return nil, denied, store.ErrNotSendable
 	}
 	owner := c.user
 	if c.behalf != "" {

@@ -35,12 +35,6 @@ func (c credentials) large() bool {
 	return len(c.user)+len(c.behalf)+len(c.password)+len(c.message) > muchShown
 }
 
-// unsendable tells whether no store is shown this: one that takes the octet for the
-// end of a string or a line would see another's name or password.
-func (c credentials) unsendable() bool {
-	return strings.ContainsAny(c.user+c.behalf, "\x00\r\n") || bytes.ContainsAny(c.password, "\x00\r\n")
-}
-
 // messageFor is the message of a bearer token with the name that the store knows
 // the user by. The rest is the store's to judge, and stays as it is.
 func (c credentials) messageFor(mailbox string) []byte {

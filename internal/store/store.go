@@ -160,10 +160,8 @@ type dialogue struct {
 
 // Open logs a user in. Cancelling ctx ends the attempt, at whatever step.
 func (s *Store) Open(ctx context.Context, p Protocol, login Login) (*Session, error) {
-	// No store has such a user or password; but one that takes the octet
-	// for the end of a string or a line has others.
-	if strings.ContainsAny(login.User+login.Behalf, "\x00\r\n") || bytes.ContainsAny(login.Password, "\x00\r\n") {
-		return nil, &Refusal{Text: "NUL, CR or LF in a name or password"}
+	if !Sendable(login.User+login.Behalf, login.Password) {
+		return nil, &Refusal{Text: ErrNotSendable.Error()}
 	}
 	d, err := s.reach(ctx, p, login.Origin)
 	if err != nil {
@@ -197,6 +195,16 @@ func (s *Store) Open(ctx context.Context, p Protocol, login Login) (*Session, er
 	session.Refers = d.refers
 	session.Conn.SetDeadline(time.Time{})
 	return session, nil
+}
+
+// ErrNotSendable is what is wrong with names and a password that are not Sendable.
+var ErrNotSendable = errors.New("NUL, CR or LF in a name or password")
+
+// Sendable tells whether stores are shown names and a password. None has a user or
+// password with such an octet in it; but one that takes it for the end of a string or
+// a line has others.
+func Sendable(names string, password []byte) bool {
+	return !strings.ContainsAny(names, "\x00\r\n") && !bytes.ContainsAny(password, "\x00\r\n")
 }
 
 // Probe returns what the store says it can do before a login, once the
