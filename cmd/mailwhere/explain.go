@@ -165,8 +165,7 @@ func (f *finder) sayMail(e *explanation, tables *tables) error {
 		return nil
 	default:
 		var err error
-		site := transport.Site{Domains: f.conf.Route.Domains, Delimiter: f.conf.Route.Delimiter}
-		if address, err = site.DeliveryAddress(e.To[0].Mailbox); err != nil {
+		if address, err = f.site().DeliveryAddress(e.To[0].Mailbox); err != nil {
 			e.say("mail", "no delivery address: %v", err)
 			return nil
 		}

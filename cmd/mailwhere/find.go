@@ -146,24 +146,23 @@ func destination(at end) account.Destination {
 	return account.Destination{Mailbox: at.Mailbox, Store: at.Store, Address: at.Forward}
 }
 
+// site is what package transport has to know of the site to make an address of a
+// mailbox.
+func (f *finder) site() transport.Site {
+	return transport.Site{Domains: f.conf.Route.Domains, Delimiter: f.conf.Route.Delimiter}
+}
+
 // atDelivery finds a mailbox by its delivery address, which Postfix knows though
 // address.cdb need not. The login name that opens it is looked for: the mailbox's
 // own name, as a rule, or what stands before the @.
 func (f *finder) atDelivery(address string) (end, bool, error) {
-	site := transport.Site{Domains: f.conf.Route.Domains, Delimiter: f.conf.Route.Delimiter}
-	typed := account.UnquoteLocal(address[:strings.LastIndexByte(address, '@')])
-	for _, key := range transport.Keys(address, "", f.conf.Route.Delimiter) {
-		at := strings.LastIndexByte(key, '@')
-		if at == 0 {
-			continue // a catch-all is nobody's name
-		}
-		// As it was typed: which letters are one in a login name the map tells, and
-		// with attributes.precis those are fewer than in a key of Postfix's.
-		local := typed
-		if i := strings.IndexAny(typed, f.conf.Route.Delimiter); i > 0 && account.Fold(typed) != account.UnquoteLocal(key[:at]) {
-			local = typed[:i] // without the detail
-		}
-		for _, name := range []string{local + key[at:], local} {
+	at := strings.LastIndexByte(address, '@')
+	// The local part is not folded yet: which letters are one in a login name the map
+	// tells, and with attributes.precis those are fewer than in a key of Postfix's.
+	typed, domain := account.QuoteLocal(account.UnquoteLocal(address[:at])), account.Fold(address[at:])
+	for _, spelled := range transport.Lookups(typed+domain, f.conf.Route.Delimiter) {
+		local := account.UnquoteLocal(strings.TrimSuffix(spelled, domain))
+		for _, name := range []string{local + domain, local} {
 			name = f.login.Story().Key(name)
 			value, found, err := f.login.Get(name)
 			if err != nil {
@@ -176,8 +175,8 @@ func (f *finder) atDelivery(address string) (end, bool, error) {
 			if err != nil {
 				return end{}, false, sysexits.DataErr.Errorf("login %q: %w", name, err)
 			}
-			delivery, err := site.DeliveryAddress(home.Mailbox)
-			if err == nil && slices.Contains(account.WithForms([]string{account.QueryForm(delivery)}), key) {
+			delivery, err := f.site().DeliveryAddress(home.Mailbox)
+			if err == nil && slices.Contains(account.WithForms([]string{account.QueryForm(delivery)}), account.QueryForm(spelled)) {
 				return end{Mailbox: home.Mailbox, Store: home.Store, Flags: strings.Fields(home.Flags.String())}, true, nil
 			}
 		}

@@ -19,11 +19,11 @@ func cutDetail(address, delimiters string) (bare, detail string) {
 	}
 	local, quoted := strings.CutPrefix(address[:at], `"`)
 	local = strings.TrimSuffix(local, `"`)
-	switch {
-	case local == "mailer-daemon" || local == "double-bounce":
+	switch folded := account.Fold(local); {
+	case folded == "mailer-daemon" || folded == "double-bounce":
 		return address, ""
 	case !strings.Contains(delimiters, "-"):
-	case strings.HasPrefix(local, "owner-") || strings.HasSuffix(local, "-request") && local != "-request":
+	case strings.HasPrefix(folded, "owner-") || strings.HasSuffix(folded, "-request") && folded != "-request":
 		return address, ""
 	}
 	i := strings.IndexAny(local, delimiters)
@@ -31,7 +31,8 @@ func cutDetail(address, delimiters string) (bare, detail string) {
 	case i < 1:
 		return address, ""
 	case quoted:
-		return account.QueryForm(`"` + local[:i] + `"` + address[at:]), local[i:]
+		local, detail = account.UnquoteLocal(`"`+local[:i]+`"`), local[i:]
+		return account.QuoteLocal(local) + address[at:], detail
 	}
 	return account.QuoteLocal(local[:i]) + address[at:], local[i:]
 }

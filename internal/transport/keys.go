@@ -12,7 +12,7 @@ import (
 func Keys(address, mirrored, delimiter string) []string {
 	address = account.QueryForm(address)
 	domain := domainOf(address)
-	own := lookups(address, delimiter, "@"+domain)
+	own := Lookups(address, delimiter, "@"+domain)
 	if mirrored == "" {
 		return own
 	}
@@ -23,9 +23,9 @@ func Keys(address, mirrored, delimiter string) []string {
 	return keys
 }
 
-// lookups are what Postfix asks a table for an address, mail_addr_find(3): whole,
-// without the detail, then by its domain in the forms given.
-func lookups(address, delimiter string, domains ...string) []string {
+// Lookups are what Postfix asks a table for an address, mail_addr_find(3): whole,
+// without the detail, then by its domain in the forms given. Letters stay as they are.
+func Lookups(address, delimiter string, domains ...string) []string {
 	keys := []string{address}
 	if bare, detail := cutDetail(address, delimiter); detail != "" {
 		keys = append(keys, bare)

@@ -38,7 +38,7 @@ const (
 // the key, with its delimiter.
 func (p Postfix) search(table Lookup, address string, domains ...string) (step Step, detail string, err error) {
 	step.Asked = address
-	for _, key := range lookups(address, p.Delimiter, domains...) {
+	for _, key := range Lookups(address, p.Delimiter, domains...) {
 		folded := account.Fold(key)
 		value, found, err := table.Get(folded)
 		if err != nil {
