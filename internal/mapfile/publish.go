@@ -195,10 +195,10 @@ func (w *Writer) publish(keep int, names []string, write func([]*renameio.Pendin
 		}
 	}()
 	for _, name := range names {
-		if err := w.sweep(name); err != nil {
+		path := filepath.Join(w.dir, name)
+		if err := errors.Join(Sweep(path), Sweep(path+".1")); err != nil {
 			return false, sysexits.CantCreate.Wrap(err)
 		}
-		path := filepath.Join(w.dir, name)
 		if info, err := os.Lstat(path); err == nil && info.IsDir() {
 			// Known before the first is renamed, or half a set is published.
 			return false, sysexits.CantCreate.Errorf("%s: a folder is in the way: move it", path)
@@ -263,18 +263,16 @@ func (w *Writer) together(names []string, do func(i int) error) error {
 	return nil
 }
 
-// sweep removes what a writer that was killed left half written: files, and
-// copies of files. To their names renameio adds a number.
-func (w *Writer) sweep(name string) error {
-	for _, name := range []string{name, name + ".1"} {
-		left, err := filepath.Glob(filepath.Join(w.dir, "."+name+"[0-9]*"))
-		if err != nil {
+// Sweep removes what a writer that was killed before its rename has left of a file:
+// to the name renameio adds a number.
+func Sweep(path string) error {
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"[0-9]*"))
+	if err != nil {
+		return err
+	}
+	for _, file := range left {
+		if err := os.Remove(file); err != nil {
 			return err
-		}
-		for _, file := range left {
-			if err := os.Remove(file); err != nil {
-				return err
-			}
 		}
 	}
 	return nil

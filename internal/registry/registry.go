@@ -26,6 +26,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"postern/internal/account"
+	"postern/internal/mapfile"
 	"postern/internal/private"
 	"postern/internal/sysexits"
 )
@@ -79,14 +80,8 @@ const maxRecord = 32 << 20
 // Open reads a registry, or makes a new one. What a compaction that was killed has
 // left is removed.
 func Open(path string) (*Registry, error) {
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"[0-9]*"))
-	if err != nil {
-		return nil, err
-	}
-	for _, file := range left {
-		if err := os.Remove(file); err != nil {
-			return nil, sysexits.CantCreate.Wrap(err)
-		}
+	if err := mapfile.Sweep(path); err != nil {
+		return nil, sysexits.CantCreate.Wrap(err)
 	}
 	file, err := private.Open(path)
 	if err != nil {
