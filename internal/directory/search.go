@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -22,9 +21,6 @@ import (
 func (d *LDAP) Entries(ctx context.Context, want *Selection, take func(*Entry) error) error {
 	for {
 		s, err := d.connect(ctx)
-		if status := sysexits.Of(err); len(d.faults) > 0 && (status == sysexits.NoPerm || status == sysexits.Config) {
-			return joined(append(slices.Clone(d.faults), err)) // not its word alone
-		}
 		if err != nil {
 			return err
 		}

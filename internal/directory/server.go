@@ -282,7 +282,7 @@ func (d *LDAP) connect(ctx context.Context) (found *session, err error) {
 			err = fmt.Errorf("%s: %w", c.name, d.lapsed(err))
 			if status := sysexits.Of(err); status == sysexits.NoPerm || status == sysexits.Config {
 				d.failed[c.name] = true // for whoever tries again later
-				return nil, err
+				return nil, d.inAll(err)
 			}
 			failed = append(failed, err)
 			continue
@@ -300,8 +300,12 @@ func (d *LDAP) connect(ctx context.Context) (found *session, err error) {
 	if tardy != nil {
 		return tardy, nil
 	}
-	return nil, joined(append(slices.Clone(d.faults), failed...))
+	return nil, d.inAll(failed...)
 }
+
+// inAll is what is wrong with servers, behind what was with those that are not tried
+// again.
+func (d *LDAP) inAll(failed ...error) error { return joined(append(slices.Clone(d.faults), failed...)) }
 
 // lapsed adds to what went wrong that our certificate has expired: many a server hangs
 // up then without a word.
