@@ -141,14 +141,11 @@ func (c *checker) run(in []byte, name string, args ...string) ([]byte, error) {
 
 // readPostfix asks postconf(1) for what is checked.
 func (c *checker) readPostfix() error {
-	out, err := c.run(nil, "postconf", "-x",
-		"transport_maps", "virtual_alias_maps", "relay_recipient_maps", "virtual_mailbox_maps", "local_recipient_maps",
-		"myorigin", "mydestination", "relay_domains", "virtual_mailbox_domains", "virtual_alias_domains",
-		"parent_domain_matches_subdomains",
+	out, err := c.run(nil, "postconf", append([]string{"-x", "myorigin", "parent_domain_matches_subdomains",
 		"canonical_maps", "canonical_classes", "recipient_canonical_maps", "recipient_canonical_classes",
-		"masquerade_domains", "masquerade_classes", "soft_bounce", "smtpd_reject_unlisted_recipient",
-		"recipient_delimiter", "smtputf8_enable", "allow_untrusted_routing", "allow_min_user", "virtual_alias_expansion_limit", "default_database_type",
-		"lmtp_host_lookup", "smtp_host_lookup", "queue_directory", "compatibility_level")
+		"masquerade_domains", "masquerade_classes", "smtputf8_enable", "allow_untrusted_routing", "allow_min_user",
+		"virtual_alias_expansion_limit", "default_database_type",
+		"lmtp_host_lookup", "smtp_host_lookup", "queue_directory", "compatibility_level"}, ours...)...)
 	if err != nil {
 		return err
 	}
@@ -418,7 +415,7 @@ func (c *checker) checkPostmaster(domains []record) {
 	} {
 		for _, word := range c.words(setting) {
 			// One that does not answer is told of elsewhere.
-			if got, err := c.query(strings.TrimPrefix(word, "proxy:"), []byte(keys)); err != nil || len(got) > 0 {
+			if got, err := c.query(word, []byte(keys)); err != nil || len(got) > 0 {
 				return
 			}
 		}
@@ -533,9 +530,9 @@ func (c *checker) sample(records []record) (want map[string]string, keys []byte)
 	return want, keys
 }
 
-// query asks a table for keys.
+// query asks a table for keys, past proxymap(8) as typed does.
 func (c *checker) query(table string, keys []byte) (map[string]string, error) {
-	out, err := c.run(keys, "postmap", "-q", "-", table)
+	out, err := c.run(keys, "postmap", "-q", "-", strings.TrimPrefix(table, "proxy:"))
 	if err != nil {
 		return nil, err
 	}
@@ -593,7 +590,7 @@ func (c *checker) checkOthers(setting, name string, records []record) {
 		if _, _, isTyped := typed(word); !isTyped {
 			continue
 		}
-		got, err := c.query(strings.TrimPrefix(word, "proxy:"), keys)
+		got, err := c.query(word, keys)
 		if err != nil {
 			if !behind {
 				c.bad("%s asks %s first, which does not answer: %v", setting, word, err)
@@ -640,7 +637,7 @@ func (c *checker) checkRewriting(records map[string][]record, strangers []record
 			continue
 		}
 		for _, word := range c.words(setting) {
-			got, err := c.query(strings.TrimPrefix(word, "proxy:"), keys)
+			got, err := c.query(word, keys)
 			if err != nil {
 				c.bad("%s asks %s first, which does not answer: %v", setting, word, err)
 				continue
