@@ -71,11 +71,7 @@ func TestMailboxesOfAStoreThatMakesThem(t *testing.T) {
 		mu.Lock()
 		made[user] = true
 		mu.Unlock()
-		fmt.Fprintf(c, "P1 OK in\r\n")
-		in.ReadString('\n')
-		fmt.Fprintf(c, "P2 OK\r\n")
-		in.ReadString('\n')
-		fmt.Fprintf(c, "x OK\r\n")
+		takes(c, in)
 	})
 	var out bytes.Buffer
 	if err := mailboxes(t.Context(), conf, strings.NewReader("joe\njane\njim\n"), &out); err != nil {
@@ -96,11 +92,7 @@ func TestMailboxesWhereNobodyIsUnavailable(t *testing.T) {
 			fmt.Fprintf(c, "P1 NO [UNAVAILABLE] Temporary authentication failure.\r\n")
 			return
 		}
-		fmt.Fprintf(c, "P1 OK in\r\n")
-		in.ReadString('\n')
-		fmt.Fprintf(c, "P2 OK\r\n")
-		in.ReadString('\n')
-		fmt.Fprintf(c, "x OK\r\n")
+		takes(c, in)
 	})
 	var out bytes.Buffer
 	if err := mailboxes(t.Context(), conf, strings.NewReader("joe\n"), &out); err != nil {
@@ -123,6 +115,15 @@ func TestMailboxesOfAStoreThatDoesNotTell(t *testing.T) {
 	if n := strings.Count(out.String(), "\terror: asked for "+nobody+": "); n != 4*atOnce || asked.Load() != deadAfter {
 		t.Errorf("asked %d times, and %d errors: %q", asked.Load(), n, &out)
 	}
+}
+
+// takes answers as a store does that takes a login and has the mailbox.
+func takes(c net.Conn, in *bufio.Reader) {
+	fmt.Fprintf(c, "P1 OK in\r\n")
+	in.ReadString('\n')
+	fmt.Fprintf(c, "P2 OK\r\n") // CAPABILITY
+	in.ReadString('\n')
+	fmt.Fprintf(c, "x OK\r\n")
 }
 
 // oneStore makes a configuration of one store, which hears who wants to log in.

@@ -571,17 +571,25 @@ func TestWatchRestoredCopy(t *testing.T) {
 	eventuallySays(t, log, "the server tells of changes by itself")
 }
 
-// A restored server that goes on from there does not go on from what it lacks.
-func TestWatchRestoredCopyGoesOn(t *testing.T) {
-	server, dir, log, args := copied(t)
+// putBack is a watch under which a server was ended and its copy restored, which has
+// not heard yet that u1 is at another store.
+func putBack(t *testing.T, store string, end func(*slapd.Server)) (server *slapd.Server, dir string, log *logbook.Book, args []string) {
+	t.Helper()
+	server, dir, log, args = copied(t)
 	follow(t, log, args...)
 	eventually(t, dir, "u1", "imap1.example.org", log)
-	server.Modify(change("u1", "replace: mailHost\nmailHost: imap2.example.org\n"))
-	eventually(t, dir, "u1", "imap2.example.org", log)
-	server.Stop()
+	server.Modify(change("u1", "replace: mailHost\nmailHost: "+store+"\n"))
+	eventually(t, dir, "u1", store, log)
+	end(server)
 	server.Restore()
 	server.Run()
 	eventuallySays(t, log, "the directory is older than the last maps")
+	return server, dir, log, args
+}
+
+// A restored server that goes on from there does not go on from what it lacks.
+func TestWatchRestoredCopyGoesOn(t *testing.T) {
+	server, dir, log, _ := putBack(t, "imap2.example.org", (*slapd.Server).Stop)
 	server.Modify(change("u3", "replace: mailHost\nmailHost: imap1.example.org\n"))
 	eventually(t, dir, "u3", "imap1.example.org", log)
 	eventually(t, dir, "u1", "imap1.example.org", log)
@@ -590,15 +598,7 @@ func TestWatchRestoredCopyGoesOn(t *testing.T) {
 // Whoever means it so says so beside the watch, which goes on from there, though
 // nothing happens any more in the directory.
 func TestOlderDirectoryBesideAWatch(t *testing.T) {
-	server, dir, log, args := copied(t)
-	follow(t, log, args...)
-	eventually(t, dir, "u1", "imap1.example.org", log)
-	server.Modify(change("u1", "replace: mailHost\nmailHost: imap3.example.org\n"))
-	eventually(t, dir, "u1", "imap3.example.org", log)
-	server.Kill()
-	server.Restore()
-	server.Run()
-	eventuallySays(t, log, "the directory is older than the last maps")
+	_, dir, log, args := putBack(t, "imap3.example.org", (*slapd.Server).Kill)
 	if status, stderr := tool(t, append(args, "--force")...); status != 0 {
 		t.Fatalf("exit status %d, %s", status, stderr)
 	}
