@@ -10,7 +10,7 @@ import (
 func (b *bench) logins() error {
 	t := b.table("Logins", `Connect, greeting, LOGIN, LOGOUT, close, again and again: by one client
 alone, and by several at once. TLS 1.3 with an ECDSA P-256 certificate and key exchange to the clients; the store is spoken
-to in clear. Each proxy has one CPU for itself, store and load generator share another, so that CPU time is time and
+to in clear. All log who logs in. Each proxy has one CPU for itself, store and load generator share another, so that CPU time is time and
 the proxy is at its end; what nginx's look-up service takes is not counted. "store" is a client without a proxy.`, nginx, dovecot, perdition, direct)
 	release, err := b.apart()
 	if err != nil {

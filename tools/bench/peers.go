@@ -122,7 +122,7 @@ func startPerdition(s *site, p *peer) ([][]string, error) {
 
 // perdition is what its commands have in common, as a server and under inetd.
 func (s *site) perdition(protocol, mode string) []string {
-	return []string{"perdition", "-f", "/dev/null", "-n", "-q", "-u", "nobody", "-g", "nogroup",
+	return []string{"perdition", "-f", "/dev/null", "-n", "-F", "+", "-u", "nobody", "-g", "nogroup",
 		"-P", protocol, "--ssl_mode", mode, "--ssl_cert_file", s.cert, "--ssl_key_file", s.key,
 		"-M", "libperditiondb_gdbm.so.0", "-m", s.perditionMap()}
 }
