@@ -26,7 +26,7 @@ type finder struct {
 }
 
 func newFinder(conf *config.Config) (*finder, error) {
-	login, err := mapfile.Open(filepath.Join(conf.Maps, mapfile.Login), conf.Foreign)
+	login, err := openLogins(conf)
 	return &finder{conf: conf, login: login}, err
 }
 

@@ -37,16 +37,23 @@ func openLogins(conf *config.Config) (*mapfile.Map, error) {
 	return mapfile.Open(filepath.Join(conf.Maps, mapfile.Login), conf.Foreign)
 }
 
+// eachLogin takes login.cdb apart.
+func eachLogin(login *mapfile.Map, yield func(name, value string, at account.Location) error) error {
+	return login.Records(func(name, value string) error {
+		at, err := account.ParseLocation(name, value)
+		if err != nil {
+			return sysexits.DataErr.Errorf("login %q: %w", name, err)
+		}
+		return yield(name, value, at)
+	})
+}
+
 // census counts the mailboxes of each store. Several login names may open one
 // mailbox.
 func census(login *mapfile.Map) (map[string]int, error) {
 	counts := map[string]int{}
 	others := map[string]bool{} // mailboxes that a login of another name opens
-	err := login.Records(func(name, value string) error {
-		at, err := account.ParseLocation(name, value)
-		if err != nil {
-			return sysexits.DataErr.Errorf("login %q: %w", name, err)
-		}
+	err := eachLogin(login, func(name, _ string, at account.Location) error {
 		if at.Mailbox == name {
 			counts[at.Store]++
 			return nil
@@ -163,11 +170,7 @@ func residents(conf *config.Config, name string, out *output) error {
 		return err
 	}
 	found := false
-	err = login.Records(func(key, value string) error {
-		at, err := account.ParseLocation(key, value)
-		if err != nil {
-			return sysexits.DataErr.Errorf("login %q: %w", key, err)
-		}
+	err = eachLogin(login, func(key, value string, at account.Location) (err error) {
 		if at.Store != name {
 			return nil
 		}

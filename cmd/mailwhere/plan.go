@@ -151,11 +151,7 @@ func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, er
 		home.weight += weight
 	}
 	for _, own := range []bool{true, false} {
-		err := login.Records(func(name, value string) error {
-			at, err := account.ParseLocation(name, value)
-			if err != nil {
-				return sysexits.DataErr.Errorf("login %q: %w", name, err)
-			}
+		err := eachLogin(login, func(name, _ string, at account.Location) error {
 			if (at.Mailbox == name) == own {
 				settle(name, at)
 			}

@@ -215,11 +215,7 @@ func verifyStores(ctx context.Context, conf *config.Config, configFile string, o
 // mailboxHomes lists the mailboxes, and the stores where each should be.
 func mailboxHomes(login *mapfile.Map) (map[string]map[string]bool, error) {
 	homes := map[string]map[string]bool{}
-	err := login.Records(func(name, value string) error {
-		at, err := account.ParseLocation(name, value)
-		if err != nil {
-			return sysexits.DataErr.Errorf("login %q: %w", name, err)
-		}
+	err := eachLogin(login, func(_, _ string, at account.Location) error {
 		if homes[at.Mailbox] == nil {
 			homes[at.Mailbox] = map[string]bool{}
 		}
