@@ -182,12 +182,8 @@ func allStores(conf *config.Config) ([]account.Location, error) {
 			return nil, err
 		}
 	}
-	var all []account.Location
-	for _, where := range seen {
-		all = append(all, where)
-	}
-	slices.SortFunc(all, func(a, b account.Location) int { return strings.Compare(a.Store, b.Store) })
-	return all, nil
+	byName := func(a, b account.Location) int { return strings.Compare(a.Store, b.Store) }
+	return slices.SortedFunc(maps.Values(seen), byName), nil
 }
 
 // lastAnswers reads the map that is to be replaced.

@@ -176,11 +176,7 @@ func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, er
 // the heaviest first and each to the store that is lightest then. The other way
 // round they would fill the added stores, to which alone the heavy ones can give.
 func evenOut(stores map[string]*household, added, drained map[string]bool) []resident {
-	var names []string
-	for name := range stores {
-		names = append(names, name)
-	}
-	slices.Sort(names)
+	names := slices.Sorted(maps.Keys(stores))
 	extreme := func(among func(string) bool, better func(a, b string) bool) string {
 		best := ""
 		for _, name := range names {

@@ -53,14 +53,10 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 	if err := c.readPostfix(); err != nil {
 		return err
 	}
-	list := map[string]transport.Table{}
+	records := map[string][]record{} // by table
 	for _, table := range tables.List() {
-		list[table.Name] = table
-	}
-	records := map[string][]record{}
-	for name, table := range list {
 		err := table.Records(func(key, value string) error {
-			records[name] = append(records[name], record{key, value})
+			records[table.Name] = append(records[table.Name], record{key, value})
 			return nil
 		})
 		if err != nil {

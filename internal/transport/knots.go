@@ -2,6 +2,7 @@ package transport
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -230,33 +231,24 @@ func (t *Tables) compareEnds(k *knot, knots map[string]*knot) error {
 	if err := t.actual(k.address, knots, actual, map[string]bool{}); err != nil {
 		return err
 	}
-	for _, end := range sorted(meant) {
+	for _, end := range slices.Sorted(maps.Keys(meant)) {
 		switch {
 		case actual[end]:
 			continue
 		case len(actual) == 0:
 			k.doubt = fmt.Sprintf("meant for %s, whose delivery address leads nowhere", end)
 		default:
-			k.doubt = fmt.Sprintf("meant for %s, whose delivery address is an address of %s", end, strings.Join(sorted(actual), " "))
+			k.doubt = fmt.Sprintf("meant for %s, whose delivery address is an address of %s", end, strings.Join(slices.Sorted(maps.Keys(actual)), " "))
 		}
 		return nil
 	}
-	for _, end := range sorted(actual) {
+	for _, end := range slices.Sorted(maps.Keys(actual)) {
 		if !meant[end] {
-			k.doubt = fmt.Sprintf("meant for %s alone, whose delivery address leads to %s, too", strings.Join(sorted(meant), " "), end)
+			k.doubt = fmt.Sprintf("meant for %s alone, whose delivery address leads to %s, too", strings.Join(slices.Sorted(maps.Keys(meant)), " "), end)
 			return nil
 		}
 	}
 	return nil
-}
-
-func sorted(set map[string]bool) []string {
-	var list []string
-	for word := range set {
-		list = append(list, word)
-	}
-	slices.Sort(list)
-	return list
 }
 
 // meant collects where address.cdb wants the mail of an address. A forward to

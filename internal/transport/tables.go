@@ -322,7 +322,7 @@ func (t *Tables) nameDomains() {
 	for domain := range maps.Clone(ours) {
 		ours[norm.NFD.String(domain)] = true // as addresses may come with it
 	}
-	t.domains = sorted(ours)
+	t.domains = slices.Sorted(maps.Keys(ours))
 	var foreign []string
 	count := 0
 	for domain, addresses := range t.foreign {

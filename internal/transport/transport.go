@@ -413,12 +413,7 @@ func (t *Tables) meetStore(store string) error {
 
 // Nexthops lists the transports of all stores.
 func (t *Tables) Nexthops() []string {
-	var hops []string
-	for _, hop := range t.nexthops {
-		hops = append(hops, hop)
-	}
-	slices.Sort(hops)
-	return slices.Compact(hops)
+	return slices.Compact(slices.Sorted(maps.Values(t.nexthops)))
 }
 
 // destinations of an address, without repetitions and without the address

@@ -523,7 +523,7 @@ func TestRandomSites(t *testing.T) {
 				err = fmt.Errorf("somebody gets nothing")
 			}
 			if err != nil {
-				t.Fatalf("seed %d: %s: %v: got %q, meant %v\nlogins %q\naddresses %q\n%v\nnotes %q", seed, address, err, ends, sorted(meant), logins, addresses, p, tables.Notes())
+				t.Fatalf("seed %d: %s: %v: got %q, meant %v\nlogins %q\naddresses %q\n%v\nnotes %q", seed, address, err, ends, slices.Sorted(maps.Keys(meant)), logins, addresses, p, tables.Notes())
 			}
 		}
 	}
