@@ -153,12 +153,12 @@ func (a *asked) ask(ctx context.Context, mailbox string) (bool, error) {
 	}
 	start := time.Now()
 	here, err := hasMailbox(ctx, a.Store, mailbox)
-	if _, unreached := errors.AsType[*store.Unreachable](err); unreached {
+	_, unreached := errors.AsType[*store.Unreachable](err)
+	a.down.Tried(a.Address, !unreached, time.Since(start))
+	if unreached {
 		a.failed.Add(1)
-		a.down.Unreached(a.Address, time.Since(start))
 	} else {
 		a.failed.Store(0)
-		a.down.Reached(a.Address)
 	}
 	return here, err
 }

@@ -799,7 +799,7 @@ func TestRule9_LargeCredentialsTellNothing(t *testing.T) {
 func TestRule9_LineEndsInCredentials(t *testing.T) {
 	f := newFakeStore(t, "")
 	s := newSite(t, func(s *site) { s.people["joe"] = f.value() })
-	s.Failures.Unreached(f.value(), time.Minute)
+	s.Failures.Tried(f.value(), false, time.Minute)
 	for _, login := range []string{
 		"LOGIN joe {8+}\r\nx\r\nyz\r\n",
 		"LOGIN {6+}\r\njoe\r\nx y",

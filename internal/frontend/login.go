@@ -277,11 +277,8 @@ func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *f
 	took := time.Since(start)
 	s.Metrics.asked(where.Store, took)
 	_, unreached := errors.AsType[*store.Unreachable](err)
-	switch {
-	case !unreached:
-		s.Failures.Reached(target.Address)
-	case ctx.Err() == nil:
-		s.Failures.Unreached(target.Address, took)
+	if !unreached || ctx.Err() == nil { // else it was the client who did not wait
+		s.Failures.Tried(target.Address, !unreached, took)
 	}
 	if refusal, ok := errors.AsType[*store.Refusal](err); ok {
 		failure := passOn(refusal)

@@ -502,11 +502,11 @@ func TestAStoreKnownToBeDownIsNotWaitedFor(t *testing.T) {
 	if s.Failures.IsDown("127.0.0.1:1") {
 		t.Error("refused at once, it may be up again")
 	}
-	s.Failures.Unreached(f.value(), time.Second)
+	s.Failures.Tried(f.value(), false, time.Second)
 	c.send("b LOGIN joe secret\r\n")
 	c.want("b " + unreached)
 	s.eventually(func() bool { return strings.Contains(s.log.String(), errDown.Error()) })
-	s.Failures.Reached(f.value())
+	s.Failures.Tried(f.value(), true, 0)
 	c = s.client()
 	c.send("c LOGIN joe secret\r\n")
 	c.want("c OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
@@ -518,7 +518,7 @@ func TestAStoreThatIsReachedIsUp(t *testing.T) {
 	reached := loopback.Serve(t, func(conn net.Conn) {
 		s := <-made
 		made <- s
-		s.Failures.Unreached(conn.LocalAddr().String(), time.Second)
+		s.Failures.Tried(conn.LocalAddr().String(), false, time.Second)
 		f := &fakeStore{t: t}
 		f.play(conn, loginScript(accepted))
 	}).Addr().String()

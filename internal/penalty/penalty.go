@@ -182,17 +182,14 @@ const (
 	downSlow = time.Second
 )
 
-// Unreached notes that an address was not reached, and how long that took.
-func (t *Table) Unreached(address string, took time.Duration) {
-	if took < downSlow {
-		t.Reached(address)
+// Tried notes whether an address was reached, and how long that took.
+func (t *Table) Tried(address string, reached bool, took time.Duration) {
+	if reached || took < downSlow {
+		t.forget(place, address)
 		return
 	}
 	t.failed(place, address)
 }
-
-// Reached forgets that an address was down.
-func (t *Table) Reached(address string) { t.forget(place, address) }
 
 // IsDown tells whether an address need not be tried just now. When its time is over
 // the first who asks is to try, and the others wait in his place: all who come until

@@ -72,7 +72,7 @@ func TestProcessesShareAFile(t *testing.T) {
 	if two.Delay("joe", time.Minute) == 0 {
 		t.Error("the other process knows nothing of it")
 	}
-	one.Unreached("192.0.2.1:143", downSlow)
+	one.Tried("192.0.2.1:143", false, downSlow)
 	if !two.IsDown("192.0.2.1:143") || two.IsDown("192.0.2.1:144") {
 		t.Error("the other process does not know what was not reached")
 	}
@@ -119,7 +119,7 @@ func TestUnreached(t *testing.T) {
 	table := New()
 	now := time.Unix(1e9, 0)
 	table.now = func() time.Time { return now }
-	table.Unreached("192.0.2.1:143", downSlow)
+	table.Tried("192.0.2.1:143", false, downSlow)
 	// The first who asks when its time is over tries it, for all the others.
 	for seconds, want := range []bool{true, true, true, true, true, true, false, true, true, true, true, true, false} {
 		if got := table.IsDown("192.0.2.1:143"); got != want {
@@ -130,12 +130,12 @@ func TestUnreached(t *testing.T) {
 		}
 		now = now.Add(time.Second)
 	}
-	table.Reached("192.0.2.1:143")
+	table.Tried("192.0.2.1:143", true, 0)
 	if table.IsDown("192.0.2.1:143") {
 		t.Error("somebody has reached it")
 	}
-	table.Unreached("192.0.2.1:143", downSlow)
-	table.Unreached("192.0.2.1:143", downSlow-1)
+	table.Tried("192.0.2.1:143", false, downSlow)
+	table.Tried("192.0.2.1:143", false, downSlow-1)
 	if table.IsDown("192.0.2.1:143") {
 		t.Error("refused at once, it may be up again")
 	}
@@ -145,7 +145,7 @@ func TestUnreached(t *testing.T) {
 		t.Error("a user's failure counts for a store")
 	}
 	for range 2 * maxCount {
-		table.Unreached("192.0.2.3:143", downSlow)
+		table.Tried("192.0.2.3:143", false, downSlow)
 	}
 	if table.Delay("192.0.2.3:143", time.Minute) != 0 {
 		t.Error("a store's failures count for a user")
