@@ -342,7 +342,6 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 		Users:          newUsers(conf),
 		Stores:         stores.at,
 		AllowPlaintext: f.AllowPlaintext,
-		Capabilities:   sharedByStores(conf, "*", f.Capabilities),
 		LoginTime:      time.Duration(f.LoginTimeout),
 		FailureDelay:   time.Duration(f.FailureDelay),
 		DrainTime:      time.Duration(f.DrainTime),
@@ -372,13 +371,12 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 	if err := byTicket(front, f, one); err != nil {
 		return nil, err
 	}
-	pop3, sieve := sharedByStores(conf, keyOf("*", "pop3"), nil), sharedByStores(conf, keyOf("*", "sieve"), prefixed("SIEVE=", f.Sieve))
-	front.Beside = func(protocol string) imap.Capabilities {
-		if protocol == "pop3" {
-			return pop3()
-		}
-		return sieve()
+	shares := map[string]func() imap.Capabilities{
+		"imap":  sharedByStores(conf, "imap", f.Capabilities),
+		"pop3":  sharedByStores(conf, "pop3", nil),
+		"sieve": sharedByStores(conf, "sieve", prefixed("SIEVE=", f.Sieve)),
 	}
+	front.Capabilities = func(protocol string) imap.Capabilities { return shares[protocol]() }
 	front.TLS, err = serverTLS(f, one)
 	if f.ClientCAFile != "" {
 		front.ClientName = clientName(f)

@@ -61,14 +61,14 @@ func (u users) built() time.Time {
 // trouble is why the map that is there is not in use.
 func (u users) trouble() error { return u.logins.Trouble() }
 
-// sharedByStores returns what all stores have, as store.cdb says it at the moment,
-// or as it is fixed. Without either nothing is known to be shared, which is no
-// error: less is promised before the login.
-func sharedByStores(conf *config.Config, key string, fixed imap.Capabilities) func() imap.Capabilities {
+// sharedByStores returns what all stores have of a protocol, as store.cdb says it at
+// the moment, or as it is fixed. Without either nothing is known to be shared, which
+// is no error: less is promised before the login.
+func sharedByStores(conf *config.Config, protocol string, fixed imap.Capabilities) func() imap.Capabilities {
 	if len(fixed) > 0 {
 		return func() imap.Capabilities { return fixed }
 	}
-	probed := follow(conf, mapfile.Store)
+	probed, all := follow(conf, mapfile.Store), keyOf("*", protocol)
 	type list struct {
 		text string
 		caps imap.Capabilities
@@ -76,7 +76,7 @@ func sharedByStores(conf *config.Config, key string, fixed imap.Capabilities) fu
 	var last atomic.Pointer[list] // it is asked for at each command, and changes once in months
 	last.Store(new(list))
 	return func() imap.Capabilities {
-		value, _, err := probed.Get(key)
+		value, _, err := probed.Get(all)
 		if err != nil {
 			return nil
 		}

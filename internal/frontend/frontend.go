@@ -65,13 +65,10 @@ type Frontend struct {
 	Kerberos      *kerberos.Acceptor
 	PrincipalName func(kerberos.Principal) string
 
-	// Capabilities returns what all stores have, or a list that the
-	// administrator has fixed.
-	Capabilities func() imap.Capabilities
-
-	// Beside returns the same of POP3 and ManageSieve; an extension of Sieve is
-	// SIEVE=name there, a way to notify NOTIFY=name. Nil: nothing is known.
-	Beside func(protocol string) imap.Capabilities
+	// Capabilities returns what all stores have of a protocol, or a list that the
+	// administrator has fixed. In ManageSieve an extension of Sieve is SIEVE=name, a
+	// way to notify NOTIFY=name.
+	Capabilities func(protocol string) imap.Capabilities
 
 	LoginTime    time.Duration // from the greeting to the end of the login
 	FailureDelay time.Duration // after which a login is refused, whatever the reason

@@ -76,10 +76,12 @@ func FuzzSession(f *testing.F) {
 			conn := &bytesConn{in: bytes.NewReader(stream)}
 			front := &Frontend{
 				Shared: NewShared(), Users: people{}, AllowPlaintext: true, LoginTime: time.Minute, TLS: serverTLS(),
-				Stores:       func(string, account.Location) (*store.Store, error) { return nil, errors.New("none") },
-				Capabilities: func() imap.Capabilities { return imap.ParseCapabilities("AUTH=XOAUTH2 AUTH=OAUTHBEARER LITERAL+") },
-				Exempt:       local,
-				Kerberos:     keys, PrincipalName: kerberos.Principal.String,
+				Stores: func(string, account.Location) (*store.Store, error) { return nil, errors.New("none") },
+				Capabilities: func(string) imap.Capabilities {
+					return imap.ParseCapabilities("AUTH=XOAUTH2 AUTH=OAUTHBEARER LITERAL+")
+				},
+				Exempt:   local,
+				Kerberos: keys, PrincipalName: kerberos.Principal.String,
 			}
 			var log logbook.Book
 			front.Log = slog.New(slog.NewTextHandler(&log, nil))

@@ -263,8 +263,8 @@ func TestRule2_5_LiteralMinus(t *testing.T) {
 }
 
 // all is what all stores have.
-func all(text string) func() imap.Capabilities {
-	return func() imap.Capabilities { return imap.ParseCapabilities(text) }
+func all(text string) func(string) imap.Capabilities {
+	return func(string) imap.Capabilities { return imap.ParseCapabilities(text) }
 }
 
 func TestRule2_6_Numbers(t *testing.T) {

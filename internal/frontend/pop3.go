@@ -179,12 +179,7 @@ func (p *pop3Session) quit([]byte) {
 func (p *pop3Session) hasUTF8() bool { return p.shared().Has("UTF8") }
 
 // shared is what all stores have, as far as that is known.
-func (p *pop3Session) shared() imap.Capabilities {
-	if p.Beside == nil {
-		return nil
-	}
-	return p.Beside(p.session.name)
-}
+func (p *pop3Session) shared() imap.Capabilities { return p.Capabilities(p.session.name) }
 
 func (p *pop3Session) utf8Command([]byte) {
 	if !p.hasUTF8() {

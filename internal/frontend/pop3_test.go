@@ -143,7 +143,7 @@ func TestPOP3Pipelining(t *testing.T) {
 		shared imap.Capabilities
 		want   bool
 	}{{nil, true}, {imap.Capabilities{"POP3", "PIPELINING", "TOP"}, true}, {imap.Capabilities{"POP3", "TOP"}, false}} {
-		c := newSite(t, pop3(func(s *site) { s.Beside = func(string) imap.Capabilities { return test.shared } })).client()
+		c := newSite(t, pop3(func(s *site) { s.Capabilities = func(string) imap.Capabilities { return test.shared } })).client()
 		c.send("CAPA\r\n")
 		got := false
 		for line := c.line(); line != "."; line = c.line() {
@@ -163,7 +163,7 @@ func TestPOP3UTF8(t *testing.T) {
 	}
 	const start = "S: +OK hi\nC: CAPA\nS: -ERR what\nC: UTF8\n"
 	f := newFakeStore(t, start+"S: +OK\nC: USER joe\nS: +OK\nC: PASS secret\nS: +OK in\necho")
-	c := newSite(t, pop3(func(s *site) { s.people["joe"] = f.value(); s.Beside = utf8; s.TLS = serverTLS() })).client()
+	c := newSite(t, pop3(func(s *site) { s.people["joe"] = f.value(); s.Capabilities = utf8; s.TLS = serverTLS() })).client()
 	c.send("CAPA\r\n")
 	c.want("+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nSTLS\r\nUSER\r\nUTF8\r\nSASL PLAIN LOGIN\r\n.\r\n")
 	c.send("UTF8 x\r\nUTF8\r\nSTLS\r\nUSER joe\r\nPASS secret\r\nSTAT\r\n")
@@ -171,7 +171,7 @@ func TestPOP3UTF8(t *testing.T) {
 
 	// A store that does not have it after all is at fault.
 	f = newFakeStore(t, start+"S: -ERR no")
-	c = newSite(t, pop3(func(s *site) { s.people["joe"] = f.value(); s.Beside = utf8 })).client()
+	c = newSite(t, pop3(func(s *site) { s.people["joe"] = f.value(); s.Capabilities = utf8 })).client()
 	c.send("UTF8\r\nUSER joe\r\nPASS secret\r\n")
 	c.want("+OK\r\n+OK\r\n-ERR [SYS/TEMP] Temporarily unavailable, try again later\r\n")
 

@@ -67,7 +67,7 @@ type session struct {
 	peer  netip.Addr // the client, or a front end that speaks for it
 	hops  int        // front ends that the login may still pass
 
-	promised imap.Capabilities // what all stores had when the session began
+	promised imap.Capabilities // of IMAP, what all stores had when the session began
 
 	secure   bool // nobody on the way reads along
 	tls      string
@@ -95,7 +95,7 @@ func (f *Frontend) session(ctx context.Context, conn listener.Conn, scheme strin
 	m, shared := new(member), f.Shared
 	over := func() { shared.leave(m); done() } // holds nothing else of the session
 	s := &session{
-		Frontend: f, member: m, ctx: ctx, id: newID(), promised: f.Capabilities(), raw: conn.Conn, conn: conn.Conn,
+		Frontend: f, member: m, ctx: ctx, id: newID(), promised: f.Capabilities("imap"), raw: conn.Conn, conn: conn.Conn,
 		secure: conn.Secure, tls: conn.TLS, outside: conn.StartTLS, hops: maxHops, deadline: time.Now().Add(f.LoginTime),
 	}
 	name, implicit := strings.CutSuffix(scheme, "s")
@@ -322,20 +322,6 @@ func (s *session) introduced(fields map[string]string) {
 
 // private tells whether a password may be sent.
 func (s *session) private() bool { return s.secure || s.AllowPlaintext }
-
-// beside lists what all stores have of the session's protocol under a prefix.
-func (s *session) beside(prefix string) []string {
-	if s.Beside == nil {
-		return nil
-	}
-	var list []string
-	for _, word := range s.Beside(s.name) {
-		if rest, ok := strings.CutPrefix(word, prefix); ok {
-			list = append(list, rest)
-		}
-	}
-	return list
-}
 
 // canStartTLS tells whether the client may ask for TLS.
 func (s *session) canStartTLS() bool { return (s.TLS != nil || s.outside != nil) && !s.secure }

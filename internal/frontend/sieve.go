@@ -44,14 +44,25 @@ func (p *sieveSession) greet() { p.list("Ready") }
 // stores can; after the login the client asks its own.
 func (p *sieveSession) list(text string) {
 	p.write("\"IMPLEMENTATION\" \"postern\"\r\n\"VERSION\" \"1.0\"\r\n\"SIEVE\" \"%s\"\r\n\"SASL\" \"%s\"\r\n",
-		strings.Join(p.beside("SIEVE="), " "), strings.Join(p.offered(), " "))
-	if ways := p.beside("NOTIFY="); len(ways) > 0 {
+		strings.Join(p.shared("SIEVE="), " "), strings.Join(p.offered(), " "))
+	if ways := p.shared("NOTIFY="); len(ways) > 0 {
 		p.write("\"NOTIFY\" \"%s\"\r\n", strings.Join(ways, " "))
 	}
 	if p.canStartTLS() {
 		p.write("\"STARTTLS\"\r\n")
 	}
 	p.write("OK \"%s\"\r\n", text)
+}
+
+// shared lists what all stores have under a prefix.
+func (p *sieveSession) shared(prefix string) []string {
+	var list []string
+	for _, word := range p.Capabilities(p.name) {
+		if rest, ok := strings.CutPrefix(word, prefix); ok {
+			list = append(list, rest)
+		}
+	}
+	return list
 }
 
 func (p *sieveSession) goodbye(code, text string) {

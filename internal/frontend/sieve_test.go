@@ -14,7 +14,7 @@ const sieveCaps = "\"IMPLEMENTATION\" \"postern\"\r\n\"VERSION\" \"1.0\"\r\n\"SI
 func sieve(change func(*site)) func(*site) {
 	return func(s *site) {
 		s.addr = "sieve"
-		s.Beside = func(string) imap.Capabilities { return imap.Capabilities{"SIEVE=fileinto"} }
+		s.Capabilities = func(string) imap.Capabilities { return imap.Capabilities{"SIEVE=fileinto"} }
 		if change != nil {
 			change(s)
 		}
@@ -116,7 +116,7 @@ func TestSieveLogin(t *testing.T) {
 func TestSieveTellsWhatAllStoresCan(t *testing.T) {
 	c := newSite(t, func(s *site) {
 		s.addr = "sieve"
-		s.Beside = func(protocol string) imap.Capabilities {
+		s.Capabilities = func(protocol string) imap.Capabilities {
 			return map[string]imap.Capabilities{"sieve": imap.ParseCapabilities("SIEVE SIEVE=fileinto NOTIFY NOTIFY=mailto SIEVE=comparator-i;ascii-numeric MAXREDIRECTS")}[protocol]
 		}
 	}).connect()

@@ -74,7 +74,7 @@ func newSite(t testing.TB, change func(*site)) *site {
 		Users:          s.people,
 		Stores:         func(_ string, where account.Location) (*store.Store, error) { return clearStore(where), nil },
 		AllowPlaintext: true,
-		Capabilities:   func() imap.Capabilities { return nil },
+		Capabilities:   func(string) imap.Capabilities { return nil },
 		LoginTime:      patience,
 		FailureDelay:   time.Millisecond,
 		DrainTime:      time.Millisecond,
