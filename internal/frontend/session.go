@@ -328,8 +328,8 @@ func (s *session) canStartTLS() bool { return (s.TLS != nil || s.outside != nil)
 
 // startTLS secures the connection.
 func (s *session) startTLS() bool {
-	deadline := earlier(s.deadline, time.Now().Add(handshakeTime))
-	ctx, cancel := context.WithDeadlineCause(s.ctx, deadline, os.ErrDeadlineExceeded)
+	limit := min(handshakeTime, time.Until(s.deadline))
+	ctx, cancel := context.WithTimeoutCause(s.ctx, limit, os.ErrDeadlineExceeded)
 	defer cancel()
 	conn, version, err := s.handshake(ctx)
 	if err != nil {
@@ -393,13 +393,6 @@ func (p *prefixed) Read(b []byte) (int, error) {
 	n := copy(b, p.ahead)
 	p.ahead = p.ahead[n:]
 	return n, nil
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 // relay hands the client over to the store, and tells the log of its start and
