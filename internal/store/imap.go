@@ -1,10 +1,10 @@
 package store
 
 import (
-	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 
 	"postern/internal/imap"
 )
@@ -32,7 +32,7 @@ func (imapStore) greet(d *dialogue) error {
 }
 
 func (imapStore) startTLS(d *dialogue) error {
-	r, err := d.command([]byte("STARTTLS"))
+	r, err := d.command("STARTTLS")
 	if err == nil && r.Name != "OK" {
 		err = fmt.Errorf("%s %.200q", r.Name, r.Text)
 	}
@@ -40,7 +40,7 @@ func (imapStore) startTLS(d *dialogue) error {
 }
 
 func (imapStore) capabilities(d *dialogue) error {
-	r, err := d.command([]byte("CAPABILITY"))
+	r, err := d.command("CAPABILITY")
 	if err == nil && (r.Name != "OK" || !d.known) {
 		err = fmt.Errorf("%s %.200q, and no list", r.Name, r.Text)
 	}
@@ -60,7 +60,7 @@ func (imapStore) tell(d *dialogue, o Origin) error {
 	if o.Local.IsValid() {
 		fields += fmt.Sprintf(` "x-connected-ip" "%v" "x-connected-port" "%d"`, o.Local.Addr(), o.Local.Port())
 	}
-	_, err := d.command([]byte("ID (" + fields + ")"))
+	_, err := d.command("ID (" + fields + ")")
 	return err
 }
 
@@ -102,16 +102,13 @@ func (imapStore) login(d *dialogue, login Login) error {
 	return nil
 }
 
-// authenticate sends one message. A store that answers a token with a
-// challenge has refused it already, and only wants to be told to go on: with
-// %x01 in OAUTHBEARER (RFC 7628 3.2.3), with nothing in XOAUTH2.
+// authenticate sends one message.
 func (d *dialogue) authenticate(mechanism string, message []byte, initial bool) (r imap.Response, challenge []byte, err error) {
+	line := []byte(d.newTag() + " AUTHENTICATE " + mechanism)
 	if initial {
-		r, err = d.begin([]byte("AUTHENTICATE "+mechanism+" "), message, []byte("\r\n"))
-	} else if r, err = d.begin([]byte("AUTHENTICATE " + mechanism + "\r\n")); err == nil && r.Tag == "+" {
-		if err = d.send(bytes.Join([][]byte{message, []byte("\r\n")}, nil)); err == nil {
-			r, err = d.answer(true)
-		}
+		r, err = d.ask(true, line, []byte(" "), message, crlf)
+	} else if r, err = d.ask(true, line, crlf); err == nil && r.Tag == "+" {
+		r, err = d.ask(true, message, crlf)
 	}
 	if err != nil || r.Tag != "+" {
 		return r, nil, err
@@ -122,11 +119,7 @@ func (d *dialogue) authenticate(mechanism string, message []byte, initial bool) 
 	if challenge, err = base64.StdEncoding.DecodeString(r.Text); err != nil {
 		return r, nil, fmt.Errorf("the challenge: %w", err)
 	}
-	answer := ""
-	if mechanism == "OAUTHBEARER" {
-		answer = "AQ=="
-	}
-	if r, err = d.finish([]byte(answer)); err == nil && r.Name == "OK" {
+	if r, err = d.ask(false, goOn(mechanism), crlf); err == nil && r.Name == "OK" {
 		err = errors.New("OK behind a challenge that says no")
 	}
 	return r, challenge, err
@@ -135,70 +128,47 @@ func (d *dialogue) authenticate(mechanism string, message []byte, initial bool) 
 // sasl is the mechanism by which a login is sent, and its message in base64.
 func (l Login) sasl() (mechanism string, message []byte) {
 	if l.Mechanism != "" {
-		return l.Mechanism, encode(l.Message)
+		return l.Mechanism, base64.StdEncoding.AppendEncode(nil, l.Message)
 	}
-	return "PLAIN", l.plain()
+	plain := slices.Concat([]byte(l.Behalf+"\x00"+l.User+"\x00"), l.Password) // RFC 4616 2
+	defer clear(plain)
+	return "PLAIN", base64.StdEncoding.AppendEncode(nil, plain)
 }
 
-// plain is the message of SASL PLAIN in base64, RFC 4616 2.
-func (l Login) plain() []byte {
-	message := make([]byte, 0, len(l.Behalf)+len(l.User)+len(l.Password)+2)
-	message = append(message, l.Behalf...)
-	message = append(message, 0)
-	message = append(message, l.User...)
-	message = append(message, 0)
-	message = append(message, l.Password...)
-	defer clear(message)
-	return encode(message)
-}
-
-func encode(message []byte) []byte {
-	encoded := make([]byte, base64.StdEncoding.EncodedLen(len(message)))
-	base64.StdEncoding.Encode(encoded, message)
-	return encoded
+// goOn is what a store is told, in base64, that has answered a token with a challenge:
+// it has refused already, and only wants to hear %x01 in OAUTHBEARER (RFC 7628 3.2.3),
+// and nothing in XOAUTH2.
+func goOn(mechanism string) []byte {
+	if mechanism == "OAUTHBEARER" {
+		return []byte("AQ==")
+	}
+	return nil
 }
 
 // login sends LOGIN, with strings that are quoted or, where they cannot be,
 // literals.
 func (d *dialogue) login(login Login, unasked bool) (imap.Response, error) {
-	line := []byte("LOGIN ")
-	defer func() { clear(line) }()
-	begun := false
+	parts := [][]byte{[]byte(d.newTag() + " LOGIN ")}
 	for i, s := range [][]byte{[]byte(login.User), login.Password} {
 		if i > 0 {
-			line = append(line, ' ')
+			parts = append(parts, []byte(" "))
 		}
-		if quoted, ok := imap.Quoted(s); ok {
-			line = append(line, quoted...)
-			clear(quoted)
-			continue
-		}
-		if unasked {
-			line = fmt.Appendf(line, "{%d+}\r\n", len(s))
-		} else {
-			line = fmt.Appendf(line, "{%d}\r\n", len(s))
-			r, err := d.sendUpToLiteral(line, begun)
+		quoted, ok := imap.Quoted(s)
+		switch {
+		case ok:
+			defer clear(quoted)
+			parts = append(parts, quoted)
+		case unasked:
+			parts = append(parts, fmt.Appendf(nil, "{%d+}\r\n", len(s)), s)
+		default:
+			r, err := d.ask(true, append(parts, fmt.Appendf(nil, "{%d}\r\n", len(s)))...)
 			if err != nil || r.Tag != "+" {
 				return r, err
 			}
-			line, begun = nil, true
+			parts = [][]byte{s}
 		}
-		line = append(line, s...)
 	}
-	if begun {
-		return d.finish(line)
-	}
-	return d.command(line)
-}
-
-func (d *dialogue) sendUpToLiteral(line []byte, begun bool) (imap.Response, error) {
-	if !begun {
-		return d.begin(line)
-	}
-	if err := d.send(line); err != nil {
-		return imap.Response{}, err
-	}
-	return d.answer(true)
+	return d.ask(false, append(parts, crlf)...)
 }
 
 // loggedIn makes sure that the store's true list is known. What the store says
@@ -206,7 +176,7 @@ func (d *dialogue) sendUpToLiteral(line []byte, begun bool) (imap.Response, erro
 func (imapStore) loggedIn(d *dialogue, s *Session) error {
 	if !d.known {
 		d.keep = true
-		if _, err := d.command([]byte("CAPABILITY")); err != nil {
+		if _, err := d.command("CAPABILITY"); err != nil {
 			return err
 		}
 	}
@@ -237,39 +207,27 @@ func (d *dialogue) note(r imap.Response) bool {
 	return ok
 }
 
-// command sends a whole command and returns its tagged answer.
-func (d *dialogue) command(parts ...[]byte) (imap.Response, error) {
-	if err := d.write(append(parts, []byte("\r\n"))...); err != nil {
-		return imap.Response{}, err
-	}
-	return d.answer(false)
-}
-
-// begin sends the first part of a command, and returns the continuation or
-// the tagged answer.
-func (d *dialogue) begin(parts ...[]byte) (imap.Response, error) {
-	if err := d.write(parts...); err != nil {
-		return imap.Response{}, err
-	}
-	return d.answer(true)
-}
-
-// write sends parts as one command with a tag of ours: the client's is none
-// of the store's business.
-func (d *dialogue) write(parts ...[]byte) error {
+// newTag begins a command. Its tag is ours: the client's is none of the store's
+// business.
+func (d *dialogue) newTag() string {
 	d.tags++
-	tagged := append([][]byte{[]byte(d.tag() + " ")}, parts...)
-	return d.send(bytes.Join(tagged, nil))
+	return d.tag()
 }
 
 func (d *dialogue) tag() string { return fmt.Sprintf("P%d", d.tags) }
 
-// finish sends the last part of a command.
-func (d *dialogue) finish(text []byte) (imap.Response, error) {
-	if err := d.send(bytes.Join([][]byte{text, []byte("\r\n")}, nil)); err != nil {
+// command sends a whole command and returns its tagged answer.
+func (d *dialogue) command(text string) (imap.Response, error) {
+	return d.ask(false, []byte(d.newTag()+" "+text), crlf)
+}
+
+// ask sends a part of a command, or all of it, and returns the tagged answer, or with
+// continuation the store's word that more is to come.
+func (d *dialogue) ask(continuation bool, parts ...[]byte) (imap.Response, error) {
+	if err := d.send(parts...); err != nil {
 		return imap.Response{}, err
 	}
-	return d.answer(false)
+	return d.answer(continuation)
 }
 
 // answer reads up to the answer to the last command. Untagged responses are

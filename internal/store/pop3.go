@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -62,7 +61,7 @@ func pop3Refusal(text string) error {
 }
 
 func (d *dialogue) pop3(parts ...[]byte) (string, error) {
-	if err := d.send(bytes.Join(append(parts, []byte("\r\n")), nil)); err != nil { // in one piece, for it is wiped
+	if err := d.send(append(parts, crlf)...); err != nil {
 		return "", err
 	}
 	return d.pop3Answer()
@@ -164,14 +163,10 @@ func (d *dialogue) pop3Authenticate(mechanism string, message []byte) error {
 	if text, err = d.pop3(message); err != nil || text != "+" {
 		return err
 	}
-	answer := ""
-	switch mechanism {
-	case "PLAIN":
+	if mechanism == "PLAIN" {
 		return errors.New("a challenge to PLAIN")
-	case "OAUTHBEARER":
-		answer = "AQ=="
 	}
-	if _, err = d.pop3([]byte(answer)); err == nil {
+	if _, err = d.pop3(goOn(mechanism)); err == nil {
 		err = errors.New("OK behind a challenge that says no")
 	}
 	return err

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -164,7 +163,7 @@ func (sieveStore) login(d *dialogue, login Login) error {
 		return fmt.Errorf("the store does not offer SASL %s now", mechanism)
 	}
 	line := fmt.Appendf(nil, "AUTHENTICATE \"%s\" {%d+}\r\n", mechanism, len(message))
-	if err := d.send(bytes.Join([][]byte{line, message, []byte("\r\n")}, nil)); err != nil {
+	if err := d.send(line, message, crlf); err != nil {
 		return err
 	}
 	asked := false
@@ -173,11 +172,7 @@ func (sieveStore) login(d *dialogue, login Login) error {
 			return unexpected(words)
 		}
 		asked = true
-		answer := `""`
-		if mechanism == "OAUTHBEARER" {
-			answer = `"AQ=="`
-		}
-		return d.send([]byte(answer + "\r\n"))
+		return d.send(fmt.Appendf(nil, "\"%s\"\r\n", goOn(mechanism)))
 	})
 	if err == nil && asked {
 		err = errors.New("OK behind a challenge that says no")

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -315,8 +316,12 @@ func (d *dialogue) step(limit time.Duration) {
 	d.conn.SetDeadline(time.Now().Add(limit))
 }
 
-func (d *dialogue) send(line []byte) error {
+var crlf = []byte("\r\n")
+
+// send writes parts of a line in one piece, which is wiped: there may be a password in it.
+func (d *dialogue) send(parts ...[]byte) error {
+	line := slices.Concat(parts...)
 	_, err := d.conn.Write(line)
-	clear(line) // it may be a password
+	clear(line)
 	return err
 }
