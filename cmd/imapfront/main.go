@@ -118,7 +118,7 @@ func sessionsCommand(config, control cli.Flag) *cli.Command {
 			if err != nil {
 				return err
 			}
-			set(c, "control", &conf.Frontend.Control, c.String)
+			command.Set(c, "control", &conf.Frontend.Control, c.String)
 			values, err := meant(c)
 			if err != nil {
 				return err
@@ -173,28 +173,28 @@ func configured(c *cli.Context) (*config.Config, error) {
 		return nil, wrong
 	}
 	f := &conf.Frontend
-	set(c, "listen", &f.Listen, c.StringSlice)
-	set(c, "cert", &f.Cert, c.String)
-	set(c, "key", &f.Key, c.String)
-	set(c, "allow-plaintext", &f.AllowPlaintext, c.Bool)
+	command.Set(c, "listen", &f.Listen, c.StringSlice)
+	command.Set(c, "cert", &f.Cert, c.String)
+	command.Set(c, "key", &f.Key, c.String)
+	command.Set(c, "allow-plaintext", &f.AllowPlaintext, c.Bool)
 	if err := setTime(c, "login-timeout", &f.LoginTimeout); err != nil {
 		return nil, err
 	}
 	if err := setTime(c, "connect-timeout", &f.ConnectTimeout); err != nil {
 		return nil, err
 	}
-	set(c, "log-format", &f.LogFormat, c.String)
-	set(c, "syslog", &f.Syslog, c.Bool)
-	set(c, "user", &f.User, c.String)
-	set(c, "metrics", &f.Metrics, c.String)
-	set(c, "control", &f.Control, c.String)
+	command.Set(c, "log-format", &f.LogFormat, c.String)
+	command.Set(c, "syslog", &f.Syslog, c.Bool)
+	command.Set(c, "user", &f.User, c.String)
+	command.Set(c, "metrics", &f.Metrics, c.String)
+	command.Set(c, "control", &f.Control, c.String)
 	if c.IsSet("capabilities") {
 		f.Capabilities = strings.Fields(c.String("capabilities"))
 	}
 	over := func(s *config.Store) {
-		set(c, "store-port", &s.Port, c.Int)
-		set(c, "store-tls", &s.TLS, c.String)
-		set(c, "store-ca-file", &s.CAFile, c.String)
+		command.Set(c, "store-port", &s.Port, c.Int)
+		command.Set(c, "store-tls", &s.TLS, c.String)
+		command.Set(c, "store-ca-file", &s.CAFile, c.String)
 	}
 	over(&conf.Store)
 	for name, store := range conf.Stores {
@@ -205,12 +205,6 @@ func configured(c *cli.Context) (*config.Config, error) {
 		wrong = sysexits.Usage.Wrap(conf.Check())
 	}
 	return conf, wrong
-}
-
-func set[T any](c *cli.Context, name string, into *T, value func(string) T) {
-	if c.IsSet(name) {
-		*into = value(name)
-	}
 }
 
 // setTime sets a time. A number without a unit is one of seconds.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/syslog"
@@ -128,24 +129,12 @@ func settings(c *cli.Context) (*config.Config, error) {
 		return nil, err
 	}
 	route := &conf.Route
-	if c.IsSet("out") {
-		route.Out = c.String("out")
-	}
-	if route.Out == "" {
-		route.Out = conf.Maps
-	}
-	if c.IsSet("text") {
-		route.Text = c.Bool("text")
-	}
-	if c.IsSet("lenient") {
-		route.Lenient = c.Bool("lenient")
-	}
-	if c.IsSet("transport") {
-		route.Transport = c.String("transport")
-	}
-	if c.IsSet("domain") {
-		route.Domains = c.StringSlice("domain")
-	}
+	command.Set(c, "out", &route.Out, c.String)
+	command.Set(c, "text", &route.Text, c.Bool)
+	command.Set(c, "lenient", &route.Lenient, c.Bool)
+	command.Set(c, "transport", &route.Transport, c.String)
+	command.Set(c, "domain", &route.Domains, c.StringSlice)
+	route.Out = cmp.Or(route.Out, conf.Maps)
 	return conf, nil
 }
 

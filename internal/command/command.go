@@ -87,6 +87,13 @@ func Config(c *cli.Context) (*config.Config, error) {
 	return conf, err
 }
 
+// Set lets a flag that was given override a setting.
+func Set[T any](c *cli.Context, name string, setting *T, value func(string) T) {
+	if c.IsSet(name) {
+		*setting = value(name)
+	}
+}
+
 // Operands returns the arguments that are no flags. urfave/cli takes a flag
 // behind an operand for an operand: refuse it, or `mailwhere jdoe --json`
 // would look for a user of that name. Behind "--" everything is an operand.
