@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -227,11 +228,7 @@ type tables struct {
 }
 
 func openTables(conf *config.Config) (*tables, error) {
-	dir := conf.Route.Out
-	if dir == "" {
-		dir = conf.Maps
-	}
-	t := &tables{}
+	t, dir := &tables{}, cmp.Or(conf.Route.Out, conf.Maps)
 	for name, m := range map[string]**mapfile.Map{
 		transport.Alias: &t.alias, transport.Recipient: &t.recipient,
 		transport.Transport: &t.transport, transport.Domain: &t.domain,
@@ -271,22 +268,17 @@ func eachLine(in io.Reader, out *output, yield func(line string) error) error {
 		if start = append(start, part...); len(start) > longestName {
 			return tooLong(start)
 		}
-		if err == bufio.ErrBufferFull {
+		switch {
+		case err == bufio.ErrBufferFull:
 			continue
-		}
-		line := string(start)
-		start = start[:0]
-		if n := len(line); n > 0 && line[n-1] == '\n' {
-			line = line[:n-1]
-		} else if n == 0 && err != nil {
-			if err == io.EOF {
-				return nil
-			}
+		case len(start) > 0: // an error comes again
+		case err == io.EOF:
+			return nil
+		case err != nil:
 			return sysexits.NoInput.Errorf("standard input: %w", err)
 		}
-		if n := len(line); n > 0 && line[n-1] == '\r' {
-			line = line[:n-1]
-		}
+		line := strings.TrimSuffix(strings.TrimSuffix(string(start), "\n"), "\r")
+		start = start[:0]
 		if err := yield(line); err != nil {
 			return err
 		}
