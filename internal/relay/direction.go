@@ -68,7 +68,7 @@ func (d *direction) pass() {
 
 // step reads once, and writes what was read.
 func (d *direction) step() (int, error) {
-	if d.much && d.sockets() {
+	if d.much && d.from.socket() && d.to.socket() {
 		if unseen := d.unseen(); unseen >= muchIs {
 			if pipe := takePipe(); pipe != nil {
 				return d.splice(pipe, unseen)
@@ -186,8 +186,6 @@ func (d *direction) unseen() int64 {
 	}
 	return d.follow.Unseen()
 }
-
-func (d *direction) sockets() bool { return d.from.socket() && d.to.socket() }
 
 // noMore notes the end of what there is to read. What was read goes first.
 func (d *direction) noMore(err error) {

@@ -47,15 +47,9 @@ type descriptor struct {
 	asked uint32 // events that the loop waits for
 }
 
-// errWait is for what cannot be read yet. TLS goes on after an error that says
-// of itself that it will pass.
-var errWait net.Error = wait{}
-
-type wait struct{}
-
-func (wait) Error() string   { return "nothing to be read" }
-func (wait) Timeout() bool   { return true }
-func (wait) Temporary() bool { return true }
+// errWait is for what cannot be read yet: an error that says of itself that it will
+// pass, after which TLS goes on.
+var errWait = os.ErrDeadlineExceeded
 
 func (e *end) init(p *Pair) {
 	e.pair, e.conn, e.out = p, e, &e.in
