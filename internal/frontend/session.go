@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -292,7 +291,7 @@ func (s *session) close() {
 // passed on, from a front end before us, by the fields that Dovecot has for it.
 // Anybody else could choose his address so.
 func (s *session) introduced(fields map[string]string) {
-	if !slices.ContainsFunc(s.Trusted, func(n netip.Prefix) bool { return n.Contains(s.peer) }) {
+	if !listener.Within(s.Trusted, s.peer) {
 		return
 	}
 	// A web mailer tells the address alone, and the port stays that of its connection.

@@ -13,6 +13,7 @@ import (
 
 	"postern/internal/account"
 	"postern/internal/kerberos"
+	"postern/internal/listener"
 	"postern/internal/penalty"
 	"postern/internal/relay"
 )
@@ -179,9 +180,7 @@ func (h *Shared) close() {
 	h.End(errShutdown.Error(), func(Info) bool { return true })
 }
 
-func (s *session) exempt() bool {
-	return slices.ContainsFunc(s.Exempt, func(n netip.Prefix) bool { return n.Contains(s.client.Addr()) })
-}
+func (s *session) exempt() bool { return listener.Within(s.Exempt, s.client.Addr()) }
 
 // Info is a session with a store, as it is shown to administrators.
 type Info struct {

@@ -30,7 +30,7 @@ var proxyV2Signature = []byte("\r\n\r\n\x00\r\nQUIT\n")
 // behind it is read. Without a header the connection is of no use: the balancer
 // itself is no client.
 func (c *Conn) Introduce(balancers []netip.Prefix) error {
-	if !slices.ContainsFunc(balancers, func(n netip.Prefix) bool { return n.Contains(c.Client.Addr()) }) {
+	if !Within(balancers, c.Client.Addr()) {
 		return nil
 	}
 	c.SetReadDeadline(time.Now().Add(proxyTime))
@@ -53,6 +53,11 @@ func (c *Conn) Introduce(balancers []netip.Prefix) error {
 		c.Client, c.Local = client, addrPort(header.DestinationAddr)
 	}
 	return nil // else a health check of the balancer's own, or a client without an address
+}
+
+// Within tells whether an address is in one of the networks.
+func Within(networks []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(addr) })
 }
 
 func readHeader(r io.Reader) ([]byte, error) {
