@@ -16,20 +16,15 @@ func (s *site) curl(p *person, message int) string {
 
 // read logs in at the front end as a mail program does, tells the dialogue,
 // and wants messages with these subjects, from the store where the person is.
-func (s *site) read(p *person, subjects ...string) error {
+func (s *site) read(p *person, subjects ...string) {
 	before := p.store.logins(p.uid)
 	s.tell.say("%s:", p.name)
 	dialer := tls.Dialer{Config: s.authority.Trust("localhost")}
-	conn, err := dialer.DialContext(s.ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", s.imapsPort))
-	if err != nil {
-		return err
-	}
+	conn := must(dialer.DialContext(s.ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", s.imapsPort)))
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
 	c := &client{tell: s.tell, conn: conn.(*tls.Conn), in: bufio.NewReader(conn)}
-	if err := c.greeting(); err != nil {
-		return err
-	}
+	check(c.greeting())
 	var got []string
 	for _, command := range []string{
 		"LOGIN " + p.uid + " " + password,
@@ -39,7 +34,7 @@ func (s *site) read(p *person, subjects ...string) error {
 	} {
 		answer, err := c.ask(command)
 		if err != nil {
-			return fmt.Errorf("%s: %w", p.uid, err)
+			fail("%s: %w", p.uid, err)
 		}
 		for _, line := range answer {
 			if subject, found := strings.CutPrefix(line, "Subject: "); found {
@@ -48,13 +43,12 @@ func (s *site) read(p *person, subjects ...string) error {
 		}
 	}
 	if !slices.Equal(got, subjects) {
-		return fmt.Errorf("%s: read %q, not %q", p.uid, got, subjects)
+		fail("%s: read %q, not %q", p.uid, got, subjects)
 	}
 	if n := p.store.logins(p.uid) - before; n != 1 {
-		return fmt.Errorf("%s: %s saw %d logins, not 1", p.uid, p.store.name, n)
+		fail("%s: %s saw %d logins, not 1", p.uid, p.store.name, n)
 	}
 	s.tell.answer("(%s saw the login)", p.store.name)
-	return nil
 }
 
 // A client speaks IMAP, one command at a time.

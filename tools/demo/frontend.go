@@ -25,30 +25,21 @@ type process struct {
 }
 
 // startFrontEnd runs imapfront and waits until it takes connections.
-func (s *site) startFrontEnd(line string) error {
+func (s *site) startFrontEnd(line string) {
 	s.tell.command("%s &", line)
-	file, err := os.Create(s.file("imapfront.log"))
-	if err != nil {
-		return err
-	}
-	s.log.file = file
+	s.log.file = must(os.Create(s.file("imapfront.log")))
 	// Ctrl-C is for the tour, which then ends imapfront.
 	command := s.shell(context.WithoutCancel(s.ctx), "exec "+line)
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Stdout, command.Stderr = &s.log, &s.log
-	if err := command.Start(); err != nil {
-		return err
-	}
+	check(command.Start())
 	s.frontEnd = &process{command, make(chan error, 1)}
 	go func() { s.frontEnd.done <- command.Wait() }()
 
 	for _, port := range []int{s.imapPort, s.imapsPort} {
-		if err := s.reach(port); err != nil {
-			return err
-		}
+		check(s.reach(port))
 	}
 	s.tell.answer("listens at localhost:%d (TLS) and localhost:%d (STARTTLS); its log is imapfront.log", s.imapsPort, s.imapPort)
-	return nil
 }
 
 func (s *site) reach(port int) error {
@@ -119,16 +110,13 @@ func (l *frontLog) all() string {
 
 // showLogins shows what the log has of people. The end of a session comes a
 // moment after its client has gone.
-func (s *site) showLogins(people ...*person) error {
+func (s *site) showLogins(people ...*person) {
 	for _, p := range people {
 		for deadline := time.Now().Add(patience); strings.Count(s.log.all(), "msg=logout") < strings.Count(s.log.all(), "msg=login "); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				return fmt.Errorf("imapfront.log: no end of a session of %s", p.uid)
+				fail("imapfront.log: no end of a session of %s", p.uid)
 			}
 		}
-		if _, err := s.run("grep user=%s imapfront.log | tail -n 2", p.uid); err != nil {
-			return err
-		}
+		s.run("grep user=%s imapfront.log | tail -n 2", p.uid)
 	}
-	return nil
 }

@@ -55,7 +55,7 @@ func app() *cli.App {
 // The tour, step by step. Each step checks what it shows.
 var tour = []struct {
 	title string
-	show  func(*site) error
+	show  func(*site)
 }{
 	{"A directory of 2,000 people", directory},
 	{"Two stores", stores},
@@ -86,7 +86,7 @@ func demo(ctx context.Context, bin string, tell *teller, stay bool) (err error) 
 
 	for i, step := range tour {
 		tell.step(i+1, step.title)
-		if err := step.show(s); err != nil {
+		if err := tried(s, step.show); err != nil {
 			return fmt.Errorf("step %d, %s: %w", i+1, step.title, err)
 		}
 	}
@@ -97,43 +97,63 @@ func demo(ctx context.Context, bin string, tell *teller, stay bool) (err error) 
 	return serve(s)
 }
 
+// A step ends at the first thing that is not as it should be, however deep, and the
+// tour with it: check, must and fail throw a wrong, which tried makes its error.
+type wrong struct{ error }
+
+func tried(s *site, show func(*site)) (err error) {
+	defer func() {
+		switch thrown := recover().(type) {
+		case nil:
+		case wrong:
+			err = thrown.error
+		default:
+			panic(thrown)
+		}
+	}()
+	show(s)
+	return nil
+}
+
+func check(err error) {
+	if err != nil {
+		panic(wrong{err})
+	}
+}
+
+func must[T any](value T, err error) T {
+	check(err)
+	return value
+}
+
+func fail(format string, args ...any) { check(fmt.Errorf(format, args...)) }
+
 // people is the size of the organisation.
 const people = 2000
 
-func directory(s *site) error {
+func directory(s *site) {
 	s.tell.say(`
 		A site has an LDAP server; here its content is a file, made up by
 		orgmaker. Each person has a login name (uid), addresses, and the store
 		that holds the mailbox (mailHost).`)
-	if _, err := s.run("orgmaker --people %d --stores %s,%s --domain %s > org.ldif", people, store1, store2, domain); err != nil {
-		return err
-	}
-	var err error
-	if s.everybody, err = readPeople(s.file("org.ldif")); err != nil {
-		return err
-	}
-	if s.people, err = choosePeople(s.everybody); err != nil {
-		return err
-	}
+	s.run("orgmaker --people %d --stores %s,%s --domain %s > org.ldif", people, store1, store2, domain)
+	s.everybody = must(readPeople(s.file("org.ldif")))
+	s.people = must(choosePeople(s.everybody))
 	s.tell.say("This is %s; LDIF has what is more than ASCII in base64:", s.people[0].name)
-	_, err = s.run("sed -n '/^dn: uid=%s,/,/^$/p' org.ldif", s.people[0].uid)
-	return err
+	s.run("sed -n '/^dn: uid=%s,/,/^$/p' org.ldif", s.people[0].uid)
 }
 
-func stores(s *site) error {
-	if err := s.startStores(); err != nil {
-		return err
-	}
+func stores(s *site) {
+	s.startStores()
 	s.tell.say(`
 		Each store speaks IMAP to users and LMTP to Postfix. These two keep
 		their mail in memory; yours would be Cyrus or Dovecot. A store knows
 		its own users only, and everybody's password is %q.
 		The four tools share one configuration:`, password)
-	_, err := s.run("cat postern.conf")
-	return err
+	s.run("cat postern.conf")
 }
 
-func maps(s *site) error {
+func maps(s *site) {
 	s.tell.say(`
 		ldap2cdb reads the directory and builds login.cdb and address.cdb. A
 		site runs it on every front end and every mail exchanger, from cron or
@@ -141,97 +161,70 @@ func maps(s *site) error {
 		Beside the addresses that the directory has, everybody gets a standard
 		one, first initial and last name. Where two people would get the same
 		one, neither does, and the report names both.`)
-	if _, err := s.run("ldap2cdb --config postern.conf --report report.json"); err != nil {
-		return err
-	}
-	_, err := s.run("ls -l maps")
-	return err
+	s.run("ldap2cdb --config postern.conf --report report.json")
+	s.run("ls -l maps")
 }
 
-func questions(s *site) error {
+func questions(s *site) {
 	a, b := s.people[0], s.people[1]
 	s.tell.say("Where is %s? The login name tells, and any address does.", a.name)
 	for _, name := range []string{a.uid, a.mail, a.standard} {
-		if err := s.expect(a.store.name, "mailwhere --config postern.conf %s", name); err != nil {
-			return err
-		}
+		s.expect(a.store.name, "mailwhere --config postern.conf %s", name)
 	}
 	s.tell.say("Many at once, from standard input; who is unknown has no store:")
-	if err := s.expect(fmt.Sprintf("%s\t%s\n%s\t%s\nnobody\t", a.uid, a.store.name, b.uid, b.store.name),
-		"printf '%%s\\n' %s %s nobody | mailwhere --config postern.conf - || true", a.uid, b.uid); err != nil {
-		return err
-	}
+	s.expect(fmt.Sprintf("%s\t%s\n%s\t%s\nnobody\t", a.uid, a.store.name, b.uid, b.store.name),
+		"printf '%%s\\n' %s %s nobody | mailwhere --config postern.conf - || true", a.uid, b.uid)
 	s.tell.say("Scripts ask by the exit status:")
-	if err := s.expect("unknown", "if host=$(mailwhere --config postern.conf nobody); then echo $host; else echo unknown; fi"); err != nil {
-		return err
-	}
+	s.expect("unknown", "if host=$(mailwhere --config postern.conf nobody); then echo $host; else echo unknown; fi")
 	s.tell.say("How are the users spread, and how old are the maps?")
-	if _, err := s.run("mailwhere --config postern.conf --count"); err != nil {
-		return err
-	}
-	_, err := s.run("mailwhere --config postern.conf --info")
-	return err
+	s.run("mailwhere --config postern.conf --count")
+	s.run("mailwhere --config postern.conf --info")
 }
 
-func tables(s *site) error {
+func tables(s *site) {
 	s.tell.say(`
 		postmap-route writes the tables that Postfix asks: which addresses exist,
 		which mailbox an address means, and which store a mailbox is at.`)
-	if _, err := s.run("postmap-route --config postern.conf"); err != nil {
-		return err
-	}
-	if _, err := s.run("ls -l tables"); err != nil {
-		return err
-	}
+	s.run("postmap-route --config postern.conf")
+	s.run("ls -l tables")
 	s.tell.say("mailwhere explains, step by step, where a login and a message go:")
-	if _, err := s.run("mailwhere --config postern.conf --explain %s", s.people[0].standard); err != nil {
-		return err
-	}
+	s.run("mailwhere --config postern.conf --explain %s", s.people[0].standard)
 	s.tell.say(`
 		Postfix is not part of this tour, so the tour asks its questions. By
 		hand: postmap -q KEY cdb:tables/NAME, or cdb -q tables/NAME.cdb KEY.`)
 	for _, p := range s.people {
-		next, err := s.route(p.standard)
-		if err != nil {
-			return err
-		}
+		next := must(s.route(p.standard))
 		if want := p.store.lmtp.Addr().String(); next.address != want {
-			return fmt.Errorf("mail for %s goes to %s, not to %s at %s", p.standard, next.address, p.store.name, want)
+			fail("mail for %s goes to %s, not to %s at %s", p.standard, next.address, p.store.name, want)
 		}
 	}
 	_, err := s.route("nobody@" + domain)
 	if !errors.Is(err, errUnknownRecipient) {
-		return fmt.Errorf("nobody@%s: not refused: %w", domain, err)
+		fail("nobody@%s: not refused: %w", domain, err)
 	}
-	return nil
 }
 
-func frontEnd(s *site) error {
+func frontEnd(s *site) {
 	s.tell.say(`
 		imapfront asks the stores what they can, so that it promises users no
 		more than all of them keep; then it serves. It speaks TLS to users with
 		its own certificate and to the stores with theirs verified: here all
 		come from an authority made for this tour, ca.pem.`)
-	if _, err := s.run("imapfront --config postern.conf capability"); err != nil {
-		return err
-	}
-	return s.startFrontEnd("imapfront --config postern.conf")
+	s.run("imapfront --config postern.conf capability")
+	s.startFrontEnd("imapfront --config postern.conf")
 }
 
-func delivery(s *site) error {
+func delivery(s *site) {
 	s.tell.say(`
 		A message for each of two people who live at different stores. The tour
 		looks the address up in the tables as Postfix does and gives the message
 		to the store by LMTP.`)
 	for _, p := range s.people {
-		if err := s.deliver(p.standard, "Welcome, "+p.uid); err != nil {
-			return err
-		}
+		s.deliver(p.standard, "Welcome, "+p.uid)
 	}
-	return nil
 }
 
-func reading(s *site) error {
+func reading(s *site) {
 	s.tell.say(`
 		Both log in at the front end, by IMAP over TLS, at the same address. It
 		finds their stores by the map and logs in there. By hand:`)
@@ -239,54 +232,35 @@ func reading(s *site) error {
 		s.tell.command("%s", s.curl(p, 1))
 	}
 	for _, p := range s.people {
-		if err := s.read(p, "Welcome, "+p.uid); err != nil {
-			return err
-		}
+		s.read(p, "Welcome, "+p.uid)
 	}
 	s.tell.say("imapfront's log has a line for each login and for its end:")
-	return s.showLogins(s.people...)
+	s.showLogins(s.people...)
 }
 
-func move(s *site) error {
+func move(s *site) {
 	p := s.people[0]
 	from, to := s.stores[0], s.stores[1]
 	s.tell.say(`
 		%s moves from %s to %s.
 		The mailbox itself moves by the stores' own means (XFER or replication
 		with Cyrus, doveadm backup with Dovecot). Then the directory is told:`, p.name, from.name, to.name)
-	if err := from.handOver(p.uid, to); err != nil {
-		return err
-	}
-	if _, err := s.run("sed '/^dn: uid=%s,/,/^$/ s/^mailHost: .*/mailHost: %s/' org.ldif > new.ldif && mv new.ldif org.ldif", p.uid, to.name); err != nil {
-		return err
-	}
+	check(from.handOver(p.uid, to))
+	s.run("sed '/^dn: uid=%s,/,/^$/ s/^mailHost: .*/mailHost: %s/' org.ldif > new.ldif && mv new.ldif org.ldif", p.uid, to.name)
 	s.tell.say("What would change?")
-	out, err := s.run("ldap2cdb --config postern.conf --dry-run 2>report.txt")
-	if err != nil {
-		return err
-	}
+	out := s.run("ldap2cdb --config postern.conf --dry-run 2>report.txt")
 	if !strings.Contains(out, p.uid) || !strings.Contains(out, to.name) {
-		return fmt.Errorf("the difference does not tell of %s and %s", p.uid, to.name)
+		fail("the difference does not tell of %s and %s", p.uid, to.name)
 	}
-	if err := s.expect(from.name, "mailwhere --config postern.conf %s", p.uid); err != nil {
-		return err
-	}
+	s.expect(from.name, "mailwhere --config postern.conf %s", p.uid)
 	s.tell.say("So be it. imapfront keeps running, and nobody tells it:")
-	if _, err := s.run("ldap2cdb --config postern.conf 2>report.txt && postmap-route --config postern.conf"); err != nil {
-		return err
-	}
+	s.run("ldap2cdb --config postern.conf 2>report.txt && postmap-route --config postern.conf")
 	p.store = to
-	if err := s.expect(to.name, "mailwhere --config postern.conf %s", p.uid); err != nil {
-		return err
-	}
+	s.expect(to.name, "mailwhere --config postern.conf %s", p.uid)
 	s.tell.say("The next message and the next login go to the new store:")
-	if err := s.deliver(p.standard, "Well moved, "+p.uid); err != nil {
-		return err
-	}
-	if err := s.read(p, "Welcome, "+p.uid, "Well moved, "+p.uid); err != nil {
-		return err
-	}
-	return s.showLogins(p)
+	s.deliver(p.standard, "Well moved, "+p.uid)
+	s.read(p, "Welcome, "+p.uid, "Well moved, "+p.uid)
+	s.showLogins(p)
 }
 
 // serve keeps everything running for whoever wants to try more.

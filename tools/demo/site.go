@@ -83,7 +83,7 @@ func (s *site) close(well bool) error {
 
 // run shows a command, runs it in the folder as a shell would, and shows what
 // it answers.
-func (s *site) run(format string, args ...any) (string, error) {
+func (s *site) run(format string, args ...any) string {
 	line := fmt.Sprintf(format, args...)
 	s.tell.command("%s", line)
 	var text bytes.Buffer
@@ -92,9 +92,9 @@ func (s *site) run(format string, args ...any) (string, error) {
 	err := shell.Run()
 	s.tell.Write(text.Bytes())
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", line, err)
+		fail("%s: %w", line, err)
 	}
-	return text.String(), nil
+	return text.String()
 }
 
 func (s *site) shell(ctx context.Context, line string) *exec.Cmd {
@@ -105,50 +105,29 @@ func (s *site) shell(ctx context.Context, line string) *exec.Cmd {
 }
 
 // expect runs a command and wants one answer.
-func (s *site) expect(want, format string, args ...any) error {
-	got, err := s.run(format, args...)
-	if got = strings.TrimSuffix(got, "\n"); err == nil && got != want {
-		err = fmt.Errorf("%s: answered %q, not %q", fmt.Sprintf(format, args...), got, want)
+func (s *site) expect(want, format string, args ...any) {
+	if got := strings.TrimSuffix(s.run(format, args...), "\n"); got != want {
+		fail("%s: answered %q, not %q", fmt.Sprintf(format, args...), got, want)
 	}
-	return err
 }
 
 // startStores starts both stores with their users, and writes postern.conf.
-func (s *site) startStores() error {
+func (s *site) startStores() {
 	for i, name := range []string{store1, store2} {
-		certificate, err := s.authority.Issue(name)
-		if err != nil {
-			return err
-		}
 		mode := []string{config.TLSStartTLS, config.TLSImplicit}[i]
-		st, err := newStore(name, mode, certificate, 1431+i, 2431+i)
-		if err != nil {
-			return err
-		}
+		st := must(newStore(name, mode, must(s.authority.Issue(name)), 1431+i, 2431+i))
 		s.stores = append(s.stores, st)
 		for _, p := range s.everybody {
 			if p.mailHost == name {
 				p.store = st
-				if err := st.addUser(p.uid); err != nil {
-					return err
-				}
+				check(st.addUser(p.uid))
 			}
 		}
 	}
-	certificate, err := s.authority.Issue("mail."+domain, "localhost")
-	if err != nil {
-		return err
-	}
-	if err := authority.Write(certificate, s.file("mail.pem"), s.file("mail.key")); err != nil {
-		return err
-	}
-	if s.imapPort, err = freePort(1143); err != nil {
-		return err
-	}
-	if s.imapsPort, err = freePort(1993); err != nil {
-		return err
-	}
-	return os.WriteFile(s.file("postern.conf"), []byte(s.conf()), 0o644)
+	certificate := must(s.authority.Issue("mail."+domain, "localhost"))
+	check(authority.Write(certificate, s.file("mail.pem"), s.file("mail.key")))
+	s.imapPort, s.imapsPort = must(freePort(1143)), must(freePort(1993))
+	check(os.WriteFile(s.file("postern.conf"), []byte(s.conf()), 0o644))
 }
 
 func (s *site) conf() string {
