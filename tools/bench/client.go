@@ -25,9 +25,6 @@ type client struct {
 }
 
 // security is the row of a table: how a client's connection is secured.
-// tlsConfig is one client's, with the tickets that it holds.
-type tlsConfig = *tls.Config
-
 type security string
 
 const (
@@ -36,7 +33,7 @@ const (
 	resumed security = "TLS, resumed" // by a ticket of the session before
 )
 
-// handshake is the same for all peers: TLS 1.3, and the one key exchange that
+// handshake is one client's, who keeps the tickets in it. It is the same for all peers: TLS 1.3, and the one key exchange that
 // all of them know. (perdition has nothing but P-256; imapfront would take the
 // post-quantum hybrid otherwise, and pay for it.) The certificate is not
 // verified: that is the client's work.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"time"
 )
@@ -76,7 +77,7 @@ the proxy is at its end; what nginx's look-up service takes is not counted. "sto
 
 // loginsFor drives clients that log in and out.
 func loginsFor(to addresses, kind security, clients int, span time.Duration) ([]time.Duration, error) {
-	configs := make([]tlsConfig, clients)
+	configs := make([]*tls.Config, clients)
 	for i := range configs {
 		configs[i] = handshake(kind)
 	}

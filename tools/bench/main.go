@@ -103,8 +103,7 @@ var works = []struct {
 	{"growth", (*bench).growth},
 }
 
-func workNames() []string {
-	var names []string
+func workNames() (names []string) {
 	for _, work := range works {
 		names = append(names, work.name)
 	}
@@ -216,8 +215,9 @@ func (b *bench) interleave(proxies []*proxy, measure func(*proxy) error) error {
 			if err := b.ctx.Err(); err != nil {
 				return err
 			}
-			if err := measure(proxies[(round+i)%len(proxies)]); err != nil {
-				return err
+			p := proxies[(round+i)%len(proxies)]
+			if err := measure(p); err != nil {
+				return fmt.Errorf("%s: %w", p.name, err)
 			}
 		}
 	}

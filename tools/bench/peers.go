@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"embed"
 	"errors"
 	"fmt"
@@ -129,6 +130,22 @@ func (s *site) perdition(protocol, mode string) []string {
 
 func (s *site) perditionMap() string { return filepath.Join(s.dir, "popmap.gdbm.db") }
 
+// livingAt is a map in which the first users have their mailboxes at a store.
+func livingAt(count int, store string) mapfile.Draft {
+	return mapfile.Draft{
+		Name:  mapfile.Login,
+		Story: mapfile.Story{Builder: "bench", Source: "made up", Built: time.Now()},
+		Records: func(put func(key, value string) error) error {
+			for i := range count {
+				if err := put(user(i), store); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
 // makeMaps writes the same users into each proxy's kind of map.
 func (s *site) makeMaps(ctx context.Context) error {
 	maps, err := mapfile.Lock(filepath.Join(s.dir, "maps"), "bench")
@@ -136,18 +153,6 @@ func (s *site) makeMaps(ctx context.Context) error {
 		return err
 	}
 	defer maps.Unlock()
-	logins := mapfile.Draft{
-		Name:  mapfile.Login,
-		Story: mapfile.Story{Builder: "bench", Source: "made up", Built: time.Now()},
-		Records: func(put func(key, value string) error) error {
-			for i := range users {
-				if err := put(user(i), "store.example.org"); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	}
 	stores := mapfile.Draft{
 		Name:  mapfile.Store,
 		Story: mapfile.Story{Builder: "bench", Source: "made up", Built: time.Now()},
@@ -155,7 +160,7 @@ func (s *site) makeMaps(ctx context.Context) error {
 			return put("*", storeCapabilities)
 		},
 	}
-	if err := maps.Publish(0, logins, stores); err != nil {
+	if err := maps.Publish(0, livingAt(users, "store.example.org"), stores); err != nil {
 		return err
 	}
 
@@ -230,7 +235,7 @@ func (p *proxy) greets(kind security) error {
 }
 
 // visit is a session of nothing but a login, where there is one.
-func (p *proxy) visit(kind security, config tlsConfig) error {
+func (p *proxy) visit(kind security, config *tls.Config) error {
 	if p.greetsOnly {
 		c, err := open(p.at, kind, config)
 		if err == nil {

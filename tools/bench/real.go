@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"time"
 
 	"postern/internal/cluster"
 	"postern/internal/mapfile"
@@ -28,7 +27,7 @@ store itself TLS from the client. All share all CPUs.`, direct)
 				return err
 			}
 		}
-		if err := liveAt(whole.Maps, clients, name); err != nil {
+		if err := publish(whole.Maps, livingAt(clients, name)); err != nil {
 			return err
 		}
 		if err := b.realStore(t, whole, whole.Store(name), clients); err != nil {
@@ -38,26 +37,14 @@ store itself TLS from the client. All share all CPUs.`, direct)
 	return nil
 }
 
-// liveAt publishes a map in which the first users have their mailboxes at a
-// store.
-func liveAt(dir string, count int, store string) error {
+// publish replaces the map of a folder.
+func publish(dir string, draft mapfile.Draft) error {
 	maps, err := mapfile.Lock(dir, "bench")
 	if err != nil {
 		return err
 	}
 	defer maps.Unlock()
-	return maps.Publish(0, mapfile.Draft{
-		Name:  mapfile.Login,
-		Story: mapfile.Story{Builder: "bench", Source: "made up", Built: time.Now()},
-		Records: func(put func(key, value string) error) error {
-			for i := range count {
-				if err := put(user(i), store); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	})
+	return maps.Publish(0, draft)
 }
 
 func (b *bench) realStore(t *table, whole *cluster.Cluster, store *cluster.Store, most int) error {
@@ -78,16 +65,16 @@ func (b *bench) realStore(t *table, whole *cluster.Cluster, store *cluster.Store
 		err := b.interleave(proxies, func(p *proxy) error {
 			took, err := loginsFor(p.at, secure, clients, b.span)
 			if err != nil {
-				return fmt.Errorf("%s: %w", p.name, err)
+				return err
 			}
 			login.add(p.name, percentile(took, 50))
 			sessions, err := connect(clients, p.at, secure)
 			if err != nil {
-				return fmt.Errorf("%s: %w", p.name, err)
+				return err
 			}
 			defer hangUp(sessions)
 			if took, err = noops(sessions, b.span/2); err != nil {
-				return fmt.Errorf("%s: %w", p.name, err)
+				return err
 			}
 			trip.add(p.name, 1000*percentile(took, 50))
 			return nil

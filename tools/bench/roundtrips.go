@@ -32,7 +32,7 @@ func (b *bench) roundTrips() error {
 			err := b.interleave(proxies, func(p *proxy) error {
 				took, err := noops(sessions[p], b.span/2)
 				if err != nil {
-					return fmt.Errorf("%s: %w", p.name, err)
+					return err
 				}
 				half.add(p.name, 1000*percentile(took, 50))
 				tail.add(p.name, 1000*percentile(took, 99))

@@ -108,7 +108,7 @@ func (s *site) measure(p *proxy, work func() error) (usage, error) {
 	}
 	start := time.Now()
 	if err := work(); err != nil {
-		return usage{}, fmt.Errorf("%s: %w", p.name, err)
+		return usage{}, err
 	}
 	wall := time.Since(start)
 	if err := s.read(p, &after); err != nil {

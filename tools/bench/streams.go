@@ -27,19 +27,19 @@ func (b *bench) streams() error {
 			err := b.interleave(proxies, func(p *proxy) error {
 				sessions, err := connect(clients, p.at, kind)
 				if err != nil {
-					return fmt.Errorf("%s: %w", p.name, err)
+					return err
 				}
 				defer hangUp(sessions)
 				flow, err := startFlow(sessions)
 				if err != nil {
-					return fmt.Errorf("%s: %w", p.name, err)
+					return err
 				}
 				time.Sleep(b.span / 4) // slow start
 				before := flow.octets.Load()
 				u, err := b.measure(p, func() error { time.Sleep(b.span); return nil })
 				passed := float64(flow.octets.Load() - before)
 				if err := errors.Join(err, flow.stop(sessions)); err != nil {
-					return fmt.Errorf("%s: %w", p.name, err)
+					return err
 				}
 				speed.add(p.name, passed/1e6/u.wall.Seconds())
 				cost.add(p.name, u.proxy.Seconds()/(passed/1e9))
