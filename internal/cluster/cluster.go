@@ -27,6 +27,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/gofrs/flock"
 )
 
 // Fixed names and accounts of every site.
@@ -96,7 +98,7 @@ type Cluster struct {
 	samples   string
 	temporary bool
 	spawner   *spawner
-	lock      *os.File
+	lock      *flock.Flock // of the network
 }
 
 // LDAP is how to reach the directory.
@@ -171,33 +173,24 @@ func Start(ctx context.Context, opts Options) (c *Cluster, err error) {
 	for _, s := range c.Stores {
 		starts = append(starts, func(ctx context.Context) error { return c.startStore(ctx, s) })
 	}
-	errs := make([]error, len(starts))
 	var wg sync.WaitGroup
-	for i, start := range starts {
+	var first sync.Once
+	for _, start := range starts {
 		wg.Go(func() {
-			if errs[i] = start(ctx); errs[i] != nil {
+			if failed := start(ctx); failed != nil {
+				first.Do(func() { err = failed })
 				cancel() // the others need not wait in vain
 			}
 		})
 	}
 	wg.Wait()
-	if err := firstCause(errs); err != nil {
+	if err != nil {
 		return c, err
 	}
 	if err := c.writeConfig(); err != nil {
 		return c, err
 	}
 	return c, c.describe()
-}
-
-// firstCause prefers the error that made the others give up.
-func firstCause(errs []error) error {
-	for _, err := range errs {
-		if err != nil && !errors.Is(err, context.Canceled) {
-			return err
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // Stop ends all processes of the site and waits for them to be gone, children

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/gofrs/flock"
 )
 
 // unavailable is an error of the machine, not of the site: tests skip by it.
@@ -134,17 +136,12 @@ func (c *Cluster) takeNetwork() error {
 }
 
 func (c *Cluster) lockNetwork(network string) (bool, error) {
-	path := filepath.Join(os.TempDir(), "postern-cluster."+network+".lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return false, err
+	lock := flock.New(filepath.Join(os.TempDir(), "postern-cluster."+network+".lock"))
+	free, err := lock.TryLock()
+	if free {
+		c.lock = lock
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return false, nil
-	}
-	c.lock = f
-	return true, nil
+	return free, err
 }
 
 // group is the number of a group, or -1, which chown(2) takes for "leave it".

@@ -11,7 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
+
+	"github.com/gofrs/flock"
 )
 
 // packages are Debian's packages that a site needs.
@@ -75,14 +76,11 @@ func Install(ctx context.Context, say func(format string, args ...any), more ...
 		return err
 	}
 	// Two test runs of one machine wait for each other.
-	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "postern-cluster.install.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	lock := flock.New(filepath.Join(os.TempDir(), "postern-cluster.install.lock"))
+	if err := lock.Lock(); err != nil {
 		return err
 	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return err
-	}
+	defer lock.Unlock()
 	need := missing(slices.Concat(packages, workshop, more))
 	if len(need) > 0 {
 		if err := silenceServices(); err != nil {

@@ -16,11 +16,12 @@ func (c *Cluster) startMX(ctx context.Context) error {
 	in := func(elem string) string { return filepath.Join(c.Dir, "mx", elem) }
 	postfix := user("postfix")
 	drop := &owner{uid: postfix.uid, gid: group("postdrop"), err: postfix.err}
-	dirs := []struct {
+	type dir struct {
 		name  string
 		mode  os.FileMode
 		owner *owner
-	}{
+	}
+	dirs := []dir{
 		// As "postfix set-permissions" leaves them.
 		{"", 0o755, nil},
 		{"conf", 0o755, nil},
@@ -31,11 +32,7 @@ func (c *Cluster) startMX(ctx context.Context) error {
 		{"queue/public", 0o710, drop},
 	}
 	for _, name := range []string{"active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"} {
-		dirs = append(dirs, struct {
-			name  string
-			mode  os.FileMode
-			owner *owner
-		}{"queue/" + name, 0o700, postfix})
+		dirs = append(dirs, dir{"queue/" + name, 0o700, postfix})
 	}
 	for _, d := range dirs {
 		if err := makeDir(in(d.name), d.mode, d.owner); err != nil {

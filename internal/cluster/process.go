@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,7 +103,7 @@ func (sp *spawner) start(name string, cmd *exec.Cmd) (*process, error) {
 	done := make(chan struct{})
 	sp.mu.Lock()
 	sp.exited[p.pid] = done
-	err = appendLine(sp.record, fmt.Sprintf("%d %s %s", p.pid, p.started, p.name))
+	err = appendTo(sp.record, fmt.Sprintf("%d %s %s\n", p.pid, p.started, p.name))
 	sp.mu.Unlock()
 	go func() {
 		cmd.Wait() // how a server ended stands in its log
@@ -156,13 +157,8 @@ func greeting(addr, want string) error {
 func (sp *spawner) tail(name string) string {
 	data, _ := os.ReadFile(filepath.Join(sp.logs, name+".stderr"))
 	const most = 600 // bytes
-	if len(data) > most {
-		data = data[len(data)-most:]
-	}
-	if text := strings.TrimSpace(string(data)); text != "" {
-		return text
-	}
-	return "it said nothing on standard error"
+	text := strings.TrimSpace(string(data[max(0, len(data)-most):]))
+	return cmp.Or(text, "it said nothing on standard error")
 }
 
 // stop ends the server and everything in its session.
@@ -316,11 +312,11 @@ func cleanEnv() []string {
 	}
 }
 
-func appendLine(path, line string) error {
+func appendTo(path, text string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(f, line)
+	_, err = f.WriteString(text)
 	return errors.Join(err, f.Close())
 }

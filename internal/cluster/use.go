@@ -44,15 +44,6 @@ func (c *Cluster) AddUser(ctx context.Context, store, name, password string) err
 	return nil
 }
 
-func appendTo(path, text string) error {
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
-}
-
 // Send gives a message to the MX by SMTP. What the MX refuses is a
 // *textproto.Error with its code.
 func (c *Cluster) Send(from, to, message string) error {
