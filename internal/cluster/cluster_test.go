@@ -28,11 +28,12 @@ func TestMain(m *testing.M) { os.Exit(site.Main(m)) }
 
 const password = "correct horse 7 battery"
 
-// One user at each store.
+// One user at each store, and a name that Dovecot by itself takes for nobody's.
 var users = map[string]string{
 	"jdoe":      "imap1.example.org",
 	"m.mueller": "imap2.example.org",
 	"aokafor":   "imap3.example.org",
+	"k.o'brien": "imap3.example.org",
 }
 
 func TestClusterServers(t *testing.T) {

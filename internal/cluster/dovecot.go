@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -77,5 +78,6 @@ func (c *Cluster) Token(name string) string {
 // passwordLine is a line of a passwd-file. Not hashed: it is a test's password, and
 // a good hash would cost every login a tenth of a second.
 func passwordLine(name, password string) string {
+	name = strings.ReplaceAll(name, "'", `\'`) // as Dovecot asks for it
 	return fmt.Sprintf("%s:{PLAIN}%s\n", name, password)
 }
