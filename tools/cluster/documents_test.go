@@ -31,7 +31,7 @@ func TestDocuments(t *testing.T) {
 		// The first two end with a login through the front end.
 		{"README.md", readmeCommands(read(t, "README.md")), "Subject: imap1.example.org"},
 		{"INSTALL", installCommands(read(t, "INSTALL")), "INBOX"},
-		{"man", pageCommands(t), "has taken over"},
+		{"man", pageCommands(t, c), "has taken over"},
 	} {
 		t.Run(document.name, func(t *testing.T) {
 			conf := fenced(read(t, "README.md"), "toml") // the others refer to it
@@ -157,7 +157,7 @@ func installCommands(text string) string {
 
 // pageCommands are the EXAMPLES of all pages, typed where INSTALL and a day's
 // work have been done.
-func pageCommands(t *testing.T) string {
+func pageCommands(t *testing.T, c *cluster.Cluster) string {
 	t.Helper()
 	pages, err := filepath.Glob("../../man/*.[1-9]")
 	if err != nil || len(pages) != 7 {
@@ -167,13 +167,13 @@ func pageCommands(t *testing.T) string {
 make install
 install -m 644 postfix/main.cf postfix/master.cf /etc/postfix/
 sed -i '/^\[frontend\]/a control = "/run/imapfront.control"' /etc/postern/postern.conf
-printf '[attributes]\nsize = "description"\n' >>/etc/postern/postern.conf
+printf '[attributes]\nsize = "description"\n[store."imap3.example.org"]\n' >>/etc/postern/postern.conf
 ldap2cdb --standard-address '{sn}@example.org'
 ldap2cdb
 postmap-route
 imapfront capability
 printf '[store."imap8.example.org"]\n' >>/etc/postern/postern.conf
-doveadm() { printf 'Username\tQuota name\tType\tValue\tLimit\t%%\nada\tUser quota\tSTORAGE\t20\t-\t0\n'; }
+doveadm() { ` + filepath.Join(cluster.DovecotDir, "bin", "doveadm") + " -c " + filepath.Join(c.Dir, "imap3", "dovecot.conf") + ` "$@"; }
 mkdir "$SCRATCH/home"
 cd "$SCRATCH/home"
 `
