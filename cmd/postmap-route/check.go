@@ -53,6 +53,9 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 	if err := c.readPostfix(); err != nil {
 		return err
 	}
+	if c.checkInstance(); c.wrong > 0 {
+		return command.Quiet(1)
+	}
 	records := map[string][]record{} // by table
 	for _, table := range tables.List() {
 		err := table.Records(func(key, value string) error {
@@ -141,7 +144,8 @@ func (c *checker) readPostfix() error {
 		"canonical_maps", "canonical_classes", "recipient_canonical_maps", "recipient_canonical_classes",
 		"masquerade_domains", "masquerade_classes", "smtputf8_enable", "allow_untrusted_routing", "allow_min_user",
 		"virtual_alias_expansion_limit", "default_database_type",
-		"lmtp_host_lookup", "smtp_host_lookup", "queue_directory", "compatibility_level"}, ours...)...)
+		"lmtp_host_lookup", "smtp_host_lookup", "queue_directory", "compatibility_level",
+		"config_directory", "multi_instance_directories"}, ours...)...)
 	if err != nil {
 		return err
 	}
@@ -163,6 +167,17 @@ func (c *checker) readPostfix() error {
 		}
 	}
 	return nil
+}
+
+// checkInstance looks whether the Postfix that is asked is the one that is meant,
+// where a machine has several, postmulti(1). The first is commonly one for the
+// machine's own mail, and to mend what it lacks of an MX would make one of it.
+func (c *checker) checkInstance() {
+	others := c.words("multi_instance_directories")
+	if c.confDir == "" && len(others) > 0 && !strings.Contains(c.settings["transport_maps"], c.path(transport.Transport)) {
+		c.bad("%s is one of several Postfix instances here, and its transport_maps does not name %s: say which of them is to use it, --postfix %s",
+			c.settings["config_directory"], c.table(transport.Transport), strings.Join(append(others, c.settings["config_directory"]), " or --postfix "))
+	}
 }
 
 // words splits a list of main.cf. What is in braces, as an inline: table, is one
@@ -246,7 +261,7 @@ func (c *checker) refers(setting, name string) (found bool, near string) {
 	return false, near
 }
 
-// dirFlag is what postconf(1) needs to know of the instance.
+// dirFlag is what Postfix's commands need to know of the instance.
 func (c *checker) dirFlag() string {
 	if c.confDir == "" {
 		return ""
@@ -452,7 +467,7 @@ func (c *checker) checkChrooted(service, rest string) {
 	socket, hops := transport.Hops(service, rest)
 	if filepath.IsAbs(socket) {
 		if _, err := os.Stat(filepath.Join(root, socket)); err != nil {
-			c.bad("master.cf has %s chrooted in %s, where there is no %s: its mail is deferred; postconf %s-F %s/unix/chroot=n, and postfix reload", service, root, socket, c.dirFlag(), service)
+			c.bad("master.cf has %[1]s chrooted in %[2]s, where there is no %[3]s: its mail is deferred; postconf %[4]s-F %[1]s/unix/chroot=n, and postfix %[4]sreload", service, root, socket, c.dirFlag())
 		}
 	}
 	lookup := c.settings["smtp_host_lookup"]
