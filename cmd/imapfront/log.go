@@ -64,24 +64,25 @@ func newLog(f config.Frontend) (log *slog.Logger, err error) {
 const logTime = 5 * time.Second
 
 // patient is a log that waits for whoever reads it, but not for ever: he may be
-// stopped, or his disk full. Then lines are lost, and how many were is told when he
-// goes on: mail matters more.
+// stopped, or his disk full, or that of the file that it is. Then lines are lost, and
+// how many were is told when they are taken again: mail matters more.
 type patient struct {
 	w    io.Writer
 	lost func(lines int)
 	fd   int // behind w, or unknown
 
 	mu      sync.Mutex
-	line    []byte        // being written
-	written chan struct{} // once it is
+	line    []byte     // being written
+	written chan error // once it is
 	late    bool
-	missing int // lines since
+	missing int  // lines since
+	torn    bool // the last of them stands there in part
 }
 
 const unknown = -1 // descriptor
 
 func newPatient(w io.Writer, fd int, lost func(lines int)) *patient {
-	return &patient{w: w, fd: fd, lost: lost, written: make(chan struct{}, 1)}
+	return &patient{w: w, fd: fd, lost: lost, written: make(chan error, 1)}
 }
 
 func (p *patient) Write(line []byte) (int, error) {
@@ -89,32 +90,55 @@ func (p *patient) Write(line []byte) (int, error) {
 	defer p.mu.Unlock()
 	if p.late {
 		select {
-		case <-p.written:
-			if p.late = false; p.missing > 0 {
-				go p.lost(p.missing) // in a line of its own
-				p.missing = 0
-			}
+		case err := <-p.written:
+			p.late = false
+			p.heed(err)
 		default:
 			p.missing++
 			return len(line), nil
 		}
 	}
 	if p.fd != unknown && len(line) < pipeRoom && hasRoom(p.fd) {
-		return p.w.Write(line) // most are: no goroutine for them
+		p.heed(p.put(line)) // most are: no goroutine for them
+		return len(line), nil
 	}
 	p.line = append(p.line[:0], line...)
-	go func() {
-		p.w.Write(p.line)
-		p.written <- struct{}{}
-	}()
+	go func() { p.written <- p.put(p.line) }()
 	limit := time.NewTimer(logTime)
 	defer limit.Stop()
 	select {
-	case <-p.written:
+	case err := <-p.written:
+		p.heed(err)
 	case <-limit.C:
 		p.late = true
 	}
 	return len(line), nil
+}
+
+// put writes a line, and not behind the part of one that a full disk took: who reads
+// the log would take the client of the one for that of the other.
+func (p *patient) put(line []byte) error {
+	if p.torn {
+		if _, err := p.w.Write([]byte("\n")); err != nil {
+			return err
+		}
+		p.torn = false
+	}
+	n, err := p.w.Write(line)
+	p.torn = err != nil && 0 < n && n < len(line)
+	return err
+}
+
+// heed counts a line that was not taken. When one is, it tells of those before.
+func (p *patient) heed(err error) {
+	if err != nil {
+		p.missing++
+		return
+	}
+	if p.missing > 0 {
+		go p.lost(p.missing) // in a line of its own
+		p.missing = 0
+	}
 }
 
 // pipeRoom is what a pipe takes at once when it takes anything: PIPE_BUF of pipe(7).

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,6 +46,58 @@ func TestLogThatNobodyReads(t *testing.T) {
 			t.Errorf("%q", &book)
 		}
 	})
+}
+
+// A file on a full disk takes a part of a line, and then nothing until there is room.
+// The next line begins where one begins, and how many were lost is said.
+func TestLogOnAFullDisk(t *testing.T) {
+	for _, fd := range []int{unknown, int(devNull(t).Fd())} {
+		synctest.Test(t, func(t *testing.T) {
+			disk := &disk{room: 15}
+			var p *patient
+			p = newPatient(disk, fd, func(lines int) { fmt.Fprintf(p, "%d lost\n", lines) })
+			for _, line := range []string{"the first\n", "the second\n", "the third\n"} {
+				if n, err := p.Write([]byte(line)); n != len(line) || err != nil {
+					t.Errorf("%q: %d, %v", line, n, err)
+				}
+			}
+			disk.room = 100
+			for _, line := range []string{"the fourth\n", "the fifth\n"} {
+				p.Write([]byte(line))
+				synctest.Wait()
+			}
+			if want := "the first\nthe s\nthe fourth\n2 lost\nthe fifth\n"; disk.String() != want {
+				t.Errorf("%q", disk)
+			}
+		})
+	}
+}
+
+// A disk has room for so many octets.
+type disk struct {
+	bytes.Buffer
+	room int
+}
+
+func (d *disk) Write(b []byte) (int, error) {
+	n := min(len(b), d.room)
+	d.room -= n
+	d.Buffer.Write(b[:n])
+	if n < len(b) {
+		return n, unix.ENOSPC
+	}
+	return n, nil
+}
+
+// devNull always has room, as far as poll(2) knows.
+func devNull(t *testing.T) *os.File {
+	t.Helper()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { null.Close() })
+	return null
 }
 
 // A line goes to a pipe at once while that has room for it.
