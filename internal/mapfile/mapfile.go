@@ -267,8 +267,9 @@ func (m *Map) text(key, value []byte) ([]byte, error) {
 	return value, nil
 }
 
-// guard turns the memory fault of a file that was cut short under our eyes
-// into an error: maps are replaced by rename, but not everybody knows.
+// guard turns a memory fault into an error. It is that of a disk that cannot be read,
+// or of a file that was cut short under our eyes: maps are replaced by rename, but not
+// everybody knows. The fault is the same, mmap(2).
 func (m *Map) guard(read func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -276,7 +277,7 @@ func (m *Map) guard(read func() error) (err error) {
 			if _, ok := fault.(interface{ Addr() uintptr }); !ok {
 				panic(fault)
 			}
-			err = m.damaged("cut short while in use: replace maps by rename(2) only")
+			err = m.damaged("a part of it cannot be read: the disk fails, or it was cut short while in use, where only rename(2) may replace it")
 		}
 	}()
 	return read()

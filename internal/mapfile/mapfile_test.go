@@ -351,6 +351,40 @@ func TestCutShortWhileInUse(t *testing.T) {
 	}
 }
 
+// A bad disk is as a file that was cut short, and nobody is to look for who did it.
+func TestDiskThatCannotBeRead(t *testing.T) {
+	image, dir := filepath.Join(t.TempDir(), "disk"), t.TempDir()
+	err := os.WriteFile(image, make([]byte, 16<<20), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", image).CombinedOutput(); err != nil {
+		t.Skipf("needs a disk: mkfs.ext4: %v: %s", err, out)
+	}
+	if out, err := exec.Command("mount", "-o", "loop", image, dir).CombinedOutput(); err != nil {
+		t.Skipf("needs a disk: mount: %v: %s: run this as root", err, out)
+	}
+	t.Cleanup(func() { exec.Command("umount", dir).Run() })
+	path := filepath.Join(dir, Login)
+	story := Story{Builder: "test", Built: time.Unix(1700000000, 0).UTC()}
+	if err := publish(t, dir, 0, Draft{Name: Login, Story: story, Records: numbered(100000)}); err != nil {
+		t.Fatal(err)
+	}
+	m := openMap(t, path, false)
+	if err := os.Truncate(image, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED) // what was read before
+	if _, _, err := m.Get("user77777"); sysexits.Of(err) != sysexits.DataErr || !strings.Contains(err.Error(), "the disk fails") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // The parts of a map are the whole, each record once and in order, however
 // small the map is.
 func TestPartsAreTheWhole(t *testing.T) {
