@@ -510,6 +510,47 @@ func TestFailuresAreCountedAcrossProcesses(t *testing.T) {
 	}
 }
 
+// A disk that is full, or has become read-only, costs no logins: what each process
+// knows of failures, it alone knows then.
+func TestFailuresOnABadDisk(t *testing.T) {
+	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\nfailure-file = \"DIR/disk/failures\"\n", "joe imap1.example.org")
+	disk := filepath.Join(dir, "disk")
+	for _, mount := range []struct {
+		flags   uintptr
+		options string
+		want    string
+	}{
+		{syscall.MS_RDONLY, "", "read-only file system"},
+		{0, "nr_inodes=1", "no space left on device"}, // the folder has that one
+	} {
+		if err := os.MkdirAll(disk, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mount("tmpfs", disk, "tmpfs", mount.flags, mount.options); err != nil {
+			t.Skipf("mounting a bad disk: %v: run this as root", err)
+		}
+		defer syscall.Unmount(disk, 0)
+		child, c := socket(t)
+		cmd := tool("--config", filepath.Join(dir, "postern.conf"))
+		var log bytes.Buffer
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = child, child, &log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		child.Close()
+		c.want("* OK ")
+		c.say("a LOGIN nobody x")
+		c.want("a NO [AUTHENTICATIONFAILED]")
+		c.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+		if !strings.Contains(log.String(), `level=WARN msg="failures are not shared" failure-file="open `) || !strings.Contains(log.String(), mount.want) {
+			t.Errorf("log: %s", &log)
+		}
+	}
+}
+
 // activated is the tool with descriptors for systemd, which sets LISTEN_PID
 // between fork and exec; so does this shell.
 func activated(args, conf string, env ...string) *exec.Cmd {

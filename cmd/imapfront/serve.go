@@ -58,12 +58,16 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 			refuse(listeners)
 		}
 	}()
+	var uncounted error
 	if file := conf.Frontend.FailureFile; file != "" {
-		table, err := penalty.Open(file)
-		if err != nil {
+		switch table, err := penalty.Open(file); {
+		case err == nil:
+			shared.Failures = table
+		case ofDisk(err): // where it was yesterday: logins matter more
+			uncounted = err
+		default:
 			return sysexits.CantCreate.Errorf("failure-file: %w", err)
 		}
-		shared.Failures = table
 	}
 	one := listeners[0].Single()
 	if !one {
@@ -76,6 +80,9 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 	first, err := newFrontend(conf, shared, one)
 	if err != nil {
 		return err
+	}
+	if uncounted != nil {
+		first.Log.Warn("failures are not shared", "failure-file", uncounted)
 	}
 	for _, l := range listeners {
 		if l.Implicit() && first.TLS == nil && !l.OutsideTLS() {
@@ -105,6 +112,17 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 	}
 	service.run(ctx, listeners, old, hangUp, settings)
 	return nil
+}
+
+// ofDisk tells whether it is the disk's fault that a file cannot be opened, not that
+// of whoever named it.
+func ofDisk(err error) bool {
+	for _, fault := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
+		if errors.Is(err, fault) {
+			return true
+		}
+	}
+	return false
 }
 
 // run serves until ctx ends, or there are no more clients, and the last session has
