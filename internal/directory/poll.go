@@ -168,8 +168,10 @@ func (p *poller) begin(ctx context.Context) error {
 	var counter string
 	var reread int64
 	n, _ := fmt.Sscanf(cookie, "%s %d %d", &counter, &p.usn, &reread)
-	if n == 3 && counter == p.counter && p.usn <= p.root.usn { // it has not gone back
-		p.asked, p.reread = started, time.Unix(reread, 0)
+	p.reread = time.Unix(reread, 0)
+	// Neither its numbers have gone back, nor our clock.
+	if n == 3 && counter == p.counter && p.usn <= p.root.usn && !p.reread.After(started) {
+		p.asked = started
 		mark, since := p.since()
 		if err := p.changed(ctx, "("+mark+">="+since+")"); err != nil {
 			return err

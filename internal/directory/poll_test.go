@@ -194,6 +194,57 @@ func TestPollClockSetBack(t *testing.T) {
 	}
 }
 
+// When all was read last is remembered by our clock. If that was ahead then, nobody
+// would be found gone until it has come there again.
+func TestPollOurClockSetBack(t *testing.T) {
+	server := slapd.Start(t, slapd.Counting(t, slapd.Person("jdoe", "A", "B", "imap1.example.org"), "one"))
+	conf := config.Default().Directories[0]
+	conf.URLs, conf.Base = []string{server.URL()}, []string{"dc=example,dc=org"}
+	d, err := NewLDAP(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rememberer{}
+	follow := func() (all bool) {
+		r.reads = 0
+		var ctx context.Context
+		ctx, r.stop = context.WithTimeout(t.Context(), 20*time.Second)
+		defer r.stop()
+		d.Follow(ctx, newSelection([]string{"uid"}), r)
+		return r.reads > 0
+	}
+	follow()
+	var counter string
+	var usn, read int64
+	if _, err := fmt.Sscanf(r.cookie, "%s %d %d", &counter, &usn, &read); err != nil {
+		t.Fatalf("%q: %v", r.cookie, err)
+	}
+	for _, test := range []struct {
+		ahead time.Duration
+		all   bool
+	}{{0, false}, {-time.Minute, false}, {3 * time.Hour, true}} {
+		r.cookie = fmt.Sprintf("%s %d %d", counter, usn, read+int64(test.ahead/time.Second))
+		if all := follow(); all != test.all {
+			t.Errorf("%v ahead: all is read: %t", test.ahead, all)
+		}
+	}
+}
+
+// A rememberer keeps the cookie, counts how often all was read, and has heard enough
+// when nothing is left to be read.
+type rememberer struct {
+	nobody
+	cookie string
+	reads  int
+	stop   func()
+}
+
+func (r *rememberer) Way(string)                             {}
+func (r *rememberer) Begin(string, Position) (string, error) { return r.cookie, nil }
+func (r *rememberer) Cookie(cookie string)                   { r.cookie = cookie }
+func (r *rememberer) Mentioned() error                       { r.reads++; return nil }
+func (r *rememberer) Refreshed()                             { r.stop() }
+
 func TestIdentity(t *testing.T) {
 	s := newSelection(identities)
 	seen := map[[16]byte]string{}
