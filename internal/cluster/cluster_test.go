@@ -54,6 +54,13 @@ func TestClusterServers(t *testing.T) {
 			})
 		}
 	})
+	t.Run("many sessions", func(t *testing.T) {
+		// By default Dovecot lets in no more than 100, as long as they last, and
+		// has the others wait.
+		for range 101 {
+			login(t, c, c.Store("imap3.example.org"), "aokafor")
+		}
+	})
 	t.Run("alias", func(t *testing.T) {
 		im := login(t, c, c.Store("imap1.example.org"), "jdoe")
 		arrives(t, im, "INBOX", send(t, "Jane.Doe@example.org", c.Send))
