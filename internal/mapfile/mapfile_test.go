@@ -465,6 +465,47 @@ func TestKeyTwice(t *testing.T) {
 	}
 }
 
+// A map that rename(2) cannot replace is known before another is replaced: logins by
+// the new map and mail by the old one would go to two stores.
+func TestPublishOverWhatStays(t *testing.T) {
+	dir := t.TempDir()
+	login, address := filepath.Join(dir, Login), filepath.Join(dir, Address)
+	pair := func(value string) error {
+		return publish(t, dir, 0, Draft{Name: Login, Records: listing("jdoe", value)}, Draft{Name: Address, Records: listing("jdoe@example.org", "jdoe@"+value)})
+	}
+	if err := pair("imap1"); err != nil {
+		t.Fatal(err)
+	}
+	command := func(name string, args ...string) error {
+		out, err := exec.Command(name, args...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", name, err, out)
+		}
+		return nil
+	}
+	for _, test := range []struct {
+		want          string
+		fasten, loose []string
+	}{
+		{"a mount point", []string{"mount", "--bind", address, address}, []string{"umount", address}},
+		{"immutable", []string{"chattr", "+i", address}, []string{"chattr", "-i", address}},
+	} {
+		if err := command(test.fasten[0], test.fasten[1:]...); err != nil {
+			t.Skipf("%v: run this as root", err)
+		}
+		err := pair("imap2")
+		if err := command(test.loose[0], test.loose[1:]...); err != nil {
+			t.Fatal(err)
+		}
+		if sysexits.Of(err) != sysexits.CantCreate || !strings.Contains(err.Error(), address+": "+test.want) {
+			t.Errorf("%s: %v", test.want, err)
+		}
+		if value, _, err := openMap(t, login, false).Get("jdoe"); value != "imap1" {
+			t.Errorf("%s: login.cdb is replaced: %q, %v", test.want, value, err)
+		}
+	}
+}
+
 func TestPublishTogetherOrNotAtAll(t *testing.T) {
 	dir := t.TempDir()
 	if err := publish(t, dir, 0, Draft{Name: Login, Records: listing("a", "1")}, Draft{Name: Address, Story: Story{}, Records: listing("b", "2")}); err != nil {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/gofrs/flock"
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 
 	"postern/internal/private"
 	"postern/internal/sysexits"
@@ -199,9 +200,8 @@ func (w *Writer) publish(keep int, names []string, write func([]*renameio.Pendin
 		if err := errors.Join(Sweep(path), Sweep(path+".1")); err != nil {
 			return false, sysexits.CantCreate.Wrap(err)
 		}
-		if info, err := os.Lstat(path); err == nil && info.IsDir() {
-			// Known before the first is renamed, or half a set is published.
-			return false, sysexits.CantCreate.Errorf("%s: a folder is in the way: move it", path)
+		if err := replaceable(path); err != nil { // known before the first is renamed, or half a set is published
+			return false, sysexits.CantCreate.Wrap(err)
 		}
 		file, err := renameio.NewPendingFile(path,
 			renameio.WithTempDir(w.dir), renameio.WithPermissions(0o644), renameio.IgnoreUmask())
@@ -238,6 +238,24 @@ func (w *Writer) publish(keep int, names []string, write func([]*renameio.Pendin
 		}
 	}
 	return true, w.sync()
+}
+
+// replaceable tells what rename(2) would not replace, as far as it shows: after that
+// only a disk that fails just then can part a set.
+func replaceable(path string) error {
+	var file unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_TYPE, &file) != nil {
+		return nil // most often there is none
+	}
+	switch {
+	case file.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0:
+		return fmt.Errorf("%s: a mount point: mount its folder, or nothing", path)
+	case file.Attributes&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0:
+		return fmt.Errorf("%s: immutable or append-only: chattr -ia it", path)
+	case file.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return fmt.Errorf("%s: a folder is in the way: move it", path)
+	}
+	return nil
 }
 
 func keeping(err error) error {
