@@ -1,6 +1,9 @@
 package cmd_test
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -52,6 +55,59 @@ func TestSignalWhileReading(t *testing.T) {
 		status := cmd.ProcessState.Sys().(syscall.WaitStatus)
 		if status.Signal() != syscall.SIGTERM && status.ExitStatus() != int(sysexits.TempFail) {
 			t.Errorf("%s: %s", test.command, cmd.ProcessState)
+		}
+	}
+}
+
+// Whoever reads the log of a watch may end: it goes on. systemd would not even start
+// it anew, for SIGPIPE is a clean end to systemd.service(5).
+func TestWatchWithoutALog(t *testing.T) {
+	maps := t.TempDir()
+	people := filepath.Join(maps, "people.ldif")
+	conf := filepath.Join(maps, "postern.conf")
+	move := func(store string) {
+		t.Helper()
+		entry := "dn: uid=jdoe\nuid: jdoe\nmailHost: " + store + ".example.org\n"
+		if err := errors.Join(os.WriteFile(people+".new", []byte(entry), 0o644), os.Rename(people+".new", people)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move("imap1")
+	text := fmt.Sprintf("maps = %q\n[directory]\nldif = %q\npoll-interval = \"10ms\"\n[route]\ndomain = [\"example.org\"]\n", maps, people)
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var watches []*exec.Cmd
+	for _, tool := range []string{"ldap2cdb", "postmap-route"} {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, tool), "--config", conf, "--watch")
+		log, in, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Stderr = in
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		in.Close()
+		log.Close()
+		watches = append(watches, cmd)
+	}
+	for _, store := range []string{"imap1", "imap2", "imap3"} {
+		move(store)
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			out, _ := exec.Command(filepath.Join(bin, "mailwhere"), "--config", conf, "--explain", "jdoe").CombinedOutput()
+			if strings.Contains(string(out), "-> lmtp:inet:["+store+".example.org]:2003") {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %s", store, out)
+			}
+		}
+	}
+	for _, cmd := range watches {
+		cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%s: %v", cmd, err)
 		}
 	}
 }
