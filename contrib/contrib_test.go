@@ -5,6 +5,7 @@ package contrib_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/authority"
 	"postern/internal/loopback"
 )
 
@@ -658,6 +660,61 @@ func TestHAProxyInFront(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, log, `msg="no login" .* client=`+regexp.QuoteMeta(client.local))
+}
+
+// TLS may end at a balancer on the front end's own machine: its clients may log in, and
+// the front end needs no certificate. Whom it took in clear may not.
+func TestHAProxyTakesTLSOff(t *testing.T) {
+	haproxy := need(t, "haproxy")
+	behind, port, inClear := loopback.Port(), loopback.Port(), loopback.Port()
+	dir, conf := site(t, fmt.Sprintf("listen = [\"imap://127.0.0.1:%s\"]\nproxy-networks = [\"127.0.0.1\"]", behind))
+	run(t, filepath.Join(bin, "imapfront"), "--config", conf, "--check")
+	log := filepath.Join(dir, "log")
+	start(t, exec.Command(filepath.Join(bin, "imapfront"), "--config", conf), log)
+	await(t, log, "msg=listening")
+	ca, err := authority.New("contrib test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := ca.Issue("localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := filepath.Join(dir, "haproxy.pem")
+	if err := authority.Write(pair, cert, cert+".key"); err != nil { // where HAProxy looks for the key
+		t.Fatal(err)
+	}
+	cfg := write(t, dir, "haproxy.cfg", fmt.Sprintf(`
+defaults
+	mode tcp
+	timeout client 10s
+	timeout server 10s
+	timeout connect 5s
+listen imap
+	bind 127.0.0.1:%s
+	bind 127.0.0.1:%s ssl crt %s
+	server front 127.0.0.1:%s send-proxy-v2-ssl
+`, inClear, port, cert, behind))
+	start(t, exec.Command(haproxy, "-db", "-f", cfg), filepath.Join(dir, "haproxy.log"))
+	client := greeting(t, inClear)
+	fmt.Fprint(client, "a LOGIN nobody secret\r\n")
+	client.Flush()
+	if line, err := client.ReadString('\n'); err != nil || !strings.HasPrefix(line, "a NO [PRIVACYREQUIRED] ") {
+		t.Errorf("in clear: %q, %v", line, err)
+	}
+	conn, err := tls.Dial("tcp", "127.0.0.1:"+port, ca.Trust("localhost"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	fmt.Fprint(conn, "a LOGIN nobody secret\r\nb LOGOUT\r\n")
+	said, err := io.ReadAll(conn)
+	if err != nil || !strings.Contains(string(said), "AUTH=PLAIN") || strings.Contains(string(said), "STARTTLS") ||
+		!strings.Contains(string(said), "a NO [AUTHENTICATIONFAILED] ") {
+		t.Errorf("by TLS: %q, %v", said, err)
+	}
+	await(t, log, `msg="no login" .* client=`+regexp.QuoteMeta(conn.LocalAddr().String())+` .*tls="TLS 1.3"`)
 }
 
 // await waits until a file holds a line.

@@ -8,9 +8,11 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -75,9 +77,14 @@ func checkClients(f config.Frontend, note func(value string, err error)) {
 		}
 		note(url, err)
 	}
-	if len(certificates(f)) == 0 && !f.AllowPlaintext {
-		note("", errors.New("neither a certificate nor allow-plaintext: nobody can log in"))
+	if len(certificates(f)) == 0 && !f.AllowPlaintext && !overlap(f.ProxyNetworks, f.ProxyTLSNetworks) {
+		note("", errors.New("neither a certificate, nor allow-plaintext, nor a balancer of proxy-tls-networks: nobody can log in"))
 	}
+}
+
+// overlap tells whether an address can be in networks of both lists.
+func overlap(some, others config.Networks) bool {
+	return slices.ContainsFunc(some, func(n netip.Prefix) bool { return slices.ContainsFunc(others, n.Overlaps) })
 }
 
 // checkPlaces looks at what is opened on this machine, and by whom.

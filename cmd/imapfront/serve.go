@@ -370,10 +370,11 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 		LoginsPerAddress: f.LoginsPerAddress,
 		LoginsPerUser:    f.LoginsPerUser,
 
-		Balancers: f.ProxyNetworks,
-		Trusted:   f.TrustedNetworks,
-		Exempt:    f.ExemptNetworks,
-		Strict:    f.Strict,
+		Balancers:    f.ProxyNetworks,
+		TLSBalancers: f.ProxyTLSNetworks,
+		Trusted:      f.TrustedNetworks,
+		Exempt:       f.ExemptNetworks,
+		Strict:       f.Strict,
 
 		Log: log,
 	}

@@ -127,10 +127,11 @@ type Frontend struct {
 
 	Referrals bool // follow a store that sends a user on to another
 
-	ProxyNetworks    Networks `toml:"proxy-networks"`   // who has to send a PROXY header
-	TrustedNetworks  Networks `toml:"trusted-networks"` // whose ID may name the client
-	ExemptNetworks   Networks `toml:"exempt-networks"`  // whom no limit below concerns but max-sessions
-	MaxSessions      int      `toml:"max-sessions"`     // in all; 0: no limit, here as below
+	ProxyNetworks    Networks `toml:"proxy-networks"`     // who has to send a PROXY header
+	ProxyTLSNetworks Networks `toml:"proxy-tls-networks"` // whose word counts there that they took TLS off
+	TrustedNetworks  Networks `toml:"trusted-networks"`   // whose ID may name the client
+	ExemptNetworks   Networks `toml:"exempt-networks"`    // whom no limit below concerns but max-sessions
+	MaxSessions      int      `toml:"max-sessions"`       // in all; 0: no limit, here as below
 	MaxPerAddress    int      `toml:"max-per-address"`
 	MaxPerUser       int      `toml:"max-per-user"`
 	LoginsPerAddress int      `toml:"logins-per-address"` // in a minute
@@ -216,7 +217,8 @@ func Default() *Config {
 			MaxPerUser:       100,
 			LoginsPerAddress: 3000,
 			LoginsPerUser:    120,
-			ExemptNetworks:   Networks{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+			ProxyTLSNetworks: thisMachine(),
+			ExemptNetworks:   thisMachine(),
 		},
 		Route: Route{
 			Transport: "lmtp:inet:[{store}]:2003",
@@ -225,6 +227,11 @@ func Default() *Config {
 		},
 		Store: Store{TLS: TLSStartTLS},
 	}
+}
+
+// thisMachine is all that comes from the machine itself.
+func thisMachine() Networks {
+	return Networks{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 }
 
 func defaultDirectory() Directory {

@@ -80,9 +80,10 @@ type Frontend struct {
 	LoginsPerAddress, LoginsPerUser        int // in a minute
 	Exempt                                 []netip.Prefix
 
-	Balancers []netip.Prefix // have to begin with a PROXY header
-	Trusted   []netip.Prefix // clients that may name theirs, by ID
-	Strict    bool           // refuse a login at a store that lacks what was promised
+	Balancers    []netip.Prefix // have to begin with a PROXY header
+	TLSBalancers []netip.Prefix // are believed in it that they have taken TLS off
+	Trusted      []netip.Prefix // clients that may name theirs, by ID
+	Strict       bool           // refuse a login at a store that lacks what was promised
 
 	Log *slog.Logger
 

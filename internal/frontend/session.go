@@ -134,7 +134,10 @@ func Refuse(l *listener.Listener) {
 // beforeLogin is the first part of a session. It tells whether there is a
 // second.
 func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
-	err := conn.Introduce(s.Balancers)
+	err := conn.Introduce(s.Balancers, s.TLSBalancers)
+	if !implicit { // else TLS begins here, whatever there was on the client's way
+		s.secure, s.tls = conn.Secure, conn.TLS
+	}
 	s.client, s.local, s.peer = conn.Client, conn.Local, conn.Client.Addr()
 	s.log = s.Log.With("session", s.id, "protocol", s.name, "client", address(s.client))
 	if isGone(err) {

@@ -59,6 +59,43 @@ func TestRule8_6_PROXYHeaderFromABalancer(t *testing.T) {
 	c.want(greeting + "PROXY BAD Unknown command\r\n")
 }
 
+// Behind a balancer that has taken TLS off a password is no longer in clear on any
+// network, if the balancer is where its word counts.
+func TestTLSTakenOffByABalancer(t *testing.T) {
+	f := newFakeStore(t, loginScript(accepted+"hang"))
+	const header = "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x1e\xc0\x00\x02\x07\xc0\x00\x02\x01\x12\x67\x00\x8f\x20\x00\x0f\x01\x00\x00\x00\x00\x21\x00\x07TLSv1.3"
+	behind := func(scheme string, networks []netip.Prefix) *site {
+		return newSite(t, func(s *site) {
+			s.people["joe"] = f.value()
+			s.addr, s.TLS, s.AllowPlaintext = scheme, serverTLS(), false
+			s.Balancers, s.TLSBalancers = local, networks
+		})
+	}
+	s := behind("imap", local)
+	c := s.connect()
+	c.send(header + "a STARTTLS\r\nb LOGIN joe secret\r\n")
+	c.want(greeting + "a BAD TLS is on already\r\nb OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	s.eventually(func() bool {
+		return strings.Contains(s.log.String(), `msg=login`) && strings.Contains(s.log.String(), `tls="TLS 1.3"`)
+	})
+
+	for _, test := range []struct {
+		networks []netip.Prefix
+		header   string
+	}{{nil, header}, {local, "PROXY TCP4 192.0.2.7 192.0.2.1 4711 143\r\n"}} {
+		c = behind("imap", test.networks).connect()
+		c.send(test.header + "b LOGIN joe secret\r\n")
+		c.want("* OK [CAPABILITY IMAP4rev1 SASL-IR ID STARTTLS LOGINDISABLED] Ready\r\nb NO [PRIVACYREQUIRED] TLS is required to log in\r\n")
+	}
+
+	// What it took off it may put on again, and does for a port with TLS from the
+	// first octet.
+	c = behind("imaps", local).connect()
+	c.send(header)
+	c.startTLS(clientTLS())
+	c.want(greeting)
+}
+
 func TestRule8_6_OriginByID(t *testing.T) {
 	const trusting = "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR ID] ready\nID\n"
 	f := newFakeStore(t, trusting+"S: * ID NIL\nS: P1 OK\nC: P2 AUTHENTICATE PLAIN AGpvZQBzZWNyZXQ=\nS: P2 OK [CAPABILITY IMAP4rev1 IDLE] in\nhang")

@@ -36,7 +36,7 @@ type Listener struct {
 type Conn struct {
 	net.Conn
 	Client, Local netip.AddrPort
-	Secure        bool   // whoever started us has taken TLS off already
+	Secure        bool   // TLS was taken off already, by whoever started us or a balancer
 	TLS           string // the version of it, if that was told
 
 	// StartTLS, unless nil, lets whoever started us begin TLS. It returns

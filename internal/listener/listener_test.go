@@ -204,7 +204,7 @@ func TestHeader(t *testing.T) {
 	} {
 		near, far := net.Pipe()
 		c := Conn{Conn: opaque{far, strings.NewReader(header + "rest")}, Client: balancer}
-		err := c.Introduce(balancers)
+		err := c.Introduce(balancers, nil)
 		got := c.Client.String()
 		if err != nil {
 			got = "refused"
@@ -212,6 +212,41 @@ func TestHeader(t *testing.T) {
 		rest, _ := io.ReadAll(c.Conn)
 		if got != want || err == nil && string(rest) != "rest" {
 			t.Errorf("%q: %s (%v) and %q, want %s", header, got, err, rest, want)
+		}
+		near.Close()
+		far.Close()
+	}
+}
+
+// That a client came by TLS counts where the balancer's word for it does. What cannot
+// be understood says nothing of the kind.
+func TestHeaderTellsOfTLS(t *testing.T) {
+	header := func(command byte, tlvs string) string {
+		return "\r\n\r\n\x00\r\nQUIT\n" + string([]byte{command, 0x11, 0, byte(12 + len(tlvs))}) + "\xc0\x00\x02\x07\xc0\x00\x02\x01\x12\x67\x00\x8f" + tlvs
+	}
+	const version = "\x21\x00\x07TLSv1.3"
+	for _, test := range []struct {
+		command byte
+		tlvs    string
+		trusted []netip.Prefix
+		want    string // the version of TLS
+	}{
+		{0x21, "\x20\x00\x0f\x01\x00\x00\x00\x00" + version, balancers, "TLS 1.3"},
+		{0x21, "\x04\x00\x00\x20\x00\x0f\x07\x00\x00\x00\x00" + version, balancers, "TLS 1.3"},
+		{0x21, "\x20\x00\x0f\x01\x00\x00\x00\x00" + version, nil, ""},
+		{0x21, "\x20\x00\x0f\x01\x00\x00\x00\x00" + version, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, ""},
+		{0x20, "\x20\x00\x0f\x01\x00\x00\x00\x00" + version, balancers, ""}, // LOCAL: a check
+		{0x21, "\x20\x00\x05\x00\x00\x00\x00\x00", balancers, ""},           // a client in clear
+		{0x21, "\x20\x00\x0f\x00\x00\x00\x00\x00" + version, balancers, ""},
+		{0x21, "\x20\x00\x05\x01\x00\x00\x00\x00", balancers, ""}, // section 2.2.6: the version has to be there
+		{0x21, "\x20\x00\x00", balancers, ""},
+		{0x21, "\x20\xff\xff\x01", balancers, ""},
+		{0x21, "", balancers, ""},
+	} {
+		near, far := net.Pipe()
+		c := Conn{Conn: opaque{far, strings.NewReader(header(test.command, test.tlvs))}, Client: balancer}
+		if err := c.Introduce(balancers, test.trusted); err != nil || c.TLS != test.want || c.Secure != (test.want != "") {
+			t.Errorf("%x %q: %v, %q (%v), want %q", test.command, test.tlvs, c.Secure, c.TLS, err, test.want)
 		}
 		near.Close()
 		far.Close()
@@ -237,7 +272,7 @@ func FuzzHeader(f *testing.F) {
 			t.Errorf("%q: read %d octets for a header of %d", stream, read, len(raw))
 		}
 		c := Conn{Conn: opaque{far, bytes.NewReader(stream)}, Client: balancer}
-		c.Introduce(balancers)
+		c.Introduce(balancers, balancers)
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	proxyproto "github.com/pires/go-proxyproto"
+	"github.com/pires/go-proxyproto/tlvparse"
 )
 
 const (
@@ -28,9 +29,11 @@ var proxyV2Signature = []byte("\r\n\r\n\x00\r\nQUIT\n")
 // Introduce reads the PROXY header that is due from the networks of load balancers,
 // and puts the addresses in it in the place of the balancer's own. Not an octet
 // behind it is read. Without a header the connection is of no use: the balancer
-// itself is no client.
-func (c *Conn) Introduce(balancers []netip.Prefix) error {
-	if !Within(balancers, c.Client.Addr()) {
+// itself is no client. That it has taken the client's TLS off (PP2_TYPE_SSL, section
+// 2.2.6) counts from those networks from which nobody can read along.
+func (c *Conn) Introduce(balancers, tls []netip.Prefix) error {
+	balancer := c.Client.Addr()
+	if !Within(balancers, balancer) {
 		return nil
 	}
 	c.SetReadDeadline(time.Now().Add(proxyTime))
@@ -51,6 +54,11 @@ func (c *Conn) Introduce(balancers []netip.Prefix) error {
 	}
 	if client := addrPort(header.SourceAddr); header.Command.IsProxy() && client.IsValid() {
 		c.Client, c.Local = client, addrPort(header.DestinationAddr)
+		told, _ := header.TLVs()
+		if ssl, ok := tlvparse.FindSSL(told); ok && ssl.ClientSSL() && Within(tls, balancer) {
+			version, _ := ssl.SSLVersion()
+			c.Secure, c.TLS = true, versionOf(version)
+		}
 	}
 	return nil // else a health check of the balancer's own, or a client without an address
 }
