@@ -378,6 +378,31 @@ func TestRule12_Inetd(t *testing.T) {
 	}
 }
 
+// recordio between tcpserver and us leaves pipes of the socket; TLS is begun over them
+// as over it, and what comes of a login is no different.
+func TestRule12_InetdOverPipes(t *testing.T) {
+	st := takingStore(t)
+	dir, _ := siteDir(t, "[frontend]\ncert = \"DIR/one.pem\"\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	settings := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
+	child, c := socket(t)
+	defer child.Close()
+	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imaps")
+	cmd.Stdin, cmd.Stdout = struct{ io.Reader }{child}, struct{ io.Writer }{child} // package exec makes pipes
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	secure := tls.Client(c.Conn, settings)
+	c = &conn{t, secure, bufio.NewReader(secure)}
+	c.want("* OK [CAPABILITY IMAP4rev1 ")
+	c.say("a LOGIN nobody x")
+	c.want("a NO [AUTHENTICATIONFAILED] ")
+	c.say("b LOGIN joe x")
+	c.want("b OK ")
+	c.say("c any\x00thing")
+	c.want("c any\x00thing\r\n")
+}
+
 // A session that was written down beforehand, as for a try by hand.
 func TestRule12_InetdFromAFile(t *testing.T) {
 	st := takingStore(t)

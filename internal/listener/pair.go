@@ -11,7 +11,16 @@ import (
 // sslserver leave of a socket may be pipes.
 type pair struct{ in, out *os.File }
 
-func (p *pair) Read(b []byte) (int, error)  { return p.in.Read(b) }
+// Read tells of a deadline as a socket does. Of an os.PathError crypto/tls would not
+// see that it is one, and take the connection for broken from then on.
+func (p *pair) Read(b []byte) (int, error) {
+	n, err := p.in.Read(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = os.ErrDeadlineExceeded
+	}
+	return n, err
+}
+
 func (p *pair) Write(b []byte) (int, error) { return p.out.Write(b) }
 func (p *pair) CloseWrite() error           { return p.out.Close() }
 
