@@ -181,6 +181,37 @@ func TestDelayedTLSFailsClosed(t *testing.T) {
 	}
 }
 
+// sslserver -n waits to be told, whatever is between, as recordio with its pipes:
+// nothing has taken TLS off yet.
+func TestDelayedTLSBehindPipes(t *testing.T) {
+	dir, _ := siteDir(t, "", "joe imap1.example.org")
+	child, c := socket(t)
+	defer child.Close()
+	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imap")
+	cmd.Stdin, cmd.Stdout = struct{ io.Reader }{child}, struct{ io.Writer }{child} // package exec makes pipes
+	control, theirs, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer control.Close()
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.ExtraFiles = []*os.File{theirs, in, out}
+	cmd.Env = append(cmd.Env, "PROTO=SSL", "SSLREMOTEIP=192.0.2.7", "SSLREMOTEPORT=99", "SSLCTLFD=3", "SSLREADFD=4", "SSLWRITEFD=5")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	for _, file := range cmd.ExtraFiles {
+		file.Close()
+	}
+	c.want("* OK [CAPABILITY IMAP4rev1 SASL-IR ID STARTTLS LOGINDISABLED]")
+	c.say("a LOGIN joe x")
+	c.want("a NO [PRIVACYREQUIRED]")
+}
+
 // sslserver names the descriptors also where it has secured the connection
 // itself, and they are not there.
 func TestDescriptorsThatAreNone(t *testing.T) {

@@ -131,10 +131,9 @@ func parse(text string) (scheme, addr string, err error) {
 
 // one is the listener of a single connection.
 func one(scheme string, conn Conn) *Listener {
-	if !conn.Secure {
-		if d := delay(conn.Conn); d != nil {
-			conn.Conn, conn.StartTLS = d, d.startTLS
-		}
+	if d := delay(conn.Conn); d != nil {
+		conn.Conn, conn.StartTLS = d, d.startTLS
+		conn.Secure, conn.TLS = false, "" // whatever stands between it and us
 	}
 	l := &single{conns: make(chan net.Conn, 1)}
 	l.conns <- &only{conn}
