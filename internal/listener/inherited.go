@@ -140,9 +140,10 @@ func fromUCSPI(scheme, proto string) (*Listener, error) {
 		}
 		known.Conn = &pair{in: in, out: out}
 	}
-	// With a pipe for a socket TLS was taken off; sslserver -n leaves it to us
-	// to begin it.
-	if known.Secure = proto == "SSL" && !known.Client.IsValid(); known.Secure {
+	// With a pipe for a socket sslserver has taken TLS off, unless it waits to be
+	// told to, see delay. With its -e PROTO is what tcpserver says.
+	bySSLServer := proto == "SSL" || os.Getenv("SSLREMOTEIP") != ""
+	if known.Secure = bySSLServer && !known.Client.IsValid(); known.Secure {
 		known.TLS = versionOf(os.Getenv("SSL_PROTOCOL"))
 	}
 	if client, ok := ucspiAddress(proto, "REMOTE"); ok {
