@@ -31,9 +31,21 @@ const (
 	askFor   = 30 * time.Second
 )
 
+// lookUp asks for the addresses of a host, the best first. Its time is not the
+// store's: who asks a second name server because the first is silent has waited five
+// seconds by then, resolv.conf(5).
+func (a *Addresses) lookUp(ctx context.Context, host string) ([]string, error) {
+	ctx, stop := context.WithTimeout(ctx, askFor)
+	defer stop()
+	if a.lookup != nil {
+		return a.lookup(ctx, host)
+	}
+	return net.DefaultResolver.LookupHost(ctx, host)
+}
+
 // dial connects to a host and port.
 func (a *Addresses) dial(ctx context.Context, dialer *net.Dialer, name string) (net.Conn, error) {
-	host, _, err := net.SplitHostPort(name)
+	host, port, err := net.SplitHostPort(name)
 	if a == nil || err != nil || net.ParseIP(host) != nil {
 		return dialer.DialContext(ctx, "tcp", name)
 	}
@@ -50,11 +62,60 @@ func (a *Addresses) dial(ctx context.Context, dialer *net.Dialer, name string) (
 			return nil, err // there is no time left to try another
 		}
 	}
-	conn, err := dialer.DialContext(ctx, "tcp", name)
+	addresses, err := a.lookUp(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := race(ctx, dialer, addresses, port)
 	if err == nil {
 		a.remember(name, conn.RemoteAddr().String())
 	}
 	return conn, err
+}
+
+// headStart is what an address has before the next is tried as well, RFC 8305
+// section 5.
+const headStart = 250 * time.Millisecond
+
+// race connects to whichever of a name's addresses answers first.
+func race(ctx context.Context, dialer *net.Dialer, addresses []string, port string) (net.Conn, error) {
+	ctx, over := context.WithCancel(ctx)
+	defer over()
+	conns, errs := make(chan net.Conn), make(chan error)
+	try := func(address string) {
+		conn, err := dialer.DialContext(ctx, "tcp", address)
+		if err != nil {
+			select {
+			case errs <- err:
+			case <-ctx.Done():
+			}
+			return
+		}
+		select {
+		case conns <- conn:
+		case <-ctx.Done():
+			conn.Close() // another was first
+		}
+	}
+	var failures []error
+	for started := 0; len(failures) < len(addresses); {
+		var next <-chan time.Time
+		if started < len(addresses) {
+			go try(net.JoinHostPort(addresses[started], port))
+			started++
+			next = time.After(headStart)
+		}
+		select {
+		case conn := <-conns:
+			return conn, nil
+		case err := <-errs:
+			failures = append(failures, err)
+		case <-next:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return nil, failures[0]
 }
 
 // failed notes that an address of a name takes connections, and is no store.
@@ -96,13 +157,7 @@ func (a *Addresses) renew(name, host string, age time.Duration, failed string) {
 
 // ask forgets a name that leads elsewhere now.
 func (a *Addresses) ask(k *known, name, host, failed string) {
-	ctx, stop := context.WithTimeout(context.Background(), askFor)
-	defer stop()
-	lookup := a.lookup
-	if lookup == nil {
-		lookup = net.DefaultResolver.LookupHost
-	}
-	addresses, err := lookup(ctx, host)
+	addresses, err := a.lookUp(context.Background(), host)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	k.asking, k.asked = false, time.Now()

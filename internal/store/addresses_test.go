@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -19,18 +20,19 @@ func TestAddresses(t *testing.T) {
 	_, port, _ := net.SplitHostPort(address)
 	name := net.JoinHostPort("store.invalid", port)
 	asked, answer := make(chan string), make(chan []string)
-	a := &Addresses{lookup: func(_ context.Context, host string) ([]string, error) {
+	type login struct{}
+	a := &Addresses{lookup: func(ctx context.Context, host string) ([]string, error) {
+		if ctx.Value(login{}) != nil {
+			return nil, errors.New("no name server")
+		}
 		asked <- host
 		if addresses := <-answer; addresses != nil {
 			return addresses, nil
 		}
 		return nil, errors.New("no answer")
 	}}
-	down := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
-		return nil, errors.New("no name server")
-	}}
 	dial := func() error {
-		conn, err := a.dial(t.Context(), &net.Dialer{Resolver: down}, name)
+		conn, err := a.dial(context.WithValue(t.Context(), login{}, true), new(net.Dialer), name)
 		if err == nil {
 			conn.Close()
 		}
@@ -176,6 +178,80 @@ func TestAddressWithoutAStore(t *testing.T) {
 	settle(a, s.Address)
 	if _, err := s.Probe(t.Context(), IMAP); err != nil {
 		t.Error(err)
+	}
+}
+
+// The first name server is down, and the resolver waits for it before it asks the
+// second: that is no time of the store's.
+func TestNameServersHaveTimeOfTheirOwn(t *testing.T) {
+	l := loopback.Serve(t, func(c net.Conn) {})
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	dialer := &net.Dialer{Timeout: 5 * time.Second}
+	a := &Addresses{lookup: func(ctx context.Context, _ string) ([]string, error) {
+		if end, limited := ctx.Deadline(); !limited || time.Until(end) < 2*dialer.Timeout {
+			t.Errorf("asked until %v", end)
+		}
+		return []string{"127.0.0.1"}, nil
+	}}
+	conn, err := a.dial(t.Context(), dialer, net.JoinHostPort("store.invalid", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}
+
+// Nobody waits for an address that does not answer, as one of IPv6 that does not get
+// through, where another does; and who is late has no connection left.
+func TestAddressesRace(t *testing.T) {
+	closed := make(chan error, 1)
+	slow, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer slow.Close()
+	_, port, _ := net.SplitHostPort(slow.Addr().String())
+	good, err := net.Listen("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer good.Close()
+	go func() {
+		c, err := slow.Accept()
+		if err == nil {
+			_, err = c.Read(make([]byte, 1))
+		}
+		closed <- err
+	}()
+	answered := make(chan struct{})
+	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+		if address == slow.Addr().String() {
+			<-answered
+		}
+		return nil
+	}}
+	for _, addresses := range [][]string{{"127.0.0.2", "127.0.0.1"}, {"127.0.0.3", "127.0.0.2", "127.0.0.1"}} {
+		conn, err := race(t.Context(), dialer, addresses, port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := conn.RemoteAddr().String(); got != good.Addr().String() {
+			t.Errorf("%v: connected to %s", addresses, got)
+		}
+		conn.Close()
+	}
+	close(answered)
+	slow.Close()
+	if err := <-closed; err == nil {
+		t.Error("still open")
+	}
+	good.Close()
+	if _, err := race(t.Context(), new(net.Dialer), []string{"127.0.0.1", "127.0.0.2"}, port); !errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), "127.0.0.1:"+port) {
+		t.Errorf("nobody is there: %v", err)
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := race(ctx, new(net.Dialer), []string{"127.0.0.1"}, port); !errors.Is(err, context.Canceled) {
+		t.Errorf("the client has left: %v", err)
 	}
 }
 

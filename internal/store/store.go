@@ -51,7 +51,7 @@ type Store struct {
 	Addresses      *Addresses // where hosts have led before; nil: they are looked up each time
 	Security       Security
 	TLS            *tls.Config   // with the name or the pin to verify
-	ConnectTimeout time.Duration // for all the addresses of the host, then for the greeting
+	ConnectTimeout time.Duration // for an address of the host, then for the greeting
 
 	// Admin may open every mailbox there, in the name of a user who has shown
 	// who he is by other means than a password.
