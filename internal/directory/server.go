@@ -378,11 +378,15 @@ func joined(errs []error) error {
 	return sysexits.Unavailable.Wrap(errors.New(strings.Join(texts, "; ")))
 }
 
+// nameTime is for name servers, of which the resolver waits five seconds for each that
+// is silent, resolv.conf(5).
+const nameTime = 30 * time.Second
+
 func (d *LDAP) addresses(ctx context.Context, u *url.URL) ([]string, error) {
 	if u.Scheme == "ldapi" {
 		return []string{u.Path}, nil
 	}
-	ctx, stop := context.WithTimeout(ctx, time.Duration(d.conf.ConnectTimeout))
+	ctx, stop := context.WithTimeout(ctx, nameTime)
 	defer stop()
 	hosts, err := d.lookup(ctx, u.Hostname())
 	if err != nil {
