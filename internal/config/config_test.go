@@ -178,6 +178,8 @@ func TestRefused(t *testing.T) {
 		{"[watch]\nafter = [\"\", \"x\"]", `:2: watch.after = "": the first word must be a program`},
 		{"[store]\ntls = \"ssl\"", `tls = "ssl": must be none, starttls or tls`},
 		{"[store]\naddress = \"ssl\"", `:2: store.address: belongs to one store`},
+		{"[store.imap1.example.org]\nport = 1", `:1: store.imap1.example.org: put the store's name in quotes: [store."imap1.example.org"]`},
+		{"[store]\nport = 1\n[store.imap1.example.org]\n[store.imap2.example.org]", `:4: store.imap2.example.org: put the store's name in quotes: [store."imap2.example.org"]`},
 		{"[store.\"a b\"]\nport = 1", `store "a b" is not a host name`},
 		{"[store.\"a.b\"]\naddress = \"192.0.2.1:143\"", `:2: store."a.b".address = "192.0.2.1:143": must be a host name or an IP address`},
 		{"[store.\"a.b\"]\naddress = \"[::1]\"", `:2: store."a.b".address = "[::1]": must be`},

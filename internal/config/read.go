@@ -201,8 +201,12 @@ func (r *reader) stores(c *Config, table toml.Primitive) {
 	store := toml.Key{"store"}
 	shared, named := r.table(store, table), map[string]toml.Primitive{}
 	for name, value := range shared {
-		if r.meta.Type("store", name) == "Hash" {
+		switch r.meta.Type("store", name) {
+		case "Hash":
 			named[name] = value
+			delete(shared, name)
+		case "": // [store.a.b], where nothing is [store.a]
+			r.unquoted(name)
 			delete(shared, name)
 		}
 	}
@@ -231,6 +235,15 @@ func (r *reader) stores(c *Config, table toml.Primitive) {
 		own := c.Store
 		r.fields(key, r.table(key, value), &own)
 		c.Stores[folded] = own
+	}
+}
+
+// unquoted tells of stores whose dots TOML took for its own; label is their first.
+func (r *reader) unquoted(label string) {
+	for _, key := range r.meta.Keys() {
+		if len(key) > 2 && key[0] == "store" && key[1] == label && r.meta.Type(key...) == "Hash" {
+			r.faults = append(r.faults, fault{key, fmt.Sprintf("%s: put the store's name in quotes: [store.%q]", key, strings.Join(key[1:], "."))})
+		}
 	}
 }
 
