@@ -201,6 +201,8 @@ func TestRefused(t *testing.T) {
 		{"[frontend]\nmin-tls = \"1.0\"", `frontend.min-tls = "1.0"`},
 		{"[limits]\nmax-shrink = \"5\"", `:2: limits.max-shrink: "5" is not a percentage`},
 		{"[frontend]\nlogin-timeout = \"-5s\"", `:2: frontend.login-timeout: "-5s" is not a positive duration`},
+		{"[frontend]\nlogin-timeout = 60", `:2: frontend.login-timeout: "60" is no duration, as 10s or 5m`},
+		{"[frontend]\nlogin-timeout = \"1 min\"", `:2: frontend.login-timeout: "1 min" is no duration, as 10s or 5m`},
 		{"[frontend]\nmin-tls = \"1.0\"", `:2: frontend.min-tls = "1.0"`},
 		{"[frontend]\nclient-name = \"dn\"", `frontend.client-name = "dn"`},
 		{"[frontend]\nkeytab = \"x\"", `frontend.keytab: [store] has no admin`},

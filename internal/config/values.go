@@ -17,7 +17,7 @@ type Duration time.Duration
 func (d *Duration) UnmarshalText(text []byte) error {
 	parsed, err := time.ParseDuration(string(text))
 	if err != nil {
-		return err
+		return fmt.Errorf("%q is no duration, as 10s or 5m", text)
 	}
 	if parsed <= 0 {
 		return fmt.Errorf("%q is not a positive duration", text)
