@@ -130,9 +130,9 @@ func settings(c *cli.Context) (*config.Config, error) {
 	for _, d := range conf.Directories {
 		switch {
 		case d.LDIF == "" && len(d.URLs) == 0:
-			return nil, sysexits.Usage.Errorf("no directory to read: give --ldif, or --url and --base")
+			return nil, sysexits.Usage.Errorf("no directory to read: set urls and base in [directory], or give --url and --base, or --ldif")
 		case d.LDIF == "" && len(d.Base) == 0:
-			return nil, sysexits.Usage.Errorf("nowhere to search: give --base")
+			return nil, sysexits.Usage.Errorf("nowhere to search: set base in [directory], or give --base")
 		}
 	}
 	return conf, sysexits.Usage.Wrap(conf.Check())
