@@ -112,6 +112,9 @@ func Operands(c *cli.Context) ([]string, error) {
 
 // NoOperands is Operands for a tool that takes none.
 func NoOperands(c *cli.Context) error {
+	if c.Args().Present() && len(c.Command.Subcommands) > 0 {
+		return sysexits.Usage.Errorf("%q: no such command", c.Args().First())
+	}
 	if c.Args().Present() {
 		return sysexits.Usage.Errorf("%q: takes no arguments", c.Args().First())
 	}
