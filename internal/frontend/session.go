@@ -338,7 +338,7 @@ func (s *session) startTLS() bool {
 		s.ended, s.gone = "TLS: "+brief(err.Error()), isGone(err) // it may have the client's words in it
 		return false
 	}
-	s.conn, s.in = conn, &input{conn: conn, heard: true}
+	s.conn, s.in = conn, &input{conn: conn, heard: s.commands > 0} // a balancer's check may shake hands and go
 	s.secure, s.tls = true, version
 	s.arm()
 	s.Metrics.handshake(s.tls)

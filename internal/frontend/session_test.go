@@ -581,6 +581,9 @@ func TestADefectEndsOneSessionOnly(t *testing.T) {
 	s.eventually(func() bool { return strings.Contains(s.log.String(), "msg=defect cause=\"a defect\"") })
 }
 
+// shakesHands stands for a client that begins TLS and reads the greeting.
+const shakesHands = "hands"
+
 // A balancer looks every second whether a port is open: that is no news.
 func TestProbesAreCountedAndNotLogged(t *testing.T) {
 	for _, test := range []struct {
@@ -590,6 +593,7 @@ func TestProbesAreCountedAndNotLogged(t *testing.T) {
 		{"in clear", "imap", "", false, false},
 		{"POP3", "pop3", "", false, false},
 		{"TLS", "imaps", "", false, false},
+		{"TLS, as far as the greeting", "imaps", shakesHands, false, false},
 		{"behind a balancer", "imap", "", true, false},
 		{"TLS behind a balancer", "imaps", "PROXY UNKNOWN\r\n", true, false},
 		{"half a command", "imap", "a LOG", false, true},
@@ -597,7 +601,7 @@ func TestProbesAreCountedAndNotLogged(t *testing.T) {
 		{"half a header", "imap", "PROX", true, true},
 		{"a command", "imap", "a LOGOUT\r\n", false, true},
 	} {
-		for _, reset := range []bool{false, true}[:2-min(1, len(test.sends))] {
+		for _, reset := range []bool{false, true}[:2-min(1, len(strings.TrimPrefix(test.sends, shakesHands)))] {
 			s := newSite(t, func(s *site) {
 				s.addr, s.TLS = test.scheme, serverTLS()
 				if test.proxied {
@@ -605,9 +609,16 @@ func TestProbesAreCountedAndNotLogged(t *testing.T) {
 				}
 			})
 			c := s.connect()
-			c.send(test.sends)
+			tcp := c.conn.(*net.TCPConn)
+			if test.sends == shakesHands {
+				c.startTLS(clientTLS())
+				c.line()
+			} else {
+				c.send(test.sends)
+			}
 			if reset {
-				c.conn.(*net.TCPConn).SetLinger(0)
+				tcp.SetLinger(0)
+				tcp.Close() // without TLS's goodbye
 			}
 			c.conn.Close()
 			ended := func() bool {
