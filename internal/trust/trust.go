@@ -6,6 +6,7 @@ package trust
 
 import (
 	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,15 +16,20 @@ import (
 
 // File reads the authorities of a PEM file.
 func File(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, sysexits.NoInput.Errorf("ca-file: %w", err)
 	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, sysexits.Config.Errorf("ca-file: %s: no certificate in it", file)
+	if pool.AppendCertsFromPEM(text) {
+		return pool, nil
 	}
-	return pool, nil
+	if block, _ := pem.Decode(text); block != nil && block.Type == "CERTIFICATE" {
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return nil, sysexits.Config.Errorf("ca-file: %s: %w", file, err)
+		}
+	}
+	return nil, sysexits.Config.Errorf("ca-file: %s: no certificate in it", file)
 }
 
 // Where systems have their authorities: the first of the files that is there, and
@@ -53,8 +59,8 @@ func System() *x509.CertPool {
 	candidates, dirs := places()
 	pool, found := x509.NewCertPool(), false
 	for _, file := range candidates {
-		if pem, err := os.ReadFile(file); err == nil {
-			found = pool.AppendCertsFromPEM(pem)
+		if text, err := os.ReadFile(file); err == nil {
+			found = pool.AppendCertsFromPEM(text)
 			break
 		}
 	}
@@ -65,8 +71,8 @@ func System() *x509.CertPool {
 			if target, err := os.Readlink(file); err == nil && !strings.Contains(target, "/") {
 				continue // OpenSSL's name for a neighbour
 			}
-			if pem, err := os.ReadFile(file); err == nil {
-				found = pool.AppendCertsFromPEM(pem) || found
+			if text, err := os.ReadFile(file); err == nil {
+				found = pool.AppendCertsFromPEM(text) || found
 			}
 		}
 	}

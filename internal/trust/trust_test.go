@@ -2,7 +2,9 @@ package trust
 
 import (
 	"crypto/x509"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"postern/internal/authority"
@@ -30,6 +32,21 @@ func TestSystem(t *testing.T) {
 		}
 		if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: System()}); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestFileSaysWhatIsWrong(t *testing.T) {
+	for text, want := range map[string]string{
+		"key\n": ": no certificate in it",
+		"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n": ": x509: malformed ",
+	} {
+		file := filepath.Join(t.TempDir(), "ca.pem")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := File(file); err == nil || !strings.Contains(err.Error(), file+want) {
+			t.Errorf("got %v, want %s", err, want)
 		}
 	}
 }
