@@ -391,7 +391,7 @@ func (r *Roster) decide(b *book, group []claim, put func(key, value string) erro
 	case agreed(best):
 		value = best[0].value
 	default:
-		value = standing(best, last)
+		value = standing(account.Key{Address: b.name == "address", Name: string(group[0].key)}, best, last)
 		if err := r.conflict(b, group[0].key, value, best); err != nil {
 			return err
 		}
@@ -421,14 +421,29 @@ func agreed(claims []claim) bool {
 }
 
 // standing returns the claim of the one who held the key in the last map. His
-// flags may have changed since.
-func standing(claims []claim, last []byte) []byte {
+// flags may have changed since; and if nobody has that place now, he may have moved
+// to another store with his mailbox.
+func standing(key account.Key, claims []claim, last []byte) []byte {
 	if len(last) == 0 {
 		return nil
 	}
+	if found := alike(claims, last, place); found != nil {
+		return found
+	}
+	return alike(claims, last, func(value string) string {
+		var mailboxes strings.Builder
+		for _, to := range key.Homes(value) {
+			mailboxes.WriteString(to.Mailbox + " <" + to.Address + "> ")
+		}
+		return mailboxes.String()
+	})
+}
+
+// alike returns the one claim that has something in common with a value.
+func alike(claims []claim, value []byte, what func(value string) string) []byte {
 	var found []byte
 	for _, c := range claims {
-		if place(string(c.value)) == place(string(last)) {
+		if what(string(c.value)) == what(string(value)) {
 			if found != nil && !bytes.Equal(found, c.value) {
 				return nil // the same mailbox, open and closed at once
 			}

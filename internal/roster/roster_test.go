@@ -69,6 +69,8 @@ func TestWhoHoldsAnAddress(t *testing.T) {
 	jdoe, jane := user("jdoe", "imap1", "x@e"), user("jane", "imap2", "x@e")
 	also := user("jane", "imap2")
 	also.Derived = []string{"x@e"}
+	too := user("jdoe", "imap1")
+	too.Derived = also.Derived
 	for _, test := range []struct {
 		name      string
 		last      string
@@ -82,6 +84,10 @@ func TestWhoHoldsAnAddress(t *testing.T) {
 		{"two claim it and one had it", "jane@imap2", []account.Account{jdoe, jane}, "x@e jane@imap2", 1, 0},
 		{"two claim it and a third had it", "old@imap1", []account.Account{jdoe, jane}, "", 1, 0},
 		{"three claim it and one had it", "jdoe@imap1", []account.Account{jdoe, jane, user("bob", "imap1", "x@e")}, "x@e jdoe@imap1", 1, 0},
+		{"who had it has moved to another store", "jane@imap3", []account.Account{jdoe, jane}, "x@e jane@imap2", 1, 0},
+		{"who had it by a standard address has moved", "jane@imap3", []account.Account{also, too}, "x@e jane@imap2", 1, 0},
+		{"two have the name of the mailbox that had it", "jdoe@imap3", []account.Account{jdoe, user("jdoe", "imap2", "x@e")}, "", 2, 0},
+		{"a third had it, by a forward", "<jdoe@imap1>", []account.Account{jdoe, jane}, "", 1, 0},
 		{"two mean the same mailbox", "", []account.Account{jdoe, jdoe}, "x@e jdoe@imap1", 0, 0},
 		{"derived yields", "", []account.Account{also, jdoe}, "x@e jdoe@imap1", 0, 1},
 		{"derived yields even what it had", "jane@imap2", []account.Account{also, jdoe}, "x@e jdoe@imap1", 0, 1},
