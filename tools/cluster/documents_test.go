@@ -75,7 +75,6 @@ func sited(c *cluster.Cluster, text string) string {
 		"imaps://[::]:993", "imaps://"+c.FrontEnd+":993",
 		"John.Doe", "countess",
 		"slapcat", "slapcat -f "+filepath.Join(c.Dir, "ldap", "slapd.conf"),
-		"-D cn=admin,dc=example,dc=org -W", "-n -ZZ -H "+c.LDAP.URL+" -D "+cluster.BindDN+` -w "$(cat /etc/postern/ldap.password)"`,
 		// This machine is the other, too, and has no rsync, no syslog, and no
 		// Postfix that runs.
 		"rsync -a", "cp -rT", "mx2:", "", "ssh mx2", "bash -c",
