@@ -52,7 +52,7 @@ connection that it is given; with --listen it serves by itself:
 		&cli.StringFlag{Name: "cert", Usage: "certificate chain, PEM `FILE`"},
 		&cli.StringFlag{Name: "key", Usage: "its key, PEM `FILE`"},
 		&cli.BoolFlag{Name: "allow-plaintext", Usage: "take passwords without TLS"},
-		&cli.StringFlag{Name: "login-timeout", Usage: "`TIME` (90s, 2m) a client has from the greeting to its login"},
+		&cli.StringFlag{Name: "login-timeout", Usage: "`TIME` that a client has from the greeting to its login", DefaultText: "60s"},
 		&cli.StringFlag{Name: "log-format", Usage: "`FORMAT` of the log: logfmt or json"},
 		&cli.StringFlag{Name: "user", Usage: "become `USER` once ports and keys are open"},
 		&cli.StringFlag{Name: "metrics", Usage: "serve metrics and health over HTTP on `HOST:PORT`"},
@@ -131,10 +131,10 @@ func sessionsCommand(config, control cli.Flag) *cli.Command {
 // storeFlags say how stores are reached.
 func storeFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.IntFlag{Name: "store-port", Usage: "port `N` of all stores"},
-		&cli.StringFlag{Name: "store-tls", Usage: "TLS to all stores: `none, starttls or tls`"},
+		&cli.IntFlag{Name: "store-port", Usage: "port `N` of all stores", DefaultText: "the protocol's own"},
+		&cli.StringFlag{Name: "store-tls", Usage: "`HOW` all stores are reached: none, starttls or tls", DefaultText: "starttls"},
 		&cli.StringFlag{Name: "store-ca-file", Usage: "PEM `FILE` of who signs the stores' certificates"},
-		&cli.StringFlag{Name: "connect-timeout", Usage: "`TIME` (3s) to reach a store, and for its greeting"},
+		&cli.StringFlag{Name: "connect-timeout", Usage: "`TIME` to reach a store, and for its greeting", DefaultText: "5s"},
 	}
 }
 
