@@ -53,7 +53,7 @@ func newStores(conf *config.Config) (*stores, error) {
 		wrong = append(wrong, s.read("store "+name, conf.Stores[name])...)
 	}
 	if len(wrong) > 0 {
-		return nil, wrong
+		return nil, sysexits.Config.Wrap(wrong)
 	}
 	return s, nil
 }
