@@ -81,9 +81,12 @@ func (s *stores) read(table string, how config.Store) (wrong config.Faults) {
 		}
 		text, err := os.ReadFile(file)
 		text = bytes.TrimRight(text, "\r\n")
+		info, _ := os.Stat(file)
 		switch {
 		case err != nil:
 			note(sysexits.NoInput.Errorf("%s: %w", name, err))
+		case info != nil && info.Mode().Perm()&0o007 != 0:
+			note(sysexits.NoPerm.Errorf("%s: %s: anybody can read the password: chmod o= it", name, file))
 		case len(text) == 0:
 			note(sysexits.Config.Errorf("%s: %s is empty", name, file))
 		}

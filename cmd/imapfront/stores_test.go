@@ -70,7 +70,10 @@ func TestFilesOfStoresAreReadAtTheStart(t *testing.T) {
 	dir := t.TempDir()
 	empty := filepath.Join(dir, "empty")
 	os.WriteFile(empty, []byte("\n"), 0o600)
+	open := filepath.Join(dir, "open")
+	os.WriteFile(open, []byte("secret\n"), 0o604)
 	for want, how := range map[string]config.Store{
+		"anybody can read":     {TLS: config.TLSNone, Admin: "x", AdminPasswordFile: open},
 		"no certificate in it": {TLS: config.TLSNone, CAFile: empty},
 		"ca-file: open":        {TLS: config.TLSNone, CAFile: "/nonexistent"},
 		"is empty":             {TLS: config.TLSNone, Admin: "x", AdminPasswordFile: empty},
