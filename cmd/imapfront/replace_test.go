@@ -159,16 +159,6 @@ func (s *server) logged(what string) {
 	s.eventually(func() bool { return strings.Contains(s.log.String(), what) })
 }
 
-// session logs in, and is there to stay.
-func session(t *testing.T, addr string) *conn {
-	t.Helper()
-	c := dial(t, addr, nil)
-	c.want("* OK ")
-	c.say("a LOGIN joe x")
-	c.want("a OK ")
-	return c
-}
-
 // The program is replaced again and again while clients come: nobody is
 // refused, none is cut off before its greeting or its login, and who has
 // logged in stays.
@@ -181,7 +171,7 @@ func TestReplacedWithoutARefusal(t *testing.T) {
 	}
 	running := d.start(t, user...)
 	crowd := comers(t, d)
-	inside := session(t, d.clear)
+	inside := login(t, d.clear, "joe x", "a OK ")
 	var old []*server
 	const times = 8
 	for range times {
@@ -289,7 +279,7 @@ func TestRetires(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			d := newDoorway(t, fmt.Sprintf("drain-time = \"50ms\"\nretire-time = %q", retire))
 			old := d.start(t)
-			inside, before := session(t, d.clear), dial(t, d.clear, nil)
+			inside, before := login(t, d.clear, "joe x", "a OK "), dial(t, d.clear, nil)
 			before.want("* OK ")
 			d.start(t, "--replace")
 			old.logged("is replaced")

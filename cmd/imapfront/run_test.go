@@ -136,6 +136,16 @@ func (c *conn) wantEnd() {
 	}
 }
 
+// login is a session with a login in it.
+func login(t *testing.T, addr, who, want string) *conn {
+	t.Helper()
+	c := dial(t, addr, nil)
+	c.want("* OK ")
+	c.say("a LOGIN " + who)
+	c.want(want)
+	return c
+}
+
 // takingStore takes every login and then echoes.
 func takingStore(t *testing.T) net.Listener {
 	return loopback.Serve(t, func(c net.Conn) {
@@ -246,11 +256,7 @@ tls = "none"
 
 	// Sessions are listed, ended, and end when the map says so.
 	login := func(user string) *conn {
-		c := dial(t, s.addrs[0], nil)
-		c.want("* OK ")
-		c.say("a LOGIN " + user + " secret")
-		c.want("a OK [CAPABILITY IMAP4rev1 MOVE] ")
-		return c
+		return login(t, s.addrs[0], user+" secret", "a OK [CAPABILITY IMAP4rev1 MOVE] ")
 	}
 	// A variable that a script never set is nobody, and not everybody.
 	for _, flag := range []string{"--user", "--store", "--address", "--session"} {
@@ -783,10 +789,7 @@ func TestPrivilegesAreGivenUp(t *testing.T) {
 	if err != nil || !regexp.MustCompile(`(?m)^Max core file size +0 +0 `).Match(limits) {
 		t.Errorf("limits: %s %v", limits, err)
 	}
-	c := dial(t, s.addrs[0], nil)
-	c.want("* OK ")
-	c.say("a LOGIN joe x")
-	c.want("a OK ")
+	login(t, s.addrs[0], "joe x", "a OK ")
 }
 
 // However often somebody asks for metrics, or has settings read again, a map is
@@ -909,13 +912,7 @@ func TestMapsOfAnotherFolder(t *testing.T) {
 	address := st.Addr().String()
 	dir, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+address, "jim "+address)
 	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0")
-	login := func(user, want string) *conn {
-		c := dial(t, s.addrs[0], nil)
-		c.want("* OK ")
-		c.say("a LOGIN " + user + " secret")
-		c.want(want)
-		return c
-	}
+	login := func(user, want string) *conn { return login(t, s.addrs[0], user+" secret", want) }
 	joe := login("joe", "a OK ")
 	set := func(maps, want string) {
 		text, _ := os.ReadFile(filepath.Join(dir, "postern.conf"))
@@ -962,10 +959,7 @@ func TestNobodyReadsTheLog(t *testing.T) {
 	}
 	log.Close()
 	for range 2 {
-		c := dial(t, addr, nil)
-		c.want("* OK ")
-		c.say("a LOGIN joe x")
-		c.want("a OK ")
+		login(t, addr, "joe x", "a OK ")
 	}
 }
 
@@ -1021,16 +1015,9 @@ func TestMapsAreBehindALink(t *testing.T) {
 	replaceFile(t, file, fmt.Sprintf("maps = %q\n[store]\ntls = \"none\"\n", current))
 	build("1", "joe "+st.Addr().String())
 	s := start(t, "--config", file, "--allow-plaintext", "--listen", "imap://127.0.0.1:0")
-	login := func(user string) {
-		t.Helper()
-		c := dial(t, s.addrs[0], nil)
-		c.want("* OK ")
-		c.say("a LOGIN " + user + " x")
-		c.want("a OK ")
-	}
-	login("joe")
+	login(t, s.addrs[0], "joe x", "a OK ")
 	build("2", "jim "+st.Addr().String())
-	login("jim")
+	login(t, s.addrs[0], "jim x", "a OK ")
 }
 
 // withEtc lets a command find another /etc, by a mount name space of its own.
@@ -1056,10 +1043,7 @@ func TestHostsAreReplaced(t *testing.T) {
 	replaceFile(t, etc+"/hosts", "127.0.0.1 localhost\n")
 	s := startCommand(t, withEtc(t, tool("--config", filepath.Join(dir, "postern.conf"), "--allow-plaintext", "--listen", "imap://127.0.0.1:0"), etc))
 	replaceFile(t, etc+"/hosts", "127.0.0.1 localhost imap1.test\n")
-	c := dial(t, s.addrs[0], nil)
-	c.want("* OK ")
-	c.say("a LOGIN joe x")
-	c.want("a OK ")
+	login(t, s.addrs[0], "joe x", "a OK ")
 }
 
 // The user that it has become may read what his groups may, as he could by himself.
@@ -1164,10 +1148,7 @@ func TestRule12_PasswordsInLiteralsAreNowhere(t *testing.T) {
 	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
 	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0")
 	password := rand.Text()
-	c := dial(t, s.addrs[0], nil)
-	c.want("* OK ")
-	c.say("a LOGIN joe \"é" + password + "\"")
-	c.want("a OK ")
+	login(t, s.addrs[0], `joe "é`+password+`"`, "a OK ")
 	if n := inMemory(t, s.cmd.Process.Pid, password); n > 0 {
 		t.Errorf("%d copies in memory during the session", n)
 	}

@@ -96,14 +96,10 @@ func TestPinnedKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		t.Fatal(err)
-	}
 	l := loopback.Serve(t, func(conn net.Conn) {
 		tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{pair}}).Handshake()
 	})
-	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+	sum := sha256.Sum256(pair.Leaf.RawSubjectPublicKeyInfo)
 	for pin, good := range map[string]bool{hex.EncodeToString(sum[:]): true, strings.Repeat("ab", 32): false} {
 		settings := (&stores{}).tls("imap1.example.org", config.Store{Pin: pin})
 		near, err := net.Dial("tcp", l.Addr().String())
@@ -124,10 +120,7 @@ func TestClientNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	leaf := pair.Leaf
 	if got := clientName(config.Frontend{ClientName: "common-name"})(leaf); got != "joe" {
 		t.Errorf("got %q", got)
 	}
