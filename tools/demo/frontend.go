@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -27,11 +24,12 @@ type process struct {
 // startFrontEnd runs imapfront and waits until it takes connections.
 func (s *site) startFrontEnd(line string) {
 	s.tell.command("%s &", line)
-	s.log.file = must(os.Create(s.file("imapfront.log")))
+	log := must(os.Create(s.file("imapfront.log")))
+	defer log.Close()
 	// Ctrl-C is for the tour, which then ends imapfront.
 	command := s.shell(context.WithoutCancel(s.ctx), "exec "+line)
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	command.Stdout, command.Stderr = &s.log, &s.log
+	command.Stdout, command.Stderr = log, log
 	check(command.Start())
 	s.frontEnd = &process{command, make(chan error, 1)}
 	go func() { s.frontEnd.done <- command.Wait() }()
@@ -51,7 +49,7 @@ func (s *site) reach(port int) error {
 		select {
 		case err := <-s.frontEnd.done:
 			s.frontEnd = nil
-			return fmt.Errorf("imapfront ended: %w: %s", err, s.log.all())
+			return fmt.Errorf("imapfront ended: %w: %s", err, strings.TrimSpace(s.logged()))
 		case <-s.ctx.Done():
 			return s.ctx.Err()
 		case <-time.After(20 * time.Millisecond):
@@ -78,41 +76,17 @@ func (p *process) stop() error {
 	}
 }
 
-// A frontLog keeps what imapfront logs.
-type frontLog struct {
-	mutex  sync.Mutex
-	file   io.Writer
-	text   bytes.Buffer
-	reader io.Writer // who follows it
-}
-
-func (l *frontLog) Write(text []byte) (int, error) {
-	l.mutex.Lock()
-	defer l.mutex.Unlock()
-	l.text.Write(text)
-	if l.reader != nil {
-		l.reader.Write(text)
-	}
-	return l.file.Write(text)
-}
-
-func (l *frontLog) follow(reader io.Writer) {
-	l.mutex.Lock()
-	defer l.mutex.Unlock()
-	l.reader = reader
-}
-
-func (l *frontLog) all() string {
-	l.mutex.Lock()
-	defer l.mutex.Unlock()
-	return strings.TrimSpace(l.text.String())
+// logged is what imapfront has logged so far.
+func (s *site) logged() string {
+	text, _ := os.ReadFile(s.file("imapfront.log"))
+	return string(text)
 }
 
 // showLogins shows what the log has of people. The end of a session comes a
 // moment after its client has gone.
 func (s *site) showLogins(people ...*person) {
 	for _, p := range people {
-		for deadline := time.Now().Add(patience); strings.Count(s.log.all(), "msg=logout") < strings.Count(s.log.all(), "msg=login "); time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); strings.Count(s.logged(), "msg=logout") < strings.Count(s.logged(), "msg=login "); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				fail("imapfront.log: no end of a session of %s", p.uid)
 			}

@@ -265,7 +265,7 @@ func move(s *site) {
 
 // serve keeps everything running for whoever wants to try more.
 func serve(s *site) error {
-	a, b := s.people[0], s.people[1]
+	a, b, seen := s.people[0], s.people[1], len(s.logged())
 	s.tell.say(`
 		The stores and imapfront keep running. Log in as %s or %s, or anybody
 		of org.ldif, password %q:`, a.uid, b.uid, password)
@@ -280,7 +280,12 @@ func serve(s *site) error {
 	s.tell.say(`
 		To openssl, type: a login %s %s
 		What imapfront logs follows. Ctrl-C ends it all and removes the folder.`, a.uid, password)
-	s.log.follow(s.tell)
+	tail := s.shell(s.ctx, fmt.Sprintf("exec tail -c +%d -f imapfront.log", seen+1))
+	tail.Stdout = s.tell
+	if err := tail.Start(); err != nil {
+		return err
+	}
+	defer func() { tail.Process.Kill(); tail.Wait() }()
 	select {
 	case <-s.ctx.Done():
 		return nil

@@ -35,7 +35,6 @@ type site struct {
 	people    []*person // whom the tour is about, one at each store
 
 	frontEnd *process
-	log      frontLog
 }
 
 // newSite makes the folder.
