@@ -26,9 +26,10 @@ const (
 type Server struct {
 	Address string // host:port of ldap
 
-	t       testing.TB
-	dir     string
-	process *exec.Cmd
+	loopback.Program
+
+	t   testing.TB
+	dir string
 }
 
 // URL is the server over plain TCP.
@@ -136,29 +137,8 @@ func (s *Server) read(file string) string {
 // Run starts the server and returns when it answers.
 func (s *Server) Run() {
 	s.t.Helper()
-	log, err := os.Create(filepath.Join(s.dir, "out"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer log.Close()
-	s.process = exec.Command(program, "-D", s.dir, "-i", s.dir+"/pid", "-d", "0") // in the foreground
-	s.process.Stdout, s.process.Stderr = log, log
-	if err := s.process.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(s.Kill)
-	if !loopback.Answers(s.Address, 20*time.Second) {
-		s.t.Fatalf("ns-slapd does not answer:\n%s", s.read(s.dir+"/out"))
-	}
-}
-
-// Kill ends the server at once; Run starts it again.
-func (s *Server) Kill() {
-	if s.process != nil {
-		s.process.Process.Kill()
-		s.process.Wait()
-		s.process = nil
-	}
+	server := exec.Command(program, "-D", s.dir, "-i", s.dir+"/pid", "-d", "0") // in the foreground
+	s.Program.Run(s.t, server, filepath.Join(s.dir, "out"), s.Address, 20*time.Second)
 }
 
 // Modify applies changes (LDIF with changetype:) as the administrator.
@@ -193,13 +173,7 @@ func (s *Server) Import(ldif string) {
 
 func (s *Server) client(name, in string, args ...string) string {
 	s.t.Helper()
-	cmd := exec.Command(name, append([]string{"-x", "-H", s.URL(), "-D", Admin, "-w", Password}, args...)...)
-	cmd.Stdin = strings.NewReader(in)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		s.t.Fatalf("%s: %v\n%s", name, err, out)
-	}
-	return string(out)
+	return loopback.Do(s.t, exec.Command(name, append([]string{"-x", "-H", s.URL(), "-D", Admin, "-w", Password}, args...)...), in)
 }
 
 // Person is an LDIF that adds somebody.

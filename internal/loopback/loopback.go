@@ -1,14 +1,19 @@
 // Package loopback finds the servers and connections of tests their places on
-// this machine.
+// this machine, and runs programs there.
 package loopback
 
 import (
 	"context"
 	"math/rand/v2"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -46,6 +51,58 @@ func Answers(address string, limit time.Duration) bool {
 		}
 	}
 	return false
+}
+
+// A Program is a server that a test runs, and may end and run again.
+type Program struct{ running *exec.Cmd }
+
+// Run starts it, and returns when it answers at an address, which it has to do within
+// the limit. What it says goes to a file.
+func (p *Program) Run(t testing.TB, server *exec.Cmd, output, address string, limit time.Duration) {
+	t.Helper()
+	log, err := os.Create(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	server.Stdout, server.Stderr = log, log
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.running = server
+	t.Cleanup(p.Kill)
+	if !Answers(address, limit) {
+		text, _ := os.ReadFile(output)
+		t.Fatalf("%s does not answer:\n%s", filepath.Base(server.Path), text)
+	}
+}
+
+// PID is its process.
+func (p *Program) PID() int { return p.running.Process.Pid }
+
+// Kill ends it at once.
+func (p *Program) Kill() { p.end(syscall.SIGKILL) }
+
+// Stop lets it end in order.
+func (p *Program) Stop() { p.end(syscall.SIGTERM) }
+
+func (p *Program) end(signal syscall.Signal) {
+	if p.running != nil {
+		p.running.Process.Signal(signal)
+		p.running.Wait()
+		p.running = nil
+	}
+}
+
+// Do runs a client to its end, which has to be a good one, and returns what it says.
+func Do(t testing.TB, client *exec.Cmd, in string) string {
+	t.Helper()
+	client.Stdin = strings.NewReader(in)
+	out, err := client.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", client, err, out)
+	}
+	return string(out)
 }
 
 // Serve is a server until the test ends: it calls serve for each connection,

@@ -33,9 +33,10 @@ type Server struct {
 	Address string
 	Cert    *slapd.Cert
 
-	t       testing.TB
-	dir     string
-	process *exec.Cmd
+	loopback.Program
+
+	t   testing.TB
+	dir string
 }
 
 // URL is the server over plain TCP.
@@ -106,9 +107,7 @@ func (s *Server) tool(args ...string) {
 	s.t.Helper()
 	tool := exec.Command("samba-tool", args...)
 	tool.Env = append(os.Environ(), noSync)
-	if out, err := tool.CombinedOutput(); err != nil {
-		s.t.Fatalf("samba-tool %s: %v\n%s", strings.Join(args[:2], " "), err, out)
-	}
+	loopback.Do(s.t, tool, "")
 }
 
 // noSync spares a disk that is of no use to a test.
@@ -117,31 +116,9 @@ const noSync = "TDB_NO_FSYNC=1"
 // Run starts the server and returns when it answers.
 func (s *Server) Run() {
 	s.t.Helper()
-	log, err := os.Create(filepath.Join(s.dir, "output"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer log.Close()
-	s.process = exec.Command("/usr/sbin/samba", "-i", "-M", "single", "-s", s.conf())
-	s.process.Env = append(os.Environ(), noSync)
-	s.process.Stdout, s.process.Stderr = log, log
-	if err := s.process.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(s.Kill)
-	if !loopback.Answers(s.Address+":389", 30*time.Second) {
-		text, _ := os.ReadFile(log.Name())
-		s.t.Fatalf("samba does not answer:\n%s", text)
-	}
-}
-
-// Kill ends the server at once; Run starts it again.
-func (s *Server) Kill() {
-	if s.process != nil {
-		s.process.Process.Kill()
-		s.process.Wait()
-		s.process = nil
-	}
+	server := exec.Command("/usr/sbin/samba", "-i", "-M", "single", "-s", s.conf())
+	server.Env = append(os.Environ(), noSync)
+	s.Program.Run(s.t, server, filepath.Join(s.dir, "output"), s.Address+":389", 30*time.Second)
 }
 
 // Modify applies changes (LDIF with changetype:) as the administrator.
@@ -149,10 +126,7 @@ func (s *Server) Modify(ldif string) {
 	s.t.Helper()
 	modify := exec.Command("ldapmodify", "-x", "-H", "ldaps://"+s.Address, "-D", Admin, "-w", Password)
 	modify.Env = append(os.Environ(), "LDAPTLS_CACERT="+s.Cert.CAFile(s.t))
-	modify.Stdin = strings.NewReader(ldif)
-	if out, err := modify.CombinedOutput(); err != nil {
-		s.t.Fatalf("ldapmodify: %v\n%s", err, out)
-	}
+	loopback.Do(s.t, modify, ldif)
 }
 
 // Keytab makes an account for a service, as imap/localhost, and returns the file
@@ -185,10 +159,7 @@ func (s *Server) Ticket() (env []string) {
 	user, _, _ := strings.Cut(Reader, "@")
 	kinit := exec.Command("kinit", user+"@"+Realm)
 	kinit.Env = append(os.Environ(), env...)
-	kinit.Stdin = strings.NewReader(Password + "\n")
-	if out, err := kinit.CombinedOutput(); err != nil {
-		s.t.Fatalf("kinit: %v\n%s", err, out)
-	}
+	loopback.Do(s.t, kinit, Password+"\n")
 	return env
 }
 

@@ -47,13 +47,7 @@ func StartKDC(t testing.TB) *KDC {
 	k.run("kdb5_util", "create", "-s", "-r", "EXAMPLE.ORG", "-P", "master")
 	kdc := exec.Command("/usr/sbin/krb5kdc", "-n", "-P", filepath.Join(k.dir, "pid"))
 	kdc.Env = k.env
-	if err := kdc.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { kdc.Process.Kill(); kdc.Wait() })
-	if !loopback.Answers(address, 10*time.Second) {
-		t.Fatal("the KDC does not answer")
-	}
+	new(loopback.Program).Run(t, kdc, filepath.Join(k.dir, "out"), address, 10*time.Second)
 	return k
 }
 
@@ -61,9 +55,7 @@ func (k *KDC) run(program string, args ...string) {
 	k.t.Helper()
 	command := exec.Command("/usr/sbin/"+program, args...)
 	command.Env = k.env
-	if out, err := command.CombinedOutput(); err != nil {
-		k.t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
-	}
+	loopback.Do(k.t, command, "")
 }
 
 // Keytab makes principals and returns the file that has their keys.

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -40,10 +39,11 @@ type Server struct {
 	Socket  string // path of ldapi
 	Dir     string
 
-	t       testing.TB
-	conf    string
-	env     []string
-	process *exec.Cmd
+	loopback.Program
+
+	t    testing.TB
+	conf string
+	env  []string
 }
 
 // URL is the server over plain TCP.
@@ -158,44 +158,25 @@ func (s *Server) Restore() { s.copy("copy", "db/data.mdb") }
 // copy leaves the file's holes, which are most of it.
 func (s *Server) copy(from, to string) {
 	s.t.Helper()
-	out, err := exec.Command("cp", "--sparse=always", filepath.Join(s.Dir, from), filepath.Join(s.Dir, to)).CombinedOutput()
-	if err != nil {
-		s.t.Fatalf("cp: %v\n%s", err, out)
-	}
+	loopback.Do(s.t, exec.Command("cp", "--sparse=always", filepath.Join(s.Dir, from), filepath.Join(s.Dir, to)), "")
 }
 
 // Load adds entries to the stopped server.
 func (s *Server) Load(ldif string) {
 	s.t.Helper()
-	add := exec.Command("/usr/sbin/slapadd", "-q", "-f", s.conf)
-	add.Stdin = strings.NewReader(ldif)
-	if out, err := add.CombinedOutput(); err != nil {
-		s.t.Fatalf("slapadd: %v\n%s", err, out)
-	}
+	loopback.Do(s.t, exec.Command("/usr/sbin/slapadd", "-q", "-f", s.conf), ldif)
 }
 
 // Run starts the server and returns when it answers.
 func (s *Server) Run() {
 	s.t.Helper()
-	log, err := os.Create(filepath.Join(s.Dir, "log"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer log.Close()
 	listen := fmt.Sprintf("%s/ ldaps://%s/ %s/", s.URL(), s.TLS, s.LDAPI())
 	if !strings.Contains(s.read("slapd.conf"), "TLSCertificateFile") {
 		listen = fmt.Sprintf("%s/ %s/", s.URL(), s.LDAPI())
 	}
-	s.process = exec.Command("/usr/sbin/slapd", "-d", "0", "-f", s.conf, "-h", listen)
-	s.process.Env = append(os.Environ(), s.env...)
-	s.process.Stdout, s.process.Stderr = log, log
-	if err := s.process.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(s.Kill)
-	if !loopback.Answers(s.Address, 20*time.Second) {
-		s.t.Fatalf("slapd does not answer:\n%s", s.read("log"))
-	}
+	server := exec.Command("/usr/sbin/slapd", "-d", "0", "-f", s.conf, "-h", listen)
+	server.Env = append(os.Environ(), s.env...)
+	s.Program.Run(s.t, server, filepath.Join(s.Dir, "log"), s.Address, 20*time.Second)
 }
 
 func (s *Server) read(name string) string {
@@ -206,33 +187,10 @@ func (s *Server) read(name string) string {
 	return string(text)
 }
 
-// PID is the server's process.
-func (s *Server) PID() int { return s.process.Process.Pid }
-
-// Kill ends the server at once; Run starts it again.
-func (s *Server) Kill() {
-	if s.process != nil {
-		s.process.Process.Kill()
-		s.process.Wait()
-		s.process = nil
-	}
-}
-
-// Stop ends the server in order: it notes how far it has got.
-func (s *Server) Stop() {
-	s.process.Process.Signal(syscall.SIGTERM)
-	s.process.Wait()
-	s.process = nil
-}
-
 // Modify applies changes (LDIF with changetype:) as the administrator.
 func (s *Server) Modify(ldif string) {
 	s.t.Helper()
-	modify := exec.Command("ldapmodify", "-x", "-H", s.URL(), "-D", Admin, "-w", Password)
-	modify.Stdin = strings.NewReader(ldif)
-	if out, err := modify.CombinedOutput(); err != nil {
-		s.t.Fatalf("ldapmodify: %v\n%s", err, out)
-	}
+	loopback.Do(s.t, exec.Command("ldapmodify", "-x", "-H", s.URL(), "-D", Admin, "-w", Password), ldif)
 }
 
 // Person is an entry as a mail site has it.
