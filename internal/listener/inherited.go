@@ -62,7 +62,7 @@ func systemdFDs() int {
 // fromSystemd takes them over, and takes their variables out of the environment, so
 // that no child takes them for its own.
 func fromSystemd(scheme string, count int) ([]*Listener, error) {
-	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
+	names := append(strings.Split(os.Getenv("LISTEN_FDNAMES"), ":"), make([]string, count)...) // there may be fewer
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
 		os.Unsetenv(name)
 	}
@@ -70,7 +70,7 @@ func fromSystemd(scheme string, count int) ([]*Listener, error) {
 	for i := range count {
 		unix.CloseOnExec(firstFD + i)
 		own := scheme
-		if _, known := Ports[nth(names, i)]; known && scheme == "" {
+		if _, known := Ports[names[i]]; known && scheme == "" {
 			own = names[i]
 		}
 		l, err := fromSocket(own, firstFD+i)
@@ -80,13 +80,6 @@ func fromSystemd(scheme string, count int) ([]*Listener, error) {
 		all = append(all, l)
 	}
 	return all, nil
-}
-
-func nth(names []string, i int) string {
-	if i < len(names) {
-		return names[i]
-	}
-	return ""
 }
 
 // fromSocket takes a socket over, whether it listens or is connected.
