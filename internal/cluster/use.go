@@ -102,15 +102,14 @@ func (c *Cluster) lmtp(s *Store) (*mailConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.say(250, "LHLO "+mxName); err != nil {
-		return nil, errors.Join(err, conn.Close())
+	if err = conn.say(250, "LHLO "+mxName); err == nil {
+		err = conn.say(220, "STARTTLS")
 	}
-	if err := conn.say(220, "STARTTLS"); err != nil {
-		return nil, errors.Join(err, conn.Close())
+	if err == nil {
+		secure := tls.Client(conn.net, c.TLSConfig(s.Name))
+		conn = &mailConn{textproto.NewConn(secure), secure}
+		err = conn.say(250, "LHLO "+mxName)
 	}
-	secure := tls.Client(conn.net, c.TLSConfig(s.Name))
-	conn = &mailConn{textproto.NewConn(secure), secure}
-	err = conn.say(250, "LHLO "+mxName)
 	if err == nil && s.Kind == Cyrus {
 		plain := base64.StdEncoding.EncodeToString([]byte("\x00" + mxUser + "\x00" + c.LMTPPassword))
 		err = conn.say(235, "AUTH PLAIN "+plain)
