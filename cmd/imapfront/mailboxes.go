@@ -168,8 +168,7 @@ func (a *asked) ask(ctx context.Context, mailbox string) (bool, error) {
 func hasMailbox(ctx context.Context, target *store.Store, mailbox string) (bool, error) {
 	login := store.Login{User: target.Admin, Behalf: mailbox, Password: target.AdminPassword}
 	session, err := target.Open(ctx, store.IMAP, login)
-	var refusal *store.Refusal
-	if errors.As(err, &refusal) && !forNow(refusal.Code) {
+	if refusal, ok := errors.AsType[*store.Refusal](err); ok && !forNow(refusal.Code) {
 		return false, nil
 	}
 	if err != nil {

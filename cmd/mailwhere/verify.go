@@ -61,13 +61,11 @@ func ask(ctx context.Context, in io.Reader, args []string, yield func(line strin
 		cmd.Wait()
 		return err
 	}
-	var exit *exec.ExitError
-	if err := cmd.Wait(); errors.As(err, &exit) && exit.ExitCode() > 0 {
+	err = cmd.Wait()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() > 0 {
 		return command.Quiet(exit.ExitCode()) // it has said why
-	} else if err != nil {
-		return sysexits.TempFail.Wrap(err)
 	}
-	return nil
+	return sysexits.TempFail.Wrap(err)
 }
 
 func toolArgs(conf *config.Config, configFile string, args ...string) []string {

@@ -21,8 +21,8 @@ func (u unavailable) Error() string { return "cluster " + string(u) }
 
 // Unavailable tells whether err says that this machine cannot run a site.
 func Unavailable(err error) bool {
-	var u unavailable
-	return errors.As(err, &u)
+	_, is := errors.AsType[unavailable](err)
+	return is
 }
 
 // usable tells whether this machine can run a site.

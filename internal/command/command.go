@@ -203,8 +203,7 @@ func Line(text string) string { return account.Printable(strings.ReplaceAll(text
 // one for each of the config.Faults in it, and returns the exit status it stands
 // for. Where that is systemd's journal, it is told that they are errors.
 func Report(tool string, err error) int {
-	var quiet Quiet
-	if errors.As(err, &quiet) {
+	if quiet, ok := errors.AsType[Quiet](err); ok {
 		return int(quiet)
 	}
 	if err == nil {
