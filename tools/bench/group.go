@@ -24,8 +24,7 @@ type group struct {
 	usage func() (time.Duration, error)
 }
 
-// hierarchies are where control groups are: version 2, or version 1's one for
-// CPU time.
+// newGroup makes one, in version 2's hierarchy, or in version 1's one for CPU time.
 func newGroup(name string) (*group, error) {
 	g := &group{path: filepath.Join("/sys/fs/cgroup", "postern-bench-"+name)}
 	g.usage = g.usage2
