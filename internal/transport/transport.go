@@ -199,7 +199,8 @@ func (t *Tables) checkSite() error {
 
 // DeliveryAddress returns the address under which a mailbox gets its mail, as its
 // store spells it: the mailbox's name at its own domain, or at the first of the
-// site's. It fails for a name that no address can be made of.
+// site's. It fails for a name that no address can be made of, and where one needs a
+// domain and the site names none: the configuration is at fault then.
 func (s Site) DeliveryAddress(mailbox string) (string, error) {
 	local, domain := mailbox, ""
 	switch at := strings.LastIndexByte(mailbox, '@'); {
@@ -208,7 +209,7 @@ func (s Site) DeliveryAddress(mailbox string) (string, error) {
 	case len(s.Domains) > 0:
 		domain = s.Domains[0]
 	default:
-		return "", errNoDomain(mailbox)
+		return "", sysexits.Config.Errorf("mailbox %q has no domain: name the site's with --domain, or route.domain in postern.conf", mailbox)
 	}
 	if len(local) > 64 { // octets, RFC 5321 4.5.3.1.1
 		return "", fmt.Errorf("mailbox %q is too long for the local part of an address", mailbox)
@@ -247,12 +248,6 @@ func (t *Tables) meet(delivery string) {
 	if len(t.site.Domains) == 0 {
 		t.deliveryDomains[domainOf(delivery)] = true
 	}
-}
-
-type errNoDomain string
-
-func (e errNoDomain) Error() string {
-	return fmt.Sprintf("mailbox %q has no domain: name the site's with --domain, or route.domain in postern.conf", string(e))
 }
 
 // readKeys finds the keys that are special by their form.
@@ -341,8 +336,8 @@ func (t *Tables) readLogins(odd sieve) error {
 			t.flags[to.String()] |= at.Flags
 		}
 		address, err := t.deliveryAddress(at.Mailbox)
-		if noDomain, ok := err.(errNoDomain); ok {
-			return sysexits.Config.Wrap(noDomain)
+		if sysexits.Of(err) == sysexits.Config {
+			return err
 		}
 		if err != nil {
 			return t.refuse("login %q: %v", login, err)
@@ -484,8 +479,8 @@ func (t *Tables) isStraight(address string, to account.Destination) (bool, error
 		return false, err
 	}
 	delivery, err := t.deliveryAddress(to.Mailbox)
-	if noDomain, ok := err.(errNoDomain); ok {
-		return false, sysexits.Config.Wrap(noDomain)
+	if sysexits.Of(err) == sysexits.Config {
+		return false, err
 	}
 	if err != nil {
 		return false, nil
