@@ -587,7 +587,7 @@ func (w *watch) doubts(r *roster.Report, now time.Time) []string {
 // lost notes what a publication took away.
 func (w *watch) lost(r *roster.Report, now time.Time) {
 	w.recent = slices.DeleteFunc(w.recent, func(l loss) bool { return now.Sub(l.when) > lossWindow })
-	if r.Logins.Removed+r.Addresses.Removed > 0 {
-		w.recent = append(w.recent, loss{now, r.Logins.Removed, r.Addresses.Removed})
+	if r.Logins.Lost()+r.Addresses.Lost() > 0 {
+		w.recent = append(w.recent, loss{now, r.Logins.Lost(), r.Addresses.Lost()})
 	}
 }

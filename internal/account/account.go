@@ -237,6 +237,13 @@ func (k Key) Moved(old, now string) bool {
 	return !slices.EqualFunc(k.Homes(old), k.Homes(now), func(a, b Destination) bool { return a.Store == b.Store })
 }
 
+// Disables tells whether a login name's mailbox was in use and is disabled now.
+func (k Key) Disables(old, now string) bool {
+	before, err := ParseLocation(k.Name, old)
+	after, failed := ParseLocation(k.Name, now)
+	return !k.Address && err == nil && failed == nil && after.Flags&^before.Flags&Disabled != 0
+}
+
 // closingBracket finds the ">" that ends a forward, outside quotes.
 func closingBracket(s string) int {
 	quoted := false

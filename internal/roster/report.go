@@ -48,13 +48,25 @@ type Directory struct {
 
 // A Tally counts the records of one map.
 type Tally struct {
-	Records int   `json:"records"`
-	Before  int   `json:"before"`
-	Added   int   `json:"added"`
-	Removed int   `json:"removed"`
-	Moved   int   `json:"moved"` // to another store
-	Changed int   `json:"changed"`
-	Bytes   int64 `json:"bytes"` // of the map, near enough
+	Records  int   `json:"records"`
+	Before   int   `json:"before"`
+	Added    int   `json:"added"`
+	Removed  int   `json:"removed"`
+	Moved    int   `json:"moved"` // to another store
+	Changed  int   `json:"changed"`
+	Disabled int   `json:"disabled"` // of those moved or changed
+	Bytes    int64 `json:"bytes"`    // of the map, near enough
+}
+
+// Lost is how many names are of no use to anybody any more: their mail is refused for
+// good.
+func (t Tally) Lost() int { return t.Removed + t.Disabled }
+
+func (t Tally) disabled() string {
+	if t.Disabled == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d of them disabled", t.Disabled)
 }
 
 // A Share is how many login names live on one store.
@@ -316,8 +328,8 @@ func (r *Report) Judge(minAccounts int, maxShrink float64) {
 		*Tally
 	}{{"login", &r.Logins}, {"address", &r.Addresses}} {
 		const few = 10 // so many may always go
-		if share := 100 * float64(m.Removed) / float64(max(m.Before, 1)); m.Removed > few && share > maxShrink {
-			doubt("the %s map would lose %d of its %d names (%.1f %%, max-shrink is %g %%)", m.name, m.Removed, m.Before, share, maxShrink)
+		if share := 100 * float64(m.Lost()) / float64(max(m.Before, 1)); m.Lost() > few && share > maxShrink {
+			doubt("the %s map would lose %d of its %d names%s (%.1f %%, max-shrink is %g %%)", m.name, m.Lost(), m.Before, m.disabled(), share, maxShrink)
 		}
 		if m.Bytes > maxMap {
 			doubt("the %s map would have %d MiB, and a CDB holds no more than 4 GiB", m.name, m.Bytes>>20)
@@ -354,8 +366,8 @@ func (r *Report) Text(out io.Writer, mark string) error {
 		if m.name == "size" && m.Tally == (Tally{}) {
 			continue
 		}
-		fmt.Fprintf(w, "%s: %d names, %d before: %d added, %d removed, %d moved, %d changed\n",
-			m.name, m.Records, m.Before, m.Added, m.Removed, m.Moved, m.Changed)
+		fmt.Fprintf(w, "%s: %d names, %d before: %d added, %d removed, %d moved, %d changed%s\n",
+			m.name, m.Records, m.Before, m.Added, m.Removed, m.Moved, m.Changed, m.disabled())
 	}
 	for _, store := range slices.Sorted(maps.Keys(r.Stores)) {
 		s := r.Stores[store]

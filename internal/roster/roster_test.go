@@ -205,6 +205,23 @@ func TestSortingInFiles(t *testing.T) {
 	}
 }
 
+// Who is disabled has lost his mail, and is told of beside those who are gone; not who
+// was disabled before, or is on hold.
+func TestDisabled(t *testing.T) {
+	closed := func(name, store string, flags account.Flags) account.Account {
+		a := user(name, store)
+		a.Location.Flags = flags
+		return a
+	}
+	_, _, report, _ := settled(t, runSize,
+		listing("before", "imap1 disabled", "held", "imap1", "holding", "imap1 hold", "moved", "imap1", "now", "imap1"), nil,
+		closed("before", "imap2", account.Disabled), closed("held", "imap1", account.Hold), closed("holding", "imap1", account.Disabled),
+		closed("moved", "imap2", account.Disabled), closed("new", "imap1", account.Disabled), closed("now", "imap1", account.Disabled))
+	if got := report.Logins; got.Disabled != 3 || got.Lost() != 3 {
+		t.Errorf("got %+v", got)
+	}
+}
+
 func TestScratchFilesVanish(t *testing.T) {
 	dir := t.TempDir()
 	r := newSized(dir, 10, 0)
@@ -267,6 +284,8 @@ func TestDoubts(t *testing.T) {
 	}
 	vanished := report(100, 0, 100)
 	vanished.Stores["imap2"] = &Share{Before: 1}
+	disabled := report(1000, 20, 1000)
+	disabled.Logins.Disabled = 31
 	huge := report(100, 0, 100)
 	huge.Addresses.Bytes = 5 << 30
 	for _, test := range []struct {
@@ -277,6 +296,7 @@ func TestDoubts(t *testing.T) {
 		{"nothing lost", report(100, 0, 100), ""},
 		{"within the limit", report(1000, 50, 950), ""},
 		{"beyond the limit", report(1000, 51, 949), "the login map would lose 51 of its 1000 names (5.1 %, max-shrink is 5 %)"},
+		{"mostly disabled", disabled, "the login map would lose 51 of its 1000 names, 31 of them disabled (5.1 %, max-shrink is 5 %)"},
 		{"ten may always go", report(10, 10, 30), ""},
 		{"eleven may not", report(11, 11, 30), "the login map would lose 11 of its 11 names (100.0 %"},
 		{"the first map", report(0, 0, 30), ""},
