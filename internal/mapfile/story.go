@@ -31,6 +31,10 @@ type Story struct {
 	Accounts  int       `json:"accounts,omitempty"`
 	Conflicts int       `json:"conflicts,omitempty"`
 	PRECIS    bool      `json:"precis,omitempty"` // how login names were made keys
+	// Trouble tells what a person should look at in the directory from other
+	// trouble, and Told is when somebody was told of it.
+	Trouble string    `json:"trouble,omitempty"`
+	Told    time.Time `json:"told,omitzero"`
 	// Digest is the SHA-256 of all records in file order, each as a line
 	// "key value": what `cdb -d -m` prints of them.
 	Digest string `json:"sha256"`

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"maps"
 	"slices"
@@ -97,6 +98,19 @@ const mostNamed = 10_000
 type Faults struct {
 	Count  int      `json:"count"`
 	Groups []*Group `json:"groups"`
+	sum    sum
+}
+
+// A sum tells some texts from others, in whatever order they come.
+type sum uint64
+
+func (s *sum) add(texts ...string) {
+	hash := fnv.New64a()
+	for _, text := range texts {
+		io.WriteString(hash, text)
+		hash.Write([]byte{0})
+	}
+	*s += sum(hash.Sum64())
 }
 
 // A Group is the entries that share a fault.
@@ -129,6 +143,7 @@ func (n Named) proposal() string {
 // add notes an entry; it returns nil if it was only counted.
 func (f *Faults) add(entry, reason, detail string) *Named {
 	f.Count++
+	f.sum.add(entry, reason, detail)
 	i := slices.IndexFunc(f.Groups, func(g *Group) bool { return g.Reason == reason })
 	if i < 0 {
 		i = len(f.Groups)
@@ -147,6 +162,7 @@ func (f *Faults) add(entry, reason, detail string) *Named {
 type Conflicts struct {
 	Count int        `json:"count"`
 	Named []Conflict `json:"keys"` // the first mostNamed
+	sum   sum
 }
 
 // A Conflict is one such key.
@@ -182,6 +198,7 @@ func (r *Roster) conflict(b *book, key, kept []byte, claims []claim) error {
 		r.Disputed(b.name, string(key))
 	}
 	all := &r.report.Conflicts
+	all.sum.add(b.name, string(key), string(kept))
 	if all.Count++; all.Count > mostNamed {
 		return nil
 	}
@@ -345,6 +362,14 @@ func (r *Report) Judge(minAccounts int, maxShrink float64) {
 // Calm tells whether nobody need look at the report.
 func (r *Report) Calm() bool {
 	return r.Skipped.Count == 0 && r.LeftOut.Count == 0 && r.Conflicts.Count == 0 && len(r.Doubts) == 0
+}
+
+// Trouble tells what somebody need look at from anything else, "" if there is nothing.
+func (r *Report) Trouble() string {
+	if r.Calm() {
+		return ""
+	}
+	return fmt.Sprintf("%x-%x-%x", r.Skipped.sum, r.LeftOut.sum, r.Conflicts.sum)
 }
 
 // few is how many of a kind the text names.
