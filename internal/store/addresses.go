@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -49,24 +50,31 @@ func (a *Addresses) dial(ctx context.Context, dialer *net.Dialer, name string) (
 	if a == nil || err != nil || net.ParseIP(host) != nil {
 		return dialer.DialContext(ctx, "tcp", name)
 	}
-	if address := a.of(name); address != "" {
-		conn, err := dialer.DialContext(ctx, "tcp", address)
+	var failed error
+	last := a.of(name)
+	if last != "" {
+		conn, err := dialer.DialContext(ctx, "tcp", last)
 		if err == nil {
 			a.renew(name, host, askAgain, "")
 			return conn, nil
 		}
-		if ctx.Err() == nil {
-			a.renew(name, host, 0, address)
+		if ctx.Err() != nil {
+			return nil, err
 		}
-		if late, is := errors.AsType[net.Error](err); is && late.Timeout() || ctx.Err() != nil {
-			return nil, err // there is no time left to try another
-		}
+		a.renew(name, host, 0, last)
+		failed = err
 	}
 	addresses, err := a.lookUp(ctx, host)
-	if err != nil {
-		return nil, err
+	for i, ip := range addresses {
+		addresses[i] = net.JoinHostPort(ip, port)
 	}
-	conn, err := race(ctx, dialer, addresses, port)
+	addresses = slices.DeleteFunc(addresses, func(address string) bool { return address == last })
+	if len(addresses) == 0 {
+		return nil, cmp.Or(failed, err, errors.New(host+" has no address"))
+	}
+	conn, err := race(ctx, addresses, func(ctx context.Context, address string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "tcp", address)
+	})
 	if err == nil {
 		a.remember(name, conn.RemoteAddr().String())
 	}
@@ -77,13 +85,13 @@ func (a *Addresses) dial(ctx context.Context, dialer *net.Dialer, name string) (
 // section 5.
 const headStart = 250 * time.Millisecond
 
-// race connects to whichever of a name's addresses answers first.
-func race(ctx context.Context, dialer *net.Dialer, addresses []string, port string) (net.Conn, error) {
+// race connects to whichever of some addresses answers first.
+func race(ctx context.Context, addresses []string, dial func(ctx context.Context, address string) (net.Conn, error)) (net.Conn, error) {
 	ctx, over := context.WithCancel(ctx)
 	defer over()
 	conns, errs := make(chan net.Conn), make(chan error)
 	try := func(address string) {
-		conn, err := dialer.DialContext(ctx, "tcp", address)
+		conn, err := dial(ctx, address)
 		if err != nil {
 			select {
 			case errs <- err:
@@ -101,7 +109,7 @@ func race(ctx context.Context, dialer *net.Dialer, addresses []string, port stri
 	for started := 0; len(failures) < len(addresses); {
 		var next <-chan time.Time
 		if started < len(addresses) {
-			go try(net.JoinHostPort(addresses[started], port))
+			go try(addresses[started])
 			started++
 			next = time.After(headStart)
 		}
@@ -112,10 +120,10 @@ func race(ctx context.Context, dialer *net.Dialer, addresses []string, port stri
 			failures = append(failures, err)
 		case <-next:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, context.Cause(ctx)
 		}
 	}
-	return nil, failures[0]
+	return nil, cmp.Or(context.Cause(ctx), failures[0])
 }
 
 // failed notes that an address of a name takes connections, and is no store.

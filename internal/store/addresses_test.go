@@ -6,9 +6,10 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
+	"slices"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"postern/internal/loopback"
@@ -116,14 +117,13 @@ func settle(a *Addresses, name string) {
 }
 
 // Of several addresses one that does not answer is not insisted on, but for a client
-// who did not wait for it.
+// who did not wait for it; of the only one no second time is spent.
 func TestAddressThatIsDead(t *testing.T) {
 	l := loopback.Serve(t, func(c net.Conn) {})
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	name, dead := net.JoinHostPort("store.invalid", port), net.JoinHostPort("127.0.0.2", port)
-	a := &Addresses{lookup: func(context.Context, string) ([]string, error) {
-		return []string{"127.0.0.1", "127.0.0.2"}, nil
-	}}
+	both := []string{"127.0.0.1", "127.0.0.2"}
+	a := &Addresses{lookup: func(context.Context, string) ([]string, error) { return slices.Clone(both), nil }}
 	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
 		if address == dead {
 			return os.ErrDeadlineExceeded
@@ -137,8 +137,10 @@ func TestAddressThatIsDead(t *testing.T) {
 		want string
 	}{{gone, dead}, {t.Context(), l.Addr().String()}} {
 		a.remember(name, dead)
-		if _, err := a.dial(test.ctx, dialer, name); err == nil {
-			t.Fatal("the dead one answers")
+		if conn, err := a.dial(test.ctx, dialer, name); (err == nil) != (test.ctx != gone) {
+			t.Fatal(err)
+		} else if err == nil {
+			conn.Close()
 		}
 		settle(a, name)
 		if got := a.of(name); got != test.want {
@@ -150,6 +152,12 @@ func TestAddressThatIsDead(t *testing.T) {
 	settle(a, name)
 	if got := a.of(name); got != l.Addr().String() {
 		t.Errorf("back at %s", got)
+	}
+
+	both = both[1:]
+	a.remember(name, dead)
+	if _, err := a.dial(t.Context(), dialer, name); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -203,56 +211,48 @@ func TestNameServersHaveTimeOfTheirOwn(t *testing.T) {
 // Nobody waits for an address that does not answer, as one of IPv6 that does not get
 // through, where another does; and who is late has no connection left.
 func TestAddressesRace(t *testing.T) {
-	closed := make(chan error, 1)
-	slow, err := net.Listen("tcp", "127.0.0.2:0")
-	if err != nil {
-		t.Skip(err)
-	}
-	defer slow.Close()
-	_, port, _ := net.SplitHostPort(slow.Addr().String())
-	good, err := net.Listen("tcp", "127.0.0.1:"+port)
-	if err != nil {
-		t.Skip(err)
-	}
-	defer good.Close()
-	go func() {
-		c, err := slow.Accept()
-		if err == nil {
-			_, err = c.Read(make([]byte, 1))
+	synctest.Test(t, func(t *testing.T) {
+		refused := errors.New("refused")
+		late, other := net.Pipe()
+		dial := func(ctx context.Context, address string) (net.Conn, error) {
+			switch address {
+			case "refuses":
+				return nil, refused
+			case "late":
+				<-ctx.Done()
+				return late, nil
+			case "silent":
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			conn, _ := net.Pipe()
+			return conn, nil
 		}
-		closed <- err
-	}()
-	answered := make(chan struct{})
-	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
-		if address == slow.Addr().String() {
-			<-answered
+		for _, test := range []struct {
+			addresses []string
+			took      time.Duration
+		}{{[]string{"good", "late"}, 0}, {[]string{"silent", "good"}, headStart}, {[]string{"refuses", "silent", "late", "good"}, 2 * headStart}} {
+			start := time.Now()
+			conn, err := race(t.Context(), test.addresses, dial)
+			if took := time.Since(start); err != nil || took != test.took {
+				t.Errorf("%v: %v after %v", test.addresses, err, took)
+				continue
+			}
+			conn.Close()
 		}
-		return nil
-	}}
-	for _, addresses := range [][]string{{"127.0.0.2", "127.0.0.1"}, {"127.0.0.3", "127.0.0.2", "127.0.0.1"}} {
-		conn, err := race(t.Context(), dialer, addresses, port)
-		if err != nil {
-			t.Fatal(err)
+		if _, err := other.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("the late one is still open: %v", err)
 		}
-		if got := conn.RemoteAddr().String(); got != good.Addr().String() {
-			t.Errorf("%v: connected to %s", addresses, got)
+		if _, err := race(t.Context(), []string{"refuses", "refuses"}, dial); !errors.Is(err, refused) {
+			t.Errorf("nobody is there: %v", err)
 		}
-		conn.Close()
-	}
-	close(answered)
-	slow.Close()
-	if err := <-closed; err == nil {
-		t.Error("still open")
-	}
-	good.Close()
-	if _, err := race(t.Context(), new(net.Dialer), []string{"127.0.0.1", "127.0.0.2"}, port); !errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), "127.0.0.1:"+port) {
-		t.Errorf("nobody is there: %v", err)
-	}
-	ctx, leave := context.WithCancel(t.Context())
-	leave()
-	if _, err := race(ctx, new(net.Dialer), []string{"127.0.0.1"}, port); !errors.Is(err, context.Canceled) {
-		t.Errorf("the client has left: %v", err)
-	}
+		slow := errors.New("too slow")
+		ctx, leave := context.WithCancelCause(t.Context())
+		leave(slow)
+		if _, err := race(ctx, []string{"silent"}, dial); !errors.Is(err, slow) {
+			t.Errorf("the client has left: %v", err)
+		}
+	})
 }
 
 // A name that leads somewhere is remembered; an address needs not be.
