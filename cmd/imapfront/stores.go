@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
@@ -10,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +18,7 @@ import (
 	"postern/internal/account"
 	"postern/internal/config"
 	"postern/internal/mapfile"
+	"postern/internal/private"
 	"postern/internal/store"
 	"postern/internal/sysexits"
 	"postern/internal/trust"
@@ -79,18 +78,11 @@ func (s *stores) read(table string, how config.Store) (wrong config.Faults) {
 		if _, known := s.passwords[file]; known || file == "" {
 			continue
 		}
-		text, err := os.ReadFile(file)
-		text = bytes.TrimRight(text, "\r\n")
-		info, _ := os.Stat(file)
-		switch {
-		case err != nil:
-			note(sysexits.NoInput.Errorf("%s: %w", name, err))
-		case info != nil && info.Mode().Perm()&0o007 != 0:
-			note(sysexits.NoPerm.Errorf("%s: %s: anybody can read the password: chmod o= it", name, file))
-		case len(text) == 0:
-			note(sysexits.Config.Errorf("%s: %s is empty", name, file))
+		password, err := private.Password(file)
+		if err != nil {
+			note(fmt.Errorf("%s: %w", name, err))
 		}
-		s.passwords[file] = text
+		s.passwords[file] = password
 	}
 	return wrong
 }

@@ -76,7 +76,7 @@ func TestFilesOfStoresAreReadAtTheStart(t *testing.T) {
 		"anybody can read":     {TLS: config.TLSNone, Admin: "x", AdminPasswordFile: open},
 		"no certificate in it": {TLS: config.TLSNone, CAFile: empty},
 		"ca-file: open":        {TLS: config.TLSNone, CAFile: "/nonexistent"},
-		"is empty":             {TLS: config.TLSNone, Admin: "x", AdminPasswordFile: empty},
+		"no password in":       {TLS: config.TLSNone, Admin: "x", AdminPasswordFile: empty},
 		"password-file: open":  {TLS: config.TLSNone, Admin: "x", AdminPasswordFile: "/nonexistent"},
 		"certificate ":         {TLS: config.TLSNone, Cert: "/nonexistent"},
 	} {

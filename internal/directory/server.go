@@ -24,6 +24,7 @@ import (
 	"github.com/go-ldap/ldap/v3/gssapi"
 
 	"postern/internal/config"
+	"postern/internal/private"
 	"postern/internal/sysexits"
 	"postern/internal/trust"
 )
@@ -94,10 +95,11 @@ func (d *LDAP) readCredentials() error {
 		settings.Certificates = []tls.Certificate{cert}
 	}
 	if d.conf.PasswordFile != "" {
-		var err error
-		if password, err = readPassword(d.conf.PasswordFile); err != nil {
-			return err
+		line, err := private.Password(d.conf.PasswordFile)
+		if err != nil {
+			return fmt.Errorf("password-file: %w", err)
 		}
+		password = string(line)
 	}
 	d.tls, d.password = settings, password
 	return nil
@@ -128,28 +130,6 @@ func (d *LDAP) AwaitCredentials(ctx context.Context) {
 type Refused struct{ error }
 
 func (r *Refused) Unwrap() error { return r.error }
-
-// readPassword reads the first line of a file that is nobody else's business.
-func readPassword(file string) (string, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return "", sysexits.NoInput.Errorf("password-file: %w", err)
-	}
-	if info.Mode().Perm()&0o007 != 0 {
-		return "", sysexits.NoPerm.Errorf("%s: anybody can read the password: chmod o= it", file)
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return "", sysexits.NoInput.Errorf("password-file: %w", err)
-	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	if line = strings.TrimSuffix(line, "\r"); line == "" {
-		// A server takes an empty password for nobody's and says yes, RFC
-		// 4513 section 5.1.2.
-		return "", sysexits.Config.Errorf("%s: no password in the first line", file)
-	}
-	return line, nil
-}
 
 // position is how far a server has got, as OpenLDAP's contextCSN says, "" if it
 // doesn't say. Its values hold a time each, and the server that it is of.

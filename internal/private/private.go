@@ -1,16 +1,21 @@
 // Package private opens files that one account alone may read, and keeps root
-// from locking that account out: who tries a tool by hand is often root.
+// from locking that account out: who tries a tool by hand is often root. Passwords
+// are in such files.
 package private
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"postern/internal/sysexits"
 )
 
 // Open opens a file for reading and writing, and makes it if it is not there. It
@@ -32,6 +37,33 @@ func Open(path string) (*os.File, error) {
 		return nil, fmt.Errorf("%w: %s", err, whose(path))
 	}
 	return file, err
+}
+
+// Password reads the first line of a file that is nobody else's business.
+func Password(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, sysexits.NoInput.Wrap(err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, sysexits.NoInput.Wrap(err)
+	}
+	if info.Mode().Perm()&0o007 != 0 {
+		return nil, sysexits.NoPerm.Errorf("%s: anybody can read the password: chmod o= it", path)
+	}
+	text, err := io.ReadAll(file)
+	if err != nil {
+		return nil, sysexits.NoInput.Wrap(err)
+	}
+	line, _, _ := bytes.Cut(text, []byte("\n"))
+	if line = bytes.TrimSuffix(line, []byte("\r")); len(line) == 0 {
+		// A server takes an empty password for nobody's and says yes, RFC
+		// 4513 section 5.1.2.
+		return nil, sysexits.Config.Errorf("%s: no password in the first line", path)
+	}
+	return line, nil
 }
 
 // Give gives a file that root has just made, and nobody else can have put there,
