@@ -59,12 +59,31 @@ func TestSignalWhileReading(t *testing.T) {
 	}
 }
 
-// Whoever reads the log of a watch may end: it goes on. systemd would not even start
-// it anew, for SIGPIPE is a clean end to systemd.service(5).
+// Whoever reads the log of a watch may end, or stop: it goes on, and so does what it
+// runs. systemd would not even start it anew, for SIGPIPE is a clean end to
+// systemd.service(5).
 func TestWatchWithoutALog(t *testing.T) {
+	for name, leave := range map[string]func(log, in *os.File) error{
+		"ended": func(log, _ *os.File) error { return log.Close() },
+		"stopped": func(_, in *os.File) error { // and the pipe is full
+			in.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
+			for {
+				if _, err := in.Write(make([]byte, 4096)); err != nil {
+					return nil
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			watchWithout(t, leave)
+		})
+	}
+}
+
+func watchWithout(t *testing.T, leave func(log, in *os.File) error) {
 	maps := t.TempDir()
-	people := filepath.Join(maps, "people.ldif")
-	conf := filepath.Join(maps, "postern.conf")
+	people, conf, after := filepath.Join(maps, "people.ldif"), filepath.Join(maps, "postern.conf"), filepath.Join(maps, "after")
 	move := func(store string) {
 		t.Helper()
 		entry := "dn: uid=jdoe\nuid: jdoe\nmailHost: " + store + ".example.org\n"
@@ -72,8 +91,21 @@ func TestWatchWithoutALog(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	eventually := func(what func() (string, bool)) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			said, done := what()
+			if done {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatal(said)
+			}
+		}
+	}
 	move("imap1")
-	text := fmt.Sprintf("maps = %q\n[directory]\nldif = %q\npoll-interval = \"10ms\"\n[route]\ndomain = [\"example.org\"]\n", maps, people)
+	text := fmt.Sprintf("maps = %q\n[directory]\nldif = %q\npoll-interval = \"10ms\"\n[route]\ndomain = [\"example.org\"]\n"+
+		"[watch]\nafter = [\"sh\", \"-c\", \"echo to nobody && touch %s\"]\n", maps, people, after)
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -84,26 +116,28 @@ func TestWatchWithoutALog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer log.Close()
+		if err := leave(log, in); err != nil {
+			t.Fatal(err)
+		}
 		cmd.Stderr = in
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		in.Close()
-		log.Close()
 		watches = append(watches, cmd)
 	}
 	for _, store := range []string{"imap1", "imap2", "imap3"} {
 		move(store)
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		eventually(func() (string, bool) {
 			out, _ := exec.Command(filepath.Join(bin, "mailwhere"), "--config", conf, "--explain", "jdoe").CombinedOutput()
-			if strings.Contains(string(out), "-> lmtp:inet:["+store+".example.org]:2003") {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: %s", store, out)
-			}
-		}
+			return store + ": " + string(out), strings.Contains(string(out), "-> lmtp:inet:["+store+".example.org]:2003")
+		})
 	}
+	eventually(func() (string, bool) {
+		_, err := os.Stat(after)
+		return "the command after a publication was not run to its end", err == nil
+	})
 	for _, cmd := range watches {
 		cmd.Process.Signal(syscall.SIGTERM)
 		if err := cmd.Wait(); err != nil {

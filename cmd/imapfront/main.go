@@ -24,7 +24,7 @@ func main() {
 	// the client.
 	if listener.GuardStderr() {
 		diagnostics = toSyslog
-		command.Stderr = newPatient(syslogLines{}, unknown, func(int) {})
+		command.Stderr = command.NewPatient(syslogLines{}, command.Unknown, func(int) {})
 	}
 	if alone.Looks() {
 		signal.Ignore(syscall.SIGHUP) // there is no next connection for new settings

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"syscall"
@@ -49,12 +50,15 @@ func (w *watch) runAfter(ctx context.Context, command []string) error {
 	ctx, stop := context.WithTimeoutCause(ctx, mostAfter, fmt.Errorf("took more than %s", mostAfter))
 	defer stop()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Stdout, cmd.Stderr = w.log, w.log
+	cmd.Stdout, cmd.Stderr = w.log, w.log // by a pipe, which is read whoever reads the log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second // then it is killed
 	err := cmd.Run()
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case errors.Is(err, exec.ErrWaitDelay): // what it started goes on
+		return nil
 	}
 	return err
 }

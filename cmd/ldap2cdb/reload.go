@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"log/syslog"
 	"os"
 
@@ -25,7 +26,7 @@ func keepWatching(c *cli.Context, b *build, hangUp <-chan os.Signal) error {
 			defer close(over)
 			err = b.watch(ctx, c.App.ErrWriter, firstRetry)
 		}()
-		next := reread(c, hangUp, over)
+		next := reread(c, command.Log(c.App.ErrWriter, "ldap2cdb"), hangUp, over)
 		stop()
 		<-over
 		if next == nil || err != nil {
@@ -37,7 +38,7 @@ func keepWatching(c *cli.Context, b *build, hangUp <-chan os.Signal) error {
 
 // reread waits for SIGHUP and is what the settings ask for then, nil if the watch
 // is over before. Settings with a fault change nothing.
-func reread(c *cli.Context, hangUp <-chan os.Signal, over <-chan struct{}) *build {
+func reread(c *cli.Context, log io.Writer, hangUp <-chan os.Signal, over <-chan struct{}) *build {
 	for {
 		select {
 		case <-over:
@@ -47,9 +48,9 @@ func reread(c *cli.Context, hangUp <-chan os.Signal, over <-chan struct{}) *buil
 		b, err := planned(c)
 		if err == nil {
 			b.force = false // it counts for the first maps only
-			command.Say(c.App.ErrWriter, "ldap2cdb", syslog.LOG_INFO, "SIGHUP: beginning again by the settings as they are now")
+			command.Say(log, "ldap2cdb", syslog.LOG_INFO, "SIGHUP: beginning again by the settings as they are now")
 			return b
 		}
-		command.Say(c.App.ErrWriter, "ldap2cdb", syslog.LOG_ERR, "SIGHUP: %v; going on by the settings as they were", err)
+		command.Say(log, "ldap2cdb", syslog.LOG_ERR, "SIGHUP: %v; going on by the settings as they were", err)
 	}
 }

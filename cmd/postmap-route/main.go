@@ -75,7 +75,7 @@ func run(c *cli.Context) error {
 	}
 	if modes == 0 {
 		notes, err := makeTables(c, conf)
-		report(notes)
+		report(os.Stderr, notes)
 		return err
 	}
 	return plan(c, conf, func(tables *transport.Tables, _ string) error {
@@ -85,7 +85,7 @@ func run(c *cli.Context) error {
 		case c.Bool("check"):
 			return check(conf, tables, c.String("postfix"), c.Bool("all"), c.App.Writer)
 		}
-		report(tables.Notes())
+		report(os.Stderr, tables.Notes())
 		return diff(conf, tables.List())
 	})
 }
@@ -218,14 +218,14 @@ func (h hops) apart(name, hop string) error {
 // maxNotes bounds what one run reports; a mail from cron is read by somebody.
 const maxNotes = 50
 
-func report(notes []string) {
+func report(out io.Writer, notes []string) {
 	warning := command.Severity(syslog.LOG_WARNING)
 	for i, note := range notes {
 		if i == maxNotes {
-			fmt.Fprintf(os.Stderr, "%spostmap-route: and %d more remarks\n", warning, len(notes)-maxNotes)
+			fmt.Fprintf(out, "%spostmap-route: and %d more remarks\n", warning, len(notes)-maxNotes)
 			return
 		}
-		fmt.Fprintf(os.Stderr, "%spostmap-route: %s\n", warning, command.Line(note))
+		fmt.Fprintf(out, "%spostmap-route: %s\n", warning, command.Line(note))
 	}
 }
 

@@ -30,6 +30,7 @@ const (
 func watch(c *cli.Context) error {
 	ctx := command.Told(c)
 	again := command.HangUps()
+	log := command.Log(os.Stderr, c.App.Name)
 	var told []string
 	for first := true; ; first = false {
 		conf, err := settings(c)
@@ -39,7 +40,7 @@ func watch(c *cli.Context) error {
 			made = mapfile.MarkOf(conf.Maps)
 			var notes []string
 			if notes, err = makeTables(c, conf); err == nil && !slices.Equal(notes, told) {
-				report(notes)
+				report(log, notes)
 				told = notes
 			}
 			slow.Stop()
@@ -50,7 +51,7 @@ func watch(c *cli.Context) error {
 		case first && (conf == nil || status == sysexits.Config || status == sysexits.NoPerm):
 			return err
 		default:
-			command.Say(os.Stderr, c.App.Name, syslog.LOG_WARNING, "%v; tables not changed, next try in %s", err, tryEvery)
+			command.Say(log, c.App.Name, syslog.LOG_WARNING, "%v; tables not changed, next try in %s", err, tryEvery)
 		}
 		if conf != nil {
 			tellReady(conf)

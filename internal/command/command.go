@@ -145,11 +145,9 @@ func Told(c *cli.Context) context.Context {
 
 // HangUps tells a tool that keeps running of each SIGHUP, at which it reads its
 // settings again. At a terminal, which its log goes to, and under nohup(1) the signal
-// means what it always does. Where whoever reads its log has ended it goes on without:
-// of SIGPIPE it would die, and to systemd.service(5) that is no failure.
+// means what it always does.
 func HangUps() <-chan os.Signal {
 	told := make(chan os.Signal, 1)
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // ignored, it would be so in programs that it runs
 	if !term.IsTerminal(int(os.Stderr.Fd())) && !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(told, syscall.SIGHUP)
 	}
