@@ -491,7 +491,7 @@ func TestPublishOverWhatStays(t *testing.T) {
 		{"immutable", []string{"chattr", "+i", address}, []string{"chattr", "-i", address}},
 	} {
 		if err := command(test.fasten[0], test.fasten[1:]...); err != nil {
-			t.Skipf("%v: run this as root", err)
+			t.Skipf("%v: by root it runs, where the file system has it", err)
 		}
 		err := pair("imap2")
 		if err := command(test.loose[0], test.loose[1:]...); err != nil {
@@ -546,7 +546,7 @@ func readAll(t *testing.T, dir string) []string {
 
 func TestCopiesAreKept(t *testing.T) {
 	dir := t.TempDir()
-	for _, value := range []string{"1", "2", "3", "4"} {
+	for _, value := range []string{"1", "2", "3", "4", "4"} { // a copy of the same is of no use
 		if err := publish(t, dir, 2, Draft{Name: Login, Records: listing("a", value)}); err != nil {
 			t.Fatal(err)
 		}

@@ -134,29 +134,30 @@ func (w *Writer) publishMaps(keep int, differs func(name string, now Story) bool
 		names = append(names, draft.Name)
 	}
 	scripts := make([]*script, len(drafts))
-	return w.publish(keep, names, func(files []*renameio.PendingFile) (changed bool, err error) {
+	return w.publish(keep, names, func(files []*renameio.PendingFile) (changed, news bool, err error) {
 		err = w.together(names, func(i int) (err error) {
 			scripts[i], err = newScript(drafts[i], files[i].File)
 			return err
 		})
 		if err != nil {
-			return false, err
+			return false, false, err
 		}
 		for i, draft := range drafts {
 			if draft.Settled != nil {
 				if scripts[i].story, err = draft.Settled(); err != nil {
-					return false, err
+					return false, false, err
 				}
 			}
 		}
 		err = w.together(names, func(i int) error { return scripts[i].finish(names[i]) })
 		if err != nil {
-			return false, err
+			return false, false, err
 		}
 		for i, name := range names {
 			changed = changed || differs(name, scripts[i].story)
 		}
-		return changed, nil
+			news = news || w.Story(name).Digest != scripts[i].story.Digest
+		return changed, news, nil
 	}, verify)
 }
 
@@ -173,19 +174,20 @@ func (w *Writer) PublishTexts(keep int, texts ...Text) error {
 	for _, text := range texts {
 		names = append(names, text.Name)
 	}
-	_, err := w.publish(keep, names, func(files []*renameio.PendingFile) (changed bool, err error) {
+	_, err := w.publish(keep, names, func(files []*renameio.PendingFile) (changed, news bool, err error) {
 		err = w.together(names, func(i int) error { return texts[i].Write(files[i]) })
 		for i := 0; err == nil && !changed && i < len(names); i++ {
 			changed, err = differ(filepath.Join(w.dir, names[i]), files[i].Name())
 		}
-		return changed, err
+		return changed, changed, err
 	}, func(string) error { return nil })
 	return err
 }
 
 // publish replaces files by what is written, if that is a change, once it is checked
-// and complete on disk.
-func (w *Writer) publish(keep int, names []string, write func([]*renameio.PendingFile) (changed bool, err error), check func(path string) error) (changed bool, err error) {
+// and complete on disk. What there was is worth a copy if there is news, or the copies
+// of a quiet day would all be the same.
+func (w *Writer) publish(keep int, names []string, write func([]*renameio.PendingFile) (changed, news bool, err error), check func(path string) error) (changed bool, err error) {
 	var pending []*renameio.PendingFile
 	copies := make([]*renameio.PendingFile, len(names))
 	defer func() {
@@ -210,10 +212,14 @@ func (w *Writer) publish(keep int, names []string, write func([]*renameio.Pendin
 		}
 		pending = append(pending, file)
 	}
-	if changed, err = write(pending); err != nil || !changed {
+	changed, news, err := write(pending)
+	if err != nil || !changed {
 		return false, err
 	}
 	err = w.together(names, func(i int) error {
+	if !news {
+		keep = 0
+	}
 		synced, copied := make(chan error, 1), make(chan error, 1)
 		go func() { synced <- sysexits.CantCreate.Wrap(pending[i].Sync()) }()
 		go func() {
@@ -241,19 +247,28 @@ func (w *Writer) publish(keep int, names []string, write func([]*renameio.Pendin
 }
 
 // replaceable tells what rename(2) would not replace, as far as it shows: after that
+// Story is that of the map in place, the zero value if there is none.
+func (w *Writer) Story(name string) Story {
+	m, err := Open(filepath.Join(w.dir, name), false)
+	if err != nil {
+		return Story{}
+	}
+	defer m.Close()
+	return m.Story()
+}
+
 // only a disk that fails just then can part a set.
 func replaceable(path string) error {
-	var file unix.Statx_t
-	if unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_TYPE, &file) != nil {
-		return nil // most often there is none
+	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("%s: a folder is in the way: move it", path)
 	}
 	switch {
+	var file unix.Statx_t // stays empty where there is no file, or the kernel doesn't tell
+	unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_TYPE, &file)
 	case file.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0:
 		return fmt.Errorf("%s: a mount point: mount its folder, or nothing", path)
 	case file.Attributes&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0:
 		return fmt.Errorf("%s: immutable or append-only: chattr -ia it", path)
-	case file.Mode&unix.S_IFMT == unix.S_IFDIR:
-		return fmt.Errorf("%s: a folder is in the way: move it", path)
 	}
 	return nil
 }
