@@ -41,7 +41,7 @@ connection that it is given; with --listen it serves by itself:
    imapfront --listen imaps://[::]:993 --cert mail.pem --key mail.key
 
    # /etc/inetd.conf
-   imap stream tcp nowait postern /usr/local/sbin/imapfront imapfront`)
+   imap stream tcp nowait.60000 postern /usr/local/sbin/imapfront imapfront`)
 	configAndMaps, stores := slices.Clip(app.Flags), storeFlags()
 	control := &cli.StringFlag{Name: "control", Usage: "unix `SOCKET` of imapfront sessions"}
 	app.Flags = append(app.Flags, stores...)

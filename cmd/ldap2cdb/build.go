@@ -42,12 +42,8 @@ type build struct {
 	force      bool
 	reportFile string
 	terminal   bool // standard error is one
-	told       bool // somebody was, of the same trouble, and not long ago
+	told       bool // somebody was, of the same trouble
 }
-
-// tellEvery is when somebody is told again of trouble that stays as it is: cron would
-// mail it every ten minutes, until nobody reads it any more.
-const tellEvery = 24 * time.Hour
 
 func newBuild(conf *config.Config) (*build, error) {
 	b := &build{conf: conf, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
@@ -140,12 +136,7 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 		report.Judge(b.conf.Limits.MinAccounts, float64(b.conf.Limits.MaxShrink))
 		b.explain(report, read)
 		story := b.story(report)
-		if story.Trouble = report.Trouble(); story.Trouble != "" {
-			story.Told = started
-			if told := last.told(story.Trouble); started.Sub(told).Abs() < tellEvery {
-				story.Told, b.told = told, true
-			}
-		}
+		b.told = story.Remember(report.Trouble(), last.story())
 		return story, b.believe(report)
 	}
 	if b.dryRun {
@@ -175,12 +166,12 @@ func (s set) close() {
 	}
 }
 
-// told is when somebody was told of this trouble.
-func (s set) told(trouble string) (when time.Time) {
-	if s.login != nil && s.login.Story().Trouble == trouble {
-		when = s.login.Story().Told
+// story is that of the maps, the zero value of none.
+func (s set) story() mapfile.Story {
+	if s.login == nil {
+		return mapfile.Story{}
 	}
-	return when
+	return s.login.Story()
 }
 
 // sizes tells whether size.cdb is one of the maps.
@@ -408,7 +399,7 @@ func (b *build) tell(report *roster.Report) error {
 			return sysexits.CantCreate.Errorf("report %s: %w", b.reportFile, err)
 		}
 	}
-	if !b.terminal && (report.Calm() || b.told && report.Published) {
+	if !b.terminal && (report.Calm() || b.told && report.Published && len(report.Doubts) == 0) {
 		return nil
 	}
 	return report.Text(os.Stderr, command.Severity(syslog.LOG_WARNING))

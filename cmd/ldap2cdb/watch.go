@@ -70,8 +70,8 @@ func (d disputes) drop(key account.Key) {
 
 // A loss is how many names a publication took away.
 type loss struct {
-	when              time.Time
-	logins, addresses int
+	when                        time.Time
+	logins, addresses, disabled int
 }
 
 // Times of a watch.
@@ -410,7 +410,7 @@ func digestsOf(s set) setDigest {
 // announce says what was published, if anything, and that we are ready.
 func (w *watch) announce(r *roster.Report, started time.Time) {
 	changed := func(t roster.Tally) string {
-		return fmt.Sprintf("%d names, %d added, %d removed, %d moved, %d changed", t.Records, t.Added, t.Removed, t.Moved, t.Changed)
+		return fmt.Sprintf("%d names, %s", t.Records, t)
 	}
 	const few = 5 // of a kind
 	for _, c := range r.Conflicts.Named[:min(len(r.Conflicts.Named), few)] {
@@ -578,6 +578,7 @@ func (w *watch) doubts(r *roster.Report, now time.Time) []string {
 			window.Logins.Before += l.logins
 			window.Addresses.Removed += l.addresses
 			window.Addresses.Before += l.addresses
+			window.Logins.Disabled += l.disabled
 		}
 	}
 	window.Judge(w.conf.Limits.MinAccounts, float64(w.conf.Limits.MaxShrink))
@@ -588,6 +589,6 @@ func (w *watch) doubts(r *roster.Report, now time.Time) []string {
 func (w *watch) lost(r *roster.Report, now time.Time) {
 	w.recent = slices.DeleteFunc(w.recent, func(l loss) bool { return now.Sub(l.when) > lossWindow })
 	if r.Logins.Lost()+r.Addresses.Lost() > 0 {
-		w.recent = append(w.recent, loss{now, r.Logins.Lost(), r.Addresses.Lost()})
+		w.recent = append(w.recent, loss{now, r.Logins.Removed, r.Addresses.Removed, r.Logins.Disabled})
 	}
 }

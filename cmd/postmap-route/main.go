@@ -4,6 +4,7 @@ package main
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"log/syslog"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
 
 	"postern/internal/command"
 	"postern/internal/config"
@@ -91,7 +93,7 @@ func run(c *cli.Context) error {
 }
 
 // makeTables makes the tables of the maps as they are now, and returns remarks about
-// them.
+// them, if somebody is to be told.
 func makeTables(c *cli.Context, conf *config.Config) (notes []string, err error) {
 	// Before the maps are read: one who read older maps must not be the last to
 	// publish.
@@ -102,7 +104,11 @@ func makeTables(c *cli.Context, conf *config.Config) (notes []string, err error)
 	defer writer.Unlock()
 	err = plan(c, conf, func(tables *transport.Tables, from string) error {
 		notes = tables.Notes()
-		return publish(writer, conf, tables.List(), from)
+		told, err := publish(writer, conf, tables, from)
+		if err == nil && told && !term.IsTerminal(int(os.Stderr.Fd())) {
+			notes = nil
+		}
+		return err
 	})
 	return notes, err
 }
@@ -238,22 +244,26 @@ func printMaster(tables *transport.Tables, out io.Writer) error {
 	return nil
 }
 
-func publish(writer *mapfile.Writer, conf *config.Config, tables []transport.Table, from string) error {
+// publish tells whether somebody was told of the remarks already.
+func publish(writer *mapfile.Writer, conf *config.Config, tables *transport.Tables, from string) (told bool, err error) {
 	if conf.Route.Text {
 		var texts []mapfile.Text
-		for _, table := range tables {
+		for _, table := range tables.List() {
 			texts = append(texts, mapfile.Text{Name: table.Name, Write: table.WriteText})
 		}
-		return writer.PublishTexts(conf.Keep, texts...)
+		return false, writer.PublishTexts(conf.Keep, texts...)
 	}
 	host, _ := os.Hostname() // only to tell tables apart
 	story := mapfile.Story{
 		Builder: "postmap-route " + command.Version, Host: host, Source: from, Built: time.Now().UTC(),
 	}
+	if notes := tables.Notes(); len(notes) > 0 {
+		told = story.Remember(fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(notes, "\n")))), writer.Story(transport.Transport+".cdb"))
+	}
 	var drafts []mapfile.Draft
-	for _, table := range tables {
+	for _, table := range tables.List() {
 		drafts = append(drafts, mapfile.Draft{Name: table.Name + ".cdb", Story: story, Records: table.Records})
 	}
-	_, err := writer.PublishChanged(conf.Keep, drafts...)
-	return err
+	_, err = writer.PublishChanged(conf.Keep, drafts...)
+	return told, err
 }

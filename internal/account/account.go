@@ -238,10 +238,10 @@ func (k Key) Moved(old, now string) bool {
 }
 
 // Disables tells whether a login name's mailbox was in use and is disabled now.
-func (k Key) Disables(old, now string) bool {
-	before, err := ParseLocation(k.Name, old)
-	after, failed := ParseLocation(k.Name, now)
-	return !k.Address && err == nil && failed == nil && after.Flags&^before.Flags&Disabled != 0
+func Disables(login, old, now string) bool {
+	before, err := ParseLocation(login, old)
+	after, failed := ParseLocation(login, now)
+	return err == nil && failed == nil && after.Flags&^before.Flags&Disabled != 0
 }
 
 // closingBracket finds the ">" that ends a forward, outside quotes.

@@ -124,7 +124,8 @@ func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err er
 		built = append(built, old.Story().Built)
 		was := old.Story()
 		return !built[0].Equal(was.Built) || was.Digest != now.Digest || was.PRECIS != now.PRECIS ||
-			was.Source != now.Source || was.Accounts != now.Accounts || was.Conflicts != now.Conflicts || old.Verify() != nil
+			was.Source != now.Source || was.Accounts != now.Accounts || was.Conflicts != now.Conflicts ||
+			was.Trouble != now.Trouble || !was.Told.Equal(now.Told) || old.Verify() != nil
 	}, drafts)
 }
 
@@ -155,8 +156,8 @@ func (w *Writer) publishMaps(keep int, differs func(name string, now Story) bool
 		}
 		for i, name := range names {
 			changed = changed || differs(name, scripts[i].story)
-		}
 			news = news || w.Story(name).Digest != scripts[i].story.Digest
+		}
 		return changed, news, nil
 	}, verify)
 }
@@ -216,10 +217,10 @@ func (w *Writer) publish(keep int, names []string, write func([]*renameio.Pendin
 	if err != nil || !changed {
 		return false, err
 	}
-	err = w.together(names, func(i int) error {
 	if !news {
 		keep = 0
 	}
+	err = w.together(names, func(i int) error {
 		synced, copied := make(chan error, 1), make(chan error, 1)
 		go func() { synced <- sysexits.CantCreate.Wrap(pending[i].Sync()) }()
 		go func() {
@@ -246,7 +247,6 @@ func (w *Writer) publish(keep int, names []string, write func([]*renameio.Pendin
 	return true, w.sync()
 }
 
-// replaceable tells what rename(2) would not replace, as far as it shows: after that
 // Story is that of the map in place, the zero value if there is none.
 func (w *Writer) Story(name string) Story {
 	m, err := Open(filepath.Join(w.dir, name), false)
@@ -257,14 +257,15 @@ func (w *Writer) Story(name string) Story {
 	return m.Story()
 }
 
+// replaceable tells what rename(2) would not replace, as far as it shows: after that
 // only a disk that fails just then can part a set.
 func replaceable(path string) error {
 	if info, err := os.Lstat(path); err == nil && info.IsDir() {
 		return fmt.Errorf("%s: a folder is in the way: move it", path)
 	}
-	switch {
 	var file unix.Statx_t // stays empty where there is no file, or the kernel doesn't tell
 	unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_TYPE, &file)
+	switch {
 	case file.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0:
 		return fmt.Errorf("%s: a mount point: mount its folder, or nothing", path)
 	case file.Attributes&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0:

@@ -31,13 +31,31 @@ type Story struct {
 	Accounts  int       `json:"accounts,omitempty"`
 	Conflicts int       `json:"conflicts,omitempty"`
 	PRECIS    bool      `json:"precis,omitempty"` // how login names were made keys
-	// Trouble tells what a person should look at in the directory from other
-	// trouble, and Told is when somebody was told of it.
+	// Trouble tells what a person should look at from other trouble, and Told is
+	// when somebody was told of it.
 	Trouble string    `json:"trouble,omitempty"`
 	Told    time.Time `json:"told,omitzero"`
 	// Digest is the SHA-256 of all records in file order, each as a line
 	// "key value": what `cdb -d -m` prints of them.
 	Digest string `json:"sha256"`
+}
+
+// tellEvery is when somebody is told again of trouble that stays as it is: cron would
+// mail it every ten minutes, until nobody reads it any more. A daily build, on which
+// summer may begin, tells each time.
+const tellEvery = 22 * time.Hour
+
+// Remember has a story remember what trouble there is. It is told if the story before
+// says that somebody was, and not long ago.
+func (s *Story) Remember(trouble string, before Story) (told bool) {
+	if s.Trouble, s.Told = trouble, s.Built; trouble == "" {
+		s.Told = time.Time{}
+		return false
+	}
+	if told = before.Trouble == trouble && s.Built.Sub(before.Told).Abs() < tellEvery; told {
+		s.Told = before.Told
+	}
+	return told
 }
 
 func parseStory(value string) (Story, error) {

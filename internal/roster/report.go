@@ -55,8 +55,8 @@ type Tally struct {
 	Removed  int   `json:"removed"`
 	Moved    int   `json:"moved"` // to another store
 	Changed  int   `json:"changed"`
-	Disabled int   `json:"disabled"` // of those moved or changed
-	Bytes    int64 `json:"bytes"`    // of the map, near enough
+	Disabled int   `json:"disabled,omitempty"` // of the login names moved or changed
+	Bytes    int64 `json:"bytes"`              // of the map, near enough
 }
 
 // Lost is how many names are of no use to anybody any more: their mail is refused for
@@ -68,6 +68,11 @@ func (t Tally) disabled() string {
 		return ""
 	}
 	return fmt.Sprintf(", %d of them disabled", t.Disabled)
+}
+
+// String lists what has changed.
+func (t Tally) String() string {
+	return fmt.Sprintf("%d added, %d removed, %d moved, %d changed%s", t.Added, t.Removed, t.Moved, t.Changed, t.disabled())
 }
 
 // A Share is how many login names live on one store.
@@ -199,6 +204,9 @@ func (r *Roster) conflict(b *book, key, kept []byte, claims []claim) error {
 	}
 	all := &r.report.Conflicts
 	all.sum.add(b.name, string(key), string(kept))
+	for _, claim := range claims {
+		all.sum.add(b.name, string(key), string(claim.value))
+	}
 	if all.Count++; all.Count > mostNamed {
 		return nil
 	}
@@ -227,9 +235,15 @@ func (r *Roster) yielded(b *book, value []byte, best, yields []claim) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	owner, _, err := r.names.entry(best[0].source)
-	if err != nil {
-		return err
+	owner := ""
+	for _, c := range best {
+		name, _, err := r.names.entry(c.source)
+		if err != nil {
+			return err
+		}
+		if owner == "" || name < owner { // they come in any order
+			owner = name
+		}
 	}
 	for _, c := range yields {
 		name, spare, err := r.names.entry(c.source)
@@ -391,8 +405,7 @@ func (r *Report) Text(out io.Writer, mark string) error {
 		if m.name == "size" && m.Tally == (Tally{}) {
 			continue
 		}
-		fmt.Fprintf(w, "%s: %d names, %d before: %d added, %d removed, %d moved, %d changed%s\n",
-			m.name, m.Records, m.Before, m.Added, m.Removed, m.Moved, m.Changed, m.disabled())
+		fmt.Fprintf(w, "%s: %d names, %d before: %s\n", m.name, m.Records, m.Before, m.Tally)
 	}
 	for _, store := range slices.Sorted(maps.Keys(r.Stores)) {
 		s := r.Stores[store]

@@ -473,8 +473,7 @@ func (r *Roster) compare(b *book, key, last, value []byte) error {
 		return nil
 	}
 	c := Change{Map: b.name, Key: string(key), Old: string(last), New: string(value)}
-	name := account.Key{Address: b.name == "address", Name: c.Key}
-	if b.name != "size" && name.Disables(c.Old, c.New) {
+	if b.name == "login" && account.Disables(c.Key, c.Old, c.New) {
 		b.tally.Disabled++
 	}
 	switch {
@@ -482,7 +481,7 @@ func (r *Roster) compare(b *book, key, last, value []byte) error {
 		b.tally.Added++
 	case c.New == "":
 		b.tally.Removed++
-	case b.name != "size" && name.Moved(c.Old, c.New):
+	case b.name != "size" && account.Key{Address: b.name == "address", Name: c.Key}.Moved(c.Old, c.New):
 		c.Moved = true
 		b.tally.Moved++
 	default:
