@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,7 +77,13 @@ func newLoop() (_ *loop, err error) {
 	return l, err
 }
 
+// longest is how long a loop goes on before it lets another have the processor, where
+// they have one for both because the others are not to be had just now. The runtime
+// would have it wait for ten milliseconds, and with it whoever it serves.
+const longest = time.Millisecond
+
 func (l *loop) run() {
+	began := time.Now()
 	for {
 		for _, event := range l.events[:l.wait()] {
 			l.mu.Lock()
@@ -87,6 +94,10 @@ func (l *loop) run() {
 			if e != nil {
 				e.pair.happened(e, event.Events)
 			}
+		}
+		if l.last > 1 && time.Since(began) > longest {
+			runtime.Gosched()
+			began = time.Now()
 		}
 	}
 }
