@@ -60,8 +60,8 @@ type Options struct {
 	Dir string
 	// LDIF is a file of entries to load. ou=people,dc=example,dc=org is there.
 	LDIF string
-	// Maps is the folder of the maps and of the tables that Postfix asks (transport,
-	// alias and recipient.cdb); Dir/maps if empty. Tables that do not exist yet are
+	// Maps is the folder of the maps and of the tables that Postfix asks (transport, alias,
+	// recipient and domain.cdb); Dir/maps if empty. Tables that do not exist yet are
 	// made, without a record.
 	Maps string
 	// Network is the first three bytes of all addresses: "127.0.0" for a site to

@@ -422,6 +422,7 @@ func makeTables(t *testing.T, c *cluster.Cluster) {
 		"transport": transport.String(),
 		"recipient": recipient.String(),
 		"alias":     "+20,16:jane.doe@example.org->jdoe@example.org\n",
+		"domain":    "+11,2:example.org->ok\n",
 	} {
 		cmd := exec.Command("cdb", "-c", filepath.Join(c.Maps, table+".cdb"))
 		cmd.Stdin = strings.NewReader(text + "\n")

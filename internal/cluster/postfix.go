@@ -51,7 +51,7 @@ func (c *Cluster) startMX(ctx context.Context) error {
 	}
 	// A daemon that did not find a table when it started never looks again, while it
 	// notices that one is replaced. So there is a table from the first moment.
-	for _, table := range []string{"transport", "alias", "recipient"} {
+	for _, table := range []string{"transport", "alias", "recipient", "domain"} {
 		path := filepath.Join(c.Maps, table+".cdb")
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 			cmd := exec.CommandContext(ctx, "cdb", "-c", path)
