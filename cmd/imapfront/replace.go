@@ -193,5 +193,9 @@ func trustedPeer(conn *net.UnixConn, name string) (peer *unix.Ucred, err error) 
 	if u, err := user.Lookup(name); err == nil && u.Uid == strconv.Itoa(int(peer.Uid)) {
 		return peer, nil
 	}
-	return nil, fmt.Errorf("process %d is another user's", peer.Pid)
+	of := strconv.Itoa(int(peer.Uid))
+	if u, err := user.LookupId(of); err == nil {
+		of = u.Username
+	}
+	return nil, fmt.Errorf("process %d is another user's, %s: start as that one, or name it as frontend.user", peer.Pid, of)
 }

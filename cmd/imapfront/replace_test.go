@@ -341,6 +341,33 @@ func TestStrangersGetNoPorts(t *testing.T) {
 	}
 }
 
+// Root who takes over by hand from what systemd runs as another hears how.
+func TestRootTakesNoStrangersPorts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	d := newDoorway(t, "")
+	os.Chmod(d.conf.Maps, 0o777)
+	os.Chmod(d.conf.Maps+"/one.pem", 0o644)
+	running := &server{t: t, cmd: exec.Command("/proc/self/exe", d.args...), log: new(logbook.Book)}
+	running.cmd.Env, running.cmd.Stderr = append(os.Environ(), "BE_IMAPFRONT=1"), running.log
+	running.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if err := running.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { running.cmd.Process.Kill(); running.cmd.Wait() })
+	running.logged("msg=listening protocol=imaps")
+	cmd := exec.Command("/proc/self/exe", d.with("--replace")...)
+	cmd.Env = append(os.Environ(), "BE_IMAPFRONT=1")
+	out, err := cmd.CombinedOutput()
+	if want := "is another user's, nobody: start as that one, or name it as frontend.user"; err == nil || !strings.Contains(string(out), want) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if err := visit(d.clear, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 // systemd holds the ports itself, imapfront.socket: a restart refuses nobody,
 // for who comes in between waits in the queue.
 func TestRestartedUnderSystemd(t *testing.T) {
