@@ -672,18 +672,8 @@ func TestHAProxyTakesTLSOff(t *testing.T) {
 	log := filepath.Join(dir, "log")
 	start(t, exec.Command(filepath.Join(bin, "imapfront"), "--config", conf), log)
 	await(t, log, "msg=listening")
-	ca, err := authority.New("contrib test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pair, err := ca.Issue("localhost")
-	if err != nil {
-		t.Fatal(err)
-	}
 	cert := filepath.Join(dir, "haproxy.pem")
-	if err := authority.Write(pair, cert, cert+".key"); err != nil { // where HAProxy looks for the key
-		t.Fatal(err)
-	}
+	ca := certify(t, "localhost", cert, cert+".key") // where HAProxy looks for the key
 	cfg := write(t, dir, "haproxy.cfg", fmt.Sprintf(`
 defaults
 	mode tcp
@@ -715,6 +705,23 @@ listen imap
 		t.Errorf("by TLS: %q, %v", said, err)
 	}
 	await(t, log, `msg="no login" .* client=`+regexp.QuoteMeta(conn.LocalAddr().String())+` .*tls="TLS 1.3"`)
+}
+
+// certify has an authority certify a host, and returns it.
+func certify(t *testing.T, host, cert, key string) *authority.Authority {
+	t.Helper()
+	ca, err := authority.New("contrib test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := ca.Issue(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := authority.Write(pair, cert, key); err != nil {
+		t.Fatal(err)
+	}
+	return ca
 }
 
 // await waits until a file holds a line.

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
-
-	"postern/internal/authority"
 )
 
 // steps are what an administrator does with the units, at a machine of his own,
@@ -203,17 +201,7 @@ uid: joe
 mailHost: imap1.example.org
 mailLocalAddress: joe@example.org
 `)
-	ca, err := authority.New("contrib test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := ca.Issue("imap.example.org")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := authority.Write(certificate, filepath.Join(dir, "imap.pem"), filepath.Join(dir, "imap.key")); err != nil {
-		t.Fatal(err)
-	}
+	certify(t, "imap.example.org", filepath.Join(dir, "imap.pem"), filepath.Join(dir, "imap.key"))
 	write(t, dir, "steps", steps)
 	write(t, dir, "steps.service", `[Service]
 ExecStart=/bin/sh /site/steps
