@@ -185,10 +185,7 @@ func TestDelayedTLSFailsClosed(t *testing.T) {
 // nothing has taken TLS off yet.
 func TestDelayedTLSBehindPipes(t *testing.T) {
 	dir, _ := siteDir(t, "", "joe imap1.example.org")
-	child, c := socket(t)
-	defer child.Close()
 	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imap")
-	cmd.Stdin, cmd.Stdout = struct{ io.Reader }{child}, struct{ io.Writer }{child} // package exec makes pipes
 	control, theirs, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -200,10 +197,7 @@ func TestDelayedTLSBehindPipes(t *testing.T) {
 	}
 	cmd.ExtraFiles = []*os.File{theirs, in, out}
 	cmd.Env = append(cmd.Env, "PROTO=SSL", "SSLREMOTEIP=192.0.2.7", "SSLREMOTEPORT=99", "SSLCTLFD=3", "SSLREADFD=4", "SSLWRITEFD=5")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	c := piped(t, cmd)
 	for _, file := range cmd.ExtraFiles {
 		file.Close()
 	}
@@ -216,14 +210,9 @@ func TestDelayedTLSBehindPipes(t *testing.T) {
 // itself, and they are not there.
 func TestDescriptorsThatAreNone(t *testing.T) {
 	dir, _ := siteDir(t, "", "joe imap1.example.org")
-	child, c := socket(t)
 	cmd := tool("--config", filepath.Join(dir, "postern.conf"))
 	cmd.Env = append(cmd.Env, "PROTO=TCP", "SSLCTLFD=7", "SSLREADFD=8", "SSLWRITEFD=9")
-	cmd.Stdin, cmd.Stdout = child, child
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	child.Close()
+	c := handed(t, cmd)
 	c.want("* OK [CAPABILITY IMAP4rev1 SASL-IR ID LOGINDISABLED]")
 	c.say("a LOGOUT")
 	c.want("* BYE ")

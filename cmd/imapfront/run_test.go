@@ -344,6 +344,31 @@ func socket(t *testing.T) (child *os.File, c *conn) {
 	return child, c
 }
 
+// handed starts a tool as inetd does, with a client's connection for its standard input
+// and output.
+func handed(t *testing.T, cmd *exec.Cmd) *conn {
+	t.Helper()
+	child, c := socket(t)
+	defer child.Close()
+	cmd.Stdin, cmd.Stdout = child, child
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// piped does it with pipes between, until the test ends.
+func piped(t *testing.T, cmd *exec.Cmd) *conn {
+	t.Helper()
+	child, c := socket(t)
+	cmd.Stdin, cmd.Stdout = struct{ io.Reader }{child}, struct{ io.Writer }{child} // package exec makes them
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { child.Close(); cmd.Process.Kill(); cmd.Wait() })
+	return c
+}
+
 func TestRule12_Inetd(t *testing.T) {
 	st := takingStore(t)
 	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\nlisten = [\"imap://127.0.0.1:1\"]\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
@@ -390,14 +415,7 @@ func TestRule12_InetdOverPipes(t *testing.T) {
 	st := takingStore(t)
 	dir, _ := siteDir(t, "[frontend]\ncert = \"DIR/one.pem\"\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
 	settings := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
-	child, c := socket(t)
-	defer child.Close()
-	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imaps")
-	cmd.Stdin, cmd.Stdout = struct{ io.Reader }{child}, struct{ io.Writer }{child} // package exec makes pipes
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	c := piped(t, tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imaps"))
 	secure := tls.Client(c.Conn, settings)
 	c = &conn{t, secure, bufio.NewReader(secure)}
 	c.want("* OK [CAPABILITY IMAP4rev1 ")
@@ -521,14 +539,9 @@ func TestRule12_InetdWithWrongSettings(t *testing.T) {
 func TestFailuresAreCountedAcrossProcesses(t *testing.T) {
 	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\nfailure-delay = \"1ms\"\nfailure-file = \"DIR/failures\"\n", "joe imap1.example.org")
 	for i := range 5 {
-		child, c := socket(t)
 		cmd := tool("--config", filepath.Join(dir, "postern.conf"))
 		cmd.Env = append(cmd.Env, "PROTO=TCP", "TCPREMOTEIP=192.0.2.7", "TCPREMOTEPORT=99")
-		cmd.Stdin, cmd.Stdout = child, child
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		child.Close()
+		c := handed(t, cmd)
 		c.want("* OK ")
 		start := time.Now()
 		c.say("a LOGIN nobody x")
@@ -561,14 +574,10 @@ func TestFailuresOnABadDisk(t *testing.T) {
 			t.Skipf("mounting a bad disk: %v: run this as root", err)
 		}
 		defer syscall.Unmount(disk, 0)
-		child, c := socket(t)
 		cmd := tool("--config", filepath.Join(dir, "postern.conf"))
 		var log bytes.Buffer
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = child, child, &log
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		child.Close()
+		cmd.Stderr = &log
+		c := handed(t, cmd)
 		c.want("* OK ")
 		c.say("a LOGIN nobody x")
 		c.want("a NO [AUTHENTICATIONFAILED]")
@@ -714,14 +723,9 @@ func TestOneSessionIsDrained(t *testing.T) {
 	st := takingStore(t)
 	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\ndrain-time = \"10ms\"\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
 	for _, age := range []string{"grown", "young"} {
-		child, c := socket(t)
 		cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imap")
 		cmd.Env = append(cmd.Env, "BE_IMAPFRONT="+age)
-		cmd.Stdin, cmd.Stdout = child, child
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		child.Close()
+		c := handed(t, cmd)
 		c.want("* OK ")
 		cmd.Process.Signal(syscall.SIGHUP)
 		c.say("a LOGIN joe secret")
@@ -744,13 +748,8 @@ func TestTicketsAreSharedByProcesses(t *testing.T) {
 	keys := strings.Repeat("0123456789abcdef", 4) + "\n" + strings.Repeat("f", 64) + "\n"
 	os.WriteFile(filepath.Join(dir, "tickets"), []byte(keys), 0o600)
 	for i := range 2 {
-		child, c := socket(t)
 		cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imaps")
-		cmd.Stdin, cmd.Stdout = child, child
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		child.Close()
+		c := handed(t, cmd)
 		secure := tls.Client(c.Conn, settings)
 		in := bufio.NewReader(secure)
 		if line, err := in.ReadString('\n'); !strings.HasPrefix(line, "* OK ") {
