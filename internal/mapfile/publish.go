@@ -104,7 +104,7 @@ func (w *Writer) sync() error {
 // copies because Postfix watches the link count of the file it has open: a
 // hard link to a replaced map would keep the old answers alive.
 func (w *Writer) Publish(keep int, drafts ...Draft) error {
-	_, err := w.publishMaps(keep, func(string, Story) bool { return true }, drafts)
+	_, err := w.publishMaps(keep, func(*Map, Story) bool { return true }, drafts)
 	return err
 }
 
@@ -115,12 +115,7 @@ func (w *Writer) Publish(keep int, drafts ...Draft) error {
 // between two renames, are a change.
 func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err error) {
 	var built []time.Time
-	return w.publishMaps(keep, func(name string, now Story) bool {
-		old, err := Open(filepath.Join(w.dir, name), false)
-		if err != nil {
-			return true
-		}
-		defer old.Close()
+	return w.publishMaps(keep, func(old *Map, now Story) bool {
 		built = append(built, old.Story().Built)
 		was := old.Story()
 		return !built[0].Equal(was.Built) || was.Digest != now.Digest || was.PRECIS != now.PRECIS ||
@@ -129,7 +124,8 @@ func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err er
 	}, drafts)
 }
 
-func (w *Writer) publishMaps(keep int, differs func(name string, now Story) bool, drafts []Draft) (changed bool, err error) {
+// publishMaps publishes drafts if one differs from the map in place, or there is none.
+func (w *Writer) publishMaps(keep int, differs func(old *Map, now Story) bool, drafts []Draft) (changed bool, err error) {
 	var names []string
 	for _, draft := range drafts {
 		names = append(names, draft.Name)
@@ -155,8 +151,15 @@ func (w *Writer) publishMaps(keep int, differs func(name string, now Story) bool
 			return false, false, err
 		}
 		for i, name := range names {
-			changed = changed || differs(name, scripts[i].story)
-			news = news || w.Story(name).Digest != scripts[i].story.Digest
+			now := scripts[i].story
+			old, err := Open(filepath.Join(w.dir, name), false)
+			if err != nil {
+				changed, news = true, true
+				continue
+			}
+			changed = changed || differs(old, now)
+			news = news || old.Story().Digest != now.Digest
+			old.Close()
 		}
 		return changed, news, nil
 	}, verify)
