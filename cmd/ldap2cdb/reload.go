@@ -16,7 +16,7 @@ import (
 // the settings as they are then: what is known of the directory is on disk, so
 // only what they change costs anything.
 func keepWatching(c *cli.Context, b *build, hangUp <-chan os.Signal) error {
-	told := command.Told(c)
+	told, log := command.Told(c), command.Log(c.App.ErrWriter, "ldap2cdb")
 	context.AfterFunc(told, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
 	for {
 		ctx, stop := context.WithCancel(told)
@@ -24,9 +24,9 @@ func keepWatching(c *cli.Context, b *build, hangUp <-chan os.Signal) error {
 		var err error
 		go func() {
 			defer close(over)
-			err = b.watch(ctx, c.App.ErrWriter, firstRetry)
+			err = b.watch(ctx, log, firstRetry)
 		}()
-		next := reread(c, command.Log(c.App.ErrWriter, "ldap2cdb"), hangUp, over)
+		next := reread(c, log, hangUp, over)
 		stop()
 		<-over
 		if next == nil || err != nil {

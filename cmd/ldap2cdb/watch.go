@@ -101,7 +101,7 @@ func (b *build) watch(ctx context.Context, log io.Writer, retry time.Duration) e
 		return err
 	}
 	defer lock.Unlock()
-	w := &watch{build: b, log: command.Log(log, "ldap2cdb"), retry: retry, whole: true, touched: keys{}, wake: make(chan struct{}, 1), published: make(chan struct{}, 1)}
+	w := &watch{build: b, log: log, retry: retry, whole: true, touched: keys{}, wake: make(chan struct{}, 1), published: make(chan struct{}, 1)}
 	last, err := w.lastMaps()
 	if err != nil {
 		return err
