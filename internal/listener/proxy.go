@@ -54,10 +54,12 @@ func (c *Conn) Introduce(balancers, tls []netip.Prefix) error {
 	}
 	if client := addrPort(header.SourceAddr); header.Command.IsProxy() && client.IsValid() {
 		c.Client, c.Local = client, addrPort(header.DestinationAddr)
-		told, _ := header.TLVs()
-		if ssl, ok := tlvparse.FindSSL(told); ok && ssl.ClientSSL() && Within(tls, balancer) {
-			version, _ := ssl.SSLVersion()
-			c.Secure, c.TLS = true, versionOf(version)
+		if Within(tls, balancer) {
+			told, _ := header.TLVs()
+			if ssl, ok := tlvparse.FindSSL(told); ok && ssl.ClientSSL() {
+				version, _ := ssl.SSLVersion()
+				c.Secure, c.TLS = true, versionOf(version)
+			}
 		}
 	}
 	return nil // else a health check of the balancer's own, or a client without an address
