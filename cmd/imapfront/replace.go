@@ -18,6 +18,7 @@ import (
 
 	"postern/internal/config"
 	"postern/internal/listener"
+	"postern/internal/private"
 	"postern/internal/sysexits"
 )
 
@@ -193,9 +194,5 @@ func trustedPeer(conn *net.UnixConn, name string) (peer *unix.Ucred, err error) 
 	if u, err := user.Lookup(name); err == nil && u.Uid == strconv.Itoa(int(peer.Uid)) {
 		return peer, nil
 	}
-	of := strconv.Itoa(int(peer.Uid))
-	if u, err := user.LookupId(of); err == nil {
-		of = u.Username
-	}
-	return nil, fmt.Errorf("process %d is another user's, %s: start as that one, or name it as frontend.user", peer.Pid, of)
+	return nil, fmt.Errorf("process %d is another user's, %s: start as that one, or name it as frontend.user", peer.Pid, private.Account(peer.Uid))
 }

@@ -117,12 +117,7 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 // ofDisk tells whether it is the disk's fault that a file cannot be opened, not that
 // of whoever named it.
 func ofDisk(err error) bool {
-	for _, fault := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
-		if errors.Is(err, fault) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc([]error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO}, func(fault error) bool { return errors.Is(err, fault) })
 }
 
 // run serves until ctx ends, or there are no more clients, and the last session has

@@ -92,9 +92,14 @@ func whose(path string) string {
 	if err != nil {
 		return "the folder cannot be looked into"
 	}
-	owner := strconv.Itoa(int(info.Sys().(*syscall.Stat_t).Uid))
-	if account, err := user.LookupId(owner); err == nil {
-		owner = account.Username
+	return what + " belongs to " + Account(info.Sys().(*syscall.Stat_t).Uid)
+}
+
+// Account is the name of a user, or his number if he has none.
+func Account(uid uint32) string {
+	number := strconv.Itoa(int(uid))
+	if account, err := user.LookupId(number); err == nil {
+		return account.Username
 	}
-	return what + " belongs to " + owner
+	return number
 }
