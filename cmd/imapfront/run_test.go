@@ -46,8 +46,8 @@ const patience = 15 * time.Second
 func TestMain(m *testing.M) {
 	if age := os.Getenv("BE_IMAPFRONT"); age != "" {
 		os.Unsetenv("BE_IMAPFRONT")
-		if age != "young" {
-			deafTime = time.Nanosecond
+		if deafTime = time.Nanosecond; age == "young" { // and stays so, however slow the machine is
+			deafTime = time.Hour
 		}
 		main()
 	}
