@@ -22,7 +22,7 @@ import (
 // linger is how long one direction may be silent after the other has ended.
 // A half-dead peer would otherwise hold the session for ever; a live one, whose
 // user has logged out, has at most its last answers to send.
-var linger = 60 * time.Second
+const linger = 60 * time.Second
 
 var (
 	goodbyeTime = time.Second // for a store's answers to a client's last commands

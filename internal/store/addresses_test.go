@@ -184,6 +184,7 @@ func TestAddressWithoutAStore(t *testing.T) {
 		t.Error("nobody there said hello")
 	}
 	settle(a, s.Address)
+	s.ConnectTimeout = time.Minute
 	if _, err := s.Probe(t.Context(), IMAP); err != nil {
 		t.Error(err)
 	}
