@@ -36,7 +36,7 @@ func TestDirectoryServer389(t *testing.T) {
 	}
 	rare := "poll-interval = \"20ms\"\nreread-interval = \"1h\"\n"
 	// The server lets nobody in while it imports, and says nothing.
-	often := "poll-interval = \"20ms\"\nreread-interval = \"60ms\"\nconnect-timeout = \"200ms\"\n"
+	often := "poll-interval = \"20ms\"\nreread-interval = \"60ms\"\nconnect-timeout = \"2s\"\n"
 	same := func() {
 		t.Helper()
 		other := t.TempDir()

@@ -182,7 +182,7 @@ errCode: 3
 		{"silence", 69, "i/o timeout", []string{"--url", "ldap://" + silent(t, ""), "--config", quick}},
 		{"silence in TLS", 69, "TLS: context deadline exceeded", []string{"--url", "ldaps://" + silent(t, ""), "--config", quick}},
 		{"silence in StartTLS", 69, "StartTLS: ", []string{"--url", "ldap://" + silent(t, ""), "--starttls", "--config", quick}},
-		{"no LDAP", 69, "the server sent no LDAP", []string{"--url", "ldap://" + silent(t, "220 mx.example.org ESMTP\r\n"), "--config", quick}},
+		{"no LDAP", 69, "the server sent no LDAP", []string{"--url", "ldap://" + silent(t, "220 mx.example.org ESMTP\r\n")}},
 		{"hung up on", 69, ": search dc=example,dc=org: the server closed the connection, after 0 entries; maps", []string{"--url", "ldap://" + hangingUp}},
 		{"hung up on, at the bind", 69, ": bind as " + slapd.Admin + ": the server closed the connection; maps", []string{"--url", "ldap://" + hangingUp, "--bind-dn", slapd.Admin, "--password-file", bad}},
 		{"hung up on, at StartTLS", 69, ": StartTLS: the server closed the connection; maps", []string{"--url", "ldap://" + hangingUp, "--starttls"}},

@@ -198,7 +198,7 @@ func watchRandomChanges(t *testing.T, program string, settings slapd.Settings, m
 			}
 			stop = follow(t, log, args...)
 		}
-		end, wrong := time.Now().Add(20*time.Second), ""
+		end, wrong := time.Now().Add(patience), ""
 		for wrong = differs(); wrong != "" && time.Now().Before(end); wrong = differs() {
 			time.Sleep(200 * time.Millisecond)
 		}

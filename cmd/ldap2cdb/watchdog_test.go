@@ -32,7 +32,7 @@ func TestWatchdogWhileAway(t *testing.T) {
 	t.Setenv("WATCHDOG_PID", strconv.Itoa(os.Getpid()))
 
 	follow(t, &logbook.Book{}, "--url", "ldap://127.0.0.1:1", "--base", "dc=example,dc=org", "--maps", t.TempDir())
-	systemd.SetDeadline(time.Now().Add(10 * time.Second))
+	systemd.SetDeadline(time.Now().Add(patience))
 	buf := make([]byte, 4096)
 	for alive := 0; alive < 5; {
 		n, err := systemd.Read(buf)
@@ -56,7 +56,7 @@ func TestForeignTextStaysText(t *testing.T) {
 	log := &logbook.Book{}
 	follow(t, log, "--ldif", file, "--maps", t.TempDir())
 	eventuallySays(t, log, `people READY=1:2: a change (changetype: mod\x1b[31m), where`)
-	systemd.SetDeadline(time.Now().Add(10 * time.Second))
+	systemd.SetDeadline(time.Now().Add(patience))
 	buf := make([]byte, 4096)
 	n, err := systemd.Read(buf)
 	if status := string(buf[:n]); err != nil || !strings.HasPrefix(status, "STATUS=") || strings.ContainsAny(status, "\n\x1b") {
@@ -83,7 +83,7 @@ func TestReadyWithoutADirectory(t *testing.T) {
 		}
 		stop := follow(t, log, "--ldif", file, "--maps", maps)
 		ready := false
-		systemd.SetDeadline(time.Now().Add(20 * time.Second))
+		systemd.SetDeadline(time.Now().Add(patience))
 		buf := make([]byte, 4096)
 		for tries := 0; tries < 2; { // what the first one brings comes before the second
 			n, err := systemd.Read(buf)

@@ -87,7 +87,7 @@ func TestPollMovedMeanwhile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 		defer stop()
 		m := &mover{server: server, more: test.more, stop: stop}
 		d.Follow(ctx, newSelection([]string{"uid"}), m)
@@ -208,7 +208,7 @@ func TestPollOurClockSetBack(t *testing.T) {
 	follow := func() (all bool) {
 		r.reads = 0
 		var ctx context.Context
-		ctx, r.stop = context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, r.stop = context.WithTimeout(t.Context(), time.Minute)
 		defer r.stop()
 		d.Follow(ctx, newSelection([]string{"uid"}), r)
 		return r.reads > 0

@@ -138,7 +138,7 @@ func (s *Server) read(file string) string {
 func (s *Server) Run() {
 	s.t.Helper()
 	server := exec.Command(program, "-D", s.dir, "-i", s.dir+"/pid", "-d", "0") // in the foreground
-	s.Program.Run(s.t, server, filepath.Join(s.dir, "out"), s.Address, 20*time.Second)
+	s.Program.Run(s.t, server, filepath.Join(s.dir, "out"), s.Address, time.Minute)
 }
 
 // Modify applies changes (LDIF with changetype:) as the administrator.

@@ -118,7 +118,7 @@ func (s *Server) Run() {
 	s.t.Helper()
 	server := exec.Command("/usr/sbin/samba", "-i", "-M", "single", "-s", s.conf())
 	server.Env = append(os.Environ(), noSync)
-	s.Program.Run(s.t, server, filepath.Join(s.dir, "output"), s.Address+":389", 30*time.Second)
+	s.Program.Run(s.t, server, filepath.Join(s.dir, "output"), s.Address+":389", time.Minute)
 }
 
 // Modify applies changes (LDIF with changetype:) as the administrator.

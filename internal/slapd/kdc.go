@@ -47,7 +47,7 @@ func StartKDC(t testing.TB) *KDC {
 	k.run("kdb5_util", "create", "-s", "-r", "EXAMPLE.ORG", "-P", "master")
 	kdc := exec.Command("/usr/sbin/krb5kdc", "-n", "-P", filepath.Join(k.dir, "pid"))
 	kdc.Env = k.env
-	new(loopback.Program).Run(t, kdc, filepath.Join(k.dir, "out"), address, 10*time.Second)
+	new(loopback.Program).Run(t, kdc, filepath.Join(k.dir, "out"), address, time.Minute)
 	return k
 }
 

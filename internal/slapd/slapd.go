@@ -176,7 +176,7 @@ func (s *Server) Run() {
 	}
 	server := exec.Command("/usr/sbin/slapd", "-d", "0", "-f", s.conf, "-h", listen)
 	server.Env = append(os.Environ(), s.env...)
-	s.Program.Run(s.t, server, filepath.Join(s.Dir, "log"), s.Address, 20*time.Second)
+	s.Program.Run(s.t, server, filepath.Join(s.Dir, "log"), s.Address, time.Minute)
 }
 
 func (s *Server) read(name string) string {
