@@ -49,7 +49,7 @@ func TestSignalWhileReading(t *testing.T) {
 			t.Error(test.command, err)
 		}
 		cmd.Process.Signal(syscall.SIGTERM)
-		late := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
+		late := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 		cmd.Wait()
 		late.Stop()
 		status := cmd.ProcessState.Sys().(syscall.WaitStatus)
@@ -93,7 +93,7 @@ func watchWithout(t *testing.T, leave func(log, in *os.File) error) {
 	}
 	eventually := func(what func() (string, bool)) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 			said, done := what()
 			if done {
 				return

@@ -19,7 +19,7 @@ type pager struct {
 func (p *pager) Write(text []byte) (int, error) {
 	select {
 	case <-p.told:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		return 0, errors.New("the front end waits for the pager")
 	}
 	p.seen += len(text)
