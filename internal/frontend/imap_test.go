@@ -13,6 +13,7 @@ import (
 
 	"postern/internal/account"
 	"postern/internal/imap"
+	"postern/internal/loopback"
 	"postern/internal/store"
 )
 
@@ -865,7 +866,7 @@ func TestRule10_6_LoginTimeIsNotExtended(t *testing.T) {
 	c = s.client()
 	c.wantEnd("* BYE Login took too long\r\n")
 	hanging := newFakeStore(t, "hang")
-	s = newSite(t, func(s *site) { s.LoginTime = 100 * time.Millisecond; s.people["joe"] = hanging.value() })
+	s = newSite(t, func(s *site) { s.LoginTime = soon; s.people["joe"] = hanging.value() })
 	c = s.client()
 	c.send("a LOGIN joe x\r\n")
 	c.wantEnd("a " + unreached + "* BYE Login took too long\r\n")
@@ -906,12 +907,7 @@ func TestLoginAtARealServer(t *testing.T) {
 }
 
 func TestUnreachableStore(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	c := newSite(t, func(s *site) { s.people["joe"] = l.Addr().String() }).client()
+	c := newSite(t, func(s *site) { s.people["joe"] = "127.0.0.1:" + loopback.Port() }).client()
 	c.send("a LOGIN joe x\r\nb LOGIN joe x\r\n")
 	c.want("a " + unreached + "b " + unreached)
 }

@@ -369,7 +369,7 @@ func TestBlackHole(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	s := newSite(t, func(s *site) { s.people["joe"] = l.Addr().String(); s.LoginTime = patience / 50 })
+	s := newSite(t, func(s *site) { s.people["joe"] = l.Addr().String(); s.LoginTime = soon })
 	c := s.client()
 	c.send("a LOGIN joe x\r\n")
 	c.wantEnd("a " + unreached + "* BYE Login took too long\r\n")

@@ -32,8 +32,13 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("postern/internal/relay.(*loop).run"))
 }
 
-// patience is how long a test waits for what should come at once.
-const patience = 10 * time.Second
+// patience is how long a test waits for what should come at once, on a machine that
+// runs much else.
+const patience = time.Minute
+
+// soon is a time limit that a test waits for, and yet enough to get as far as where
+// it strikes.
+const soon = 500 * time.Millisecond
 
 // people is a map for tests: login names and the values login.cdb would have.
 // A value of "!" is a map that cannot be read.

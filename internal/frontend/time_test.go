@@ -196,7 +196,7 @@ func TestRule8_AFrozenStore(t *testing.T) {
 			frozen := newFakeStore(t, step.script)
 			alive := newFakeStore(t, loginScript(accepted+"hang"))
 			s := newSite(t, func(s *site) {
-				s.LoginTime = 500 * time.Millisecond
+				s.LoginTime = soon
 				s.people["jim"], s.people["joe"] = "joe@"+frozen.value(), alive.value()
 				s.Stores = func(_ string, where account.Location) (*store.Store, error) {
 					target := clearStore(where)
