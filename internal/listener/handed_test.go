@@ -26,7 +26,7 @@ func channel(t *testing.T) (a, b *net.UnixConn) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		conn.SetDeadline(time.Now().Add(time.Minute))
 		ends = append(ends, conn.(*net.UnixConn))
 	}
 	return ends[0], ends[1]

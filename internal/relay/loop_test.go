@@ -24,7 +24,7 @@ func TestSessionsHaveNoGoroutine(t *testing.T) {
 	for range 50 {
 		rigs = append(rigs, newRig(t, plain, plain, Side{}, Side{}))
 	}
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+	for deadline := time.Now().Add(patience); runtime.NumGoroutine() > before; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d goroutines for %d sessions", runtime.NumGoroutine()-before, len(rigs))
 		}
@@ -133,7 +133,7 @@ func TestRule7_1_TLSHasReadAhead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store.SetDeadline(time.Now().Add(10 * time.Second))
+	store.SetDeadline(time.Now().Add(patience))
 	echo(t, store, "b NOOP\r\n")
 	near.die()
 	<-closed
@@ -259,7 +259,7 @@ func TestSilenceAfterAnEnd(t *testing.T) {
 
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("not in time: " + what)
 		}
