@@ -133,6 +133,10 @@ port = %s
 	return dir, conf
 }
 
+// patience is how long a test waits for what should come at once, on a machine that
+// runs much else.
+const patience = time.Minute
+
 // start runs a daemon until the test ends, its diagnostics in a file.
 func start(t *testing.T, command *exec.Cmd, diagnostics string) {
 	t.Helper()
@@ -163,7 +167,7 @@ type client struct {
 // greeting connects as soon as somebody listens, and wants a greeting.
 func greeting(t *testing.T, port string) client {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err != nil {
 			if time.Now().After(deadline) {
@@ -172,7 +176,7 @@ func greeting(t *testing.T, port string) client {
 			continue
 		}
 		t.Cleanup(func() { conn.Close() })
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		conn.SetDeadline(time.Now().Add(patience))
 		rw := bufio.NewReadWriter(bufio.NewReader(conn), bufio.NewWriter(conn))
 		line, err := rw.ReadString('\n')
 		if err != nil || !strings.HasPrefix(line, "* OK ") {
@@ -591,7 +595,7 @@ os.write(terminal, b"mailwhere --maps maps " + sys.argv[2].encode() + b"\t; echo
 sys.stdout.buffer.write(read(b"DONE"))
 `, bash, typed)
 		command.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "DIR="+dir)
-		timer := time.AfterFunc(10*time.Second, func() { command.Process.Kill() })
+		timer := time.AfterFunc(patience, func() { command.Process.Kill() })
 		out, err := command.CombinedOutput()
 		timer.Stop()
 		if err != nil || !strings.Contains(string(out), want) {
@@ -629,7 +633,7 @@ func TestZshCompletion(t *testing.T) {
 			zpty -w -n shell $1$'\t'
 			zpty -r shell out '*'$2'*' && print done
 			zpty -d shell`, "zsh", test.line, rest)
-		timer := time.AfterFunc(10*time.Second, func() { command.Process.Kill() })
+		timer := time.AfterFunc(patience, func() { command.Process.Kill() })
 		completed(t, test.line, "done", command)
 		timer.Stop()
 	}
@@ -648,6 +652,7 @@ func TestHAProxyInFront(t *testing.T) {
 	dir, conf := site(t, fmt.Sprintf("listen = [\"imap://127.0.0.1:%s\"]\nproxy-networks = [\"127.0.0.0/8\"]", behind))
 	log := filepath.Join(dir, "log")
 	start(t, exec.Command(filepath.Join(bin, "imapfront"), "--config", conf), log)
+	await(t, log, "msg=listening") // or it is not well
 	cfg := write(t, dir, "haproxy.cfg", read(t, "haproxy/haproxy.cfg",
 		"\tuser haproxy\n\tgroup haproxy\n", "", "log /dev/log", "log 127.0.0.1", "maxconn 50000", "maxconn 50",
 		":::143 v4v6", "127.0.0.1:"+port, ":::993 v4v6", "127.0.0.1:"+loopback.Port(),
@@ -697,7 +702,7 @@ listen imap
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(patience))
 	fmt.Fprint(conn, "a LOGIN nobody secret\r\nb LOGOUT\r\n")
 	said, err := io.ReadAll(conn)
 	if err != nil || !strings.Contains(string(said), "AUTH=PLAIN") || strings.Contains(string(said), "STARTTLS") ||
@@ -727,7 +732,7 @@ func certify(t *testing.T, host, cert, key string) *authority.Authority {
 // await waits until a file holds a line.
 func await(t *testing.T, file, want string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
