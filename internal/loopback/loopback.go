@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Ports from 32768 on are the kernel's to give to clients (ip(7),
@@ -30,15 +32,31 @@ var last atomic.Uint32
 func init() { last.Store(rand.Uint32()) }
 
 // Port returns a port of 127.0.0.1 on which nobody listens, and another one
-// each time.
+// each time, also than those of other processes that are given theirs here.
 func Port() string {
 	for {
 		port := strconv.Itoa(first + int(last.Add(1)%many))
+		if !ours(port) {
+			continue
+		}
 		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port)); err == nil {
 			l.Close()
 			return port
 		}
 	}
+}
+
+// ours takes a port for this process until its end, by a name that only one socket
+// can have, unix(7): until there is a server, and while it is down, nobody listens.
+func ours(port string) bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true // who opens the next one tells
+	}
+	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: "@postern-test-port-" + port}); err != nil {
+		unix.Close(fd)
+	}
+	return err == nil
 }
 
 // Answers waits until somebody takes connections at an address, for no longer than

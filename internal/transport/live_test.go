@@ -19,6 +19,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 
+	"postern/internal/loopback"
 	"postern/internal/mapfile"
 )
 
@@ -101,12 +102,7 @@ func startMX(t *testing.T, domains string, stores ...string) *mx {
 		t.Cleanup(func() { server.Close() })
 		m.stores[store] = listener.Addr().String()
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.addr = free.Addr().String()
-	free.Close()
+	m.addr = "127.0.0.1:" + loopback.Port()
 
 	uid, _ := strconv.Atoi(owner.Uid)
 	group, err := user.LookupGroup("postdrop")
@@ -221,10 +217,10 @@ func (m *mx) publish(t *testing.T, site Site, logins, addresses Map) {
 func (m *mx) send(t *testing.T, to, message string) string {
 	t.Helper()
 	var conn *textproto.Conn
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		netConn, err := net.Dial("tcp", m.addr)
 		if err == nil {
-			netConn.SetDeadline(time.Now().Add(30 * time.Second))
+			netConn.SetDeadline(time.Now().Add(time.Minute))
 			conn = textproto.NewConn(netConn)
 			break
 		}
@@ -263,7 +259,7 @@ func (m *mx) ends(t *testing.T, message string, want []string) {
 	t.Helper()
 	slices.Sort(want)
 	var got []string
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		m.mu.Lock()
 		got = slices.Clone(m.got[message])
 		m.mu.Unlock()
@@ -281,7 +277,7 @@ func (m *mx) ends(t *testing.T, message string, want []string) {
 func (m *mx) queued(t *testing.T, recipient, reason string) {
 	t.Helper()
 	var out []byte
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		out, _ = exec.Command("postqueue", "-c", filepath.Join(m.dir, "conf"), "-j").Output()
 		for line := range strings.Lines(string(out)) {
 			if strings.Contains(line, fmt.Sprintf(`"address": %q, "delay_reason": "`, recipient)) && strings.Contains(line, reason) {
