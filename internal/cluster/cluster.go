@@ -51,7 +51,7 @@ const (
 
 // startWait bounds how long a server may take until it greets. All are there
 // within two seconds on two idle cores; the rest is for a busy machine.
-const startWait = 60 * time.Second
+const startWait = 3 * time.Minute
 
 // Options says what a site is to be; the zero value is a site for one test.
 type Options struct {

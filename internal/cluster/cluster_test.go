@@ -256,7 +256,7 @@ func TestGuard(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err == nil || cmd.ProcessState.ExitCode() != -1 {
 		t.Fatalf("the test program is not killed: %v: %s", err, out)
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for processesOf(dir) != "" {
 		if time.Now().After(deadline) {
 			t.Fatalf("processes are left:\n%s", processesOf(dir))
@@ -382,7 +382,7 @@ func send(t *testing.T, to string, how func(from, to, message string) error) str
 // arrives waits for the message.
 func arrives(t *testing.T, im *imapclient.Client, folder, id string) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		if _, err := im.Select(folder, nil).Wait(); err != nil {
 			t.Fatal(err)

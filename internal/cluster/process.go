@@ -21,7 +21,7 @@ import (
 // Time that a server gets to end by itself, and to be gone after SIGKILL.
 const (
 	termWait = 10 * time.Second
-	killWait = 5 * time.Second
+	killWait = time.Minute
 	poll     = 10 * time.Millisecond
 )
 

@@ -228,7 +228,7 @@ func serve(t *testing.T, d door, program string, args ...string) server {
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
 		select {
 		case <-ended:
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 			t.Errorf("%s: does not end on SIGTERM", d.name)
 		}
@@ -240,7 +240,7 @@ func serve(t *testing.T, d door, program string, args ...string) server {
 		if addr == "" {
 			continue
 		}
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 			conn, err := net.Dial("tcp", addr)
 			if err == nil {
 				conn.Close()

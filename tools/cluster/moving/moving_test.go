@@ -210,7 +210,7 @@ mailLocalAddress: alias.%[1]s@example.org
 			t.Logf("imapfront's last lines:\n%s", strings.Join(lines[max(0, len(lines)-30):], "\n"))
 		}
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		im, err := s.front()
 		if err == nil {
 			im.Close()
