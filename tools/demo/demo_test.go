@@ -94,6 +94,23 @@ func TestTour(t *testing.T) {
 	}
 }
 
+// Two tours at once have ports of their own, though their front ends come last.
+func TestPortsAreHeld(t *testing.T) {
+	sites, wanted := []*site{{}, {}}, 0
+	for _, s := range sites {
+		port, err := s.freePort(wanted)
+		if err != nil || port == wanted {
+			t.Errorf("port %d, %v", port, err)
+		}
+		wanted = port
+	}
+	for _, s := range sites {
+		for _, held := range s.held {
+			held.Close()
+		}
+	}
+}
+
 // A tool that does not do its work fails the tour, in words and by status.
 func TestFailureIsTold(t *testing.T) {
 	for _, test := range []struct{ tool, script, want string }{

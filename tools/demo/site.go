@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +31,7 @@ type site struct {
 	authority           *authority.Authority
 	stores              []*store
 	imapPort, imapsPort int
+	held                []net.Listener
 
 	everybody []*person
 	people    []*person // whom the tour is about, one at each store
@@ -72,6 +74,9 @@ func (s *site) close(well bool) error {
 	}
 	for _, st := range s.stores {
 		err = errors.Join(err, st.close())
+	}
+	for _, port := range s.held {
+		err = errors.Join(err, port.Close())
 	}
 	if well && err == nil {
 		return os.RemoveAll(s.dir)
@@ -125,7 +130,7 @@ func (s *site) startStores() {
 	}
 	certificate := must(s.authority.Issue("mail."+domain, "localhost"))
 	check(authority.Write(certificate, s.file("mail.pem"), s.file("mail.key")))
-	s.imapPort, s.imapsPort = must(freePort(1143)), must(freePort(1993))
+	s.imapPort, s.imapsPort = must(s.freePort(1143)), must(s.freePort(1993))
 	check(os.WriteFile(s.file("postern.conf"), []byte(s.conf()), 0o644))
 }
 

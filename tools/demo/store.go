@@ -85,13 +85,22 @@ func listen(port int) (net.Listener, error) {
 	return listener, nil
 }
 
-// freePort finds a port for somebody else to take, soon.
-func freePort(port int) (int, error) {
-	listener, err := listen(port)
-	if err != nil {
-		return 0, err
+// freePort finds a port for imapfront to take, soon: that one, if it is free. Another
+// tour at the same time does not find it, for it is held at another address.
+func (s *site) freePort(port int) (int, error) {
+	for {
+		held, err := net.Listen("tcp", fmt.Sprintf("127.0.0.2:%d", port))
+		if err != nil && port == 0 {
+			return 0, err
+		}
+		if err == nil {
+			s.held = append(s.held, held)
+			if listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", portOf(held))); err == nil {
+				return portOf(held), listener.Close()
+			}
+		}
+		port = 0
 	}
-	return portOf(listener), listener.Close()
 }
 
 func portOf(listener net.Listener) int { return listener.Addr().(*net.TCPAddr).Port }
