@@ -213,7 +213,7 @@ ExecStopPost=systemctl poweroff --force
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, stop := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer stop()
 	machine := exec.CommandContext(ctx, nspawn, "--quiet", "--directory=/", "--volatile=yes", "--boot", "--register=no", "--keep-unit",
 		"--machine=postern-contrib", "--private-network", "--console=pipe",

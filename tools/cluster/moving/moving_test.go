@@ -410,7 +410,7 @@ func (s *site) move(users []*user) {
 	published := time.Now()
 	select {
 	case <-session.Closed():
-	case <-time.After(15 * time.Second):
+	case <-time.After(time.Minute):
 		s.t.Errorf("%s: his session goes on though he is on hold", users[0].name)
 	}
 	for _, u := range users {
