@@ -20,8 +20,6 @@ var packages = []string{
 	"slapd", "ldap-utils",
 	"cyrus-imapd", "cyrus-pop3d", "cyrus-admin", "cyrus-clients", "sasl2-bin", "libsasl2-modules", "libsasl2-modules-db",
 	"postfix", "postfix-cdb", "postfix-lmdb", "tinycdb",
-	// what Dovecot needs
-	"libapparmor1", "libexttextcat-2.0-0", "libicu72", "liblua5.4-0", "libsodium23", "libstemmer0d", "libtirpc3", "libunwind8", "libwrap0",
 }
 
 // workshop are the packages that tests and checks use beside a site: ways to be
@@ -39,7 +37,8 @@ var workshop = []string{
 }
 
 // Cyrus and Dovecot cannot both be installed: their packages conflict. So
-// Dovecot's are unpacked into a folder. The programs have two paths compiled in,
+// Dovecot's are unpacked into a folder, and only what they need is installed; its
+// names are other ones in each release of Debian. The programs have two paths compiled in,
 // for TLS and for reading the configuration even without a setting to change
 // them, so paths of the same length take their place.
 var aside = []string{"dovecot-core", "dovecot-imapd", "dovecot-lmtpd", "dovecot-pop3d", "dovecot-managesieved", "dovecot-sieve"}
@@ -82,15 +81,16 @@ func Install(ctx context.Context, say func(format string, args ...any), more ...
 	}
 	defer lock.Unlock()
 	need := missing(slices.Concat(packages, workshop, more))
+	if len(need) == 0 && hasDovecot() {
+		return nil
+	}
+	if err := silenceServices(); err != nil {
+		return err
+	}
+	defer speakAgain()
 	if len(need) > 0 {
-		if err := silenceServices(); err != nil {
-			return err
-		}
-		defer speakAgain()
 		say("installing %s", strings.Join(need, " "))
-		// --no-remove: never at the cost of a mail server that the host has.
-		install := append([]string{"install", "-q", "-y", "--no-install-recommends", "--no-remove"}, need...)
-		if err := updating(ctx, say, "", install...); err != nil {
+		if err := updating(ctx, say, "", slices.Concat([]string{"install"}, quietly, need)...); err != nil {
 			return fmt.Errorf("install packages: %w", err)
 		}
 	}
@@ -102,6 +102,10 @@ func Install(ctx context.Context, say func(format string, args ...any), more ...
 	}
 	return nil
 }
+
+// quietly are apt-get's options for putting in what is asked for and no more, and
+// never at the cost of a mail server that the host has.
+var quietly = []string{"-q", "-y", "--no-install-recommends", "--no-remove"}
 
 // updating runs apt-get, and once more with fresh lists if it fails: on a new
 // machine there are none, and old ones name packages that are no more.
@@ -177,10 +181,23 @@ func unpackDovecot(ctx context.Context, say func(string, ...any)) error {
 		return err
 	}
 	root, home := filepath.Join(tmp, "root"), filepath.Join(tmp, "home")
+	var needs []string
 	for _, deb := range debs {
+		depends, err := exec.CommandContext(ctx, "dpkg-deb", "-f", deb, "Depends").Output()
+		if err != nil {
+			return err
+		}
+		for need := range strings.SplitSeq(strings.TrimSpace(string(depends)), ", ") {
+			if !strings.HasPrefix(need, "dovecot-") {
+				needs = append(needs, need)
+			}
+		}
 		if err := run(ctx, exec.CommandContext(ctx, "dpkg", "-x", deb, root)); err != nil {
 			return err
 		}
+	}
+	if err := apt(ctx, "", slices.Concat([]string{"satisfy"}, quietly, needs)...); err != nil {
+		return err
 	}
 	if err := os.Mkdir(home, 0o755); err != nil {
 		return err
