@@ -154,6 +154,12 @@ func (d desk) run(stdin, program string, args ...string) (output string) {
 	return string(out)
 }
 
+// onTerminal are the arguments with which script(1) runs a command on a terminal.
+// That has no size unless it is told one, and curses 6.5 draws on no such.
+func onTerminal(command string) []string {
+	return []string{"--quiet", "--return", "--command", "stty rows 24 cols 80; " + command, "/dev/null"}
+}
+
 // subject is one that no other message has.
 func (d desk) subject() string { return strings.ReplaceAll(d.Name(), "/", " ") }
 
@@ -365,8 +371,7 @@ set sendmail=/bin/true from=ada@example.org
 `, d.account.login, backslashed.Replace(d.account.password), d.CAFile, mailbox, d.home))
 	copied := filepath.Join(d.home, "copied")
 	d.write("keys", "push \"<first-entry><copy-message>"+copied+"<enter><quit>\"\n")
-	// It draws on a terminal.
-	d.run("", "script", "--quiet", "--return", "--command", "mutt -n -F "+rc+" -e 'source "+filepath.Join(d.home, "keys")+"'", "/dev/null")
+	d.run("", "script", onTerminal("mutt -n -F "+rc+" -e 'source "+filepath.Join(d.home, "keys")+"'")...)
 	d.expect(d.file(copied))
 	d.run("Hello.\n", "mutt", "-n", "-F", rc, "-s", d.subject(), "ada@example.org")
 	d.arrived()

@@ -73,7 +73,7 @@ set spoolfile=%s move=no quit=yes delete=no confirmcreate=no confirmappend=no re
 `, d.account.login, d.CAFile, d.choose("imaps", "imap")+"://localhost:"+d.port()+"/INBOX", d.home))
 		copied := filepath.Join(d.home, "copied")
 		d.write("keys", "push \"<first-entry><copy-message>"+copied+"<enter><quit>\"\n")
-		d.run("", "script", "--quiet", "--return", "--command", "mutt -n -F "+rc+" -e 'source "+filepath.Join(d.home, "keys")+"'", "/dev/null")
+		d.run("", "script", onTerminal("mutt -n -F "+rc+" -e 'source "+filepath.Join(d.home, "keys")+"'")...)
 		d.expect(d.file(copied))
 	}},
 	{"imtest", cyrusClients + "imtest", startTLS, func(d kerberized) { d.tested("imtest", d.port(), "x LOGOUT") }},
