@@ -25,13 +25,13 @@ var packages = []string{
 // workshop are the packages that tests and checks use beside a site: ways to be
 // started, clients, and checkers of pages and scripts.
 var workshop = []string{
-	"ucspi-tcp", "xinetd", "socat", "openssl", "mandoc", "shellcheck",
+	"ucspi-tcp", "xinetd", "socat", "openssl", "less", "mandoc", "shellcheck",
 	// a directory, and a front end, that are asked by Kerberos
 	"krb5-kdc", "krb5-admin-server", "krb5-user", "libsasl2-modules-gssapi-mit", "python3-gssapi",
 	// directories of other kinds
 	"389-ds-base", "samba-ad-dc", "samba-dsdb-modules", "samba-ad-provision",
 	// mail programs
-	"isync", "curl", "mutt", "python3", "offlineimap3", "getmail6", "fetchmail", "sieve-connect",
+	"isync", "curl", "jq", "mutt", "python3", "offlineimap3", "getmail6", "fetchmail", "sieve-connect",
 	// what contrib is for
 	"fail2ban", "fish", "haproxy", "prometheus", "strace", "systemd", "systemd-container", "zsh",
 }
