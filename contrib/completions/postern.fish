@@ -14,7 +14,8 @@ function __postern
             set -a before -
         case '-*'
             set -a before $word
-        case '?*'
+        case ''
+        case '*'
             # mailwhere lists the names of the map that start so.
             string match -q '*mailwhere' $before[1]; and set -a before $word
     end
