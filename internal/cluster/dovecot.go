@@ -25,8 +25,11 @@ func (c *Cluster) startDovecot(ctx context.Context, s *Store) error {
 	if err := makeDir(filepath.Join(dir, "mail"), 0o750, user("mail")); err != nil {
 		return err
 	}
-	conf := filepath.Join(dir, "dovecot.conf")
-	if err := c.render("contrib/dovecot/dovecot.conf", s, conf); err != nil {
+	series, err := DovecotSeries(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.render("contrib/dovecot/dovecot-"+series+".conf", s, filepath.Join(dir, "dovecot.conf")); err != nil {
 		return err
 	}
 	// The names of the key are those of no authority's and no key's.
@@ -50,6 +53,18 @@ func (c *Cluster) startDovecot(ctx context.Context, s *Store) error {
 		}
 	}
 	return c.runStore(ctx, s)
+}
+
+// DovecotSeries is the series of the Dovecot that is here, as "2.4": each has a syntax
+// of its own.
+func DovecotSeries(ctx context.Context) (string, error) {
+	version, err := exec.CommandContext(ctx, DovecotDir+"/sbin/dovecot", "--version").Output() // 2.4.1-4 (7d8c0e5759)
+	if err != nil {
+		return "", fmt.Errorf("which Dovecot: %w", err)
+	}
+	major, rest, _ := strings.Cut(string(version), ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	return major + "." + minor, nil
 }
 
 // dovecotMaster is the command that runs a store which startDovecot has prepared.

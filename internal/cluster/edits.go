@@ -95,26 +95,40 @@ func (c *Cluster) edits(sample string, s *Store) []edit {
 			{"/usr/sbin/cyrus tls_prune", "/usr/lib/cyrus/bin/tls_prune -C " + conf},
 		}
 
-	case "contrib/dovecot/dovecot.conf":
-		return []edit{
-			{"listen = *", "listen = " + s.Addr},
-			{"/run/dovecot", in(s.short(), "run")},
-			{"/var/lib/dovecot", in(s.short(), "lib")},
-			{"log_path = syslog", "log_path = " + in("log", s.short()+".log")},
-			// Dovecot is not installed, so its users do not exist.
-			{"default_internal_user = dovecot", "default_internal_user = daemon\ndefault_internal_group = daemon"},
-			{"default_login_user = dovenull", "default_login_user = nobody"},
-			{"uid=vmail gid=vmail", "uid=mail gid=mail"},
-			{"/var/vmail", in(s.short(), "mail")},
-			{"/etc/dovecot/users", in(s.short(), "users")},
-			{"/etc/dovecot/master-users", in(s.short(), "master-users")},
-			{"auth_mechanisms = plain login", "auth_mechanisms = plain login xoauth2 oauthbearer\npassdb {\n  driver = oauth2\n" +
-				"  mechanisms = xoauth2 oauthbearer\n  args = " + in(s.short(), "oauth2.conf") + "\n}"},
-			{"/etc/ssl/certs/imap3.example.org.pem", c.certFile(s.Name)},
-			{"/etc/ssl/private/imap3.example.org.key", c.keyFile(s.Name)},
-		}
+	case "contrib/dovecot/dovecot-2.3.conf":
+		return append(c.dovecotEdits(s),
+			edit{"uid=vmail gid=vmail", "uid=mail gid=mail"},
+			edit{"auth_mechanisms = plain login", "auth_mechanisms = plain login xoauth2 oauthbearer\npassdb {\n  driver = oauth2\n" +
+				"  mechanisms = xoauth2 oauthbearer\n  args = " + in(s.short(), "oauth2.conf") + "\n}"})
+
+	case "contrib/dovecot/dovecot-2.4.conf":
+		return append(c.dovecotEdits(s),
+			edit{"uid = vmail", "uid = mail"},
+			edit{"gid = vmail", "gid = mail"},
+			edit{"auth_mechanisms = plain login", "auth_mechanisms = plain login xoauth2 oauthbearer\n" +
+				"oauth2 {\n  introspection_mode = local\n  username_attribute = sub\n  oauth2_local_validation {\n    dict fs {\n" +
+				"      fs posix {\n        prefix = " + in(s.short(), "keys") + "/\n      }\n    }\n  }\n}"})
 	}
 	panic("cluster: no edits for " + sample)
+}
+
+// dovecotEdits are those of both samples for Dovecot.
+func (c *Cluster) dovecotEdits(s *Store) []edit {
+	in := func(elem ...string) string { return filepath.Join(append([]string{c.Dir}, elem...)...) }
+	return []edit{
+		{"listen = *", "listen = " + s.Addr},
+		{"/run/dovecot", in(s.short(), "run")},
+		{"/var/lib/dovecot", in(s.short(), "lib")},
+		{"log_path = syslog", "log_path = " + in("log", s.short()+".log")},
+		// Dovecot is not installed, so its users do not exist.
+		{"default_internal_user = dovecot", "default_internal_user = daemon\ndefault_internal_group = daemon"},
+		{"default_login_user = dovenull", "default_login_user = nobody"},
+		{"/var/vmail", in(s.short(), "mail")},
+		{"/etc/dovecot/users", in(s.short(), "users")},
+		{"/etc/dovecot/master-users", in(s.short(), "master-users")},
+		{"/etc/ssl/certs/imap3.example.org.pem", c.certFile(s.Name)},
+		{"/etc/ssl/private/imap3.example.org.key", c.keyFile(s.Name)},
+	}
 }
 
 func listen(addr string) string { return fmt.Sprintf("listen=%q", addr) }

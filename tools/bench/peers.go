@@ -105,7 +105,11 @@ func startNginx(s *site, p *peer) ([][]string, error) {
 }
 
 func startDovecot(s *site, p *peer) ([][]string, error) {
-	path, err := s.configure(p, "dovecot.conf")
+	series, err := cluster.DovecotSeries(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	path, err := s.configure(p, "dovecot-"+series+".conf")
 	return [][]string{{cluster.DovecotDir + "/sbin/dovecot", "-F", "-c", path}}, err
 }
 
