@@ -19,7 +19,7 @@ import (
 // Maria, van der Berg): {sn:last} is its last word, {givenName:first} its first,
 // {sn:-} joins them by a hyphen; a number cuts what comes out to so many letters.
 // Of a value that is a DN, {dn:ou=} takes what its first ou is; dn is the
-// entry's own. Of {sn;lang-en|sn} the first counts that the entry has.
+// entry's own. Behind the @ a value that is a domain stays one, with its dots. Of {sn;lang-en|sn} the first counts that the entry has.
 type template struct {
 	pieces []piece
 }
@@ -33,6 +33,7 @@ type piece struct {
 	word    string // first, last, or empty: all
 	join    string // what goes between words
 	letters int    // how many are used; 0: all
+	domain  bool   // it stands in an address's domain
 }
 
 // pick is what an entry has of the piece, and in which slot.
@@ -85,7 +86,8 @@ func parseTemplate(text string) (*template, error) {
 	}
 	// Any letter will do to see whether an address comes of it.
 	var sample strings.Builder
-	for _, p := range t.pieces {
+	for i, p := range t.pieces {
+		t.pieces[i].domain = strings.Contains(sample.String(), "@")
 		if p.names != nil {
 			sample.WriteByte('x')
 		}
@@ -249,6 +251,9 @@ func (p piece) String() string {
 
 // spell writes a value's words in the letters of an address.
 func (p piece) spell(value string) string {
+	if p.domain && strings.Contains(value, ".") && account.CheckAddress("x@"+value) == nil {
+		return value
+	}
 	var words []string
 	for word := range strings.FieldsSeq(value) {
 		if word = plain(word); word != "" {
