@@ -315,6 +315,11 @@ func (t *Tables) nameDomains() {
 	}
 	if len(ours) == 0 {
 		ours = t.deliveryDomains
+		for domain := range maps.Clone(ours) {
+			if other := account.OtherForm(domain); other != "" {
+				ours[other] = true
+			}
+		}
 	}
 	for from := range t.site.Aliases {
 		ours[from] = true

@@ -618,5 +618,20 @@ func TestInternationalisedDomain(t *testing.T) {
 				t.Errorf("%s is not ours: %v", domain, p[Domain])
 			}
 		}
+
+		// The domains of the mailboxes are the site's where it names none.
+		site.Domains, site.Aliases = nil, nil
+		p, tables := mustPlan(t, site, book{"jdoe@" + first + " imap1", "jdoe@" + other + " jdoe@" + first + "@imap1"}, book{
+			"jdoe@" + first + " jdoe@" + first + "@imap1", "jdoe@" + other + " jdoe@" + first + "@imap1",
+		})
+		for _, domain := range []string{first, other} {
+			got, err := p.deliver("jdoe@" + domain)
+			if err != nil || len(got) != 1 || got[0] != "lmtp:inet:[imap1]:2003 jdoe@"+first || p[Domain][domain] == "" {
+				t.Errorf("jdoe@%s of a site that names no domain: got %q %v, domains %v", domain, got, err, p[Domain])
+			}
+		}
+		if notes := tables.Notes(); len(notes) != 0 {
+			t.Errorf("remarks: %q", notes)
+		}
 	}
 }
