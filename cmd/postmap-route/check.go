@@ -142,7 +142,7 @@ func (c *checker) run(in []byte, name string, args ...string) ([]byte, error) {
 func (c *checker) readPostfix() error {
 	out, err := c.run(nil, "postconf", append([]string{"-x", "myorigin", "parent_domain_matches_subdomains",
 		"canonical_maps", "canonical_classes", "recipient_canonical_maps", "recipient_canonical_classes",
-		"masquerade_domains", "masquerade_classes", "smtputf8_enable", "allow_untrusted_routing", "allow_min_user",
+		"masquerade_domains", "masquerade_classes", "smtputf8_enable", "smtpd_discard_ehlo_keywords", "allow_untrusted_routing", "allow_min_user",
 		"virtual_alias_expansion_limit", "default_database_type",
 		"lmtp_host_lookup", "smtp_host_lookup", "queue_directory", "compatibility_level",
 		"config_directory", "multi_instance_directories"}, ours...)...)
@@ -382,8 +382,12 @@ func (c *checker) checkSettings(records map[string][]record) {
 	if limit, err := strconv.Atoi(c.settings["virtual_alias_expansion_limit"]); err == nil && longest > limit {
 		c.bad("virtual_alias_expansion_limit is %d, and an address has %d recipients: its mail is deferred", limit, longest)
 	}
-	if beyond != "" && c.settings["smtputf8_enable"] != "yes" {
+	switch discarded := c.settings["smtpd_discard_ehlo_keywords"]; {
+	case beyond == "":
+	case c.settings["smtputf8_enable"] != "yes":
 		c.bad("smtputf8_enable is %s: %s cannot be reached", c.settings["smtputf8_enable"], beyond)
+	case strings.Contains(strings.ToLower(discarded), "smtputf8"):
+		c.bad("smtpd_discard_ehlo_keywords is %s: %s cannot be reached; remove that, if the stores offer SMTPUTF8", discarded, beyond)
 	}
 	for _, odd := range []struct {
 		setting string
