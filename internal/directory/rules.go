@@ -324,15 +324,26 @@ func (r *Rules) location(e *Entry, a *account.Account) *Fault {
 			break
 		}
 	}
-	if l.Store == "" && len(r.spread) > 0 && len(a.Logins) > 0 && !r.forwards(e) {
-		l.Store = spread(a.Logins[0], r.spread)
-	}
-	if l.Store == "" {
+	spreads := l.Store == "" && len(r.spread) > 0 && len(a.Logins) > 0 && !r.forwards(e)
+	if l.Store == "" && !spreads {
 		return nil
+	}
+	if f := r.mailboxName(e, a); f != nil {
+		return f
+	}
+	if spreads { // by what stays when he gets another login name
+		l.Store = spread(l.Mailbox, r.spread)
 	}
 	if !r.allowed(l.Store) {
 		return fault("store not allowed by the configuration", "%s", l.Store)
 	}
+	l.Flags = r.flagsOf(e)
+	return nil
+}
+
+// mailboxName finds the name of the mailbox.
+func (r *Rules) mailboxName(e *Entry, a *account.Account) *Fault {
+	l := &a.Location
 	if r.mailbox != unwanted && len(e.values[r.mailbox]) > 0 {
 		if n := len(e.values[r.mailbox]); n > 1 {
 			return fault("two mailboxes", "%d values", n)
@@ -354,7 +365,6 @@ func (r *Rules) location(e *Entry, a *account.Account) *Fault {
 	if err := account.CheckMailbox(l.Mailbox); err != nil {
 		return fault("bad mailbox", "%v", err)
 	}
-	l.Flags = r.flagsOf(e)
 	return nil
 }
 

@@ -179,13 +179,13 @@ func TestStoreRules(t *testing.T) {
 		{"not in the table", table, "uid: b\nmailboxDatabase: db08\n", `store not in the table: "db08"`},
 		{"a group, and others that mean nothing", table, "uid: b\nmemberOf: cn=x,dc=e\nmemberOf: CN=imap3,ou=groups,dc=e\n", "[b] {user.b imap3.example.org 0 } [] [] []"},
 		{"the first attribute that has one", table, "uid: b\nmailHost: imap1.example.org\nmailboxDatabase: db07\n", "[b] {user.b imap1.example.org 0 } [] [] []"},
-		{"spread", hashed, "uid: b\ndomain: V.org\n", "[b] {b@v.org imap3 0 } [] [] []"},
+		{"spread", hashed, "uid: b\ndomain: V.org\n", "[b] {b@v.org imap2 0 } [] [] []"},
 		{"spread, but he has a store", hashed, "uid: b\ndomain: v.org\nmailHost: imap9\n", "[b] {b@v.org imap9 0 } [] [] []"},
 		{"spread, but his mail goes on", hashed, "uid: b\nmail: b@e\nmailRoutingAddress: x@y\n", "[] {  0 } [b@e] [x@y] []"},
 		{"no value for the template", hashed, "uid: b\n", "bad mailbox: no domain"},
 		{"two values for the template", hashed, "uid: b\ndomain: v\ndomain: w\n", "bad mailbox: no domain"},
 		{"some of its values", hashed, "uid: b\nmail;range=0-1499: b@e\n", "values missing: the server sends only some of an attribute's values"},
-		{"the last of its values", hashed, "uid: b\ndomain: v\nmail;range=0-*: b@e\n", "[b] {b@v imap3 0 } [b@e] [] []"},
+		{"the last of its values", hashed, "uid: b\ndomain: v\nmail;range=0-*: b@e\n", "[b] {b@v imap2 0 } [b@e] [] []"},
 	} {
 		if got := show(judged(t, test.attributes, "", test.ldif)); got != test.want {
 			t.Errorf("%s:\n got %s\nwant %s", test.name, got, test.want)
@@ -287,6 +287,29 @@ func TestPRECIS(t *testing.T) {
 	} {
 		if got := show(judged(t, attributes, "", "uid: "+test.uid+"\nmailHost: imap1\n")); got != test.want {
 			t.Errorf("%s:\n got %s\nwant %s", test.uid, got, test.want)
+		}
+	}
+}
+
+// Where the mailbox has a name of its own, another login name moves nobody.
+func TestSpreadByMailbox(t *testing.T) {
+	attributes := config.Default().Attributes
+	attributes.Login = []string{"mail"}
+	attributes.Mailbox = "{uid}@{domain}"
+	attributes.Spread = []string{"imap1", "imap2", "imap3"}
+	place := func(uid string, mail ...string) account.Location {
+		t.Helper()
+		ldif := "uid: " + uid + "\ndomain: example.net\n"
+		for _, address := range mail {
+			ldif += "mail: " + address + "\n"
+		}
+		return judged(t, attributes, "", ldif).Account.Location
+	}
+	for i := range 20 {
+		uid := fmt.Sprint("user", i)
+		before, after := place(uid, uid+"@example.net"), place(uid, uid+"@example.net", "a.name.before."+uid+"@example.net")
+		if before != after || before.Mailbox != uid+"@example.net" {
+			t.Errorf("%s: %v, with another address %v", uid, before, after)
 		}
 	}
 }

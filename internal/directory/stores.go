@@ -82,13 +82,13 @@ func (s *storeNames) store(value string) (string, *Fault) {
 	return store, nil
 }
 
-// spread gives a user one of several stores, always the same, and another only
-// if his own is taken off the list (rendezvous hashing).
-func spread(login string, stores []string) string {
+// spread gives a mailbox one of several stores, always the same, and another only
+// if its own is taken off the list (rendezvous hashing).
+func spread(mailbox string, stores []string) string {
 	var best [sha256.Size]byte
 	var found string
 	for _, store := range stores {
-		if weight := sha256.Sum256([]byte(login + " " + store)); found == "" || string(weight[:]) > string(best[:]) {
+		if weight := sha256.Sum256([]byte(mailbox + " " + store)); found == "" || string(weight[:]) > string(best[:]) {
 			best, found = weight, store
 		}
 	}
