@@ -49,8 +49,12 @@ func (c *Cluster) cyrusMaster(s *Store) *exec.Cmd {
 
 // saslPassword sets a password in the store's own file.
 func (c *Cluster) saslPassword(ctx context.Context, s *Store, name, password string) error {
+	realm := s.Name
+	if local, domain, found := strings.Cut(name, "@"); found {
+		name, realm = local, domain
+	}
 	cmd := user("cyrus").become(exec.CommandContext(ctx, "saslpasswd2", "-c", "-p",
-		"-f", filepath.Join(c.Dir, s.short(), "sasldb2"), "-u", s.Name, name))
+		"-f", filepath.Join(c.Dir, s.short(), "sasldb2"), "-u", realm, name))
 	cmd.Stdin = strings.NewReader(password)
 	return run(ctx, cmd)
 }
