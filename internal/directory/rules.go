@@ -231,6 +231,9 @@ func (r *Rules) logins(e *Entry, a *account.Account) *Fault {
 		first := len(a.Logins)
 		for _, value := range e.values[slot] {
 			name, err := text(value)
+			if strings.HasPrefix(name, "@") {
+				continue // a catch-all among addresses that people log in with
+			}
 			if err == nil {
 				err = account.CheckLogin(name)
 			}

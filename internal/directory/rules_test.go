@@ -237,6 +237,8 @@ func TestDNsAndOptions(t *testing.T) {
 	}
 	table := of("dn", "")
 	table.Stores = map[string]string{"/.*,dc=e/": "imap5.example.org"}
+	byAddress := config.Default().Attributes
+	byAddress.Login = []string{"mail"}
 	german := config.Default().Attributes
 	german.Address = []string{"mail;x-b;lang-de", "mail"}
 	for _, test := range []struct {
@@ -258,6 +260,8 @@ func TestDNsAndOptions(t *testing.T) {
 		{"and not the next", of("mailHost", "{mailbox|uid}"), "", "uid: b\nmailbox: m\nmailHost: imap1\n", "[b] {m imap1 0 } [] [] []"},
 		{"a language", config.Default().Attributes, "{givenName;lang-en|givenName}.{sn;lang-en|sn}@e", "uid: b\nmailHost: imap1\ngivenName: Иван\ngivenName;lang-en: John\nsn: Doe\n", "[b] {b imap1 0 } [] [] [john.doe@e]"},
 		{"and it only", config.Default().Attributes, "{sn;lang-en}@e", "uid: b\nmailHost: imap1\nsn: Doe\nsn;lang-de: Reh\n", "[b] {b imap1 0 } [] [] []; no standard address: no sn;lang-en in the letters of an address"},
+		{"nobody logs in with a catch-all", byAddress, "", "mail: b@e\nmail: @e\nmailHost: imap1\n", "[b@e] {b@e imap1 0 } [b@e @e] [] []"},
+		{"nor has it a mailbox", byAddress, "", "mail: @e\nmailHost: imap1\n", "no login name: a mailbox at imap1, and nobody to use it"},
 		{"options have no order", german, "", "uid: b\nmailHost: imap1\nmail;LANG-de;X-b: de@e\nmail;lang-fr: fr@e\nmail: b@e\n", "[b] {b imap1 0 } [de@e b@e fr@e] [] []"},
 	} {
 		if got := show(judged(t, test.attributes, test.standard, test.ldif)); got != test.want {
