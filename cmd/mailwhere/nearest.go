@@ -7,13 +7,14 @@ import (
 )
 
 // nearest finds names that somebody who mistyped may have meant: at most two
-// letters away, at most three names.
+// letters away, or only without their domain, at most three names.
 func (f *finder) nearest(name string) ([]string, error) {
 	const (
 		far  = 3
 		most = 3
 	)
-	key := []rune(f.login.Story().Key(name))
+	whole := f.login.Story().Key(name)
+	key := []rune(whole)
 	type near struct {
 		name     string
 		distance int
@@ -24,7 +25,11 @@ func (f *finder) nearest(name string) ([]string, error) {
 		if len(candidate) < len(key)-far || candidate[0] == '@' {
 			return nil
 		}
-		if d := distance(key, []rune(candidate), far); d < far && d < len(key) {
+		d := 0
+		if at := strings.LastIndexByte(candidate, '@'); at < 0 || candidate[:at] != whole {
+			d = distance(key, []rune(candidate), far)
+		}
+		if d < far && d < len(key) {
 			found = append(found, near{candidate, d})
 		}
 		return nil
