@@ -14,19 +14,24 @@ import (
 // takes. The maps do not know where in the directory a user stands, so the
 // administrator says it by a template.
 type ldif struct {
-	before, after string // the DN around the login name
-	attribute     string // that names the store
+	template  string // of the DN
+	attribute string // that names the store
 }
 
-// loginPart is where a template has the login name.
-const loginPart = "{login}"
+// What a template has of a user: his login name or, where each domain has a tree of
+// its own, what is before and behind the last @ of his mailbox's name.
+const loginPart, localPart, domainPart = "{login}", "{local}", "{domain}"
 
 func newLDIF(template string, directories []config.Directory) (*ldif, error) {
-	before, after, found := strings.Cut(template, loginPart)
-	if !found || !strings.Contains(before, "=") || strings.Contains(after, loginPart) {
-		return nil, sysexits.Usage.Errorf("--dn %q: must be a DN with %s once, as uid=%[2]s,ou=people,dc=example,dc=org", template, loginPart)
+	count := func(part string) int { return strings.Count(template, part) }
+	attribute, _, _ := strings.Cut(template, "{")
+	whole := count(loginPart) == 1 && count(localPart)+count(domainPart) == 0
+	halves := count(loginPart) == 0 && count(localPart) == 1 && count(domainPart) == 1
+	if !whole && !halves || !strings.Contains(attribute, "=") {
+		return nil, sysexits.Usage.Errorf("--dn %q: must be a DN with %s once, or %s and %s, as uid=%[2]s,ou=people,dc=example,dc=org",
+			template, loginPart, localPart, domainPart)
 	}
-	l := &ldif{before: before, after: after}
+	l := &ldif{template: template}
 	for _, directory := range directories {
 		attribute, err := storeAttribute(directory.Attributes)
 		switch {
@@ -59,8 +64,16 @@ func storeAttribute(attributes config.Attributes) (string, error) {
 
 // write prints one move.
 func (l *ldif) write(out io.Writer, move resident) error {
-	_, err := fmt.Fprintf(out, "%s\nchangetype: modify\nreplace: %s\n%s\n\n",
-		ldifLine("dn", l.before+escapeValue(move.Login)+l.after), l.attribute, ldifLine(l.attribute, move.To))
+	at := strings.LastIndexByte(move.Mailbox, '@')
+	if at < 0 && strings.Contains(l.template, domainPart) {
+		return sysexits.DataErr.Errorf("--dn %q: mailbox %q has no domain", l.template, move.Mailbox)
+	}
+	dn := strings.NewReplacer(
+		loginPart, escapeValue(move.Login),
+		localPart, escapeValue(move.Mailbox[:max(at, 0)]),
+		domainPart, escapeValue(move.Mailbox[at+1:]),
+	).Replace(l.template)
+	_, err := fmt.Fprintf(out, "%s\nchangetype: modify\nreplace: %s\n%s\n\n", ldifLine("dn", dn), l.attribute, ldifLine(l.attribute, move.To))
 	return err
 }
 

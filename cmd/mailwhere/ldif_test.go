@@ -117,7 +117,8 @@ func TestPlanAsLDIF(t *testing.T) {
 		}
 	}
 
-	for _, template := range []string{"ou=people", "{login},ou=people", "uid={login},o={login}", "uid=login"} {
+	for _, template := range []string{"ou=people", "{login},ou=people", "uid={login},o={login}", "uid=login",
+		"uid={local},ou=people", "ou={domain}", "{local},o={domain}", "uid={local},o={domain},o={domain}", "uid={login},o={domain}"} {
 		if _, err := moves(template); err == nil || !strings.Contains(err.Error(), "must be a DN with {login} once") {
 			t.Errorf("%q: %v", template, err)
 		}
@@ -133,6 +134,36 @@ func TestPlanAsLDIF(t *testing.T) {
 	conf.Directories[0].Attributes.Store = nil
 	if _, err := moves("uid={login}"); err == nil || !strings.Contains(err.Error(), "no attribute to write") {
 		t.Error(err)
+	}
+}
+
+// Where each domain has a tree of its own, mailboxes have the domain in their names.
+func TestPlanAsLDIFForDomains(t *testing.T) {
+	conf := config.Default()
+	moves := func(records ...string) (string, error) {
+		conf.Maps = t.TempDir()
+		publishLogins(t, conf.Maps, append(records, "stays", "imap1")...)
+		var text bytes.Buffer
+		out := newOutputTo(&text)
+		err := plan(conf, []string{"drain=imap2"}, nil, "uid={local},o={domain},dc=e", out)
+		out.Flush()
+		return text.String(), err
+	}
+	text, err := moves("info@example.net", "imap2", "info@example.edu", "imap2", "a.name@example.edu", "info@example.edu@imap2",
+		"about.us@example.net", "us@example.net@imap2", `"a@b"@example.net`, "imap2", "x{domain}@example.net", "imap2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dn := range []string{`uid=info,o=example.net,dc=e`, `uid=info,o=example.edu,dc=e`, `uid=us,o=example.net,dc=e`, `uid=\"a@b\",o=example.net,dc=e`, `uid=x{domain},o=example.net,dc=e`} {
+		if !strings.Contains(text, "dn: "+dn+"\nchangetype: modify\n") {
+			t.Errorf("no %s in\n%s", dn, text)
+		}
+	}
+	if strings.Count(text, "dn: ") != 5 {
+		t.Errorf("not five moves:\n%s", text)
+	}
+	if text, err := moves("jdoe", "imap2"); err == nil || !strings.Contains(err.Error(), `"jdoe" has no domain`) {
+		t.Errorf("a name without one: %q %v", text, err)
 	}
 }
 

@@ -26,6 +26,8 @@ type resident struct {
 	From   string `json:"from"`
 	To     string `json:"to"`
 	Weight int64  `json:"-"` // octets, or 1 where mailboxes are counted
+
+	Mailbox string `json:"-"` // its name at the store
 }
 
 // plan prints who should move when stores are added or drained. Nobody moves
@@ -147,7 +149,7 @@ func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, er
 			}
 		}
 		home := stores[at.Store]
-		home.residents = append(home.residents, resident{Login: name, From: at.Store, Weight: weight})
+		home.residents = append(home.residents, resident{Login: name, From: at.Store, Weight: weight, Mailbox: at.Mailbox})
 		home.weight += weight
 	}
 	for _, own := range []bool{true, false} {
