@@ -19,7 +19,8 @@ import (
 // Maria, van der Berg): {sn:last} is its last word, {givenName:first} its first,
 // {sn:-} joins them by a hyphen; a number cuts what comes out to so many letters.
 // Of a value that is a DN, {dn:ou=} takes what its first ou is; dn is the
-// entry's own. Behind the @ a value that is a domain stays one, with its dots. Of {sn;lang-en|sn} the first counts that the entry has.
+// entry's own. Behind the @ a value that is a domain stays one, with its dots.
+// Of {sn;lang-en|sn} the first counts that the entry has.
 type template struct {
 	pieces []piece
 }
