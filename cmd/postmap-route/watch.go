@@ -32,6 +32,7 @@ func watch(c *cli.Context) error {
 	again := command.HangUps()
 	log := command.Log(os.Stderr, c.App.Name)
 	var told []string
+	var trouble string // a night of it is a line, not thousands
 	for first := true; ; first = false {
 		conf, err := settings(c)
 		var made mapfile.Mark
@@ -46,12 +47,16 @@ func watch(c *cli.Context) error {
 			slow.Stop()
 		}
 		switch status := sysexits.Of(err); {
+		case err == nil && trouble != "":
+			trouble = ""
+			command.Say(log, c.App.Name, syslog.LOG_INFO, "the tables are those of the maps again")
 		case err == nil:
 			daemon.SdNotify(false, "STATUS=the tables are those of the maps")
 		case first && (conf == nil || status == sysexits.Config || status == sysexits.NoPerm):
 			return err
-		default:
-			command.Say(log, c.App.Name, syslog.LOG_WARNING, "%v; tables not changed, next try in %s", err, tryEvery)
+		case err.Error() != trouble:
+			trouble = err.Error()
+			command.Say(log, c.App.Name, syslog.LOG_WARNING, "%v; tables not changed, tried again every %s", err, tryEvery)
 		}
 		if conf != nil {
 			tellReady(conf)
