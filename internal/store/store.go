@@ -104,7 +104,12 @@ type Refusal struct {
 	Challenge []byte
 }
 
-func (r *Refusal) Error() string { return fmt.Sprintf("refused: [%s] %q", r.Code, r.Text) }
+func (r *Refusal) Error() string {
+	if r.Code == "" {
+		return fmt.Sprintf("refused: %q", r.Text)
+	}
+	return fmt.Sprintf("refused: [%s] %q", r.Code, r.Text)
+}
 
 // ErrUndecided is the word of a store that could not judge a login.
 var ErrUndecided = errors.New("the store cannot tell")

@@ -41,6 +41,17 @@ func TestLineEndsAreRefusedBeforeAConnection(t *testing.T) {
 	}
 }
 
+func TestRefusalsNameTheCodeThereIs(t *testing.T) {
+	for code, want := range map[string]string{
+		"INUSE": `refused: [INUSE] "no"`,
+		"":      `refused: "no"`, // Cyrus has no code for a wrong password
+	} {
+		if got := (&Refusal{Code: code, Text: "no"}).Error(); got != want {
+			t.Errorf("%q: %s, want %s", code, got, want)
+		}
+	}
+}
+
 func dialogueOf(stream string) *dialogue {
 	return &dialogue{in: bufio.NewReaderSize(strings.NewReader(stream), 16), budget: imap.MaxUntagged}
 }
