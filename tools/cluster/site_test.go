@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/smtp"
 	"net/textproto"
 	"os"
 	"os/exec"
@@ -388,6 +389,16 @@ func TestDelivery(t *testing.T) {
 			}
 		})
 	}
+	t.Run("nothing is taken that no store takes", func(t *testing.T) {
+		mx, err := smtp.Dial(c.MX)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer mx.Close()
+		if offered, _ := mx.Extension("SMTPUTF8"); offered {
+			t.Error("mail that needs SMTPUTF8 comes in, and bounces at the stores")
+		}
+	})
 }
 
 func atStore(t *testing.T, c *cluster.Cluster, store, name string) *imapclient.Client {
