@@ -86,7 +86,7 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 	var writer *mapfile.Writer
 	if !b.dryRun {
 		var err error
-		if writer, err = mapfile.Lock(b.conf.Maps, "ldap2cdb"); err != nil {
+		if writer, err = mapfile.LockSoon(ctx, b.conf.Maps, "ldap2cdb"); err != nil {
 			return nil, err
 		}
 		defer writer.Unlock()

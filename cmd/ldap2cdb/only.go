@@ -40,7 +40,7 @@ func (b *build) only(ctx context.Context, filter string) error {
 	if !slices.ContainsFunc(b.origins, func(o *origin) bool { return o.ldap != nil }) {
 		return sysexits.Usage.Errorf("--only asks an LDAP server")
 	}
-	writer, err := mapfile.Lock(b.conf.Maps, "ldap2cdb")
+	writer, err := mapfile.LockSoon(ctx, b.conf.Maps, "ldap2cdb")
 	if err != nil {
 		return err
 	}

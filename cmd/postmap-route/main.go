@@ -4,6 +4,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -76,7 +77,7 @@ func run(c *cli.Context) error {
 		return err
 	}
 	if modes == 0 {
-		notes, err := makeTables(c, conf)
+		notes, err := makeTables(c.Context, c, conf)
 		report(os.Stderr, notes)
 		return err
 	}
@@ -94,10 +95,10 @@ func run(c *cli.Context) error {
 
 // makeTables makes the tables of the maps as they are now, and returns remarks about
 // them, if somebody is to be told.
-func makeTables(c *cli.Context, conf *config.Config) (notes []string, err error) {
+func makeTables(ctx context.Context, c *cli.Context, conf *config.Config) (notes []string, err error) {
 	// Before the maps are read: one who read older maps must not be the last to
 	// publish.
-	writer, err := mapfile.Lock(conf.Route.Out, "postmap-route")
+	writer, err := mapfile.LockSoon(ctx, conf.Route.Out, "postmap-route")
 	if err != nil {
 		return nil, err
 	}

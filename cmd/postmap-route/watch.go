@@ -40,7 +40,7 @@ func watch(c *cli.Context) error {
 			slow := time.AfterFunc(startTime, func() { tellReady(conf) })
 			made = mapfile.MarkOf(conf.Maps)
 			var notes []string
-			if notes, err = makeTables(c, conf); err == nil && !slices.Equal(notes, told) {
+			if notes, err = makeTables(ctx, c, conf); err == nil && !slices.Equal(notes, told) {
 				report(log, notes)
 				told = notes
 			}

@@ -3,6 +3,7 @@ package mapfile
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -82,6 +83,26 @@ func Lock(dir, tool string) (*Writer, error) {
 		return nil, sysexits.TempFail.Errorf("%s: another %s is at work here: try again when it is done", dir, tool)
 	}
 	return &Writer{dir, lock}, nil
+}
+
+// patience is how long somebody is waited for who has the lock: a watch that is
+// just publishing has done so by then, but for the largest of sites.
+const patience = 3 * time.Second
+
+// LockSoon is Lock for a tool that is run once, beside a watch that is roused by
+// the same change.
+func LockSoon(ctx context.Context, dir, tool string) (*Writer, error) {
+	for until := time.Now().Add(patience); ; {
+		writer, err := Lock(dir, tool)
+		if sysexits.Of(err) != sysexits.TempFail || !time.Now().Before(until) {
+			return writer, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(patience / 100):
+		}
+	}
 }
 
 // Unlock lets the next one publish.
