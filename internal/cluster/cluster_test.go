@@ -72,14 +72,6 @@ func TestClusterServers(t *testing.T) {
 			t.Errorf("got %v, want 550 5.1.1", err)
 		}
 	})
-	// What a store cannot take the MX could only return.
-	t.Run("SMTPUTF8", func(t *testing.T) {
-		for _, s := range c.Stores {
-			if strings.Contains(offered(t, c.MX, "EHLO"), "SMTPUTF8") && !strings.Contains(offered(t, s.LMTP, "LHLO"), "SMTPUTF8") {
-				t.Errorf("%s offers it, and %s does not", c.MX, s.Name)
-			}
-		}
-	})
 	t.Run("no relay", func(t *testing.T) {
 		if err := c.Send("sender@example.net", "someone@example.com", "Subject: x\n\nx\n"); !refused(err, 554) && !refused(err, 454) {
 			t.Errorf("relayed to another domain: %v", err)
@@ -407,27 +399,6 @@ func arrives(t *testing.T, im *imapclient.Client, folder, id string) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-}
-
-// offered is what a server says that it can do.
-func offered(t *testing.T, addr, hello string) string {
-	t.Helper()
-	conn, err := textproto.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, _, err = conn.ReadResponse(220); err == nil {
-		err = conn.PrintfLine("%s client.example.org", hello)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, words, err := conn.ReadResponse(250)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return words
 }
 
 func refused(err error, code int) bool {
