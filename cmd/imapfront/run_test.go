@@ -54,6 +54,7 @@ func TestMain(m *testing.M) {
 		}
 		main()
 	}
+	syscall.Umask(0o022) // what root makes here is for the users that he becomes
 	os.Exit(m.Run())
 }
 

@@ -112,7 +112,8 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// takeNetwork keeps other sites off our addresses while this process lives.
+// takeNetwork keeps other sites off our addresses while this process lives, wherever
+// they have their folders.
 func (c *Cluster) takeNetwork() error {
 	if c.Network != "" {
 		free, err := c.lockNetwork(c.Network)
@@ -136,7 +137,7 @@ func (c *Cluster) takeNetwork() error {
 }
 
 func (c *Cluster) lockNetwork(network string) (bool, error) {
-	lock := flock.New(filepath.Join(os.TempDir(), "postern-cluster."+network+".lock"))
+	lock := flock.New("/tmp/postern-cluster." + network + ".lock")
 	free, err := lock.TryLock()
 	if free {
 		c.lock = lock
