@@ -560,11 +560,7 @@ func TestTrustingStoreLogsTheClientsAddress(t *testing.T) {
 	w.line()
 	w.ask("LOGIN %s %q", atDovecot.login, password)
 	const login = ` msg=login `
-	for deadline := time.Now().Add(patience); !strings.Contains(f.log.String(), login); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("no login in the log:\n%s", f.log)
-		}
-	}
+	f.says(t, login)
 	_, line, _ := strings.Cut(f.log.String(), login)
 	session := found([]string{line}, "session=", " ")
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { // Dovecot has a process for its log

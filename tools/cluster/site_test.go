@@ -213,6 +213,17 @@ type server struct {
 	log *logbook.Book // what it writes to standard output and error
 }
 
+// says waits until it has written something: what it logs comes by another way than
+// what it answers.
+func (s server) says(t *testing.T, what string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !strings.Contains(s.log.String(), what); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s in\n%s", what, s.log)
+		}
+	}
+}
+
 // serve runs a server until the test ends, and waits until it accepts.
 func serve(t *testing.T, d door, program string, args ...string) server {
 	t.Helper()
