@@ -28,6 +28,7 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	syscall.Umask(0o022) // what is built here runs as other users
 	os.Exit(func() int {
 		var err error
 		if bin, err = os.MkdirTemp("", "postern-contrib-"); err != nil {

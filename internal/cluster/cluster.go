@@ -26,6 +26,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -138,6 +139,7 @@ func Start(ctx context.Context, opts Options) (c *Cluster, err error) {
 	if err := usable(); err != nil {
 		return nil, err
 	}
+	syscall.Umask(0o022) // the servers' users read what we write
 	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
 
