@@ -30,8 +30,9 @@ install: all
 		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; done
 
 # -count=1: the result cache does not know the tools that tests build and run.
+# -timeout: of one package, on a machine that does much else.
 test: packages
-	$(GO) test -count=1 $(TESTFLAGS) ./...
+	$(GO) test -count=1 -timeout 40m $(TESTFLAGS) ./...
 
 check: packages
 	test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
