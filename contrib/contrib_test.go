@@ -485,7 +485,7 @@ func TestCron(t *testing.T) {
 	}{
 		{0, "ldap2cdb postmap-route postmap", "ldap2cdb postmap-route", 0},
 		{0, "ldap2cdb postmap-route", "ldap2cdb", 0},
-		{0, "!ldap2cdb postmap-route postmap", "ldap2cdb", 75},
+		{0, "!ldap2cdb postmap-route postmap", "ldap2cdb postmap-route", 0},
 		{0, "ldap2cdb !postmap-route postmap", "ldap2cdb postmap-route", 75},
 		{1, "imapfront", "imapfront", 0},
 		{1, "!imapfront", "imapfront", 75},

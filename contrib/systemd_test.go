@@ -39,6 +39,9 @@ say by the units, after that
 systemctl start ldap2cdb.service && quietly systemctl enable --now ldap2cdb.timer && echo built
 stat -c '%U %n' /var/lib/postern /var/lib/postern/login.cdb
 postmap-route && systemctl start postmap-route.service && echo tables && systemctl stop postmap-route.service
+sed -i '1i textfile = "/proc/ldap2cdb.prom"' /etc/postern/postern.conf && rm /var/lib/postern/transport.cdb
+quietly systemctl start ldap2cdb.service || ls /var/lib/postern/transport.cdb
+sed -i 1d /etc/postern/postern.conf && systemctl start ldap2cdb.service
 
 say a front end
 quietly systemctl enable --now imapfront.service && login joe && login nobody && tls
@@ -114,6 +117,7 @@ built
 postern /var/lib/postern
 postern /var/lib/postern/login.cdb
 tables
+/var/lib/postern/transport.cdb
 
 a front end:
 NO [UNAVAILABLE]
