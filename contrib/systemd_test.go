@@ -76,6 +76,12 @@ say with the ports held by systemd
 quietly systemctl enable --now imapfront.socket imapfront.service && login joe && tls
 quietly systemctl stop imapfront.service
 login joe && systemctl is-active imapfront.service
+printf '[Service]\nExecStartPre=/bin/sleep 0.15\n' >/run/systemd/system/imapfront.service.d/slow.conf && systemctl daemon-reload
+echo 'nonsense = 1' >>/etc/postern/postern.conf
+quietly systemctl restart imapfront.service || quietly login joe
+soon sh -c '! systemctl is-active imapfront.socket' && echo closed
+sed -i '/^nonsense/d' /etc/postern/postern.conf
+systemctl start imapfront.socket imapfront.service && login joe
 quietly systemctl disable --now imapfront.socket imapfront.service
 say a process for each connection
 quietly systemctl enable --now imapfront-inetd.socket && login joe && login nobody && tls
@@ -147,6 +153,8 @@ NO [UNAVAILABLE]
 NO [AUTHENTICATIONFAILED]
 NO [UNAVAILABLE]
 active
+closed
+NO [UNAVAILABLE]
 
 a process for each connection:
 NO [UNAVAILABLE]
