@@ -37,8 +37,8 @@ var workshop = []string{
 }
 
 // Cyrus and Dovecot cannot both be installed: their packages conflict. So
-// Dovecot's are unpacked into a folder, and only what they need is installed; its
-// names are other ones in each release of Debian. The programs have two paths compiled in,
+// Dovecot's are unpacked into a folder, and what they need is installed, which has
+// other names in each release of Debian. The programs have two paths compiled in,
 // for TLS and for reading the configuration even without a setting to change
 // them, so paths of the same length take their place.
 var aside = []string{"dovecot-core", "dovecot-imapd", "dovecot-lmtpd", "dovecot-pop3d", "dovecot-managesieved", "dovecot-sieve"}
