@@ -371,9 +371,9 @@ func TestXinetd(t *testing.T) {
 	}
 }
 
-// unpacked returns a program of a Debian package, from this machine or else from
-// a copy of the package: those of inetd exclude each other.
-func unpacked(t *testing.T, name, program string) string {
+// unpacked returns a folder that has the files of a Debian package, which this
+// machine need not have: those of inetd exclude each other.
+func unpacked(t *testing.T, name string) string {
 	t.Helper()
 	dir := t.TempDir()
 	download := exec.Command(need(t, "apt-get"), "download", "-q", name)
@@ -386,7 +386,7 @@ func unpacked(t *testing.T, name, program string) string {
 		t.Fatal(debs, err)
 	}
 	run(t, "dpkg", "-x", debs[0], dir)
-	return filepath.Join(dir, program)
+	return dir
 }
 
 func TestInetd(t *testing.T) {
@@ -399,7 +399,7 @@ func TestInetd(t *testing.T) {
 		{"inetutils-inetd", "usr/sbin/inetutils-inetd", []string{"--debug", "--pidfile=PID", "--environment"}},
 	} {
 		t.Run(daemon.name, func(t *testing.T) {
-			program := unpacked(t, daemon.name, daemon.program)
+			program := filepath.Join(unpacked(t, daemon.name), daemon.program)
 			if out, err := exec.Command("ldd", program).CombinedOutput(); err != nil || strings.Contains(string(out), "not found") {
 				t.Skipf("%s lacks libraries: %v\n%s", daemon.name, err, out)
 			}
@@ -428,9 +428,12 @@ func TestInetd(t *testing.T) {
 
 // The kernel need not have AppArmor, nor this machine its abstractions.
 func TestAppArmor(t *testing.T) {
-	parser := unpacked(t, "apparmor", "sbin/apparmor_parser")
-	base := filepath.Join(filepath.Dir(parser), "..", "etc", "apparmor.d")
-	run(t, parser, "--skip-kernel-load", "--skip-cache", "--base", base, "apparmor/usr.local.sbin.imapfront")
+	root := unpacked(t, "apparmor")
+	parser := filepath.Join(root, "usr/sbin/apparmor_parser")
+	if _, err := os.Stat(parser); err != nil {
+		parser = filepath.Join(root, "sbin/apparmor_parser") // Debian 12
+	}
+	run(t, parser, "--skip-kernel-load", "--skip-cache", "--base", filepath.Join(root, "etc/apparmor.d"), "apparmor/usr.local.sbin.imapfront")
 }
 
 func TestTcpserver(t *testing.T) {
