@@ -335,7 +335,7 @@ func (r *Rules) location(e *Entry, a *account.Account) *Fault {
 		return f
 	}
 	if spreads { // by what stays when he gets another login name
-		l.Store = spread(l.Mailbox, r.spread)
+		l.Store = spread(account.Fold(l.Mailbox), r.spread)
 	}
 	if !r.allowed(l.Store) {
 		return fault("store not allowed by the configuration", "%s", l.Store)

@@ -316,6 +316,13 @@ func TestSpreadByMailbox(t *testing.T) {
 			t.Errorf("%s: %v, with another address %v", uid, before, after)
 		}
 	}
+	attributes.Mailbox = "uid" // to a store they are one
+	for i := range 20 {
+		lower, upper := fmt.Sprint("user", i), fmt.Sprint("User", i)
+		if a, b := place(lower, lower+"@example.net"), place(upper, lower+"@example.net"); a.Store != b.Store {
+			t.Errorf("%s: %v, and %s: %v", lower, a, upper, b)
+		}
+	}
 }
 
 // A store that is taken off the list moves its own users and nobody else.
