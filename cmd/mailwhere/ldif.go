@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -62,18 +63,22 @@ func storeAttribute(attributes config.Attributes) (string, error) {
 	return attributes.Store[0], nil
 }
 
-// write prints one move.
-func (l *ldif) write(out io.Writer, move resident) error {
-	at := strings.LastIndexByte(move.Mailbox, '@')
-	if at < 0 && strings.Contains(l.template, domainPart) {
-		return sysexits.DataErr.Errorf("--dn %q: mailbox %q has no domain", l.template, move.Mailbox)
+// write prints the moves, or none: half a plan would be carried out, too.
+func (l *ldif) write(out io.Writer, moves []resident) error {
+	var text bytes.Buffer
+	for _, move := range moves {
+		at := strings.LastIndexByte(move.Mailbox, '@')
+		if at < 0 && strings.Contains(l.template, domainPart) {
+			return sysexits.DataErr.Errorf("--dn %q: mailbox %q has no domain", l.template, move.Mailbox)
+		}
+		dn := strings.NewReplacer(
+			loginPart, escapeValue(move.Login),
+			localPart, escapeValue(move.Mailbox[:max(at, 0)]),
+			domainPart, escapeValue(move.Mailbox[at+1:]),
+		).Replace(l.template)
+		fmt.Fprintf(&text, "%s\nchangetype: modify\nreplace: %s\n%s\n\n", ldifLine("dn", dn), l.attribute, ldifLine(l.attribute, move.To))
 	}
-	dn := strings.NewReplacer(
-		loginPart, escapeValue(move.Login),
-		localPart, escapeValue(move.Mailbox[:max(at, 0)]),
-		domainPart, escapeValue(move.Mailbox[at+1:]),
-	).Replace(l.template)
-	_, err := fmt.Fprintf(out, "%s\nchangetype: modify\nreplace: %s\n%s\n\n", ldifLine("dn", dn), l.attribute, ldifLine(l.attribute, move.To))
+	_, err := text.WriteTo(out)
 	return err
 }
 

@@ -162,7 +162,8 @@ func TestPlanAsLDIFForDomains(t *testing.T) {
 	if strings.Count(text, "dn: ") != 5 {
 		t.Errorf("not five moves:\n%s", text)
 	}
-	if text, err := moves("jdoe", "imap2"); err == nil || !strings.Contains(err.Error(), `"jdoe" has no domain`) {
+	text, err = moves("info@example.net", "imap2", "jdoe", "imap2")
+	if err == nil || !strings.Contains(err.Error(), `"jdoe" has no domain`) || text != "" {
 		t.Errorf("a name without one: %q %v", text, err)
 	}
 }

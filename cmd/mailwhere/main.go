@@ -52,7 +52,7 @@ func app() *cli.App {
 		&cli.StringFlag{Name: "ldif", Usage: "with --verify: the LDIF in `FILE` instead of the directory"},
 		&cli.StringFlag{Name: "watch", Usage: "print the answer for `NAME` whenever it changes"},
 		&cli.StringSliceFlag{Name: "plan", Usage: "list who should move for `add=STORE` or drain=STORE (repeatable)"},
-		&cli.StringFlag{Name: "dn", Usage: "print the plan as LDIF, for entries that `TEMPLATE` names, as uid={login},..."},
+		&cli.StringFlag{Name: "dn", Usage: "print the plan as LDIF, for entries that `TEMPLATE` names, as uid={login},... or uid={local},o={domain},..."},
 		&cli.StringFlag{Name: "by", Usage: "count and plan by `quota` instead of mailboxes"},
 		&cli.StringFlag{Name: "sizes", Usage: "with --by quota: mailboxes and their octets from `FILE`, - for standard input, instead of size.cdb"},
 	)

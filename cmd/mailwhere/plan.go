@@ -87,10 +87,11 @@ func plan(conf *config.Config, wishes []string, sizes map[string]int64, template
 		return sysexits.Usage.Errorf("--plan: no store would be left")
 	}
 	moves := evenOut(stores, added, drained)
+	if records != nil {
+		return records.write(out, moves)
+	}
 	for _, move := range moves {
 		switch {
-		case records != nil:
-			err = records.write(out, move)
 		case out.json:
 			err = out.object(move)
 		default:
