@@ -46,6 +46,9 @@ func watch(c *cli.Context) error {
 			}
 			slow.Stop()
 		}
+		if ctx.Err() != nil {
+			return nil // it was waiting for somebody else
+		}
 		switch status := sysexits.Of(err); {
 		case err == nil && trouble != "":
 			trouble = ""
