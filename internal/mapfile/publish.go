@@ -85,12 +85,12 @@ func Lock(dir, tool string) (*Writer, error) {
 	return &Writer{dir, lock}, nil
 }
 
-// patience is how long somebody is waited for who has the lock: a watch that is
-// just publishing has done so by then, but for the largest of sites.
+// patience is how long somebody is waited for who has the lock: who was just
+// publishing has done so by then, but for the largest of sites.
 const patience = 3 * time.Second
 
-// LockSoon is Lock for a tool that is run once, beside a watch that is roused by
-// the same change.
+// LockSoon is Lock for whoever is roused by the same change as another, a watch or
+// a tool that is run beside one, and would find him just publishing.
 func LockSoon(ctx context.Context, dir, tool string) (*Writer, error) {
 	for until := time.Now().Add(patience); ; {
 		writer, err := Lock(dir, tool)
