@@ -142,8 +142,8 @@ func (c *checker) run(in []byte, name string, args ...string) ([]byte, error) {
 func (c *checker) readPostfix() error {
 	out, err := c.run(nil, "postconf", append([]string{"-x", "myorigin", "parent_domain_matches_subdomains",
 		"canonical_maps", "canonical_classes", "recipient_canonical_maps", "recipient_canonical_classes",
-		"masquerade_domains", "masquerade_classes", "smtputf8_enable", "smtpd_discard_ehlo_keywords", "allow_untrusted_routing", "allow_min_user",
-		"virtual_alias_expansion_limit", "default_database_type",
+		"masquerade_domains", "masquerade_classes", "smtputf8_enable", "smtpd_discard_ehlo_keywords",
+		"allow_untrusted_routing", "allow_min_user", "virtual_alias_expansion_limit", "default_database_type",
 		"lmtp_host_lookup", "smtp_host_lookup", "queue_directory", "compatibility_level",
 		"config_directory", "multi_instance_directories"}, ours...)...)
 	if err != nil {
