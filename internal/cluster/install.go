@@ -74,8 +74,8 @@ func Install(ctx context.Context, say func(format string, args ...any), more ...
 	if err := debianRoot(); err != nil {
 		return err
 	}
-	// Two test runs of one machine wait for each other.
-	lock := flock.New(filepath.Join(os.TempDir(), "postern-cluster.install.lock"))
+	// Two test runs of one machine wait for each other, whatever TMPDIR they have.
+	lock := flock.New("/tmp/postern-cluster.install.lock")
 	if err := lock.Lock(); err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func Port() string {
 func ours(port string) bool {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return true // who opens the next one tells
+		return true // there is no descriptor, as the caller will find
 	}
 	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: "@postern-test-port-" + port}); err != nil {
 		unix.Close(fd)

@@ -24,10 +24,9 @@ import (
 // user has logged out, has at most its last answers to send.
 const linger = 60 * time.Second
 
-var (
-	goodbyeTime = time.Second // for a store's answers to a client's last commands
-	byeTime     = time.Second // for a client to take in a last line
-)
+const byeTime = time.Second // for a client to take in a last line
+
+var goodbyeTime = time.Second // for a store's answers to a client's last commands
 
 // A Side is one of the two ends.
 type Side struct {

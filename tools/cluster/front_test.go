@@ -91,10 +91,11 @@ func furnished(t *testing.T, c *cluster.Cluster, p plan) *front {
 		f.users[g.login] = g.location
 	}
 	var conf strings.Builder
+	// Those of IMAP are opened last, for serve waits for them.
 	fmt.Fprintf(&conf, `maps = %q
 
 [frontend]
-listen = ["imap://%s", "imaps://%s", "pop3://%s", "pop3s://%s", "sieve://%s"]
+listen = ["pop3://%s", "pop3s://%s", "sieve://%s", "imap://%s", "imaps://%s"]
 cert = %q
 key = %q
 %s
@@ -103,7 +104,7 @@ key = %q
 tls = "starttls"
 ca-file = %q
 %s
-`, f.dir, f.imap, f.imaps, f.pop3, f.pop3s, f.sieve, c.FrontEndCert, c.FrontEndKey, p.frontend, c.CAFile, p.store)
+`, f.dir, f.pop3, f.pop3s, f.sieve, f.imap, f.imaps, c.FrontEndCert, c.FrontEndKey, p.frontend, c.CAFile, p.store)
 	for _, s := range c.Stores {
 		fmt.Fprintf(&conf, "\n[store.%q]\naddress = %q\n", s.Name, s.Addr)
 		if s.Kind == cluster.Dovecot { // both ways to reach a store are taken

@@ -454,7 +454,7 @@ func has(t *testing.T, im *imapclient.Client, folder, id string) int {
 
 func arrives(t *testing.T, im *imapclient.Client, folder, id string) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); has(t, im, folder, id) != 1; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); has(t, im, folder, id) != 1; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: message %s does not arrive", folder, id)
 		}
@@ -506,7 +506,7 @@ func follow(t *testing.T, c *cluster.Cluster) {
 	case <-published:
 	case <-ended:
 		t.Fatal("the watch has ended")
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the watch publishes nothing")
 	}
 }
@@ -516,7 +516,7 @@ func routed(t *testing.T, c *cluster.Cluster, address, hop string) time.Duration
 	t.Helper()
 	table := mapfile.Follow(filepath.Join(c.Maps, "transport.cdb"), false)
 	defer table.Close()
-	for start := time.Now(); time.Since(start) < 30*time.Second; time.Sleep(2 * time.Millisecond) {
+	for start := time.Now(); time.Since(start) < patience; time.Sleep(2 * time.Millisecond) {
 		if got, _, err := table.Get(address); err == nil && got == hop {
 			return time.Since(start)
 		}
@@ -559,7 +559,7 @@ func TestMove(t *testing.T) {
 	for {
 		id := send(t, c, fmt.Sprintf("%s+%d@example.org", mover, sent))
 		atOld, atNew := 0, 0
-		for deadline := time.Now().Add(30 * time.Second); atOld+atNew == 0; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); atOld+atNew == 0; time.Sleep(20 * time.Millisecond) {
 			atOld, atNew = has(t, old, "INBOX", id), has(t, young, "INBOX", id)
 			if time.Now().After(deadline) {
 				t.Fatalf("message %s arrives nowhere", id)
