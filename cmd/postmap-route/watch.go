@@ -46,7 +46,7 @@ func watch(c *cli.Context) error {
 			}
 			slow.Stop()
 		}
-		if ctx.Err() != nil {
+		if err != nil && ctx.Err() != nil {
 			return nil // it was waiting for somebody else
 		}
 		switch status := sysexits.Of(err); {
