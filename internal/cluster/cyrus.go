@@ -43,8 +43,8 @@ func (c *Cluster) startCyrus(ctx context.Context, s *Store) error {
 
 // cyrusMaster is the command that runs a store which startCyrus has prepared.
 func (c *Cluster) cyrusMaster(s *Store) *exec.Cmd {
-	in := func(elem ...string) string { return filepath.Join(append([]string{c.Dir, s.short()}, elem...)...) }
-	return exec.Command("/usr/lib/cyrus/bin/master", "-D", "-C", in("imapd.conf"), "-M", in("cyrus.conf"), "-p", in("run", "master.pid"))
+	return exec.Command("/usr/lib/cyrus/bin/master", "-D", "-C", c.in(s.short(), "imapd.conf"),
+		"-M", c.in(s.short(), "cyrus.conf"), "-p", c.in(s.short(), "run", "master.pid"))
 }
 
 // saslPassword sets a password in the store's own file.

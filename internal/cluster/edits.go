@@ -11,11 +11,16 @@ import (
 // An edit replaces a line or a part of one in a sample file.
 type edit struct{ old, new string }
 
+// in is a path below the site's folder.
+func (c *Cluster) in(elem ...string) string {
+	return filepath.Join(c.Dir, filepath.Join(elem...))
+}
+
 // edits is all that makes a test site of the shipped samples: paths below the
 // site's folder, its addresses and ports, its users. Whatever else a server
 // does here it does on an administrator's host, too.
 func (c *Cluster) edits(sample string, s *Store) []edit {
-	in := func(elem ...string) string { return filepath.Join(append([]string{c.Dir}, elem...)...) }
+	in := c.in
 	switch sample {
 
 	case "contrib/openldap/slapd.conf":
@@ -114,7 +119,7 @@ func (c *Cluster) edits(sample string, s *Store) []edit {
 
 // dovecotEdits are those of both samples for Dovecot.
 func (c *Cluster) dovecotEdits(s *Store) []edit {
-	in := func(elem ...string) string { return filepath.Join(append([]string{c.Dir}, elem...)...) }
+	in := c.in
 	return []edit{
 		{"listen = *", "listen = " + s.Addr},
 		{"/run/dovecot", in(s.short(), "run")},
