@@ -154,10 +154,13 @@ func (d desk) run(stdin, program string, args ...string) (output string) {
 	return string(out)
 }
 
-// onTerminal are the arguments with which script(1) runs a command on a terminal.
-// That has no size unless it is told one, and curses 6.5 draws on no such.
-func onTerminal(command string) []string {
-	return []string{"--quiet", "--return", "--command", "stty rows 24 cols 80; " + command, "/dev/null"}
+// mutting are the arguments with which script(1) runs mutt on a terminal, where it
+// copies the first message into a file. A terminal has no size unless it is told one,
+// and curses 6.5 draws on no such.
+func (d desk) mutting(rc string) (args []string, copied string) {
+	copied = filepath.Join(d.home, "copied")
+	keys := d.write("keys", "push \"<first-entry><copy-message>"+copied+"<enter><quit>\"\n")
+	return []string{"--quiet", "--return", "--command", "stty rows 24 cols 80; mutt -n -F " + rc + " -e 'source " + keys + "'", "/dev/null"}, copied
 }
 
 // subject is one that no other message has.
@@ -369,9 +372,8 @@ set spoolfile=%s record=%[4]s folder=%[5]s sort=mailbox-order
 set move=no quit=yes delete=no confirmcreate=no confirmappend=no resolve=no
 set sendmail=/bin/true from=ada@example.org
 `, d.account.login, backslashed.Replace(d.account.password), d.CAFile, mailbox, d.home))
-	copied := filepath.Join(d.home, "copied")
-	d.write("keys", "push \"<first-entry><copy-message>"+copied+"<enter><quit>\"\n")
-	d.run("", "script", onTerminal("mutt -n -F "+rc+" -e 'source "+filepath.Join(d.home, "keys")+"'")...)
+	args, copied := d.mutting(rc)
+	d.run("", "script", args...)
 	d.expect(d.file(copied))
 	d.run("Hello.\n", "mutt", "-n", "-F", rc, "-s", d.subject(), "ada@example.org")
 	d.arrived()

@@ -71,9 +71,8 @@ SyncState *
 set ssl_starttls=yes ssl_force_tls=yes ssl_usesystemcerts=no
 set spoolfile=%s move=no quit=yes delete=no confirmcreate=no confirmappend=no resolve=no sort=mailbox-order folder=%s
 `, d.account.login, d.CAFile, d.choose("imaps", "imap")+"://localhost:"+d.port()+"/INBOX", d.home))
-		copied := filepath.Join(d.home, "copied")
-		d.write("keys", "push \"<first-entry><copy-message>"+copied+"<enter><quit>\"\n")
-		d.run("", "script", onTerminal("mutt -n -F "+rc+" -e 'source "+filepath.Join(d.home, "keys")+"'")...)
+		args, copied := d.mutting(rc)
+		d.run("", "script", args...)
 		d.expect(d.file(copied))
 	}},
 	{"imtest", cyrusClients + "imtest", startTLS, func(d kerberized) { d.tested("imtest", d.port(), "x LOGOUT") }},
