@@ -339,7 +339,7 @@ const maxName = 320
 
 // CheckLogin tells whether a name may be a key of login.cdb.
 func CheckLogin(name string) error {
-	if isPlainName(name) || isPlainAddress(name) {
+	if isPlainName(name) || IsPlainAddress(name) {
 		return nil
 	}
 	if err := checkText("login name", name); err != nil {
@@ -370,7 +370,7 @@ func CheckMailbox(name string) error {
 // 5321 4.1.2 with RFC 6531: a dot-string or a quoted local part, and a domain
 // name. The local part may be empty: "@example.org" is a domain's catch-all.
 func CheckAddress(address string) error {
-	if isPlainAddress(address) {
+	if IsPlainAddress(address) {
 		return nil
 	}
 	return checkAddress(address)

@@ -16,7 +16,7 @@ import (
 // ASCII the result is in NFC. Builder and readers all fold here, so that they
 // can never disagree about a name.
 func Fold(name string) string {
-	if isPlainName(name) || isPlainAddress(name) {
+	if isPlainName(name) || IsPlainAddress(name) {
 		return name
 	}
 	if IsASCII(name) {

@@ -26,9 +26,9 @@ func isPlainName(s string) bool {
 	return last != '.' && last != '-'
 }
 
-// isPlainAddress tells whether an address has plain names before and after the
+// IsPlainAddress tells whether an address has plain names before and after the
 // one @.
-func isPlainAddress(s string) bool {
+func IsPlainAddress(s string) bool {
 	at := strings.IndexByte(s, '@')
 	return at > 0 && isPlainName(s[:at]) && isPlainName(s[at+1:])
 }

@@ -96,55 +96,53 @@ func operation(message []byte) (tag byte, op []byte, err error) {
 	return op[0], op, nil
 }
 
-// parseEntry reads a SearchResultEntry into entry, which then points into op.
-// What follows the entry (the message's controls) is returned.
+// parseEntry reads a SearchResultEntry. What follows it (the message's controls) is
+// returned, too.
 //
 //	SearchResultEntry ::= [APPLICATION 4] SEQUENCE {
 //	     objectName      LDAPDN,
 //	     attributes      SEQUENCE OF partialAttribute SEQUENCE {
 //	          type       AttributeDescription,
 //	          vals       SET OF value AttributeValue } }
-func parseEntry(op []byte, want *Selection, entry *Entry) (controls []byte, err error) {
-	entry.reset(want)
+func parseEntry(op []byte, b *builder) (e *Entry, controls []byte, err error) {
 	body, controls, err := next(op, tagSearchEntry)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	dn, body, err := next(body, tagOctetString)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	entry.DN = append(entry.DN, dn...)
+	b.begin(dn)
 	attributes, _, err := next(body, tagSequence)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for len(attributes) > 0 {
 		var attribute, name, values []byte
 		if attribute, attributes, err = next(attributes, tagSequence); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if name, attribute, err = next(attribute, tagOctetString); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		slot, rest := want.slot(name)
+		slot, rest := b.want.slot(name)
 		if slot == unwanted {
 			continue
 		}
-		entry.lacks(slot, rest)
+		b.lacks(slot, rest)
 		if values, _, err = next(attribute, tagSet); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for len(values) > 0 {
 			var value []byte
 			if value, values, err = next(values, tagOctetString); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			entry.add(slot, value)
+			b.add(slot, value)
 		}
 	}
-	entry.finish(want)
-	return controls, nil
+	return b.entry(), controls, nil
 }
 
 // parseReference reads the URLs of a SearchResultReference, any one of which

@@ -48,11 +48,11 @@ var searchDone = element(tagSequence, 0, []byte{tagInteger, 1, 2}, element(tagSe
 
 // tapped runs a stream through a tap: the entries, and what go-ldap gets.
 func tapped(stream io.Reader) (entries []string, rest []byte, err error) {
-	want := newSelection([]string{"uid", "mail"})
-	var e Entry
+	found := builder{want: newSelection([]string{"uid", "mail"})}
 	tap := newTap(streamConn{stream}, newGatherer(streamConn{stream}))
 	tap.ears.Store(&ears{entry: func(op []byte) error {
-		if _, err := parseEntry(op, want, &e); err != nil {
+		e, _, err := parseEntry(op, &found)
+		if err != nil {
 			return err
 		}
 		entries = append(entries, fmt.Sprintf("%s %s", e.DN, e.values))

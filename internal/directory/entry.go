@@ -1,14 +1,12 @@
 // Package directory reads accounts: from LDIF, from an LDAP server once, and
 // from an LDAP server for as long as it changes.
 //
-// A source hands out entries, one at a time, as the directory has them; the
-// Rules make an account of each, or say why none. An entry lives in the
-// source's buffer only until the next one is read, so that ten million of them
-// take no more memory than one.
+// A source hands out entries as the directory has them; the Rules make an account
+// of each, or say why none. None of them is kept, so that ten million take no more
+// memory than a few.
 package directory
 
 import (
-	"bytes"
 	"maps"
 	"slices"
 	"strconv"
@@ -123,12 +121,11 @@ func cutRange(name string) (whole string, next int, ranged bool) {
 	return strings.Join(slices.Delete(parts, i, i+1), ";"), next, true
 }
 
-// An Entry is one object of the directory, reduced to a Selection. Its bytes
-// are valid until the source reads on.
+// An Entry is one object of the directory, reduced to a Selection. It is there
+// until the source reads on; its strings last.
 type Entry struct {
-	DN     []byte
-	values [][][]byte // by slot
-	tagged [][][]byte // values that came with attribute options
+	DN     string
+	values [][]string // by slot
 	rests  []rest     // values that are missing
 }
 
@@ -142,56 +139,80 @@ func (e *Entry) first(slot int) string {
 	if slot == unwanted || len(e.values[slot]) == 0 {
 		return ""
 	}
-	return string(e.values[slot][0])
+	return e.values[slot][0]
 }
 
-func (e *Entry) reset(s *Selection) {
-	if e.values == nil {
-		e.values = make([][][]byte, len(s.names))
-		e.tagged = make([][][]byte, len(s.names))
+// copy makes another entry the same, in the room that it has.
+func (e *Entry) copy(to *Entry) {
+	to.DN, to.rests = e.DN, append(to.rests[:0], e.rests...)
+	if to.values == nil {
+		to.values = make([][]string, len(e.values))
 	}
-	e.DN, e.rests = e.DN[:0], e.rests[:0]
-	for i := range e.values {
-		e.values[i] = e.values[i][:0]
-		e.tagged[i] = e.tagged[i][:0]
+	for slot, values := range e.values {
+		to.values[slot] = append(to.values[slot][:0], values...)
 	}
 }
 
-func (e *Entry) add(slot int, value []byte) {
-	switch {
-	case slot == unwanted:
-	case slot < 0:
-		e.tagged[-2-slot] = append(e.tagged[-2-slot], value)
-	default:
-		e.values[slot] = append(e.values[slot], value)
+// A builder puts one entry after the other together of what a source finds. All
+// strings of an entry are parts of one: millions of them are no work for the
+// garbage collector.
+type builder struct {
+	want  *Selection
+	text  []byte // the name, and all values as they came
+	dn    int    // where the name ends; 0: there is none
+	found []found
+	made  Entry
+}
+
+// found is a value, by where it ends in the text.
+type found struct {
+	slot, end int
+}
+
+func (b *builder) begin(dn []byte) {
+	b.text, b.dn = append(b.text[:0], dn...), len(dn)
+	b.found, b.made.rests = b.found[:0], b.made.rests[:0]
+}
+
+func (b *builder) add(slot int, value []byte) {
+	if slot != unwanted {
+		b.text = append(b.text, value...)
+		b.found = append(b.found, found{slot, len(b.text)})
 	}
 }
 
 // lacks notes that an attribute's values go on from somewhere.
-func (e *Entry) lacks(slot, from int) {
+func (b *builder) lacks(slot, from int) {
 	if from > 0 && slot != unwanted {
-		e.rests = append(e.rests, rest{slot, from})
+		b.made.rests = append(b.made.rests, rest{slot, from})
 	}
 }
 
-// finish puts the values that came with options behind those without, and the
-// name where it is wanted.
-func (e *Entry) finish(s *Selection) {
-	if s.dn != unwanted {
-		e.values[s.dn] = append(e.values[s.dn][:0], e.DN)
+// entry is what was found, the values that came with options behind those without.
+func (b *builder) entry() *Entry {
+	e, text := &b.made, string(b.text)
+	if e.values == nil {
+		e.values = make([][]string, len(b.want.names))
 	}
-	for i, tagged := range e.tagged {
-		e.values[i] = append(e.values[i], tagged...)
+	for slot := range e.values {
+		e.values[slot] = e.values[slot][:0]
 	}
-}
-
-// clone is an entry that outlives the source's buffer.
-func (e *Entry) clone() *Entry {
-	c := &Entry{DN: bytes.Clone(e.DN), values: make([][][]byte, len(e.values)), tagged: make([][][]byte, len(e.values)), rests: slices.Clone(e.rests)}
-	for slot, values := range e.values {
-		for _, value := range values {
-			c.values[slot] = append(c.values[slot], bytes.Clone(value))
+	e.DN = text[:b.dn]
+	for _, tagged := range []bool{false, true} {
+		start := b.dn
+		for _, f := range b.found {
+			slot := f.slot
+			if slot < 0 {
+				slot = -2 - slot
+			}
+			if tagged == (f.slot < 0) {
+				e.values[slot] = append(e.values[slot], text[start:f.end])
+			}
+			start = f.end
 		}
 	}
-	return c
+	if b.want.dn != unwanted {
+		e.values[b.want.dn] = append(e.values[b.want.dn][:0], e.DN)
+	}
+	return e
 }

@@ -195,7 +195,7 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 	told := ctx
 	ctx, stop := context.WithDeadline(ctx, read.Add(interval))
 	defer stop()
-	f := &following{want: want, changes: changes, read: read, cookie: cookie, anew: cookie == "", quiet: func() {
+	f := &following{current: builder{want: want}, changes: changes, read: read, cookie: cookie, anew: cookie == "", quiet: func() {
 		s.tap.wire.expect(0) // nothing may happen for days
 		go d.keepAsking(ctx, s)
 	}}
@@ -248,14 +248,13 @@ func (d *LDAP) keepAsking(ctx context.Context, s *session) {
 
 // following reads what RFC 4533 puts beside entries, and between them.
 type following struct {
-	want      *Selection
+	current   builder
 	changes   Changes
 	read      time.Time // when all was read last
 	cookie    string    // up to where we have heard
 	quiet     func()    // from now on the server speaks when there is news
 	anew      bool      // there was no cookie: what is not mentioned is gone
 	refreshed bool
-	current   Entry
 }
 
 // heard notes the server's cookie, and when all was read last.
@@ -288,7 +287,7 @@ const (
 )
 
 func (f *following) entry(op []byte) error {
-	controls, err := parseEntry(op, f.want, &f.current)
+	e, controls, err := parseEntry(op, &f.current)
 	if err != nil {
 		return err
 	}
@@ -300,7 +299,7 @@ func (f *following) entry(op []byte) error {
 	case statePresent:
 		f.changes.Present(id)
 	case stateAdd, stateModify:
-		_, err = f.changes.Entry(id, &f.current)
+		_, err = f.changes.Entry(id, e)
 	case stateDelete:
 		err = f.changes.Gone(id)
 	default:

@@ -35,8 +35,8 @@ type block struct {
 }
 
 // Entries calls take for each entry. The file is read in blocks and each is
-// parsed by whoever is free, so take is called by several goroutines, each with
-// an Entry of its own; a file of one block is taken in order.
+// parsed by whoever is free, so take is called by several goroutines; a file of
+// one block is taken in order.
 func (l LDIF) Entries(ctx context.Context, want *Selection, take func(*Entry) error) error {
 	in, done := until(ctx, l.From)
 	defer done()
@@ -45,11 +45,10 @@ func (l LDIF) Entries(ctx context.Context, want *Selection, take func(*Entry) er
 	var workers sync.WaitGroup
 	var failed failure
 	for range runtime.GOMAXPROCS(0) {
-		want := want.clone()
+		made := builder{want: want.clone()}
 		workers.Go(func() {
-			var entry Entry
 			for b := range blocks {
-				if line, err := b.entries(want, &entry, take); err != nil {
+				if line, err := b.entries(&made, take); err != nil {
 					failed.note(l.Name, line, err)
 				}
 				select {
@@ -194,7 +193,7 @@ func lastEnd(text []byte) int {
 }
 
 // entries parses a block. It returns the line of an error.
-func (b block) entries(want *Selection, entry *Entry, take func(*Entry) error) (line int, err error) {
+func (b block) entries(to *builder, take func(*Entry) error) (line int, err error) {
 	line = b.line
 	rest := b.text
 	if line == 1 {
@@ -206,12 +205,12 @@ func (b block) entries(want *Selection, entry *Entry, take func(*Entry) error) (
 		if !whole {
 			return line, nil
 		}
-		lines, err := parseRecord(record, want, entry)
+		e, lines, err := parseRecord(record, to)
 		if err != nil {
 			return line + lines, syntaxError{err}
 		}
-		if len(entry.DN) > 0 {
-			if err := take(entry); err != nil {
+		if e != nil {
+			if err := take(e); err != nil {
 				return line, err
 			}
 		}
@@ -237,25 +236,27 @@ func cutRecord(text []byte, atEnd bool) (record, rest []byte, whole bool) {
 }
 
 // parseRecord reads one record, lines that each end in a newline. It returns
-// how many lines it has read, up to the bad one if there is an error; the
-// entry has no DN if the record holds none (comments, a version line).
-func parseRecord(record []byte, want *Selection, entry *Entry) (lines int, err error) {
-	entry.reset(want)
+// how many lines it has read, up to the bad one if there is an error, and no entry
+// if the record holds none (comments, a version line).
+func parseRecord(record []byte, to *builder) (e *Entry, lines int, err error) {
+	to.begin(nil)
 	for len(record) > 0 {
 		line, folds, rest, err := cutLine(record)
 		if err != nil {
-			return lines, err
+			return nil, lines, err
 		}
 		record = rest
 		if len(line) > 0 && line[0] != '#' {
-			if err := parseLine(line, want, entry); err != nil {
-				return lines, err
+			if err := parseLine(line, to); err != nil {
+				return nil, lines, err
 			}
 		}
 		lines += 1 + folds
 	}
-	entry.finish(want)
-	return lines, nil
+	if to.dn > 0 {
+		e = to.entry()
+	}
+	return e, lines, nil
 }
 
 // cutLine splits off a line with what continues it, RFC 2849 note 2: a line
@@ -281,14 +282,14 @@ func cutLine(text []byte) (line []byte, folds int, rest []byte, err error) {
 
 func trimCR(line []byte) []byte { return bytes.TrimSuffix(line, []byte("\r")) }
 
-func parseLine(line []byte, want *Selection, entry *Entry) error {
+func parseLine(line []byte, to *builder) error {
 	colon := bytes.IndexByte(line, ':')
 	if colon < 0 {
 		return fmt.Errorf("%q is not a line of LDIF: no colon", clip(line))
 	}
 	name, value := line[:colon], line[colon+1:]
-	if len(entry.DN) == 0 {
-		return parseFirst(name, value, entry)
+	if to.dn == 0 {
+		return parseFirst(name, value, to)
 	}
 	if equalFold(name, "dn") {
 		return errors.New("a dn: line within an entry: is the empty line before it missing?")
@@ -304,8 +305,8 @@ func parseLine(line []byte, want *Selection, entry *Entry) error {
 		// also tells those that went, and the entries.
 		return fmt.Errorf("%q: made for a replica, with what was deleted: have db2ldif make it without -r", clip(name))
 	}
-	slot, rest := want.slot(name)
-	entry.lacks(slot, rest)
+	slot, rest := to.want.slot(name)
+	to.lacks(slot, rest)
 	if slot == unwanted {
 		return nil
 	}
@@ -313,14 +314,14 @@ func parseLine(line []byte, want *Selection, entry *Entry) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	entry.add(slot, text)
+	to.add(slot, text)
 	return nil
 }
 
 // parseFirst reads a line that stands where a DN is due. What ldapsearch says
 // beside its entries stands here, too, and its result counts: a search that
 // came to no good end gives no good map.
-func parseFirst(name, value []byte, entry *Entry) error {
+func parseFirst(name, value []byte, to *builder) error {
 	switch {
 	case equalFold(name, "dn"):
 		dn, err := parseValue(value)
@@ -330,7 +331,7 @@ func parseFirst(name, value []byte, entry *Entry) error {
 		if err != nil {
 			return fmt.Errorf("dn: %w", err)
 		}
-		entry.DN = append(entry.DN, dn...)
+		to.begin(dn)
 	case equalFold(name, "version"):
 		if version := string(bytes.TrimSpace(value)); version != "1" {
 			return fmt.Errorf("LDIF version %s, of which only 1 is known", clip([]byte(version)))

@@ -19,7 +19,7 @@ func read(from interface {
 	var all []string
 	want := newSelection(attributes)
 	err := from.Entries(context.Background(), want, func(e *Entry) error {
-		text := string(e.DN)
+		text := e.DN
 		for slot, values := range e.values {
 			for _, value := range values {
 				text += fmt.Sprintf(" %s=%s", want.names[slot], value)
@@ -143,7 +143,7 @@ func TestLDIFInBlocks(t *testing.T) {
 		err := LDIF{"x", strings.NewReader(text)}.Entries(t.Context(), newSelection([]string{"uid"}), func(e *Entry) error {
 			mu.Lock()
 			defer mu.Unlock()
-			seen[string(e.values[0][0])] = true
+			seen[e.values[0][0]] = true
 			return nil
 		})
 		if err != nil || len(seen) != entries {

@@ -65,7 +65,7 @@ func (r *Rules) NamesOf(e *Entry) Names {
 	var names Names
 	for _, slot := range r.login {
 		for _, value := range e.values[slot] {
-			names.Logins = append(names.Logins, r.loginKey(string(value)))
+			names.Logins = append(names.Logins, r.loginKey(value))
 		}
 	}
 	names.Addresses, _ = r.addresses(e, r.address, nil)

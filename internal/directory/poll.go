@@ -1,7 +1,6 @@
 package directory
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -197,7 +196,7 @@ func (p *poller) read(ctx context.Context, started time.Time) error {
 	references, err := p.searchAll(ctx, p.s, p.conf.Filter, p.want, func(e *Entry) error {
 		p.hear(e, clocks)
 		news, err := p.entry(e)
-		if news && mark != usnChanged && string(bytes.Join(e.values[p.want.find(mark)], nil)) < since {
+		if news && mark != usnChanged && strings.Join(e.values[p.want.find(mark)], "") < since {
 			missed = true
 		}
 		return err
@@ -283,14 +282,14 @@ func (p *poller) others(ctx context.Context, since string) (gone map[[16]byte]bo
 	take := func(e *Entry) error {
 		p.count(e, ids)
 		gone[identity(e, ids)] = true
-		before, err := p.changes.Named(string(e.DN))
+		before, err := p.changes.Named(e.DN)
 		if err != nil {
 			return err
 		}
 		for _, other := range before {
 			gone[other] = true
 		}
-		if filter := p.changes.Members(string(e.DN)); filter != "" && p.regrouped(filter, e, ids) {
+		if filter := p.changes.Members(e.DN); filter != "" && p.regrouped(filter, e, ids) {
 			members = append(members, filter)
 		}
 		return nil
@@ -357,7 +356,7 @@ func (p *poller) counted() uint64 {
 // count takes the number of an entry's last change.
 func (p *poller) count(e *Entry, s *Selection) {
 	for _, value := range e.values[s.find(usnChanged)] {
-		if usn, err := strconv.ParseUint(string(value), 10, 63); err == nil {
+		if usn, err := strconv.ParseUint(value, 10, 63); err == nil {
 			p.usn = max(p.usn, usn)
 		}
 	}
@@ -368,7 +367,7 @@ func (p *poller) hear(e *Entry, clocks map[string]tide) {
 	now := time.Now()
 	for _, mark := range marks[1:] {
 		for _, value := range e.values[p.want.find(mark)] {
-			noted, err := time.Parse("20060102150405", string(value[:min(14, len(value))]))
+			noted, err := time.Parse("20060102150405", value[:min(14, len(value))])
 			if t, known := clocks[mark]; err == nil && noted.Before(now.Add(maxAhead)) && (!known || noted.After(t.at(now))) {
 				clocks[mark] = tide{noted, now}
 			}
@@ -405,9 +404,9 @@ func identity(e *Entry, s *Selection) (id [16]byte) {
 			continue
 		}
 		if len(values[0]) == len(id) {
-			return [16]byte(values[0])
+			return [16]byte([]byte(values[0]))
 		}
-		if octets, err := hex.DecodeString(strings.ReplaceAll(string(values[0]), "-", "")); err == nil && len(octets) == len(id) {
+		if octets, err := hex.DecodeString(strings.ReplaceAll(values[0], "-", "")); err == nil && len(octets) == len(id) {
 			return [16]byte(octets)
 		}
 	}
@@ -416,6 +415,6 @@ func identity(e *Entry, s *Selection) (id [16]byte) {
 
 // idOf stands for an entry that nothing but its name tells from others.
 func idOf(e *Entry) [16]byte {
-	sum := sha256.Sum256([]byte(strings.ToLower(string(e.DN))))
+	sum := sha256.Sum256([]byte(strings.ToLower(e.DN)))
 	return [16]byte(sum[:16])
 }

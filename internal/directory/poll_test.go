@@ -123,7 +123,7 @@ func (m *mover) Entry(_ [16]byte, e *Entry) (bool, error) {
 	if len(m.there) == 0 && m.reads == 1 {
 		m.server.Modify("dn: uid=moves,ou=two,dc=example,dc=org\nchangetype: modrdn\nnewrdn: uid=moves\ndeleteoldrdn: 0\nnewsuperior: ou=one,dc=example,dc=org\n" + m.more)
 	}
-	m.there[string(e.DN)] = true
+	m.there[e.DN] = true
 	return false, nil
 }
 
@@ -136,13 +136,19 @@ func (m *mover) Mentioned() error {
 
 func (p *poller) hears(t *testing.T, line string) {
 	t.Helper()
-	var e Entry
-	if _, err := parseRecord([]byte("dn: cn=x\n"+line+"\n"), p.want, &e); err != nil {
+	if _, err := p.entry(parsed(t, "dn: cn=x\n"+line+"\n", p.want)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.entry(&e); err != nil {
+}
+
+// parsed is an entry of LDIF.
+func parsed(t *testing.T, record string, want *Selection) *Entry {
+	t.Helper()
+	e, _, err := parseRecord([]byte(record), &builder{want: want})
+	if err != nil {
 		t.Fatal(err)
 	}
+	return e
 }
 
 func (p *poller) expects(t *testing.T, want string) {
@@ -255,17 +261,10 @@ func TestIdentity(t *testing.T) {
 		"objectGUID:: AAECAwQFBgcICQoLDA0ODw==",
 		"cn: none", "objectGUID: short",
 	} {
-		var e Entry
-		if _, err := parseRecord([]byte("dn: cn=X\n"+line+"\n"), s, &e); err != nil {
-			t.Fatal(err)
-		}
-		seen[identity(&e, s)] += line + "|"
+		seen[identity(parsed(t, "dn: cn=X\n"+line+"\n", s), s)] += line + "|"
 	}
-	var byName Entry
-	if _, err := parseRecord([]byte("dn: CN=x\n"), s, &byName); err != nil {
-		t.Fatal(err)
-	}
-	if len(seen) != 4 || seen[identity(&byName, s)] != "cn: none|objectGUID: short|" {
+	byName := parsed(t, "dn: CN=x\n", s)
+	if len(seen) != 4 || seen[identity(byName, s)] != "cn: none|objectGUID: short|" {
 		t.Errorf("got %v", seen)
 	}
 	if _, found := seen[[16]byte{0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}]; !found {

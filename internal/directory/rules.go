@@ -167,7 +167,7 @@ type Outcome struct {
 func (r *Rules) Judge(e *Entry) Outcome {
 	var o Outcome
 	a := &o.Account
-	a.Source = strings.ToValidUTF8(string(e.DN), "\uFFFD")
+	a.Source = strings.ToValidUTF8(e.DN, "\uFFFD")
 	if o.Nobody = r.nobody(e); o.Nobody {
 		return o
 	}
@@ -279,14 +279,14 @@ func (r *Rules) loginKey(name string) string {
 	return account.Fold(name)
 }
 
-func (r *Rules) sortNaming(names []string, dn []byte) {
+func (r *Rules) sortNaming(names []string, dn string) {
 	if len(names) < 2 {
 		return
 	}
 	// A server may escape letters in it, and it may be made of several values, RFC
 	// 4514 sections 2.4 and 2.3.
 	var naming []string
-	if name, err := ldap.ParseDN(string(dn)); err == nil && len(name.RDNs) > 0 {
+	if name, err := ldap.ParseDN(dn); err == nil && len(name.RDNs) > 0 {
 		for _, attribute := range name.RDNs[0].Attributes {
 			naming = append(naming, r.loginKey(attribute.Value))
 		}
@@ -392,7 +392,7 @@ type storeSource struct {
 
 // storeValues is what one of them tells: of a template nothing, if the entry
 // lacks something that stands in it.
-func (r *Rules) storeValues(e *Entry, a *account.Account, from storeSource) [][]byte {
+func (r *Rules) storeValues(e *Entry, a *account.Account, from storeSource) []string {
 	if from.template == nil {
 		return e.values[from.slot]
 	}
@@ -400,7 +400,7 @@ func (r *Rules) storeValues(e *Entry, a *account.Account, from storeSource) [][]
 	if err != nil {
 		return nil
 	}
-	return [][]byte{[]byte(text)}
+	return []string{text}
 }
 
 // Members finds by a filter whom a group of this name brings to a store; "" if it
@@ -431,7 +431,7 @@ func (r *Rules) flagsOf(e *Entry) account.Flags {
 		return 0
 	}
 	for _, value := range e.values[r.status] {
-		flags |= r.statuses.flags(string(value))
+		flags |= r.statuses.flags(value)
 	}
 	return flags
 }
@@ -442,7 +442,7 @@ func (r *Rules) sizeOf(e *Entry) (int64, *Fault) {
 	case 0:
 		return 0, nil
 	case 1:
-		size, err := parseSize(string(values[0]))
+		size, err := parseSize(values[0])
 		if err != nil {
 			return 0, fault("bad size", "%v", err)
 		}
@@ -455,27 +455,37 @@ func (r *Rules) sizeOf(e *Entry) (int64, *Fault) {
 // addresses collects mail addresses. A bad one is left out alone, so that a
 // typing error in somebody's fifth alias doesn't cost him his mail.
 func (r *Rules) addresses(e *Entry, slots []int, minor []*Fault) ([]string, []*Fault) {
-	var list []string
+	count := 0
+	for _, slot := range slots {
+		count += len(e.values[slot])
+	}
+	list := make([]string, 0, count)
 	for _, slot := range slots {
 		for _, value := range e.values[slot] {
-			address, err := text(value)
-			if err == nil {
-				var mail bool
-				if address, mail = mailAddress(account.Fold(address)); !mail {
-					continue
-				}
-				err = account.CheckAddress(address)
-				address = account.FoldAddress(address)
-			}
+			address, mail, err := addressOf(value)
 			switch {
 			case err != nil:
 				minor = append(minor, fault("bad address", "%v", err))
-			case !slices.Contains(list, address):
+			case mail && !slices.Contains(list, address):
 				list = append(list, address)
 			}
 		}
 	}
 	return list, minor
+}
+
+// addressOf is a value as address.cdb has it, if it is mail's.
+func addressOf(value string) (address string, mail bool, err error) {
+	if account.IsPlainAddress(value) {
+		return value, true, nil
+	}
+	if address, err = text(value); err != nil {
+		return "", false, err
+	}
+	if address, mail = mailAddress(account.Fold(address)); !mail {
+		return "", false, nil
+	}
+	return account.FoldAddress(address), true, account.CheckAddress(address)
 }
 
 // mailAddress takes off the type that stands before an address in Active
@@ -513,14 +523,14 @@ func checkForward(a *account.Account) *Fault {
 }
 
 // text refuses bytes that a map or a report cannot hold.
-func text(value []byte) (string, error) {
-	if !utf8.Valid(value) {
-		return "", fmt.Errorf("%q is not UTF-8", clip(value))
+func text(value string) (string, error) {
+	if !utf8.ValidString(value) {
+		return "", fmt.Errorf("%q is not UTF-8", clip([]byte(value)))
 	}
-	if len(value) == 0 {
+	if value == "" {
 		return "", errors.New("an empty value")
 	}
-	return string(value), nil
+	return value, nil
 }
 
 // Wanted is the list of attributes that a source must bring.

@@ -465,11 +465,10 @@ func FuzzStandardAddress(f *testing.F) {
 		}
 		want := newSelection(append(p.attributes(), "givenName", "sn"))
 		p.resolve(want)
-		var e Entry
-		e.reset(want)
+		e := builder{want: want}
 		e.add(want.find("givenName"), []byte(given))
 		e.add(want.find("sn"), []byte(sn))
-		address, err := p.expand(&e)
+		address, err := p.expand(e.entry())
 		if err == nil && account.CheckAddress(address) != nil {
 			t.Errorf("%q", address)
 		}
@@ -484,14 +483,13 @@ func FuzzRules(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, uid, store, mail, forward, given, sn string) {
-		var e Entry
-		e.reset(rules.want)
+		e := builder{want: rules.want}
 		for name, value := range map[string]string{"uid": uid, "mailHost": store, "mail": mail, "mailRoutingAddress": forward, "givenName": given, "sn": sn} {
 			if value != "" {
 				e.add(rules.want.find(name), []byte(value))
 			}
 		}
-		o := rules.Judge(&e)
+		o := rules.Judge(e.entry())
 		if o.Nobody || o.Skip != nil {
 			return
 		}

@@ -1,7 +1,6 @@
 package directory
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -112,21 +111,24 @@ func (r *reading) follow(ctx context.Context, s *session, q query, trail []hop) 
 // to others: of each the URLs, any one of which will do.
 func (r *reading) search(ctx context.Context, s *session, q query) (away [][]string, err error) {
 	var (
-		entry   Entry
+		found   = builder{want: r.want}
 		partial []*Entry
 		read    int
 		refused error // by take: not the server's fault
 	)
 	listen := &ears{entry: func(op []byte) error {
-		if _, err := parseEntry(op, r.want, &entry); err != nil {
+		e, _, err := parseEntry(op, &found)
+		if err != nil {
 			return err
 		}
 		read++
-		if len(entry.rests) > 0 {
-			partial = append(partial, entry.clone())
+		if len(e.rests) > 0 {
+			whole := new(Entry)
+			e.copy(whole)
+			partial = append(partial, whole)
 			return nil
 		}
-		refused = r.take(&entry)
+		refused = r.take(e)
 		return refused
 	}, away: func(urls []string) error {
 		away = append(away, urls)
@@ -205,20 +207,19 @@ func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
 			slot = -2 - slot
 		}
 		var more []rest
-		var part Entry
+		found := builder{want: r.want}
 		values := 0
 		listen := &ears{entry: func(op []byte) error {
-			if _, err := parseEntry(op, r.want, &part); err != nil {
+			part, _, err := parseEntry(op, &found)
+			if err != nil {
 				return err
 			}
 			values += len(part.values[slot])
-			for _, value := range part.values[slot] {
-				e.values[slot] = append(e.values[slot], bytes.Clone(value))
-			}
+			e.values[slot] = append(e.values[slot], part.values[slot]...)
 			more = append(more, part.rests...)
 			return nil
 		}}
-		request := ldap.NewSearchRequest(string(e.DN), ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false,
+		request := ldap.NewSearchRequest(e.DN, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false,
 			"(objectClass=*)", []string{fmt.Sprintf("%s;range=%d-*", r.want.names[slot], missing.from)}, nil)
 		_, err := s.ask(ctx, request, listen)
 		switch {

@@ -41,7 +41,7 @@ type piece struct {
 func (p piece) pick(e *Entry) (slot int, values []string) {
 	for _, slot := range p.slots {
 		for _, value := range e.values[slot] {
-			if text := p.part(string(value)); text != "" {
+			if text := p.part(value); text != "" {
 				values = append(values, text)
 			}
 		}
