@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -94,6 +95,33 @@ func TestTLSTakenOffByABalancer(t *testing.T) {
 	c.send(header)
 	c.startTLS(clientTLS())
 	c.want(greeting)
+}
+
+// Where there is no ID, Dovecot has a command of its own. In POP3 its list does not
+// name it, and other stores refuse it.
+func TestOriginByXCLIENT(t *testing.T) {
+	const (
+		pop3  = "S: +OK\nC: CAPA\nS: +OK\nS: SASL PLAIN\nS: .\nID\nS: %s\nC: AUTH PLAIN\nS: +\nC: AGpvZQBzZWNyZXQ=\nS: +OK\nhang"
+		sieve = "S: \"SASL\" \"PLAIN\"\nS: \"XCLIENT\"\nS: OK\nID\nS: %s\nC: AUTHENTICATE \"PLAIN\" {16+}\nC: AGpvZQBzZWNyZXQ=\nS: OK\nhang"
+	)
+	for _, its := range []struct{ scheme, script, answer, login, done string }{
+		{"pop3", pop3, "+OK Updated", "USER joe\r\nPASS secret\r\n", "+OK\r\n+OK Logged in\r\n"},
+		{"pop3", pop3, "-ERR Unrecognized command", "USER joe\r\nPASS secret\r\n", "+OK\r\n+OK Logged in\r\n"},
+		{"sieve", sieve, "OK \"Updated\"", "AUTHENTICATE \"PLAIN\" \"AGpvZQBzZWNyZXQ=\"\r\n", "OK \"Logged in\"\r\n"},
+	} {
+		f := newFakeStore(t, fmt.Sprintf(its.script, its.answer))
+		s := newSite(t, func(s *site) {
+			s.addr, s.people["joe"] = its.scheme, f.value()
+			s.Stores = storeWith(func(target *store.Store) { target.Trusted = true })
+		})
+		c := s.greeted(its.scheme)
+		c.send(its.login)
+		told := f.id()
+		if ok, _ := regexp.MatchString(fmt.Sprintf(`^XCLIENT SESSION=[0-9a-f]+ TTL=4 ADDR=127\.0\.0\.1 PORT=%d\r\n$`, portOf(c.conn.LocalAddr())), told); !ok {
+			t.Fatalf("%s: the store is told %q", its.scheme, told)
+		}
+		c.want(its.done)
+	}
 }
 
 func TestRule8_6_OriginByID(t *testing.T) {

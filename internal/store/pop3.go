@@ -109,17 +109,23 @@ func (pop3Store) capabilities(d *dialogue) error {
 	return err
 }
 
-// tell uses Dovecot's XCLIENT, which is for login_trusted_networks.
+// tell asks nobody: Dovecot offers the command in its greeting, and in no list behind
+// TLS. A store that does not know it, or us, refuses it and is none the wiser.
 func (pop3Store) tell(d *dialogue, o Origin) error {
-	if !d.caps.Has("XCLIENT") {
+	_, err := d.pop3([]byte(o.xclient()))
+	if _, refused := errors.AsType[*Refusal](err); refused {
 		return nil
 	}
-	fields := fmt.Sprintf("XCLIENT SESSION=%s TTL=%d", o.Session, o.Hops)
+	return err
+}
+
+// xclient is Dovecot's command of POP3 and ManageSieve, for login_trusted_networks.
+func (o Origin) xclient() string {
+	command := fmt.Sprintf("XCLIENT SESSION=%s TTL=%d", o.Session, o.Hops)
 	if o.Client.IsValid() {
-		fields += fmt.Sprintf(" ADDR=%v PORT=%d", o.Client.Addr(), o.Client.Port())
+		command += fmt.Sprintf(" ADDR=%v PORT=%d", o.Client.Addr(), o.Client.Port())
 	}
-	_, err := d.pop3([]byte(fields))
-	return unmeant(err)
+	return command
 }
 
 func (pop3Store) login(d *dialogue, login Login) error {

@@ -154,7 +154,15 @@ func (sieveStore) startTLS(d *dialogue) error {
 // capabilities reads the list that comes unasked once TLS is on, RFC 5804 2.2.
 func (s sieveStore) capabilities(d *dialogue) error { return s.greet(d) }
 
-func (sieveStore) tell(*dialogue, Origin) error { return nil } // there are no words for it
+func (sieveStore) tell(d *dialogue, o Origin) error {
+	if !d.caps.Has("XCLIENT") {
+		return nil
+	}
+	if err := d.send([]byte(o.xclient()), crlf); err != nil {
+		return err
+	}
+	return unmeant(d.sieveAnswer(unexpected))
+}
 
 func (sieveStore) login(d *dialogue, login Login) error {
 	mechanism, message := login.sasl()

@@ -546,35 +546,40 @@ func TestSessionEndsWithItsUsersLeave(t *testing.T) {
 // A store that trusts the front end knows where its users are: its log tells the
 // client's address, and the name that the front end's own log has for the session.
 func TestTrustingStoreLogsTheClientsAddress(t *testing.T) {
-	f := open(t, plan{store: "trusted = true"})
+	f := open(t, plan{store: "trusted = true", frontend: "allow-plaintext = true"})
 	f.trustedBy(t, dovecotStore)
-	from := &net.TCPAddr{IP: net.ParseIP(f.Network + ".77")}
-	dialer := net.Dialer{LocalAddr: from}
-	_, port, _ := net.SplitHostPort(f.imaps)
-	conn, err := dialer.Dial("tcp", "127.0.0.1:"+port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := newWire(t, conn)
-	w.secure(f.TLSConfig("imap.example.org"))
-	w.line()
-	w.ask("LOGIN %s %q", atDovecot.login, password)
-	const login = ` msg=login `
-	f.says(t, login)
-	_, line, _ := strings.Cut(f.log.String(), login)
-	session := found([]string{line}, "session=", " ")
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { // Dovecot has a process for its log
-		log, err := os.ReadFile(filepath.Join(f.Dir, "log", "imap3.log"))
+	secret := plain(atDovecot.login, password)
+	for i, protocol := range []struct{ addr, login, ok string }{
+		{f.imap, "a AUTHENTICATE PLAIN " + secret, "a OK "},
+		{f.pop3, "AUTH PLAIN " + secret, "+OK Logged in"},
+		{f.sieve, `AUTHENTICATE "PLAIN" "` + secret + `"`, `OK "Logged in"`},
+	} {
+		from := &net.TCPAddr{IP: net.ParseIP(fmt.Sprintf("%s.%d", f.Network, 77+i))}
+		_, port, _ := net.SplitHostPort(protocol.addr)
+		conn, err := (&net.Dialer{LocalAddr: from}).Dial("tcp", "127.0.0.1:"+port)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for line := range strings.Lines(string(log)) {
-			if strings.Contains(line, "rip="+from.IP.String()+",") && strings.Contains(line, "session=<"+session+">") {
-				return
+		w := newWire(t, conn)
+		w.send("%s\r\n", protocol.login)
+		w.until(protocol.ok)
+		client := " client=" + from.IP.String() + ":"
+		f.says(t, client)
+		line, _, _ := strings.Cut(f.log.String(), client)
+		session := found([]string{line[strings.LastIndex(line, " msg=login "):]}, "session=", " ")
+		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { // Dovecot has a process for its log
+			log, err := os.ReadFile(filepath.Join(f.Dir, "log", "imap3.log"))
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no line with %s and session %s in\n%s", from.IP, session, log)
+			if slices.ContainsFunc(strings.Split(string(log), "\n"), func(line string) bool {
+				return strings.Contains(line, "rip="+from.IP.String()+",") && strings.Contains(line, "session=<"+session+">")
+			}) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("no line with %s and session %s in\n%s", from.IP, session, log)
+			}
 		}
 	}
 }
