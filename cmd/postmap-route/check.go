@@ -144,7 +144,7 @@ func (c *checker) readPostfix() error {
 		"canonical_maps", "canonical_classes", "recipient_canonical_maps", "recipient_canonical_classes",
 		"masquerade_domains", "masquerade_classes", "smtputf8_enable", "smtpd_discard_ehlo_keywords",
 		"allow_untrusted_routing", "allow_min_user", "virtual_alias_expansion_limit", "default_database_type",
-		"lmtp_host_lookup", "smtp_host_lookup", "queue_directory", "compatibility_level",
+		"lmtp_host_lookup", "smtp_host_lookup", "lmtp_tls_security_level", "tls_required_enable", "queue_directory", "compatibility_level",
 		"config_directory", "multi_instance_directories"}, ours...)...)
 	if err != nil {
 		return err
@@ -367,6 +367,10 @@ func (c *checker) checkSettings(records map[string][]record) {
 	}
 	if c.settings["smtpd_reject_unlisted_recipient"] == "no" {
 		c.bad("smtpd_reject_unlisted_recipient is no: unknown users are accepted and bounce late, where no restriction says reject_unlisted_recipient; write yes")
+	}
+	// What a Postfix older than 3.10 does not have it leaves out.
+	if level := c.settings["lmtp_tls_security_level"]; c.settings["tls_required_enable"] == "yes" && !slices.Contains([]string{"", "none", "may", "dane"}, level) {
+		c.bad("lmtp_tls_security_level is %s, and tls_required_enable yes: a sender takes that off by a header of his message (TLS-Required: no); write tls_required_enable = no", level)
 	}
 	longest, beyond := 0, ""
 	for _, r := range records[transport.Alias] {

@@ -400,6 +400,21 @@ func TestDelivery(t *testing.T) {
 			}
 		})
 	}
+	// RFC 8689, as Postfix has it from 3.10 on.
+	t.Run("no sender takes TLS off the way to a store", func(t *testing.T) {
+		if err := c.Send("sender@example.net", people[0].addresses[0], "Subject: x\nTLS-Required: no\nMessage-ID: <in.clear@example.net>\n\nx\n"); err != nil {
+			t.Fatal(err)
+		}
+		arrives(t, atStore(t, c, people[0].store, people[0].login), "INBOX", "in.clear@example.net")
+		log, err := os.ReadFile(filepath.Join(c.Dir, "log", "postfix.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		const established = " TLS connection established to "
+		if to := strings.Count(string(log), established); to == 0 || strings.Count(string(log), ": Verified"+established) != to {
+			t.Error("mail goes to a store that was not verified")
+		}
+	})
 	t.Run("nothing is taken that no store takes", func(t *testing.T) {
 		mx, err := smtp.Dial(c.MX)
 		if err != nil {
