@@ -432,10 +432,12 @@ func poplib(d desk) {
 	d.expect(d.run(d.account.password+"\n", python, "-c", poplibScript, d.popPort(), d.choose("", "starttls"), d.account.login, d.CAFile))
 }
 
-// sieveConnect installs a filter, and mail is sorted by it.
+// sieveConnect installs a filter, and mail is sorted by it, to a folder whose name a
+// filter has in UTF-8, RFC 5228 2.1.
 func sieveConnect(d desk) {
-	d.folder(d.T, d.account, "sorted")
-	script := d.write("sort.sieve", "require [\"fileinto\"];\nif header :is \"subject\" \"sort me\" {\n\tfileinto \"sorted\";\n}\n")
+	const folder = "Pers&APY-nlich"
+	d.folder(d.T, d.account, folder)
+	script := d.write("sort.sieve", "require [\"fileinto\"];\nif header :is \"subject\" \"sort me\" {\n\tfileinto \"Persönlich\";\n}\n")
 	sieve := func(args ...string) string {
 		return d.run(d.account.password+"\n", "sieve-connect", append([]string{"--server", "localhost", "--port", portOf(d.sieve), "--nosrv",
 			"--user", d.account.login, "--passwordfd", "0", "--tlscafile", d.CAFile}, args...)...)
@@ -451,7 +453,7 @@ func sieveConnect(d desk) {
 	}
 	d.deliver(d.T, d.account, "sort me")
 	w := d.atStore(d.T, d.account)
-	if lines := w.ask("STATUS sorted (MESSAGES)"); !slices.ContainsFunc(lines, func(line string) bool { return strings.HasSuffix(line, "(MESSAGES 1)") }) {
+	if lines := w.ask("STATUS %s (MESSAGES)", folder); !slices.ContainsFunc(lines, func(line string) bool { return strings.HasSuffix(line, "(MESSAGES 1)") }) {
 		d.Errorf("the message is not where the filter puts it: %q", lines)
 	}
 }
