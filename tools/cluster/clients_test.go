@@ -432,12 +432,18 @@ func poplib(d desk) {
 	d.expect(d.run(d.account.password+"\n", python, "-c", poplibScript, d.popPort(), d.choose("", "starttls"), d.account.login, d.CAFile))
 }
 
-// sieveConnect installs a filter, and mail is sorted by it, to a folder whose name a
-// filter has in UTF-8, RFC 5228 2.1.
+// sieveConnect installs a filter, and mail is sorted by it, by the address that it is
+// for (which vacation goes by, too), to a folder whose name a filter has in UTF-8, RFC
+// 5228 2.1.
 func sieveConnect(d desk) {
 	const folder = "Pers&APY-nlich"
 	d.folder(d.T, d.account, folder)
-	script := d.write("sort.sieve", "require [\"fileinto\"];\nif header :is \"subject\" \"sort me\" {\n\tfileinto \"Persönlich\";\n}\n")
+	mailbox, _, _ := strings.Cut(d.account.location, "@")
+	script := d.write("sort.sieve", `require ["envelope", "fileinto"];
+if allof (header :is "subject" "sort me", envelope :is "to" "`+mailbox+`@example.org") {
+	fileinto "Persönlich";
+}
+`)
 	sieve := func(args ...string) string {
 		return d.run(d.account.password+"\n", "sieve-connect", append([]string{"--server", "localhost", "--port", portOf(d.sieve), "--nosrv",
 			"--user", d.account.login, "--passwordfd", "0", "--tlscafile", d.CAFile}, args...)...)

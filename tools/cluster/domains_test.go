@@ -87,7 +87,7 @@ func hosting(t *testing.T) *front {
 		}
 	}
 	people, imapd := filepath.Join(dir, "people.ldif"), filepath.Join(dir, "cyrus", "imapd.conf")
-	withDomains := strings.NewReplacer("virtdomains: off\n", "", "\n#virtdomains:", "\nvirtdomains:", "\n#defaultdomain:", "\ndefaultdomain:").Replace(read(t, "cyrus/imapd.conf"))
+	withDomains := strings.NewReplacer("virtdomains: off\n", "", "\n#virtdomains:", "\nvirtdomains:").Replace(read(t, "cyrus/imapd.conf"))
 	for file, text := range map[string]string{people: domainTree, imapd: withDomains} {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
