@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
+	threads "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 
 	"postern/internal/config"
@@ -33,9 +34,6 @@ func confine(conf *config.Config, configFile string) error {
 		}
 		forgetSecrets() // a change of user has made the memory readable again
 	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return sysexits.NoPerm.Errorf("no new privileges: %w", err)
-	}
 	readable := append(keyFiles(conf), configFile)
 	for _, name := range []string{mapfile.Login, mapfile.Store} {
 		readable = append(readable, filepath.Join(conf.Maps, name))
@@ -49,9 +47,21 @@ func confine(conf *config.Config, configFile string) error {
 	if socket := conf.Frontend.Control; socket != "" {
 		rules = append(rules, landlock.RWDirs(filepath.Dir(socket)).IgnoreIfMissing())
 	}
-	// Kernels without Landlock have the other fences.
 	if err := landlock.V5.BestEffort().RestrictPaths(rules...); err != nil {
 		return sysexits.NoPerm.Errorf("landlock: %w", err)
+	}
+	return noNewPrivileges()
+}
+
+// noNewPrivileges does for all threads what Landlock has done already, where the
+// kernel has it.
+func noNewPrivileges() error {
+	done, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	if err == nil && done == 0 {
+		err = threads.AllThreadsPrctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	}
+	if err != nil {
+		return sysexits.NoPerm.Errorf("no new privileges: %w", err)
 	}
 	return nil
 }

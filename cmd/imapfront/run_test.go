@@ -793,6 +793,15 @@ func TestPrivilegesAreGivenUp(t *testing.T) {
 	if err != nil || !regexp.MustCompile(`(?m)^Max core file size +0 +0 `).Match(limits) {
 		t.Errorf("limits: %s %v", limits, err)
 	}
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", s.cmd.Process.Pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatal(threads, err)
+	}
+	for _, thread := range threads {
+		if status, err := os.ReadFile(thread); err == nil && !bytes.Contains(status, []byte("\nNoNewPrivs:\t1\n")) {
+			t.Errorf("%s: may get new privileges", thread)
+		}
+	}
 	login(t, s.addrs[0], "joe x", "a OK ")
 }
 
