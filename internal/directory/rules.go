@@ -471,6 +471,9 @@ func (r *Rules) addresses(e *Entry, slots []int, minor []*Fault) ([]string, []*F
 			}
 		}
 	}
+	if len(list) == 0 {
+		return nil, minor // as the registry has it of one who has not changed
+	}
 	return list, minor
 }
 

@@ -478,6 +478,8 @@ func FuzzStandardAddress(f *testing.F) {
 func FuzzRules(f *testing.F) {
 	f.Add("b", "imap1", "b@e", "x@y", "John", "Doe")
 	f.Add("\x00", "a b", "@", "<>", "\xff", "")
+	f.Add("b", "imap1", "", "", "", "")
+	f.Add("b", "imap1", "no address", "", "", "")
 	rules, err := NewRules(config.Default().Attributes, "{givenName:1}{sn}@example.org", anyStore)
 	if err != nil {
 		f.Fatal(err)
@@ -493,8 +495,14 @@ func FuzzRules(f *testing.F) {
 		if o.Nobody || o.Skip != nil {
 			return
 		}
-		// What an account says must survive the way through a map.
+		// What an account says must survive the way through a map, and through the
+		// registry, where a list of nothing is none: a watch would call it news.
 		a := o.Account
+		for _, list := range [][]string{a.Logins, a.Addresses, a.Derived, a.Forward} {
+			if list != nil && len(list) == 0 {
+				t.Errorf("an empty list: %#v", a)
+			}
+		}
 		for _, login := range a.Logins {
 			if l, err := account.ParseLocation(login, a.Location.Value(login)); err != nil || l != a.Location {
 				t.Errorf("%q %q: %v %v", login, a.Location.Value(login), l, err)
