@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -183,6 +184,50 @@ func TestKerberosAtAnotherServer(t *testing.T) {
 	}
 	if status, stderr = tool(t, "--url", url(old), "--url", url(current), "--config", conf, "--base", slapd.Base, "--maps", dir); status != 0 {
 		t.Errorf("exit status %d, %s", status, stderr)
+	}
+}
+
+// A ticket counts on the connection that it was sent over, and on no other: whoever
+// has a certificate of the same authority cannot pass it on. Active Directory may
+// demand that.
+func TestKerberosChannelBinding(t *testing.T) {
+	kdc := slapd.StartKDC(t)
+	service, own := kdc.Keytab("ldap/localhost"), kdc.Keytab("postern")
+	authority := &slapd.Cert{}
+	server := slapd.Start(t, slapd.Settings{
+		LDIF: people(30), Env: []string{"KRB5_KTNAME=FILE:" + service, "KRB5_CONFIG=" + kdc.Conf},
+		Cert:   &slapd.Cert{Authority: authority, Names: []string{"localhost"}},
+		Global: []string{"sasl-host localhost", "sasl-realm EXAMPLE.ORG", "sasl-cbinding tls-endpoint"},
+	})
+	other := &slapd.Cert{Authority: authority, Names: []string{"localhost"}}
+	pair, err := tls.LoadX509KeyPair(other.CertFile(t), other.KeyFile(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	between := loopback.Serve(t, func(client net.Conn) {
+		private := tls.Server(client, &tls.Config{Certificates: []tls.Certificate{pair}})
+		onward, err := tls.Dial("tcp", server.TLS, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		go io.Copy(private, onward)
+		io.Copy(onward, private)
+		onward.Close()
+	}).Addr().String()
+	conf := configFile(t, fmt.Sprintf("[directory]\nsasl = \"gssapi\"\nca-file = %q\nkrb5-conf = %q\nprincipal = \"postern@EXAMPLE.ORG\"\nkeytab = %q\n", authority.CAFile(t), kdc.Conf, own))
+	for _, test := range []struct {
+		address string
+		status  int
+		stderr  string
+	}{
+		{server.TLS, 0, ""},
+		{between, 69, "invalid credentials (49): SASL(-13): "},
+	} {
+		url := strings.Replace("ldaps://"+test.address, "127.0.0.1", "localhost", 1)
+		if status, stderr := tool(t, "--url", url, "--config", conf, "--base", slapd.Base, "--maps", t.TempDir()); status != test.status || !strings.Contains(stderr, test.stderr) {
+			t.Errorf("%s: exit status %d, %s", url, status, stderr)
+		}
 	}
 }
 

@@ -2,8 +2,16 @@ package directory
 
 import (
 	"context"
+	"crypto/md5"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -13,6 +21,8 @@ import (
 	"github.com/jcmturner/gokrb5/v8/client"
 	"github.com/jcmturner/gokrb5/v8/credentials"
 	"github.com/jcmturner/gokrb5/v8/keytab"
+	"github.com/jcmturner/gokrb5/v8/messages"
+	"github.com/jcmturner/gokrb5/v8/spnego"
 	"github.com/jcmturner/gokrb5/v8/types"
 
 	"postern/internal/kerberos"
@@ -116,18 +126,70 @@ func parseTickets(data []byte) (tickets *credentials.CCache, ok bool) {
 
 // bindKerberos binds by GSSAPI, RFC 4752. The connection gets no protection by
 // that: use TLS.
-func bindKerberos(conn *ldap.Conn, who *gssapi.Client, host string) error {
-	return conn.GSSAPIBind(ticket{who}, "ldap/"+host, "")
+func bindKerberos(conn *ldap.Conn, who ticket, host string) error {
+	return conn.GSSAPIBind(who, "ldap/"+host, "")
 }
 
-// A ticket does the last step of the bind as RFC 4752 and MIT Kerberos have it.
-// The library takes the server's token for one rotated as Windows rotates it,
-// and answers with a choice of layers that is none.
-type ticket struct{ *gssapi.Client }
+// A ticket does two steps of the bind otherwise than the library.
+type ticket struct {
+	*gssapi.Client
+	bindings []byte // of the connection, if any
+}
+
+// InitSecContextWithOptions has the ticket count on this connection only, as Active
+// Directory may demand: nobody between us can bind by it elsewhere. The library
+// leaves the place for that empty.
+func (t ticket) InitSecContextWithOptions(target string, input []byte, options []int) (output []byte, goOn bool, err error) {
+	output, goOn, err = t.Client.InitSecContextWithOptions(target, input, options)
+	if err != nil || input != nil || t.bindings == nil {
+		return output, goOn, err
+	}
+	var token spnego.KRB5Token
+	_, key, err := t.GetServiceTicket(target)
+	if err := errors.Join(err, token.Unmarshal(output), token.APReq.DecryptAuthenticator(key)); err != nil {
+		return nil, false, err
+	}
+	copy(token.APReq.Authenticator.Cksum.Checksum[4:20], t.bindings) // RFC 4121 section 4.1.1
+	if token.APReq, err = messages.NewAPReq(token.APReq.Ticket, key, token.APReq.Authenticator); err != nil {
+		return nil, false, err
+	}
+	output, err = token.Marshal()
+	return output, true, err
+}
+
+// bindings are what both ends of a TLS connection know it by: the server's
+// certificate, RFC 5929 section 4, as RFC 4121 section 4.1.1.2 has them. Of some
+// certificates they are not defined, and in the clear there are none.
+func bindings(conn net.Conn) []byte {
+	private, is := conn.(*tls.Conn)
+	if !is {
+		return nil
+	}
+	certificate := private.ConnectionState().PeerCertificates[0]
+	var digest hash.Hash
+	switch certificate.SignatureAlgorithm {
+	case x509.MD5WithRSA, x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.SHA256WithRSA, x509.SHA256WithRSAPSS, x509.ECDSAWithSHA256:
+		digest = sha256.New()
+	case x509.SHA384WithRSA, x509.SHA384WithRSAPSS, x509.ECDSAWithSHA384:
+		digest = sha512.New384()
+	case x509.SHA512WithRSA, x509.SHA512WithRSAPSS, x509.ECDSAWithSHA512:
+		digest = sha512.New()
+	default:
+		return nil
+	}
+	digest.Write(certificate.Raw)
+	application := digest.Sum([]byte("tls-server-end-point:"))
+	// Before it are two addresses, of no type and no length.
+	sum := md5.Sum(append(binary.LittleEndian.AppendUint32(make([]byte, 16), uint32(len(application))), application...))
+	return sum[:]
+}
 
 // noLayer is the choice of no security layer, RFC 4752 section 3.1.
 var noLayer = [4]byte{1, 0, 0, 0}
 
+// NegotiateSaslAuth does the last step of the bind as RFC 4752 and MIT Kerberos have
+// it. The library takes the server's token for one rotated as Windows rotates it,
+// and answers with a choice of layers that is none.
 func (t ticket) NegotiateSaslAuth(offer []byte, authzid string) ([]byte, error) {
 	context := &kerberos.Context{Initiator: true, Key: t.Subkey, AcceptorKey: true, Sends: 1}
 	layers, err := context.Unwrap(offer)

@@ -419,7 +419,7 @@ func (d *LDAP) open(ctx context.Context, u *url.URL, address string) (*session, 
 	s := &session{tap: newTap(private, wire), untold: untold}
 	s.conn = ldap.NewConn(s.tap, private != net.Conn(wire))
 	s.conn.Start()
-	if err := d.bind(s.conn, who, u.Hostname()); err != nil {
+	if err := d.bind(s.conn, ticket{who, bindings(private)}, u.Hostname()); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -496,7 +496,7 @@ func (l *lentConn) Close() error {
 	return l.Conn.SetReadDeadline(time.Now())
 }
 
-func (d *LDAP) bind(conn *ldap.Conn, who *gssapi.Client, host string) error {
+func (d *LDAP) bind(conn *ldap.Conn, who ticket, host string) error {
 	var err error
 	switch {
 	case d.conf.SASL == "gssapi":
