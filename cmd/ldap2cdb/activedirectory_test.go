@@ -68,7 +68,7 @@ disabled = ["&2"]
 		status int
 		want   string
 	}{
-		{[]string{"--password-file", passwordFile(t, "wrong")}, 77, "invalid credentials (49): 80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 52e"},
+		{[]string{"--password-file", passwordFile(t, "wrong")}, 77, "invalid credentials (49): 80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 52e, v1db1: the name or the password; maps not changed"},
 		{[]string{"--config", configFile(t, ""), "--url", server.URL(), "--base", samba.Base}, 69, "nobody is bound, see bind-dn in postern.conf(5)"},
 		{[]string{"--config", configFile(t, ""), "--url", server.URL(), "--base", samba.Base, "--bind-dn", samba.Reader, "--password-file", passwordFile(t, samba.Password)},
 			77, "strong auth required (8): BindSimple: Transport encryption required.: use starttls, or ldaps:// URLs"},

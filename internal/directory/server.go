@@ -548,10 +548,37 @@ func (d *LDAP) advised(err error) error {
 		return fmt.Errorf("%w: use starttls, or ldaps:// URLs", plain)
 	case anonymous && ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject):
 		return fmt.Errorf("%w, or nobody is bound who may see it", plain) // few servers say that something is hidden
+	case ldap.IsErrorWithCode(err, ldap.LDAPResultInvalidCredentials):
+		return windowsReason(plain)
 	case anonymous && (refusal(err) || ldap.IsErrorWithCode(err, ldap.LDAPResultOperationsError)): // Active Directory's way of saying so
 		return fmt.Errorf("%w: nobody is bound, see bind-dn in postern.conf(5)", plain)
 	}
 	return plain
+}
+
+// windowsReasons are what Active Directory says only by the number of a Windows error,
+// [MS-ERREF] section 2.2, in hexadecimal.
+var windowsReasons = map[string]string{
+	"525": "no such user",
+	"52e": "the name or the password",
+	"530": "not at this hour",
+	"531": "not from this machine",
+	"532": "the password has expired",
+	"533": "the account is disabled",
+	"701": "the account has expired",
+	"773": "the password has to be changed",
+	"775": "the account is locked",
+
+	"80090346": "the ticket is bound to another certificate: something before the server ends TLS",
+}
+
+func windowsReason(err error) error {
+	_, data, _ := strings.Cut(err.Error(), "AcceptSecurityContext error, data ")
+	number, _, _ := strings.Cut(data, ",")
+	if reason := windowsReasons[number]; reason != "" {
+		return fmt.Errorf("%w: %s", err, reason)
+	}
+	return err
 }
 
 // aliases is whether alias entries stand for what they name, RFC 4511 section
