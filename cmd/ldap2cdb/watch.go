@@ -164,26 +164,15 @@ func (w *watch) run(ctx context.Context) error {
 		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm:
 			return err
 		}
-		waiting, stop := context.WithCancel(ctx)
 		if errors.Is(err, errDoubtful) {
 			// A directory may show again what it hides now, and
-			// would not tell us: nothing about it has changed. Of a
-			// file we can tell.
+			// would not tell us: nothing about it has changed.
 			for _, f := range w.followers {
-				if f.ldap == nil {
-					file, read, every := f.conf.LDIF, f.cookie, time.Duration(f.conf.PollInterval)
-					go func() {
-						directory.AwaitOther(waiting, file, read, every)
-						stop()
-					}()
-				}
 				f.forget()
 			}
-			pause = doubtRetry
+			continue
 		}
-		w.pause(waiting, &pause, err)
-		stop()
-		if ctx.Err() != nil {
+		if !w.pause(ctx, &pause, err) {
 			return nil
 		}
 	}
@@ -191,8 +180,19 @@ func (w *watch) run(ctx context.Context) error {
 
 // pause waits for the next try, and longer each time.
 func (w *watch) pause(ctx context.Context, pause *time.Duration, why error) (goOn bool) {
+	wait := w.stuck(pause, why)
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(wait):
+		return true
+	}
+}
+
+// stuck tells why the maps stay as they are, and when the next try is to be.
+func (w *watch) stuck(pause *time.Duration, why error) (wait time.Duration) {
 	// Front ends that lost the same server shall not come back in step.
-	wait := *pause/2 + rand.N(*pause/2)
+	wait = *pause/2 + rand.N(*pause/2)
 	*pause = min(2**pause, lastRetry)
 	w.warn("%v; maps not changed, next try in %s", why, wait.Round(time.Second/10))
 	if !w.removed() {
@@ -200,12 +200,7 @@ func (w *watch) pause(ctx context.Context, pause *time.Duration, why error) (goO
 		// away shall not wait for it.
 		daemon.SdNotify(false, daemon.SdNotifyReady)
 	}
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(wait):
-		return true
-	}
+	return wait
 }
 
 // together follows all directories and publishes beside, until that fails.
@@ -263,11 +258,14 @@ func nudge(c chan<- struct{}) {
 	}
 }
 
-// publishAlong publishes whenever there is something new.
+// publishAlong publishes whenever there is something new. Of a doubt the next change
+// may be the end, as where somebody has emptied a group to fill another. One that stays
+// ends it in time.
 func (w *watch) publishAlong(ctx context.Context) error {
 	tell := time.NewTicker(freshenEvery)
 	defer tell.Stop()
-	var last time.Time
+	var next time.Time
+	var over <-chan time.Time // for a doubt
 	for {
 		select {
 		case <-ctx.Done():
@@ -275,20 +273,45 @@ func (w *watch) publishAlong(ctx context.Context) error {
 		case <-tell.C:
 			w.freshen()
 			continue
+		case <-over:
+			return errDoubtful
 		case <-w.wake:
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(max(gatherFor, publishEvery-time.Since(last))):
+		case <-time.After(max(gatherFor, time.Until(next))):
 		}
-		last = time.Now()
-		if err := w.publishNow(); err != nil {
-			if sysexits.Of(err) != sysexits.TempFail {
-				return err
+		started := time.Now()
+		err := w.publishNow()
+		next = started.Add(publishEvery)
+		switch {
+		case errors.Is(err, errDoubtful):
+			if over == nil {
+				pause := doubtRetry
+				over = time.After(w.stuck(&pause, err))
+				w.distrust()
 			}
+			// Doubts may be many, and all of a large organisation is decided about
+			// for each.
+			next = next.Add(10 * time.Since(started))
+		case sysexits.Of(err) == sysexits.TempFail:
 			w.rouse() // somebody else is at work on the maps: again, soon
+		case err != nil:
+			return err
+		case !w.doubted:
+			over = nil
 		}
+	}
+}
+
+// distrust has everything read after a restart, as whoever has just mended the
+// directory may do.
+func (w *watch) distrust() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, f := range w.followers {
+		f.known.SetCookie(f.source, "")
 	}
 }
 

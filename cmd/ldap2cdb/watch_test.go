@@ -285,6 +285,33 @@ func TestWatchDoubtfulFile(t *testing.T) {
 	eventually(t, dir, "u7", "imap1.example.org", log)
 }
 
+// What is doubtful in the midst of a change is not when it is done, and then nobody
+// waits for the next try.
+func TestWatchDoubtThatPasses(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(40), Sync: true})
+	dir, log := t.TempDir(), &logbook.Book{}
+	follow(t, log, "--url", server.URL(), "--base", slapd.Base, "--maps", dir)
+	eventually(t, dir, "u7", "imap2.example.org", log)
+	all := func(lines string) {
+		t.Helper()
+		var changes strings.Builder
+		for i := range 40 {
+			changes.WriteString(change(fmt.Sprintf("u%d", i), lines))
+		}
+		server.Modify(changes.String())
+	}
+	all("delete: mailHost\n")
+	eventuallySays(t, log, "doubtful: ")
+	eventuallySays(t, log, "skipped: uid=u39,")
+	if got := recordsOf(t, dir, mapfile.Login)["u39"]; got != "imap2.example.org" {
+		t.Errorf("u39 is at %q", got)
+	}
+	all("add: mailHost\nmailHost: imap1.example.org\n")
+	server.Modify(change("u7", "replace: mailHost\nmailHost: imap2.example.org\n"))
+	eventually(t, dir, "u39", "imap1.example.org", log)
+	eventually(t, dir, "u7", "imap2.example.org", log)
+}
+
 // A promise of the page: so long at most, and not in step with others.
 func TestWatchPause(t *testing.T) {
 	ended, stop := context.WithCancel(t.Context())

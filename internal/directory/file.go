@@ -40,19 +40,6 @@ func FollowFile(ctx context.Context, path string, every time.Duration, want *Sel
 	}
 }
 
-// AwaitOther returns when the file is another than that with the cookie.
-func AwaitOther(ctx context.Context, path, cookie string, every time.Duration) {
-	for ctx.Err() == nil {
-		if now, err := look(path); err == nil && now != cookie {
-			return
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(every):
-		}
-	}
-}
-
 func readFile(ctx context.Context, path string, want *Selection, changes Changes) error {
 	in, err := os.Open(path)
 	if err != nil {
