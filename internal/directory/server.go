@@ -569,8 +569,11 @@ var windowsReasons = map[string]string{
 	"773": "the password has to be changed",
 	"775": "the account is locked",
 
-	"80090346": "the ticket is bound to another certificate: something before the server ends TLS",
+	"35b":      otherCertificate,
+	"80090346": otherCertificate,
 }
+
+const otherCertificate = "the ticket is bound to another certificate: something before the server ends TLS"
 
 func windowsReason(err error) error {
 	_, data, _ := strings.Cut(err.Error(), "AcceptSecurityContext error, data ")
