@@ -30,9 +30,15 @@ func TestDirectoryServer389(t *testing.T) {
 
 	dir, log := t.TempDir(), &logbook.Book{}
 	bound := []string{"--bind-dn", "cn=postern,dc=example,dc=org", "--password-file", passwordFile(t, password)}
+	attributes := "[attributes]\n"
+	for line := range strings.Lines(string(contrib)) {
+		if setting, found := strings.CutPrefix(line, "#\t"); found && strings.Contains(setting, " = ") {
+			attributes += setting
+		}
+	}
 	with := func(directory string) []string {
 		return []string{"--url", server.URL(), "--base", "ou=people," + dirsrv.Base, "--filter", "(mailHost=*)", "--config",
-			configFile(t, "[directory]\n"+directory+"[attributes]\naddress = [\"mail\", \"mailAlternateAddress\"]\n")}
+			configFile(t, "[directory]\n"+directory+attributes)}
 	}
 	rare := "poll-interval = \"20ms\"\nreread-interval = \"1h\"\n"
 	// The server lets nobody in while it imports, and says nothing.
@@ -73,8 +79,10 @@ func TestDirectoryServer389(t *testing.T) {
 		dirsrv.Person("new", "imap1.example.org", "new@example.org") +
 		"dn: uid=u8,ou=people,dc=example,dc=org\nchangetype: modrdn\nnewrdn: uid=eight\ndeleteoldrdn: 1\n\n" +
 		change("u9", "delete: mailHost\n") +
+		change("u12", "replace: nsAccountLock\nnsAccountLock: TRUE\n") + change("u13", "replace: nsAccountLock\nnsAccountLock: FALSE\n") +
 		"dn: uid=u10,ou=people,dc=example,dc=org\nchangetype: delete\n\n" + dirsrv.Person("u10", "imap2.example.org", "ten@example.org"))
-	for login, store := range map[string]string{"u7": "imap1.example.org", "new": "imap1.example.org", "eight": "imap1.example.org", "u8": "", "u9": "", "u10": "imap2.example.org"} {
+	for login, store := range map[string]string{"u7": "imap1.example.org", "new": "imap1.example.org", "eight": "imap1.example.org", "u8": "", "u9": "", "u10": "imap2.example.org",
+		"u12": "imap1.example.org disabled", "u13": "imap2.example.org"} {
 		eventually(t, dir, login, store, log)
 	}
 	eventuallyIn(t, dir, mapfile.Address, "u10@example.org", "", log)
@@ -90,8 +98,8 @@ func TestDirectoryServer389(t *testing.T) {
 	server.Kill()
 	eventuallySays(t, log, "maps not changed, next try in")
 	server.Run()
-	server.Modify(change("u12", "replace: mailHost\nmailHost: imap2.example.org\n"))
-	eventually(t, dir, "u12", "imap2.example.org", log)
+	server.Modify(change("u15", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	eventually(t, dir, "u15", "imap1.example.org", log)
 	stop()
 
 	// A deletion is known when all is read again, and so are entries that are
