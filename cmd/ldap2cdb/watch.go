@@ -258,14 +258,14 @@ func nudge(c chan<- struct{}) {
 	}
 }
 
-// publishAlong publishes whenever there is something new. Of a doubt the next change
-// may be the end, as where somebody has emptied a group to fill another. One that stays
-// ends it in time.
+// publishAlong publishes whenever there is something new. A doubt may end with the next
+// change, as where somebody has emptied a group to fill another; with one that stays it
+// returns in time.
 func (w *watch) publishAlong(ctx context.Context) error {
 	tell := time.NewTicker(freshenEvery)
 	defer tell.Stop()
 	var next time.Time
-	var over <-chan time.Time // for a doubt
+	var over <-chan time.Time // while there is a doubt
 	for {
 		select {
 		case <-ctx.Done():
