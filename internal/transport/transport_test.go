@@ -142,7 +142,7 @@ func TestWhereMailGoes(t *testing.T) {
 	logins := book{
 		"jdoe imap1.example.org", "jane jdoe@imap1.example.org", "mroe imap2.example.org",
 		"gone imap1.example.org disabled", "moving imap2.example.org hold",
-		"v@virtual.example v@virtual.example@imap3", "nomail imap1.example.org",
+		"v@virtual.example v@virtual.example@imap3", "nomail imap1.example.org", "upper imap2.example.org",
 		"ip 192.0.2.7", "ip6 [2001:db8::1]",
 	}
 	addresses := book{
@@ -163,6 +163,7 @@ func TestWhereMailGoes(t *testing.T) {
 		"élodie@example.org jdoe@imap1.example.org",
 		`"needless"@example.org jdoe@imap1.example.org`,
 		"Capital@Example.org jdoe@imap1.example.org",
+		"Upper@Example.org upper@imap2.example.org", "to.upper@example.org <upper@example.org>",
 		"self@example.org jdoe@imap1.example.org <self@example.org>",
 	}
 	p, tables := mustPlan(t, testSite(), logins, addresses)
@@ -200,6 +201,7 @@ func TestWhereMailGoes(t *testing.T) {
 		{`"j doe"@example.org`, []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
 		{"needless@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
 		{"capital@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
+		{"to.upper@example.org", []string{"lmtp:inet:[imap2.example.org]:2003 upper@example.org"}},
 		{"élodie@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org"}},
 		// Nobody's, and somebody else's domain.
 		{"nobody@example.org", []string{"retry:4.1.1"}},
@@ -354,6 +356,12 @@ func TestNeverAWrongMailbox(t *testing.T) {
 			deferred:  []string{"information@example.org"},
 			note:      "meant for info@imap1",
 		},
+		{
+			name:      "a forward to nobody of ours",
+			addresses: book{"f@example.org <nobody@example.org>"},
+			delivered: map[string]string{"f@example.org": "retry:4.1.1"},
+			note:      `"f@example.org": forwards to "nobody@example.org", which is no address here`,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p, tables := mustPlan(t, testSite(), test.logins, test.addresses)
@@ -424,12 +432,22 @@ func TestMailboxesWithoutAnAddress(t *testing.T) {
 			t.Errorf("%s: %v", test.login, err)
 		}
 	}
+	logins, addresses := book{"a+b imap1"}, book{"ab@example.org a+b@imap1"}
+	if _, _, err := plan(t, testSite(), book{}, addresses); sysexits.Of(err) != sysexits.DataErr || !strings.HasPrefix(err.Error(), `"ab@example.org": mailbox "a+b" contains`) {
+		t.Errorf("an address of such a mailbox: %v", err)
+	}
 	site := testSite()
+	site.Lenient = true
+	p, tables := mustPlan(t, site, logins, addresses)
+	if got, _ := p.deliver("ab@example.org"); !slices.Equal(got, []string{"retry:4.3.5"}) || !strings.HasSuffix(tables.Notes()[0], ": it gets no mail") {
+		t.Errorf("left out: %q %q", got, tables.Notes())
+	}
+	site = testSite()
 	site.Domains = nil
 	if _, _, err := plan(t, site, book{"v@example.org imap1@x", "u imap1"}, book{}); sysexits.Of(err) != sysexits.Config || !strings.Contains(err.Error(), "--domain") {
 		t.Errorf("without a domain: %v", err)
 	}
-	p, _ := mustPlan(t, site, book{"v v@example.org@imap1"}, book{"w@example.org v@example.org@imap1"})
+	p, _ = mustPlan(t, site, book{"v v@example.org@imap1"}, book{"w@example.org v@example.org@imap1"})
 	if got, _ := p.deliver("w@example.org"); len(got) != 1 || got[0] != "lmtp:inet:[imap1]:2003 v@example.org" || p[Domain]["example.org"] == "" {
 		t.Errorf("mailboxes with domains: %q %q", got, p[Domain])
 	}
@@ -438,6 +456,23 @@ func TestMailboxesWithoutAnAddress(t *testing.T) {
 	for _, to := range []string{`"corp\\jdoe"@example.org`, `"a..b"@example.org`} {
 		if p[Transport][to] != "lmtp:inet:[imap1]:2003" {
 			t.Errorf("%s: %q", to, p[Transport])
+		}
+	}
+}
+
+func TestSitesRefused(t *testing.T) {
+	for want, change := range map[string]func(site *Site){
+		`domain "a b" is not a domain name`:                      func(site *Site) { site.Domains = []string{"a b"} },
+		`domain alias "example.net": "a b" is not a domain name`: func(site *Site) { site.Aliases = map[string]string{"example.net": "a b"} },
+		`domain alias "example.com": "example.net" is an alias itself`: func(site *Site) {
+			site.Aliases = map[string]string{"example.net": "example.org", "example.com": "example.net"}
+		},
+		`transport of unknown addresses: "550" is not transport:nexthop`: func(site *Site) { site.Unknown = "550" },
+	} {
+		site := testSite()
+		change(&site)
+		if _, err := Plan(site, book{}, book{}); sysexits.Of(err) != sysexits.Config || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
 		}
 	}
 }
