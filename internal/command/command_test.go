@@ -131,4 +131,10 @@ func TestConfig(t *testing.T) {
 	if status, stderr, _ := run(t, action, "--config", file+".missing"); status != 66 {
 		t.Errorf("a missing --config: %d %q", status, stderr)
 	}
+	if err := os.WriteFile(file, []byte("maps"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, stderr, _ := run(t, action, "--config", file, "--maps", "/tmp/m"); status != 78 {
+		t.Errorf("what is no TOML: %d %q", status, stderr)
+	}
 }

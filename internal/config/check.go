@@ -140,7 +140,7 @@ func (s Store) check(table ...string) (faults []fault) {
 		}
 	}
 	note(!slices.Contains([]string{TLSNone, TLSStartTLS, TLSImplicit}, s.TLS), s.TLS, "must be none, starttls or tls", "tls")
-	if ip, err := netip.ParseAddr(s.Address); s.Address != "" && (err != nil || ip.Zone() == "") {
+	if _, err := netip.ParseAddr(s.Address); s.Address != "" && err != nil {
 		_, err := account.CheckStore(s.Address)
 		note(err != nil, s.Address, "must be a host name or an IP address, and nothing else: a port is set by port", "address")
 	}

@@ -61,6 +61,43 @@ port = 1430
 	}
 }
 
+func TestAccepted(t *testing.T) {
+	if _, err := load(t, fmt.Sprintf(`
+keep = 0
+textfile = "/x/ldap2cdb.prom"
+[limits]
+min-accounts = 0
+max-shrink = "100%%"
+[[directory]]
+name = "a"
+ldif = "-"
+page-size = 2147483647
+sasl = "gssapi"
+ticket-cache = "x"
+[[directory]]
+name = "b"
+page-size = 0
+sasl = "gssapi"
+keytab = "x"
+principal = "x"
+[frontend]
+max-sessions = 0
+keytab = "x"
+[store]
+port = 65535
+pop3-port = 65535
+sieve-port = 65535
+[store."a.b"]
+pin = "%064x"
+cert = "x"
+key = "x"
+admin = "x"
+admin-password-file = "x"
+`, 7)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestStoreAddress(t *testing.T) {
 	for _, address := range []string{"192.0.2.1", "::1", "fe80::1%eth0", "IMAP_7.example.org."} {
 		if _, err := load(t, fmt.Sprintf("[store.\"a.b\"]\naddress = %q", address)); err != nil {
@@ -70,8 +107,8 @@ func TestStoreAddress(t *testing.T) {
 }
 
 func TestNetworks(t *testing.T) {
-	c, err := load(t, `frontend.exempt-networks = ["192.0.2.0/24", "192.0.2.7", "2001:db8::7", "::ffff:192.0.2.8", "::ffff:10.0.0.0/104", "::/0"]`)
-	if got := fmt.Sprint(c.Frontend.ExemptNetworks); got != "[192.0.2.0/24 192.0.2.7/32 2001:db8::7/128 192.0.2.8/32 10.0.0.0/8 ::/0]" || err != nil {
+	c, err := load(t, `frontend.exempt-networks = ["192.0.2.0/24", "192.0.2.7", "2001:db8::7", "::ffff:192.0.2.8", "::ffff:10.0.0.0/104", "::ffff:0:0/96", "::ffff:0:0/95", "::/0"]`)
+	if got := fmt.Sprint(c.Frontend.ExemptNetworks); got != "[192.0.2.0/24 192.0.2.7/32 2001:db8::7/128 192.0.2.8/32 10.0.0.0/8 0.0.0.0/0 ::ffff:0.0.0.0/95 ::/0]" || err != nil {
 		t.Errorf("got %s, %v", got, err)
 	}
 	if c, err = load(t, "frontend.exempt-networks = []"); len(c.Frontend.ExemptNetworks) != 0 || err != nil {
@@ -106,6 +143,11 @@ func TestServerURL(t *testing.T) {
 		case want == "" || err == nil || !strings.Contains(err.Error(), ":3: directory.references: ") || !strings.Contains(err.Error(), want),
 			strings.Contains(err.Error(), "secret"):
 			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+	for text, want := range map[string]string{"ldapi:///": "/var/run/slapd/ldapi", "ldapi://%2Frun%2Fldapi/": "/run/ldapi"} {
+		if u, err := ServerURL(text); err != nil || u.Path != want {
+			t.Errorf("%s: got %v, %v", text, u, err)
 		}
 	}
 }
@@ -164,6 +206,13 @@ func TestAnyHostWithoutRules(t *testing.T) {
 	if !known || store.Port != 143 || store.TLS != TLSStartTLS {
 		t.Errorf("got %+v %v", store, known)
 	}
+	for _, rule := range []string{"[store.\"imap2.example.org\"]", "store.allow = [\"imap2.*\"]"} {
+		if c, err := load(t, rule); err != nil {
+			t.Error(err)
+		} else if _, known := c.StoreNamed("imap1.example.org"); known {
+			t.Errorf("allowed beside %s", rule)
+		}
+	}
 }
 
 func TestRefused(t *testing.T) {
@@ -175,7 +224,13 @@ func TestRefused(t *testing.T) {
 		{"[sotre]\ntls = \"none\"", `:1: unknown key sotre`},
 		{"maps = ", `:1: `},
 		{"keep = \"x\"", `:1: keep: must be a number`},
+		{"keep = -1", `:1: keep = -1: must not be negative`},
+		{"[limits]\nmin-accounts = -1", `:2: limits.min-accounts = -1: must not be negative`},
+		{"  [frontend]\n  listen = [\n143,\n]", `:2: frontend.listen: must be a list`},
+		{"[[directory]]\nname = \"a\"\nsasl = \"x\"\n[[directory]]\nname = \"b\"\nsasl = \"external\"", `:3: directory.sasl = "x"`},
+		{"[frontend]\nlog-format = \"xml\"", `:2: frontend.log-format = "xml": must be logfmt or json`},
 		{"[watch]\nafter = [\"\", \"x\"]", `:2: watch.after = "": the first word must be a program`},
+		{"store = { tls = \"ssl\" }", `postern.conf: store.tls = "ssl": must be`},
 		{"[store]\ntls = \"ssl\"", `tls = "ssl": must be none, starttls or tls`},
 		{"[store]\naddress = \"ssl\"", `:2: store.address: belongs to one store`},
 		{"[store.imap1.example.org]\nport = 1", `:1: store.imap1.example.org: put the store's name in quotes: [store."imap1.example.org"]`},
@@ -200,6 +255,10 @@ func TestRefused(t *testing.T) {
 		{"[frontend]\nlogins-per-user = -1", `frontend.logins-per-user = -1: must not be negative`},
 		{"[frontend]\nmin-tls = \"1.0\"", `frontend.min-tls = "1.0"`},
 		{"[limits]\nmax-shrink = \"5\"", `:2: limits.max-shrink: "5" is not a percentage`},
+		{"[limits]\nmax-shrink = \"a%\"", `"a%" is not a percentage`},
+		{"[limits]\nmax-shrink = \"-1%\"", `"-1%" is not a percentage`},
+		{"[limits]\nmax-shrink = \"101%\"", `"101%" is not a percentage`},
+		{"[frontend]\nlogin-timeout = \"0s\"", `"0s" is not a positive duration`},
 		{"[frontend]\nlogin-timeout = \"-5s\"", `:2: frontend.login-timeout: "-5s" is not a positive duration`},
 		{"[frontend]\nlogin-timeout = 60", `:2: frontend.login-timeout: "60" is no duration, as 10s or 5m`},
 		{"[frontend]\nlogin-timeout = \"1 min\"", `:2: frontend.login-timeout: "1 min" is no duration, as 10s or 5m`},
@@ -213,9 +272,14 @@ func TestRefused(t *testing.T) {
 		{"[frontend]\nproxy-networks = [\"10.0.0.256\"]", `:2: frontend.proxy-networks: "10.0.0.256" is no network, as 192.0.2.0/24`},
 		{"[frontend]\nproxy-networks = [1]", `:2: frontend.proxy-networks: 1 is no network`},
 		{"[frontend]\nproxy-networks = \"10.0.0.0/8\"", `:2: frontend.proxy-networks: must be a list`},
+		{"[store]\nport = -1", `store.port = -1: must be`},
+		{"[store]\npop3-port = -1", `pop3-port = -1: must be`},
+		{"[store]\npop3-port = 65536", `pop3-port = 65536: must be`},
 		{"[store]\nsieve-port = -1", `sieve-port = -1: must be`},
+		{"[store]\nsieve-port = 65536", `sieve-port = 65536: must be`},
 		{"[store]\nproxy-protocol = \"v3\"", `proxy-protocol = "v3"`},
 		{"[store.\"a.b\"]\npin = \"abcd\"", `:2: store."a.b".pin = "abcd"`},
+		{"[store.\"a.b\"]\npin = \"" + strings.Repeat("ab", 32) + "x\"", `must be a SHA-256 in hex`},
 		{"[store]\nprobe-user = \"x\"", `probe-user and probe-password-file`},
 		{"[store]\nadmin = \"x\"", `admin and admin-password-file`},
 		{"[store]\npin = \"x\"", `:2: store.pin: belongs to one store`},
@@ -259,9 +323,14 @@ pagesize = 7
 name = "b"
 [store]
 tls = "maybe"
+pin = "x"
 [store."imap1.example.org"]
 port = 0x1ffff
 [store."imap2.example.org"]
+[store.imap3.example.org]
+port = 143
+[sotre]
+tls = "tls"
 `)
 	var got []string
 	all, _ := errors.AsType[Faults](err)
@@ -275,16 +344,22 @@ port = 0x1ffff
 		`6: attributes.login: must be a list, in brackets, of values in quotes`,
 		`9: unknown key directory.pagesize`,
 		`13: store.tls = "maybe": must be none, starttls or tls`,
-		`15: store."imap1.example.org".port = 131071: must be 1 to 65535`,
+		`14: store.pin: belongs to one store: set it in [store."name"]`,
+		`16: store."imap1.example.org".port = 131071: must be 1 to 65535`,
+		`18: store.imap3.example.org: put the store's name in quotes: [store."imap3.example.org"]`,
+		`20: unknown key sotre`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %s\nwant %s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
-func TestMissingFile(t *testing.T) {
+func TestNothingToRead(t *testing.T) {
 	if _, err := Load("/nonexistent/postern.conf"); sysexits.Of(err) != sysexits.NoInput {
 		t.Errorf("got %v", err)
+	}
+	if c, err := load(t, "maps"); c != nil { // nobody runs by the defaults instead
+		t.Errorf("of what is no TOML: %+v, %v", c, err)
 	}
 }
 

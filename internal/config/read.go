@@ -130,9 +130,6 @@ func inWords(t reflect.Type) string {
 // come in lists.
 func (r *reader) table(key toml.Key, table toml.Primitive) map[string]toml.Primitive {
 	values := map[string]toml.Primitive{}
-	if reflect.ValueOf(table).IsZero() {
-		return values
-	}
 	switch kind := r.meta.Type(key...); {
 	case kind == "Hash", kind == "": // which is [a] where there is only [a.b]
 	case kind == "ArrayHash" && key.String() == "directory":
@@ -183,7 +180,6 @@ func (r *reader) directories(c *Config, tables map[string]toml.Primitive) {
 	directory := toml.Key{"directory"}
 	all := []toml.Primitive{tables["directory"]}
 	if r.meta.Type("directory") == "ArrayHash" {
-		all = nil // and not in place of the first
 		r.value(directory, tables["directory"], reflect.ValueOf(&all).Elem())
 	}
 	c.Directories = nil
@@ -210,10 +206,8 @@ func (r *reader) stores(c *Config, table toml.Primitive) {
 			delete(shared, name)
 		}
 	}
-	if patterns, set := shared["allow"]; set {
-		r.value(toml.Key{"store", "allow"}, patterns, reflect.ValueOf(&c.Allow).Elem())
-		delete(shared, "allow")
-	}
+	r.value(toml.Key{"store", "allow"}, shared["allow"], reflect.ValueOf(&c.Allow).Elem())
+	delete(shared, "allow")
 	for _, name := range []string{"address", "tls-name", "pin"} {
 		if _, set := shared[name]; set {
 			r.faults = append(r.faults, fault{toml.Key{"store", name}, "store." + name + ": belongs to one store: set it in [store.\"name\"]"})
@@ -255,12 +249,12 @@ func lineNumbers(text string) map[string]int {
 	var table toml.Key
 	for number, line := range strings.Split(text, "\n") {
 		line = strings.TrimSpace(line)
-		if name, _, found := strings.Cut(line, "="); found && !strings.HasPrefix(line, "[") {
+		if name, _, found := strings.Cut(line, "="); found {
 			line = name + "= 0"
 		}
 		var any map[string]any
-		meta, err := toml.Decode(line, &any)
-		if err != nil || len(meta.Keys()) == 0 {
+		meta, _ := toml.Decode(line, &any) // has no keys where that is no line of TOML
+		if len(meta.Keys()) == 0 {
 			continue
 		}
 		found := meta.Keys()[len(meta.Keys())-1]

@@ -53,7 +53,6 @@ func (n *Networks) UnmarshalTOML(value any) error {
 		text, _ := one.(string)
 		network, err := netip.ParsePrefix(text)
 		if addr, single := netip.ParseAddr(text); single == nil {
-			addr = addr.Unmap()
 			network, err = addr.Prefix(addr.BitLen())
 		}
 		if err != nil {
