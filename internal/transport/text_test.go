@@ -42,3 +42,29 @@ func TestTextOnFullDisk(t *testing.T) {
 		t.Errorf("status %d, %v", sysexits.Of(err), err)
 	}
 }
+
+// What postmap(1) would read as something else.
+func TestTextRefused(t *testing.T) {
+	for _, test := range []struct {
+		key, value string
+		fits       bool
+	}{
+		{"jdoe@example.org", "lmtp:inet:[imap1]:24", true},
+		{`"j doe"@example.org`, "x", true},
+		{`"j\"doe"@example.org`, "x", true},
+		{"", "x", false},
+		{"#1@example.org", "x", false},
+		{"j doe@example.org", "x", false},
+		{`"jdoe@example.org`, "x", false},
+		{`"j	doe"@example.org`, "x", false},
+		{"jdoe@example.org", "", false},
+		{"jdoe@example.org", " x", false},
+		{"jdoe@example.org", "x\ny", false},
+	} {
+		table := Table{Transport, func(put func(key, value string) error) error { return put(test.key, test.value) }}
+		var text bytes.Buffer
+		if err := table.WriteText(&text); (err == nil) != test.fits || !test.fits && sysexits.Of(err) != sysexits.DataErr {
+			t.Errorf("%q %q: %v", test.key, test.value, err)
+		}
+	}
+}

@@ -146,6 +146,7 @@ func TestWhereMailGoes(t *testing.T) {
 		"ip 192.0.2.7", "ip6 [2001:db8::1]",
 	}
 	addresses := book{
+		"staff@example.org <list@example.org> <fwd@example.org> <mary@example.org>",
 		"jdoe@example.org jdoe@imap1.example.org",
 		"john.doe@example.org jdoe@imap1.example.org",
 		"mroe@example.org mroe@imap2.example.org <m@elsewhere.example>",
@@ -194,7 +195,9 @@ func TestWhereMailGoes(t *testing.T) {
 		{"nomail@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 nomail@example.org"}},
 		{"ip@example.org", []string{"lmtp:inet:[192.0.2.7]:2003 ip@example.org"}},
 		{"ip6@example.org", []string{"lmtp:inet:[2001:db8::1]:2003 ip6@example.org"}},
-		// A list through another address, and with a mailbox that forwards.
+		// A list through another address, and with a mailbox that forwards; a list of lists.
+		{"staff@example.org", []string{"<x@elsewhere.example>", "<m@elsewhere.example>",
+			"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org", "lmtp:inet:[imap2.example.org]:2003 mroe@example.org"}},
 		{"list@example.org", []string{"<x@elsewhere.example>", "<m@elsewhere.example>",
 			"lmtp:inet:[imap1.example.org]:2003 jdoe@example.org", "lmtp:inet:[imap2.example.org]:2003 mroe@example.org"}},
 		// Quotes only where Postfix has them; letters beyond ASCII.
@@ -237,6 +240,14 @@ func TestWhereMailGoes(t *testing.T) {
 	}
 }
 
+// In order: told in another, it would be told again.
+func TestForeignDomains(t *testing.T) {
+	_, tables := mustPlan(t, testSite(), book{"jdoe imap1"}, book{"x@d.example jdoe@imap1", "x@c.example jdoe@imap1", "y@c.example jdoe@imap1", "x@b.example jdoe@imap1", "x@a.example jdoe@imap1"})
+	if got := tables.Notes(); len(got) != 1 || !strings.HasPrefix(got[0], "5 addresses are in domains that are not the site's (a.example, b.example, c.example, ...): ") {
+		t.Errorf("notes: %q", got)
+	}
+}
+
 func TestCatchAll(t *testing.T) {
 	logins := book{"jdoe imap1", "rest imap2", "late imap2", "gone imap1 disabled"}
 	addresses := book{
@@ -269,9 +280,9 @@ func TestCatchAll(t *testing.T) {
 func TestMirroredDomain(t *testing.T) {
 	site := testSite()
 	site.Aliases = map[string]string{"Example.NET": "example.org"}
-	p, _ := mustPlan(t, site, book{"jdoe imap1", "late imap2", "gone imap1 disabled"}, book{
+	p, tables := mustPlan(t, site, book{"jdoe imap1", "late imap2", "gone imap1 disabled"}, book{
 		"jdoe@example.org jdoe@imap1", "john@example.org jdoe@imap1", "own@example.net late@imap2", "own@example.org jdoe@imap1",
-		"gone@example.org gone@imap1", "loop@example.org jdoe@imap1 <loop@example.net>",
+		"gone@example.org gone@imap1", "loop@example.org jdoe@imap1 <loop@example.net>", "lost@example.org <nobody@example.net>",
 	})
 	for to, want := range map[string]string{
 		"jdoe@example.net":   "lmtp:inet:[imap1]:2003 jdoe@example.org",
@@ -285,6 +296,9 @@ func TestMirroredDomain(t *testing.T) {
 		if got, err := p.deliver(to); err != nil || len(got) != 1 || got[0] != want {
 			t.Errorf("%s: got %q %v, want %s", to, got, err, want)
 		}
+	}
+	if want := []string{`"lost@example.org": forwards to "nobody@example.net", which is no address here`}; !slices.Equal(tables.Notes(), want) {
+		t.Errorf("notes: %q", tables.Notes())
 	}
 	if _, found := p[Alias]["@example.net"]; found {
 		t.Error("a wildcard would accept mail for everybody")
