@@ -66,12 +66,12 @@ func census(login *mapfile.Map) (map[string]int, error) {
 	}
 	for mailbox := range others {
 		at, _ := account.ParseLocation("", mailbox)
-		value, found, err := login.Get(at.Mailbox)
+		value, _, err := login.Get(at.Mailbox)
 		if err != nil {
 			return nil, err
 		}
-		own, err := account.ParseLocation(at.Mailbox, value)
-		if !found || err != nil || own.Mailbox != at.Mailbox || own.Store != at.Store {
+		own, _ := account.ParseLocation(at.Mailbox, value) // of no value no store
+		if own.Mailbox != at.Mailbox || own.Store != at.Store {
 			counts[at.Store]++
 		}
 	}
@@ -121,10 +121,7 @@ func count(conf *config.Config, sizes map[string]int64, out *output) error {
 		return cmp.Or(cmp.Compare(b.size(), a.size()), cmp.Compare(a.Store, b.Store))
 	})
 	if !out.json && term.IsTerminal(int(os.Stdout.Fd())) {
-		width, _, err := term.GetSize(int(os.Stdout.Fd()))
-		if err != nil {
-			width = 80
-		}
+		width, _, _ := term.GetSize(int(os.Stdout.Fd()))
 		bars(shares, width, out)
 		return nil
 	}

@@ -125,14 +125,9 @@ func splitAddresses(value string) []string {
 	return append(list, strings.TrimSpace(value[start:]))
 }
 
-// Route asks the transport table, transport(5).
+// Route asks the transport table, transport(5), which has no domain for those below
+// it.
 func (p Postfix) Route(recipient string) (Step, error) {
-	domain := domainOf(recipient)
-	domains := []string{domain}
-	for dot := strings.IndexByte(domain, '.'); dot >= 0; dot = strings.IndexByte(domain, '.') {
-		domains = append(domains, domain[dot:])
-		domain = domain[dot+1:]
-	}
-	step, _, err := p.search(p.Transport, recipient, append(domains, "*")...)
+	step, _, err := p.search(p.Transport, recipient, domainOf(recipient))
 	return step, err
 }
