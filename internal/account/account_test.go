@@ -94,6 +94,7 @@ func TestDestinations(t *testing.T) {
 	}{
 		{"jdoe@imap1", []Destination{{Mailbox: "jdoe", Store: "imap1"}}},
 		{"a@b@imap1 <x@y.example>", []Destination{{Mailbox: "a@b", Store: "imap1"}, {Address: "x@y.example"}}},
+		{`<"a\"> b"@y.example>`, []Destination{{Address: `"a\"> b"@y.example`}}},
 		{`<"a> b"@y.example> j@[::1]`, []Destination{{Address: `"a> b"@y.example`}, {Mailbox: "j", Store: "::1"}}},
 	} {
 		got, err := ParseDestinations(test.value)
@@ -144,7 +145,7 @@ func TestAddresses(t *testing.T) {
 	}
 	for _, address := range []string{
 		"", "jdoe", "jdoe@", "john doe@example.org", ".j@example.org", "j..d@example.org", "j@-x", "j@a b", "j@exa_mple..org",
-		"a\x00@x", "a\n@x", "\xff@x", `"@x`, `""@x`, `"a\"@x`, "a@b\u00a0c", "<a@x>", "a,b@x", "a@x;", strings.Repeat("a", 320) + "@x",
+		"a\x00@x", "a\n@x", "\xff@x", `"@x`, `""@x`, `"a\"@x`, `a b"@x`, "a@b\u00a0c", "<a@x>", "a,b@x", "a@x;", strings.Repeat("a", 320) + "@x",
 	} {
 		if CheckAddress(address) == nil {
 			t.Errorf("%q is accepted", address)
@@ -228,5 +229,9 @@ func TestAccountDestinations(t *testing.T) {
 	a := Account{Location: Location{Mailbox: "jdoe", Store: "imap1"}, Forward: []string{"x@y.example"}}
 	if got := a.Destinations(); len(got) != 2 || got[0].String() != "jdoe@imap1" || got[1].String() != "<x@y.example>" {
 		t.Errorf("got %v", got)
+	}
+	a.Location = Location{}
+	if got := a.Destinations(); len(got) != 1 || got[0].String() != "<x@y.example>" {
+		t.Errorf("a forward alone: %v", got)
 	}
 }

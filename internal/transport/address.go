@@ -23,7 +23,7 @@ func cutDetail(address, delimiters string) (bare, detail string) {
 	case folded == "mailer-daemon" || folded == "double-bounce":
 		return address, ""
 	case !strings.Contains(delimiters, "-"):
-	case strings.HasPrefix(folded, "owner-") || strings.HasSuffix(folded, "-request") && folded != "-request":
+	case strings.HasPrefix(folded, "owner-") || strings.HasSuffix(folded, "-request"):
 		return address, ""
 	}
 	i := strings.IndexAny(local, delimiters)

@@ -22,6 +22,7 @@ func TestKeys(t *testing.T) {
 		// postconf(5), recipient_delimiter: not applied to these.
 		{"Owner-List@example.org", "-", []string{"owner-list@example.org", "@example.org"}},
 		{"list-request@example.org", "-+", []string{"list-request@example.org", "@example.org"}},
+		{"-request@example.org", "-", []string{"-request@example.org", "@example.org"}},
 		{"mailer-daemon@example.org", "-", []string{"mailer-daemon@example.org", "@example.org"}},
 		{"double-bounce@example.org", "-", []string{"double-bounce@example.org", "@example.org"}},
 		{"owner+list@example.org", "-+", []string{"owner+list@example.org", "owner@example.org", "@example.org"}},

@@ -111,7 +111,7 @@ func (t *Tables) link(k *knot, knots map[string]*knot) error {
 		if !slices.Contains(k.alias, next) {
 			k.alias = append(k.alias, next)
 		}
-		if other := knots[key]; other != nil && other != k {
+		if other := knots[key]; other != nil {
 			k.next = append(k.next, other)
 		}
 	}
@@ -282,7 +282,7 @@ func (t *Tables) meant(address string, ends, seen map[string]bool) error {
 		next := to.Address
 		if next == "" {
 			ends[to.String()] = true
-			if next, err = t.forwarding(key, to); err != nil {
+			if next, err = t.forwarding(to); err != nil {
 				return err
 			}
 			if next == "" {
@@ -298,9 +298,9 @@ func (t *Tables) meant(address string, ends, seen map[string]bool) error {
 
 // forwarding returns the delivery address of a mailbox where it is an address of
 // that mailbox and something else, too.
-func (t *Tables) forwarding(from string, to account.Destination) (string, error) {
+func (t *Tables) forwarding(to account.Destination) (string, error) {
 	delivery, err := t.deliveryAddress(to.Mailbox)
-	if err != nil || delivery == from {
+	if err != nil {
 		return "", nil // link has said what is wrong with it
 	}
 	value, found, err := t.get(delivery)

@@ -30,16 +30,18 @@ func TestTextOnFullDisk(t *testing.T) {
 		t.Skipf("no full disk: %v", err)
 	}
 	defer full.Close()
-	table := Table{Transport, func(put func(key, value string) error) error {
-		for range 10 {
-			if err := put("jdoe@example.org", strings.Repeat("x", 1<<16)); err != nil {
-				return err
+	for _, size := range []int{1, 1 << 16} {
+		table := Table{Transport, func(put func(key, value string) error) error {
+			for range 10 {
+				if err := put("jdoe@example.org", strings.Repeat("x", size)); err != nil {
+					return err
+				}
 			}
+			return nil
+		}}
+		if err := table.WriteText(full); sysexits.Of(err) != sysexits.CantCreate {
+			t.Errorf("status %d, %v", sysexits.Of(err), err)
 		}
-		return nil
-	}}
-	if err := table.WriteText(full); sysexits.Of(err) != sysexits.CantCreate {
-		t.Errorf("status %d, %v", sysexits.Of(err), err)
 	}
 }
 

@@ -348,7 +348,7 @@ func (t *Tables) readLogins(odd sieve) error {
 		case err != nil:
 			return err
 		case !found:
-			return t.settle(address, to)
+			t.settle(address, to)
 		case claimed != to.String():
 			return t.compare(address, claimed, to)
 		}
@@ -367,7 +367,7 @@ func (t *Tables) refuse(format string, args ...any) error {
 }
 
 // settle notes a mailbox under its delivery address.
-func (t *Tables) settle(address string, to account.Destination) error {
+func (t *Tables) settle(address string, to account.Destination) {
 	home, mailbox := t.homes[address], to.String()
 	switch {
 	case home == "":
@@ -377,7 +377,6 @@ func (t *Tables) settle(address string, to account.Destination) error {
 		t.clashes[address] = home + " and " + mailbox
 		t.note("%q would be the delivery address of two mailboxes, %s: its mail is deferred (4.3.5)", address, t.clashes[address])
 	}
-	return nil
 }
 
 // compare reports a user whose login and mail go to different stores.
@@ -494,7 +493,8 @@ func (t *Tables) isStraight(address string, to account.Destination) (bool, error
 	case err != nil:
 		return false, err
 	case !found:
-		return true, t.settle(delivery, to) // a clash is seen to at the end
+		t.settle(delivery, to) // a clash is seen to at the end
+		return true, nil
 	}
 	return claimed == to.String(), nil
 }

@@ -142,7 +142,7 @@ func TestWhereMailGoes(t *testing.T) {
 	logins := book{
 		"jdoe imap1.example.org", "jane jdoe@imap1.example.org", "mroe imap2.example.org",
 		"gone imap1.example.org disabled", "moving imap2.example.org hold",
-		"v@virtual.example v@virtual.example@imap3", "nomail imap1.example.org", "upper imap2.example.org",
+		"v@virtual.example v@virtual.example@imap3", "nomail imap1.example.org", "left imap1.example.org disabled", "upper imap2.example.org",
 		"ip 192.0.2.7", "ip6 [2001:db8::1]",
 	}
 	addresses := book{
@@ -193,6 +193,7 @@ func TestWhereMailGoes(t *testing.T) {
 		// A mailbox that is an address itself; one that no address leads to.
 		{"v@virtual.example", []string{"lmtp:inet:[imap3]:2003 v@virtual.example"}},
 		{"nomail@example.org", []string{"lmtp:inet:[imap1.example.org]:2003 nomail@example.org"}},
+		{"left@example.org", []string{"error:5.2.1"}},
 		{"ip@example.org", []string{"lmtp:inet:[192.0.2.7]:2003 ip@example.org"}},
 		{"ip6@example.org", []string{"lmtp:inet:[2001:db8::1]:2003 ip6@example.org"}},
 		// A list through another address, and with a mailbox that forwards; a list of lists.
@@ -254,8 +255,12 @@ func TestCatchAll(t *testing.T) {
 		"jdoe@example.org jdoe@imap1", "@example.org rest@imap2", "john@example.org jdoe@imap1", "gone@example.org gone@imap1",
 		"@example.net jdoe@imap1", "known@example.net rest@imap2",
 	}
-	p, _ := mustPlan(t, testSite(), logins, addresses)
+	site := testSite()
+	site.Aliases = map[string]string{"example.com": "example.net"}
+	p, _ := mustPlan(t, site, logins, addresses)
 	for to, want := range map[string]string{
+		"any@example.com":    "lmtp:inet:[imap1]:2003 jdoe@example.org",
+		"known@example.com":  "lmtp:inet:[imap2]:2003 rest@example.org",
 		"jdoe@example.org":   "lmtp:inet:[imap1]:2003 jdoe@example.org",
 		"jdoe+x@example.org": "lmtp:inet:[imap1]:2003 jdoe+x@example.org",
 		"john@example.org":   "lmtp:inet:[imap1]:2003 jdoe@example.org",
@@ -415,6 +420,10 @@ func TestLoops(t *testing.T) {
 		}
 	}
 
+	if notes := strings.Join(tables.Notes(), "\n"); !strings.Contains(notes, "alias loop of a@example.org, b@example.org: each delivers to all their mailboxes") {
+		t.Errorf("notes: %q", notes)
+	}
+
 	dead := append(slices.Clone(live), "x@example.org <y@example.org>", "y@example.org <z+1@example.org>", "z@example.org <x@example.org>",
 		"into@example.org <y@example.org>", "selfish@example.org <selfish@example.org>")
 	_, _, err := plan(t, testSite(), logins, dead)
@@ -487,6 +496,19 @@ func TestSitesRefused(t *testing.T) {
 		change(&site)
 		if _, err := Plan(site, book{}, book{}); sysexits.Of(err) != sysexits.Config || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+func TestMapsRefused(t *testing.T) {
+	for _, test := range []struct{ logins, addresses book }{
+		{logins: book{"jdoe @"}},
+		{logins: book{"john jdoe@imap1"}, addresses: book{"jdoe@example.org <"}},
+		{addresses: book{"john@example.org <"}},
+		{addresses: book{"j@example..org jdoe@imap1"}},
+	} {
+		if _, err := Plan(testSite(), test.logins, test.addresses); sysexits.Of(err) != sysexits.DataErr {
+			t.Errorf("%q %q: %v", test.logins, test.addresses, err)
 		}
 	}
 }
