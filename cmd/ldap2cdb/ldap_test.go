@@ -103,6 +103,9 @@ func TestLDAP(t *testing.T) {
 			if got := addresses["u77@example.org"]; got != "u77@imap2.example.org" {
 				t.Errorf("u77@example.org: %q", got)
 			}
+			if status, stderr := tool(t, append(args, "--maps", dir, "--only", "(uid=*)")...); status != 64 || !strings.Contains(stderr, "more than 1000 entries: run without --only") {
+				t.Errorf("--only all: exit status %d, %s", status, stderr)
+			}
 		})
 	}
 }

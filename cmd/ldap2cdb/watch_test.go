@@ -557,8 +557,10 @@ func TestOlderDirectory(t *testing.T) {
 	server.Restore()
 	server.Run()
 	eventuallySays(t, log, "the directory is older than the last maps")
-	if status, stderr := tool(t, args...); status != 65 || !strings.Contains(stderr, "the directory is older than the last maps") {
-		t.Errorf("exit status %d, %s", status, stderr)
+	for _, how := range [][]string{nil, {"--only", "(uid=u1)"}} {
+		if status, stderr := tool(t, append(args, how...)...); status != 65 || !strings.Contains(stderr, "the directory is older than the last maps") {
+			t.Errorf("%s: exit status %d, %s", how, status, stderr)
+		}
 	}
 	stop()
 	if got := recordsOf(t, dir, mapfile.Login)["u1"]; got != "imap3.example.org" {
