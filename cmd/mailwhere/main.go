@@ -201,7 +201,7 @@ func where(conf *config.Config, names []string, out *output) error {
 	}
 	defer f.close()
 	unknown := false
-	several := len(names) > 1 || names[0] == "-"
+	several := len(names) > 1
 	for _, name := range names {
 		var found bool
 		if name == "-" {
