@@ -236,7 +236,7 @@ func TestRefusedFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	future := bytes.Replace(whole, []byte(`"version":1`), []byte(`"version":7`), 1)
+	versioned := func(text string) []byte { return bytes.Replace(whole, []byte(`"version":1`), []byte(text), 1) }
 	for _, test := range []struct {
 		name string
 		data []byte
@@ -247,7 +247,9 @@ func TestRefusedFiles(t *testing.T) {
 		{"cut in the header", whole[:2000], "too few"},
 		{"cut in the records", whole[:5000], "cut short"},
 		{"cut in the tables", whole[:len(whole)-1], "cut short"},
-		{"of a future version", future, "upgrade postern"},
+		{"of a future version", versioned(fmt.Sprintf(`"version":%d`, formatVersion+1)), "upgrade postern"},
+		{"of no version", versioned(`"version":0`), "format 0"},
+		{"without a story that can be read", versioned(`"version"=1`), "story record"},
 		{"text", bytes.Repeat([]byte("jdoe imap1\n"), 500), "cut short"},
 	} {
 		path := filepath.Join(t.TempDir(), Login)
