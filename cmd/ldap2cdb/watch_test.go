@@ -1061,25 +1061,35 @@ poll-interval = "20ms"
 }
 
 // A directory that empties itself one change at a time is doubted like one that
-// is empty at once, of users or only of their addresses; what was lost an hour ago is
+// is empty at once, of users, only of their addresses, or of those who may log in; what was lost an hour ago is
 // forgotten, and what could not be published is not lost.
 func TestLossesAddUp(t *testing.T) {
-	for _, tally := range []func(*roster.Report) *roster.Tally{
-		func(r *roster.Report) *roster.Tally { return &r.Logins },
-		func(r *roster.Report) *roster.Tally { return &r.Addresses },
+	for _, lost := range []func(r *roster.Report, names, n int) (left int){
+		func(r *roster.Report, names, n int) int {
+			r.Logins = roster.Tally{Before: names, Removed: n}
+			return names - n
+		},
+		func(r *roster.Report, names, n int) int {
+			r.Addresses = roster.Tally{Before: names, Removed: n}
+			return names - n
+		},
+		func(r *roster.Report, names, n int) int {
+			r.Logins = roster.Tally{Before: names, Disabled: n}
+			return names
+		},
 	} {
 		w := &watch{build: &build{conf: config.Default()}}
 		now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 		names := 1000
 		lose := func(n int) bool {
 			report := &roster.Report{Accounts: names}
-			*tally(report) = roster.Tally{Before: names, Removed: n}
+			left := lost(report, names, n)
 			for range 10 { // in vain: the disk is full
 				if len(w.doubts(report, now)) > 0 {
 					return false
 				}
 			}
-			names -= n
+			names = left
 			w.lost(report, now)
 			return true
 		}
