@@ -122,6 +122,12 @@ func TestOnly(t *testing.T) {
 	for i := 20; i < 40; i++ {
 		fmt.Fprintf(&all, "(uid=u%d)", i)
 	}
+	printed, err := os.Create(filepath.Join(t.TempDir(), "printed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func(real *os.File) { os.Stdout = real }(os.Stdout)
+	os.Stdout = printed
 	for _, how := range [][]string{nil, {"--dry-run"}} {
 		reported := filepath.Join(t.TempDir(), "report.json")
 		if status, stderr := tool(t, append(append(args, "--only", "(|"+all.String()+")", "--report", reported), how...)...); status != 65 || !strings.Contains(stderr, "the login map would lose 20 of its") {
@@ -130,6 +136,9 @@ func TestOnly(t *testing.T) {
 		if text, err := os.ReadFile(reported); err != nil || !strings.Contains(string(text), `"removed": 20`) || !strings.Contains(string(text), "would lose 20 of its") {
 			t.Errorf("%v: %s", err, text)
 		}
+	}
+	if text, err := os.ReadFile(printed.Name()); err != nil || strings.Count(string(text), "removed login u") != 20 {
+		t.Errorf("printed %v: %s", err, text)
 	}
 	if !maps.Equal(before, snapshot(t, dir)) {
 		t.Error("the maps have changed")
