@@ -344,9 +344,7 @@ func (t *Tables) actual(address string, knots map[string]*knot, ends, seen map[s
 // none.
 func (t *Tables) mailboxAt(k *knot) string {
 	for _, to := range k.to {
-		if to.Address != "" {
-			continue
-		}
+		// Of a forward there is none.
 		if delivery, err := t.deliveryAddress(to.Mailbox); err == nil && delivery == k.address {
 			return to.String()
 		}

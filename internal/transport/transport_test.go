@@ -153,7 +153,7 @@ func TestWhereMailGoes(t *testing.T) {
 		"mary@example.org mroe@imap2.example.org <m@elsewhere.example>",
 		"gone@example.org gone@imap1.example.org",
 		"old.gone@example.org gone@imap1.example.org",
-		"gone.too@example.org <gone@example.org>",
+		"gone.too@example.org <gone@example.org>", "left.too@example.org <left@example.org>",
 		"mixed@example.org gone@imap1.example.org jdoe@imap1.example.org",
 		"moving@example.org moving@imap2.example.org",
 		"move.it@example.org moving@imap2.example.org",
@@ -231,7 +231,7 @@ func TestWhereMailGoes(t *testing.T) {
 	}
 	// smtpd can refuse what the transport table refuses only if no alias
 	// is found first.
-	for _, address := range []string{"gone@example.org", "old.gone@example.org", "gone.too@example.org"} {
+	for _, address := range []string{"gone@example.org", "old.gone@example.org", "gone.too@example.org", "left.too@example.org"} {
 		if _, found := p[Alias][address]; found {
 			t.Errorf("%s is an alias", address)
 		}
@@ -324,17 +324,17 @@ func TestNeverAWrongMailbox(t *testing.T) {
 	}{
 		{
 			name:      "the delivery address is somebody else's address",
-			logins:    book{"info imap1", "jdoe imap1"},
-			addresses: book{"information@example.org info@imap1", "info@example.org jdoe@imap1", "jdoe@example.org jdoe@imap1"},
-			deferred:  []string{"information@example.org"},
+			logins:    book{"info imap1", "jdoe imap1", "ann imap1"},
+			addresses: book{"information@example.org info@imap1", "info@example.org jdoe@imap1", "jdoe@example.org jdoe@imap1", "both@example.org ann@imap1 info@imap1"},
+			deferred:  []string{"information@example.org", "both@example.org"},
 			delivered: map[string]string{"info@example.org": "lmtp:inet:[imap1]:2003 jdoe@example.org"},
 			note:      `"information@example.org": meant for info@imap1, whose delivery address is an address of jdoe@imap1: its mail is deferred (4.3.5)`,
 		},
 		{
 			name:      "two stores have a mailbox of that name",
-			logins:    book{"info imap1", "info2 info@imap2"},
-			addresses: book{"a@example.org info@imap1", "b@example.org info@imap2"},
-			deferred:  []string{"a@example.org", "b@example.org", "info@example.org"},
+			logins:    book{"info imap1", "info2 info@imap2", "ann imap1"},
+			addresses: book{"a@example.org info@imap1", "b@example.org info@imap2", "both@example.org ann@imap1 info@imap1"},
+			deferred:  []string{"a@example.org", "b@example.org", "both@example.org", "info@example.org"},
 			note:      `"info@example.org" would be the delivery address of two mailboxes, info@imap1 and info@imap2: its mail is deferred (4.3.5)`,
 		},
 		{
