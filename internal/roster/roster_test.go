@@ -222,6 +222,20 @@ func TestDisabled(t *testing.T) {
 	}
 }
 
+// A map from elsewhere comes in any order, and counts like ours.
+func TestLastMapInAnyOrder(t *testing.T) {
+	for _, size := range []int{10, runSize} {
+		var outcomes []string
+		for _, last := range []Records{listing("a", "imap1", "b", "imap1", "c", "imap1"), listing("c", "imap1", "a", "imap1", "b", "imap1")} {
+			login, _, report, changes := settled(t, size, last, nil, user("a", "imap1"), user("c", "imap2"), user("d", "imap1"))
+			outcomes = append(outcomes, fmt.Sprint(login, report.Logins, report.Logins.Before, changes))
+		}
+		if outcomes[0] != outcomes[1] {
+			t.Errorf("%s\nand %s", outcomes[0], outcomes[1])
+		}
+	}
+}
+
 func TestScratchFilesVanish(t *testing.T) {
 	dir := t.TempDir()
 	r := newSized(dir, 10, 0)
