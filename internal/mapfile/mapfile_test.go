@@ -223,6 +223,12 @@ func TestForeignMapWithNULs(t *testing.T) {
 	if got := get(t, m, "jdoe"); got != "imap1.example.org" {
 		t.Errorf("%q", got)
 	}
+	m.Lookups(func(get func(key []byte) ([]byte, error)) error {
+		if got, err := get([]byte("jdoe")); string(got) != "imap1.example.org" || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+		return nil
+	})
 	m.Records(func(key, value string) error {
 		if key != "jdoe" || value != "imap1.example.org" {
 			t.Errorf("%q %q", key, value)
