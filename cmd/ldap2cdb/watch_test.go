@@ -115,6 +115,12 @@ func TestWatch(t *testing.T) {
 	eventually(t, dir, "nine", "imap2.example.org", log)
 	eventually(t, dir, "u9", "", log)
 
+	// Of all these one copy is kept: of what there was before.
+	copies, err := filepath.Glob(filepath.Join(dir, "login.cdb.*"))
+	if err != nil || len(copies) != 1 || recordsOf(t, dir, "login.cdb.1")["u7"] != "imap2.example.org" {
+		t.Errorf("copies %v, %v", copies, err)
+	}
+
 	// What changes no map is no publication.
 	eventuallySays(t, log, "login 100 names, 1 added, 1 removed")
 	times, heard := strings.Count(log.String(), "published in "), grows(t, dir)
