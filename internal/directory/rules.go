@@ -505,7 +505,9 @@ func mailAddress(address string) (rest string, mail bool) {
 
 const mailType = "smtp"
 
-// checkForward looks at an account without a store.
+// checkForward looks at an account without a store. A mail contact of Active
+// Directory has the address elsewhere, that its mail is sent on to, among its own:
+// it is nobody's here.
 func checkForward(a *account.Account) *Fault {
 	a.Logins = nil // there is nothing to log in to
 	switch {
@@ -518,10 +520,13 @@ func checkForward(a *account.Account) *Fault {
 		if address[0] == '@' {
 			return fault("bad forward", "%q names nobody", address)
 		}
-		if slices.Contains(a.Addresses, address) {
-			return fault("bad forward", "%s is sent on to itself", address)
-		}
 	}
+	elsewhere := account.WithForms(slices.Clone(a.Forward))
+	own := slices.DeleteFunc(a.Addresses, func(address string) bool { return slices.Contains(elsewhere, address) })
+	if len(own) == 0 {
+		return fault("bad forward", "%s is sent on to itself", a.Forward[0])
+	}
+	a.Addresses = own
 	return nil
 }
 

@@ -95,6 +95,8 @@ func TestRules(t *testing.T) {
 		{"two mailboxes", "uid: b\nmailbox: c\nmailbox: d\nmailHost: imap1\n", "two mailboxes: 2 values"},
 		{"a store keeps the mail", "uid: b\nmailHost: imap1\nmail: b@e\nmailRoutingAddress: x@y\n", "[b] {b imap1 0 } [b@e] [] []"},
 		{"without one it goes on", "uid: b\nmail: b@e\nmailRoutingAddress: X@y\n", "[] {  0 } [b@e] [x@y] []"},
+		{"to an address that it has as its own", "mail: X@Müller.example\nmail: b@e\nmailRoutingAddress: x@xn--mller-kva.example\n", "[] {  0 } [b@e] [x@xn--mller-kva.example] []"},
+		{"to that alone", "mail: x@y\nmailRoutingAddress: x@y\n", "bad forward: x@y is sent on to itself"},
 		{"a catch-all", "uid: b\nmailHost: imap1\nmail: @e\n", "[b] {b imap1 0 } [@e] [] []"},
 		{"a store twice", "uid: b\nmailHost: imap1\nmailHost: IMAP1.\n", "[b] {b imap1 0 } [] [] []"},
 		{"active", "uid: b\nmailHost: imap1\nmailStatus: Active\n", "[b] {b imap1 0 } [] [] []"},
