@@ -14,7 +14,7 @@ type Capabilities []string
 func ParseCapabilities(text string) Capabilities {
 	var list Capabilities
 	for word := range strings.FieldsSeq(text) {
-		if strings.IndexFunc(word, func(c rune) bool { return c > 0x7e || !isAtomChar(byte(c)) }) < 0 && !list.Has(word) {
+		if !slices.ContainsFunc([]byte(word), func(c byte) bool { return !isAtomChar(c) }) && !list.Has(word) {
 			list = append(list, word)
 		}
 	}

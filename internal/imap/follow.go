@@ -3,6 +3,7 @@ package imap
 import (
 	"bytes"
 	"math"
+	"slices"
 )
 
 // Follower follows a session between a store and its client, from the answer
@@ -81,7 +82,7 @@ func (r *Responses) take(line []byte) bool {
 		case string(tag) == "+":
 			return true
 		case string(tag) != "*":
-			return answer && len(tag) > 0 && bytes.IndexFunc(tag, notOfTag) < 0
+			return answer && len(tag) > 0 && !slices.ContainsFunc(tag, notOfTag)
 		case answer:
 			return true
 		case fold(name, "BYE"), len(name) == 0:
@@ -96,7 +97,7 @@ func (r *Responses) take(line []byte) bool {
 	return true
 }
 
-func notOfTag(c rune) bool { return c > 0x7e || !isTagChar(byte(c)) }
+func notOfTag(c byte) bool { return !isTagChar(c) }
 
 func fold(word []byte, name string) bool {
 	return len(word) == len(name) && bytes.EqualFold(word, []byte(name))

@@ -125,6 +125,13 @@ func TestQuoted(t *testing.T) {
 	}
 }
 
+func TestNoCopyIsLeftBehind(t *testing.T) {
+	text := []byte("secret")[:6:6]
+	if longer := Push(text, 's'); string(longer) != "secrets" || string(text) != "\x00\x00\x00\x00\x00\x00" {
+		t.Errorf("got %q, and left %q", longer, text)
+	}
+}
+
 func TestCapabilities(t *testing.T) {
 	list := ParseCapabilities("IMAP4rev1 imap4REV1 AUTH=PLAIN STARTTLS LOGINDISABLED X-FOO UNAUTHENTICATE Idle LOGIN-REFERRALS SASL-IR (x) QUOTA=RES-STORAGE")
 	for _, test := range []struct{ got, want string }{

@@ -52,9 +52,6 @@ type Reader struct {
 // NewReader reads commands from src, and never an octet more than was needed.
 func NewReader(src Source) *Reader { return &Reader{src: src} }
 
-// Reset continues with another source: the one over TLS.
-func (r *Reader) Reset(src Source) { r.src = src; r.Next() }
-
 // Next prepares for the next command.
 func (r *Reader) Next() { r.err, r.line, r.room, r.end, r.lit = nil, 0, MaxLine, false, announcement{} }
 
@@ -93,14 +90,15 @@ func (r *Reader) next() (byte, bool) {
 	if r.line >= r.room {
 		return 0, r.fail(SyntaxError("Line too long"))
 	}
-	c, ok := r.readByte()
-	if ok && c == 0 {
+	c, _ := r.readByte()
+	if c == 0 {
 		return 0, r.fail(SyntaxError("NUL is not allowed"))
 	}
-	return c, ok
+	return c, true
 }
 
-// peek looks at the next octet of the line, which must not be over yet.
+// peek looks at the next octet of the line, which must not be over yet. After a
+// fault it is 0, which is nothing's beginning, and the fault stays as it was.
 func (r *Reader) peek() (byte, bool) {
 	if r.err != nil {
 		return 0, false
@@ -117,11 +115,11 @@ func (r *Reader) peek() (byte, bool) {
 
 // Tag reads a tag. Without one the answer has to be untagged.
 func (r *Reader) Tag() (string, bool) {
-	tag, ok := r.word(isTagChar, MaxTag, "Invalid tag")
-	if c, more := r.peek(); ok && more && c != ' ' && c != '\r' && c != '\n' {
+	tag, _ := r.word(isTagChar, MaxTag, "Invalid tag")
+	if c, _ := r.peek(); c != ' ' && c != '\r' && c != '\n' {
 		return "", r.fail(SyntaxError("Invalid tag")) // a tag cut short is not the client's
 	}
-	return string(tag), ok && r.err == nil
+	return string(tag), true
 }
 
 // Atom reads the name of a command or of a mechanism, in upper case.
@@ -145,9 +143,7 @@ func (r *Reader) word(kind func(byte) bool, limit int, missing string) ([]byte, 
 		if len(word) == limit {
 			return nil, r.fail(ErrTooLong)
 		}
-		if c, ok = r.next(); !ok {
-			return nil, false
-		}
+		r.next()
 		word = Push(word, c)
 	}
 	if len(word) == 0 {
@@ -158,70 +154,56 @@ func (r *Reader) word(kind func(byte) bool, limit int, missing string) ([]byte, 
 
 // SP reads the one space between arguments.
 func (r *Reader) SP() bool {
-	c, ok := r.peek()
-	if !ok {
-		return false
-	}
-	if c != ' ' {
+	if c, _ := r.peek(); c != ' ' {
 		return r.fail(SyntaxError("Argument missing"))
 	}
-	_, ok = r.next()
+	_, ok := r.next()
 	return ok
 }
 
 // TrySP tells whether an optional argument follows, and reads the space
 // before it.
 func (r *Reader) TrySP() bool {
-	c, ok := r.peek()
-	return ok && c == ' ' && r.SP()
+	c, _ := r.peek()
+	return c == ' ' && r.SP()
 }
 
 // CRLF reads the end of the command. A bare LF counts as one, here as in all
 // places; a bare CR never does.
 func (r *Reader) CRLF() bool {
-	c, ok := r.peek()
-	if !ok {
-		return false
-	}
-	if c != '\r' && c != '\n' {
+	if c, _ := r.peek(); c != '\r' && c != '\n' {
 		return r.fail(SyntaxError("End of line expected"))
 	}
 	return r.endOfLine()
 }
 
 func (r *Reader) endOfLine() bool {
-	c, ok := r.readByte()
-	if ok && c == '\r' {
-		c, ok = r.readByte()
+	c, _ := r.readByte()
+	if c == '\r' {
+		c, _ = r.readByte()
 	}
-	if ok && c != '\n' {
+	if c != '\n' {
 		return r.fail(SyntaxError("CR without LF"))
 	}
-	return ok
+	return true
 }
 
 // Astring reads a string in any of its forms, of at most limit octets.
 func (r *Reader) Astring(into *[]byte, limit int) bool {
-	c, ok := r.peek()
-	switch {
-	case !ok:
-		return false
-	case c == '"' || c == '{':
+	if c, _ := r.peek(); c == '"' || c == '{' {
 		return r.String(into, limit)
 	}
+	var ok bool
 	*into, ok = r.word(isBareChar, limit, "String expected")
 	return ok
 }
 
 // String reads a quoted string or a literal of at most limit octets.
 func (r *Reader) String(into *[]byte, limit int) bool {
-	c, ok := r.peek()
-	switch {
-	case !ok:
-		return false
-	case c == '"':
+	switch c, _ := r.peek(); c {
+	case '"':
 		return r.quoted(into, limit)
-	case c == '{':
+	case '{':
 		return r.literal(into, limit)
 	}
 	return r.fail(SyntaxError("String expected"))
@@ -229,33 +211,23 @@ func (r *Reader) String(into *[]byte, limit int) bool {
 
 // quoted takes UTF-8 also from clients of IMAP4rev1, which had 7 bits only.
 func (r *Reader) quoted(into *[]byte, limit int) bool {
-	if _, ok := r.next(); !ok {
-		return false
-	}
+	r.next()
 	text := []byte{}
 	defer r.forget(&text)
 	for {
-		// A line end is left for Skip, which needs to know of it.
-		c, ok := r.peek()
+		c, ok := r.next()
 		if !ok {
 			return false
 		}
-		if c == '\r' || c == '\n' {
-			return r.fail(SyntaxError("Quoted string without end"))
-		}
-		if c, ok = r.next(); !ok {
-			return false
-		}
 		switch c {
+		case '\r', '\n':
+			return r.fail(SyntaxError("Quoted string without end"))
 		case '"':
 			*into = text
 			return true
 		case '\\':
-			if c, ok = r.peek(); ok && c != '"' && c != '\\' {
+			if c, _ = r.next(); c != '"' && c != '\\' {
 				return r.fail(SyntaxError("Invalid escape in quoted string"))
-			}
-			if c, ok = r.next(); !ok {
-				return false
 			}
 		}
 		if len(text) == limit {
@@ -269,22 +241,12 @@ func (r *Reader) quoted(into *[]byte, limit int) bool {
 // as the octets come, never because they were announced.
 func (r *Reader) literal(into *[]byte, limit int) bool {
 	for r.lit.state != closed {
-		c, ok := r.peek()
-		if ok && (c == '\r' || c == '\n') {
-			return r.fail(SyntaxError("Invalid literal"))
-		}
-		if _, ok = r.next(); !ok {
-			return false
-		}
-		if r.lit.state == none {
+		if _, ok := r.next(); !ok || r.lit.state == none {
 			return r.fail(SyntaxError("Invalid literal"))
 		}
 	}
-	if c, ok := r.peek(); !ok || c != '\r' && c != '\n' {
+	if c, _ := r.peek(); c != '\r' && c != '\n' || !r.endOfLine() {
 		return r.fail(SyntaxError("Invalid literal"))
-	}
-	if !r.endOfLine() {
-		return false
 	}
 	switch {
 	case r.lit.size > int64(limit), r.lit.unasked && r.lit.size > MaxMinus && !r.Plus:
@@ -362,16 +324,12 @@ const ErrCancelled = SyntaxError("Authentication cancelled")
 // cancel.
 func (r *Reader) Response(into *[]byte) bool {
 	r.Next()
-	c, ok := r.peek()
-	if !ok {
-		return false
-	}
-	switch c {
+	switch c, _ := r.peek(); c {
 	case '\r', '\n':
 		*into = []byte{}
 		return r.CRLF()
 	case '*':
-		if _, ok := r.next(); ok && r.CRLF() {
+		if r.next(); r.CRLF() {
 			r.err = ErrCancelled
 		}
 		return false
@@ -392,9 +350,9 @@ func (r *Reader) Skip() error {
 		return r.err
 	}
 	r.err = nil
-	for skipped := int64(0); ; {
-		for !r.end {
-			if skipped++; skipped > 2*MaxSkip || r.line > MaxSkip {
+	for left := int64(MaxSkip); ; {
+		for ; !r.end; left-- {
+			if left == 0 {
 				return ErrTooBig
 			}
 			if _, ok := r.readByte(); !ok {
@@ -405,7 +363,7 @@ func (r *Reader) Skip() error {
 			return nil
 		}
 		size := r.lit.size
-		if skipped += size; size > MaxSkip || skipped > 2*MaxSkip {
+		if left -= size; left < 0 {
 			return ErrTooBig
 		}
 		if _, err := io.CopyN(io.Discard, r.src, size); err != nil {
@@ -431,17 +389,13 @@ const (
 // ID reads the arguments of ID: NIL, or one list of pairs. Keys come back in
 // lower case; a value of NIL is left out.
 func (r *Reader) ID() (map[string]string, bool) {
-	c, ok := r.peek()
-	if !ok {
-		return nil, false
-	}
-	if c != '(' {
+	if c, _ := r.peek(); c != '(' {
 		return nil, r.null()
 	}
 	r.next()
 	params := map[string]string{}
 	for n := 0; ; n++ {
-		if c, ok := r.peek(); ok && c == ')' {
+		if c, _ := r.peek(); c == ')' {
 			r.next()
 			return params, r.err == nil
 		}
@@ -452,7 +406,7 @@ func (r *Reader) ID() (map[string]string, bool) {
 		if n > 0 && !r.SP() || !r.String(&key, maxIDKey) || !r.SP() {
 			return nil, false
 		}
-		if c, ok := r.peek(); ok && (c == '"' || c == '{') {
+		if c, _ := r.peek(); c == '"' || c == '{' {
 			if !r.String(&value, maxIDValue) {
 				return nil, false
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -131,7 +132,7 @@ func parseResponse(raw []byte) (Response, error) {
 	case tag == "+":
 		r.Text = rest
 		return r, nil
-	case tag == "" || !spaced, tag != "*" && strings.IndexFunc(tag, notOfTag) >= 0:
+	case tag == "" || !spaced, tag != "*" && slices.ContainsFunc([]byte(tag), notOfTag):
 		return Response{}, errGarbage
 	}
 	name, rest, _ := strings.Cut(rest, " ")
