@@ -309,6 +309,7 @@ func TestRefused(t *testing.T) {
 		{`authenticator: not under the right key`, func(l *login) { l.sealed = func(d *types.EncryptedData) { d.Cipher = []byte("short") } }},
 		{`has expired at 2026-11-23 11:54:59`, func(l *login) { l.part.EndTime = now.Add(-skew - time.Second) }},
 		{`not valid before 2026-11-23 12:05:01`, func(l *login) { l.part.StartTime = now.Add(skew + time.Second) }},
+		{`not valid before 2026-11-23 12:05:01`, func(l *login) { l.part.StartTime, l.part.AuthTime = time.Time{}, now.Add(skew+time.Second) }},
 		{`not valid before`, func(l *login) { types.SetFlag(&l.part.Flags, flagInvalid) }},
 		{`clock of the client is off by 5m1s`, func(l *login) { l.proof.CTime = now.Add(-skew - time.Second) }},
 		{`clock of the client is off by -5m1s`, func(l *login) { l.proof.CTime = now.Add(skew + time.Second) }},
@@ -321,7 +322,9 @@ func TestRefused(t *testing.T) {
 		{`ticket has conditions`, func(l *login) { l.part.AuthorizationData = types.AuthorizationData{{ADType: 64}} }},
 		{`authenticator has conditions`, func(l *login) { l.proof.AuthorizationData = types.AuthorizationData{{ADType: 64}} }},
 		{`key of a user`, func(l *login) { l.options = useSessionKey }},
-		{`not one of GSS-API`, func(l *login) { l.proof.Cksum = types.Checksum{CksumType: 7, Checksum: make([]byte, 24)} }},
+		{`not one of GSS-API`, func(l *login) {
+			l.proof.Cksum = types.Checksum{CksumType: 7, Checksum: append([]byte{16}, make([]byte, 23)...)}
+		}},
 		{`not one of GSS-API`, func(l *login) {
 			l.proof.Cksum = types.Checksum{CksumType: checksumGSS, Checksum: []byte("\x10\x00\x00\x00")}
 		}},

@@ -27,7 +27,11 @@ func TestDelaysGrowAndEnd(t *testing.T) {
 	if got := table.Delay("joe", time.Minute); got != time.Minute {
 		t.Errorf("after 1000: %v", got)
 	}
-	now = now.Add(memory + time.Second)
+	now = now.Add(-time.Hour)
+	if got := table.Delay("joe", time.Minute); got != 0 {
+		t.Errorf("the clock was set back: %v", got)
+	}
+	now = now.Add(time.Hour + memory + time.Second)
 	if got := table.Delay("joe", time.Minute); got != 0 {
 		t.Errorf("a quarter of an hour later: %v", got)
 	}
@@ -44,15 +48,25 @@ func TestAFullTableForgetsTheOldest(t *testing.T) {
 	table := New()
 	now := time.Unix(1e9, 0)
 	table.now = func() time.Time { return now }
-	for i := range 10 * cells {
+	for i := range 4 * cells {
 		table.Failed(fmt.Sprint("user", i))
 		now = now.Add(time.Millisecond)
 	}
-	for range free + 1 {
-		table.Failed("last")
+	for i := range (free + 1) * 100 {
+		table.Failed(fmt.Sprint("recent", i%100))
 	}
-	if table.Delay("last", time.Minute) == 0 {
-		t.Error("the last failure is forgotten")
+	for i := range cells / 4 {
+		table.Failed(fmt.Sprint("later", i))
+		now = now.Add(time.Millisecond)
+	}
+	forgotten := 0
+	for i := range 100 {
+		if table.Delay(fmt.Sprint("recent", i), time.Minute) == 0 {
+			forgotten++
+		}
+	}
+	if forgotten > 10 {
+		t.Errorf("%d of 100 recent ones are forgotten", forgotten)
 	}
 }
 
@@ -130,7 +144,7 @@ func TestUnreached(t *testing.T) {
 		}
 		now = now.Add(time.Second)
 	}
-	table.Tried("192.0.2.1:143", true, 0)
+	table.Tried("192.0.2.1:143", true, downSlow)
 	if table.IsDown("192.0.2.1:143") {
 		t.Error("somebody has reached it")
 	}
