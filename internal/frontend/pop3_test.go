@@ -105,6 +105,7 @@ func TestPOP3Login(t *testing.T) {
 
 func TestPOP3Answers(t *testing.T) {
 	const start = "S: +OK hi\nC: CAPA\nS: -ERR\nC: USER joe\nS: +OK\nC: PASS secret\n"
+	const sasl = "S: +OK hi\nC: CAPA\nS: +OK\nS: SASL PLAIN\nS: .\nC: AUTH PLAIN\n"
 	const popDown = "-ERR [SYS/TEMP] Temporarily unavailable, try again later\r\n"
 	const popFailed = "-ERR [AUTH] Authentication failed\r\n"
 	for script, want := range map[string]string{
@@ -124,6 +125,9 @@ func TestPOP3Answers(t *testing.T) {
 		"S: * OK IMAP\nhang":                 popDown,
 		"S: +OK hi\nC: CAPA\nS: +OK\nflood":  popDown,
 		"S: +OK hi\nC: CAPA\nS: -ERR\nC: USER joe\nS: -ERR no user": popDown,
+		sasl + "S: +OK\nS: -ERR no":                                 popDown,
+		sasl + "S: + \nC: AGpvZQBzZWNyZXQ=\nS: + more\nS: -ERR no":  popDown,
+		sasl + "S: + \nC: AGpvZQBzZWNyZXQ=\nS: -ERR no":             popFailed,
 
 		// Cyrus, without its saslauthd, and beyond maxlogins_per_user
 		start + "S: -ERR [AUTH] authenticating: generic failure":     popDown,

@@ -52,6 +52,7 @@ func TestRule4_7_Tokens(t *testing.T) {
 		old := newFakeStore(t, strings.Replace(caps, " SASL-IR", "", 1)+"C: P1 AUTHENTICATE "+test.mechanism+"\nS- + \\r\\n\nC: "+b64(test.message)+"\n"+accepted+"hang")
 		refuses := newFakeStore(t, caps+"C: P1 AUTHENTICATE "+test.mechanism+" "+b64(test.message)+"\n"+
 			"S: + "+b64(`{"status":"401"}`)+"\nC: "+test.answer+"\nS: P1 NO [AUTHENTICATIONFAILED] x")
+		turns := newFakeStore(t, caps+"C: P1 AUTHENTICATE "+test.mechanism+" "+b64(test.message)+"\nS: + "+b64("{}")+"\nC: "+test.answer+"\n"+accepted+"hang")
 		lacks := newFakeStore(t, "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready\nhang")
 		for _, f := range []*fakeStore{takes, old} {
 			c := newSite(t, func(s *site) { offers(s); s.people["joe"] = f.value() }).client()
@@ -68,9 +69,11 @@ func TestRule4_7_Tokens(t *testing.T) {
 			c.send(test.answer + "\r\nb NOOP\r\n")
 			c.want("a " + failed + "b OK Done\r\n")
 		}
-		c := newSite(t, func(s *site) { offers(s); s.people["joe"] = lacks.value() }).client()
-		c.send("a AUTHENTICATE " + test.mechanism + " " + b64(test.message) + "\r\n")
-		c.want("a " + unreached)
+		for _, f := range []*fakeStore{lacks, turns} {
+			c := newSite(t, func(s *site) { offers(s); s.people["joe"] = f.value() }).client()
+			c.send("a AUTHENTICATE " + test.mechanism + " " + b64(test.message) + "\r\n")
+			c.want("a " + unreached)
+		}
 	}
 	// A store hears the name that it knows the user by.
 	for _, test := range []struct{ mechanism, message, want string }{

@@ -16,19 +16,14 @@ type imapStore struct{}
 
 func (imapStore) greet(d *dialogue) error {
 	r, err := imap.ReadResponse(d.in, &d.budget)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case r.Tag == "*" && r.Name == "OK":
-		d.hear(r)
-		return nil
-	case r.Tag == "*" && r.Name == "BYE":
-		return fmt.Errorf("BYE %.200q", r.Text)
-	case r.Tag == "*" && r.Name == "PREAUTH":
-		// Somebody else's session; and in clear, a way around STARTTLS.
-		return errors.New("PREAUTH: the store takes us for somebody who has logged in")
 	}
-	return fmt.Errorf("%.80q is none", r.Raw)
+	if r.Tag != "*" || r.Name != "OK" { // PREAUTH is somebody else's session, and in clear a way around STARTTLS
+		return fmt.Errorf("%.200q", r.Raw)
+	}
+	d.hear(r)
+	return nil
 }
 
 func (imapStore) startTLS(d *dialogue) error {

@@ -87,7 +87,6 @@ func (pop3Store) startTLS(d *dialogue) error {
 
 // capabilities asks by CAPA. A store that does not know it has USER and PASS.
 func (pop3Store) capabilities(d *dialogue) error {
-	d.known, d.caps = true, nil
 	_, err := d.pop3([]byte("CAPA"))
 	if _, refused := errors.AsType[*Refusal](err); refused {
 		return nil

@@ -6,8 +6,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-
-	"postern/internal/imap"
 )
 
 // Sieve speaks ManageSieve with a store, RFC 5804.
@@ -139,7 +137,6 @@ func (d *dialogue) listed(words []string) error {
 
 // greet reads the list that is the greeting.
 func (sieveStore) greet(d *dialogue) error {
-	d.caps = imap.Capabilities{}
 	d.known = true
 	return unmeant(d.sieveAnswer(d.listed))
 }

@@ -56,6 +56,33 @@ func dialogueOf(stream string) *dialogue {
 	return &dialogue{in: bufio.NewReaderSize(strings.NewReader(stream), 16), budget: imap.MaxUntagged}
 }
 
+func TestSieveLines(t *testing.T) {
+	large := `"X" {40000}` + "\r\n" + strings.Repeat("x", 40000) + "\r\n"
+	for stream, want := range map[string]string{
+		`"SASL" {5}` + "\r\nPLAIN\r\n" + `"SIEVE" "a b"` + "\r\n" + `"NOTIFY" "c"` + "\r\nOK\r\n": "AUTH=PLAIN SIEVE=a SIEVE=b SIEVE NOTIFY=c NOTIFY",
+		`NO "a \"b\" \\ c"` + "\r\n":         `refused: "a \"b\" \\ c"`,
+		"NO {7}\r\na\r\nb \"c\r\n":           `refused: "a\r\nb \"c"`,
+		`BYE "busy"` + "\r\n":                `BYE () "busy"`,
+		`NO (ENCRYPT-NEEDED) "TLS"` + "\r\n": `NO (ENCRYPT-NEEDED) "TLS"`,
+		"\r\n":                               "an empty line",
+		"\"X\r\n":                            `"\"X" has no closing quote`,
+		"NO (X\r\n":                          `"(X" has no closing bracket`,
+		"X {5\r\n":                           `"{5" is no literal`,
+		large + large:                        "a literal of 40000 octets is too long",
+	} {
+		d := dialogueOf(stream)
+		got := ""
+		if err := Sieve.greet(d); err != nil {
+			got = err.Error()
+		} else {
+			got = d.caps.String()
+		}
+		if got != want {
+			t.Errorf("%.80q: got %s, want %s", stream, got, want)
+		}
+	}
+}
+
 func FuzzSieve(f *testing.F) {
 	for _, seed := range []string{
 		"\"SASL\" \"PLAIN LOGIN\"\r\nOK\r\n", "\"SIEVE\" {3}\r\nabc\r\nNO (TRYLATER) \"x\"\r\n", "BYE (REFERRAL \"sieve://x\") {1}\r\nx\r\n",
