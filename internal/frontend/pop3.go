@@ -221,9 +221,7 @@ func (p *pop3Session) userCommand(name []byte) {
 // pass takes all of the rest for the password, spaces and all, RFC 1939 7.
 func (p *pop3Session) pass(password []byte) {
 	switch {
-	case !p.private():
-		p.no(needsPrivacy)
-	case p.name == nil:
+	case p.name == nil: // as it is in clear
 		p.bad("USER comes first")
 	case len(password) > maxPassword:
 		p.bad("Argument too long")

@@ -81,6 +81,12 @@ func TestPOP3TLS(t *testing.T) {
 	c.startTLS(clientTLS())
 	c.send("CAPA\r\nSTLS\r\nPASS x\r\n")
 	c.want(pop3Caps + "-ERR TLS is on already\r\n-ERR USER comes first\r\n")
+	c = newSite(t, pop3(func(s *site) { s.TLS = serverTLS() })).client()
+	c.send("USER joe\r\nSTLS\r\n")
+	c.want("+OK\r\n+OK Begin TLS\r\n")
+	c.startTLS(clientTLS())
+	c.send("PASS x\r\n")
+	c.want("-ERR USER comes first\r\n")
 	config := clientTLS()
 	config.NextProtos = []string{"imap"}
 	s = newSite(t, func(s *site) { s.TLS = serverTLS(); s.addr = "pop3s" })

@@ -139,6 +139,9 @@ func TestRule8_6_OriginByID(t *testing.T) {
 		t.Errorf("got %s", id)
 	}
 	session, _, _ := strings.Cut(id[strings.Index(id, `"x-session-id" "`)+16:], `"`)
+	if session == newID() {
+		t.Error("sessions cannot be told from one another")
+	}
 	s.eventually(func() bool { return strings.Contains(s.log.String(), "session="+session) })
 
 	// From a front end that is trusted, it counts.
@@ -666,6 +669,30 @@ func TestProbesAreCountedAndNotLogged(t *testing.T) {
 			if lines := strings.Count(s.log.String(), "\n"); lines > 1 || (lines == 1) != test.logged {
 				t.Errorf("%s: logged\n%s", test.name, s.log)
 			}
+		}
+	}
+}
+
+// In the other protocols, too, who makes no sense is sent away, and who is too many.
+func TestRule11_Goodbyes(t *testing.T) {
+	for protocol, says := range map[string]struct{ fault, bye, full string }{
+		"pop3":  {"-ERR Not a command of this state\r\n", "-ERR Too many invalid commands\r\n", "-ERR [SYS/TEMP] Too many connections\r\n"},
+		"sieve": {"NO \"Not a command of this state\"\r\n", "BYE \"Too many invalid commands\"\r\n", "BYE (TRYLATER) \"Too many connections\"\r\n"},
+	} {
+		s := newSite(t, func(s *site) { s.addr, s.MaxSessions = protocol, 1 })
+		c := s.connect()
+		for !strings.Contains(c.line(), "OK") {
+		}
+		s.connect().wantEnd(says.full)
+		c.send(strings.Repeat("XYZZY\r\n", maxFaults))
+		c.wantEnd(strings.Repeat(says.fault, maxFaults) + says.bye)
+	}
+}
+
+func TestNetworks(t *testing.T) {
+	for addr, want := range map[string]string{"192.0.2.7": "192.0.2.7/32", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64"} {
+		if got := network(netip.MustParseAddr(addr)).String(); got != want {
+			t.Errorf("%s counts as %s, not %s", addr, got, want)
 		}
 	}
 }

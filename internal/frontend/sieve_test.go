@@ -72,7 +72,9 @@ func TestSieveTLS(t *testing.T) {
 	c.want(strings.Replace(sieveCaps, "PLAIN LOGIN", "", 1) + "\"STARTTLS\"\r\nOK \"Ready\"\r\n")
 	c.send("AUTHENTICATE \"PLAIN\"\r\nSTARTTLS\r\n")
 	c.want("NO (ENCRYPT-NEEDED) \"TLS is required to log in\"\r\nOK \"Begin TLS\"\r\n")
-	c.startTLS(clientTLS())
+	config := clientTLS()
+	config.NextProtos = []string{"managesieve"}
+	c.startTLS(config)
 	c.want(sieveCaps + "OK \"TLS is on\"\r\n")
 	c.send("STARTTLS\r\n")
 	c.want("NO \"TLS is on already\"\r\n")

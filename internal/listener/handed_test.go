@@ -129,11 +129,18 @@ func TestOnlySocketsThatListenAreTaken(t *testing.T) {
 	}
 	defer unix.Close(pipe[0])
 	defer unix.Close(pipe[1])
-	for name, fds := range map[string][]int{"a pipe": {pipe[0]}, "two at once": {good, good}, "nothing": nil} {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	for name, fds := range map[string][]int{"a pipe": {pipe[0]}, "a connection": {pair[0]}, "two at once": {good, good}, "nothing": nil} {
 		from, to := channel(t)
 		from.WriteMsgUnix([]byte{0}, unix.UnixRights(good), nil)
 		if fds != nil {
 			from.WriteMsgUnix([]byte{0}, unix.UnixRights(fds...), nil)
+			from.Write([]byte{0})
 		}
 		from.Close()
 		if handed, err := Receive(to); err == nil || handed != nil {
