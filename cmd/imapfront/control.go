@@ -146,14 +146,14 @@ func (s *service) endSessions(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, s.shared.End("ended by administrator", selected(r.URL.Query())))
 }
 
-// selected tells which sessions are meant: those that all values fit.
+// selected tells which sessions are meant: those that all values fit, and none if
+// somebody newer asks for what is not known here.
 func selected(values url.Values) func(frontend.Info) bool {
 	return func(info frontend.Info) bool {
-		for name, have := range map[string]string{
-			"user": info.User, "store": info.Store, "session": info.Session, "address": info.Client.Addr().String(),
-		} {
+		known := map[string]string{"user": info.User, "store": info.Store, "session": info.Session, "address": info.Client.Addr().String()}
+		for name := range values {
 			// Users are the same however they were typed.
-			if want := values.Get(name); values.Has(name) && account.Fold(want) != account.Fold(have) {
+			if have, is := known[name]; !is || account.Fold(values.Get(name)) != account.Fold(have) {
 				return false
 			}
 		}

@@ -4,10 +4,13 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"postern/internal/frontend"
 )
 
 // A pager shows nothing before it has been told.
@@ -45,5 +48,12 @@ func TestSessionsInAPager(t *testing.T) {
 	out := pager{told: told}
 	if err := sessions(t.Context(), conf, &out, nil, false, true); err != nil || out.seen != len(list) {
 		t.Errorf("saw %d octets of %d: %v", out.seen, len(list), err)
+	}
+}
+
+// An older front end must not end everybody where it cannot tell who is meant.
+func TestWhatIsNotKnownSelectsNobody(t *testing.T) {
+	if selected(url.Values{"protocol": {"imap"}})(frontend.Info{}) || !selected(nil)(frontend.Info{}) {
+		t.Error("it selects the wrong ones")
 	}
 }

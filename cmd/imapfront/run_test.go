@@ -39,6 +39,7 @@ import (
 	"postern/internal/frontend"
 	"postern/internal/logbook"
 	"postern/internal/loopback"
+	"postern/internal/sysexits"
 )
 
 // patience is how long a test waits for what should come at once, on a machine that
@@ -768,8 +769,34 @@ func TestTicketsAreSharedByProcesses(t *testing.T) {
 		secure.Close()
 		cmd.Wait()
 	}
-	os.WriteFile(filepath.Join(dir, "tickets"), []byte("short\n"), 0o600)
-	run(t, 78, "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0")
+	for _, wrong := range []string{"short\n", "", keys + "00\n", strings.Repeat("0", 66), strings.Repeat("x", 64)} {
+		os.WriteFile(filepath.Join(dir, "tickets"), []byte(wrong), 0o600)
+		if got := tickets(new(tls.Config), filepath.Join(dir, "tickets"), true); sysexits.Of(got) != sysexits.Config {
+			t.Errorf("%.80q: got %v", wrong, got)
+		}
+	}
+}
+
+func TestTLSAsItIsSet(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "own.pem")
+	makeCert(t, file, "imap.example.org")
+	for _, test := range []struct {
+		minimum, authorities string
+		one                  bool
+		version              uint16
+		asks                 tls.ClientAuthType
+	}{
+		{"1.2", "", false, tls.VersionTLS12, tls.NoClientCert},
+		{"1.3", file, true, tls.VersionTLS13, tls.VerifyClientCertIfGiven},
+	} {
+		got, err := serverTLS(config.Frontend{Cert: file, MinTLS: test.minimum, ClientCAFile: test.authorities}, test.one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.MinVersion != test.version || got.ClientAuth != test.asks || (got.ClientCAs != nil) != (test.authorities != "") || got.SessionTicketsDisabled != test.one {
+			t.Errorf("%+v: got %+v", test, got)
+		}
+	}
 }
 
 func TestPrivilegesAreGivenUp(t *testing.T) {

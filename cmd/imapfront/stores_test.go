@@ -27,7 +27,7 @@ func TestHowAStoreIsReached(t *testing.T) {
 	conf := config.Default()
 	conf.Stores = map[string]config.Store{
 		"imap1.example.org": {Address: "192.0.2.1", TLS: config.TLSImplicit, ProxyProtocol: "v2", Admin: "front", AdminPasswordFile: filepath.Join(dir, "password")},
-		"imap2.example.org": {TLS: config.TLSStartTLS, Port: 1143, TLSName: "mail.example.org", Cert: filepath.Join(dir, "own.pem"), Trusted: true},
+		"imap2.example.org": {TLS: config.TLSStartTLS, Port: 1143, TLSName: "mail.example.org", Cert: filepath.Join(dir, "own.pem"), Trusted: true, ProxyProtocol: "v1"},
 		"imap3.example.org": {TLS: config.TLSNone},
 	}
 	stores, err := newStores(conf)
@@ -58,7 +58,7 @@ func TestHowAStoreIsReached(t *testing.T) {
 		t.Errorf("got %+v", one)
 	}
 	two, _ := stores.at("imap", account.Location{Store: "imap2.example.org"})
-	if two.TLS.ServerName != "mail.example.org" || len(two.TLS.Certificates) != 1 || !two.Trusted || two.TLS.InsecureSkipVerify {
+	if two.TLS.ServerName != "mail.example.org" || len(two.TLS.Certificates) != 1 || !two.Trusted || two.Proxy != 1 || two.TLS.InsecureSkipVerify {
 		t.Errorf("got %+v", two)
 	}
 	if _, err := stores.at("imap", account.Location{Store: "evil.example.org"}); err == nil {

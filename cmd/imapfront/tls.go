@@ -73,7 +73,7 @@ func certificates(f config.Frontend) []config.Certificate {
 // nobody could ever read them.
 func tickets(settings *tls.Config, file string, one bool) error {
 	text, err := os.ReadFile(file)
-	if file == "" || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) { // so is "", of which there is none
 		settings.SessionTicketsDisabled = one
 		return nil
 	}
@@ -83,11 +83,11 @@ func tickets(settings *tls.Config, file string, one bool) error {
 	defer clear(text)
 	var keys [][32]byte
 	for line := range bytes.FieldsSeq(text) {
-		var key [32]byte
-		if n, err := hex.Decode(key[:], line[:min(len(line), 64)]); err != nil || n != len(key) || len(line) != 64 {
+		key, err := hex.AppendDecode(nil, line)
+		if err != nil || len(key) != 32 {
 			return sysexits.Config.Errorf("tickets: %s: line %d is not a key of 64 hex digits", file, len(keys)+1)
 		}
-		keys = append(keys, key)
+		keys = append(keys, [32]byte(key))
 	}
 	if len(keys) == 0 {
 		return sysexits.Config.Errorf("tickets: %s: no key in it", file)
