@@ -147,9 +147,9 @@ func TestRule8_6_OriginByID(t *testing.T) {
 	// From a front end that is trusted, it counts.
 	s = newSite(t, func(s *site) { s.people["joe"] = f.value(); s.Stores = trusted; s.Trusted = local })
 	c = s.client()
-	c.send(`i ID ("x-originating-ip" "192.0.2.66" "x-originating-port" "66" "x-proxy-ttl" "3")` + "\r\na LOGIN joe secret\r\n")
+	c.send(`i ID ("x-originating-ip" "192.0.2.66" "x-originating-port" "66" "x-connected-ip" "192.0.2.1" "x-connected-port" "993" "x-proxy-ttl" "3")` + "\r\na LOGIN joe secret\r\n")
 	c.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\na OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
-	if id := f.id(); !strings.Contains(id, `"x-originating-ip" "192.0.2.66" "x-originating-port" "66"`) || !strings.Contains(id, `"x-proxy-ttl" "2"`) {
+	if id := f.id(); !strings.Contains(id, `"x-originating-ip" "192.0.2.66" "x-originating-port" "66" "x-connected-ip" "192.0.2.1" "x-connected-port" "993"`) || !strings.Contains(id, `"x-proxy-ttl" "2"`) {
 		t.Errorf("got %s", id)
 	}
 	for _, port := range []string{"", ` "x-originating-port" "66666"`} { // a web mailer has just the address
