@@ -38,7 +38,7 @@ check: packages
 	test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
-	shellcheck $$(git ls-files | xargs grep -lE '^#!.*sh( |$$)')
+	shellcheck $$(git ls-files ':!*.txtar' | xargs grep -lE '^#!.*sh( |$$)')
 	mandoc -Tlint -Wwarning man/*.[1-9]
 
 # What Debian packages the tests and checks need; without root it says what is
