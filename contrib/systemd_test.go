@@ -48,7 +48,7 @@ quietly systemctl enable --now imapfront.service && login joe && login nobody &&
 soon sh -c 'journalctl -u imapfront -p warning -o cat | grep joe'
 journal -p warning -n 1
 say reloaded
-systemctl reload imapfront.service && echo reloaded
+systemctl reload imapfront.service && soon sh -c 'journalctl -u imapfront | grep "settings are read again"' && echo reloaded
 echo 'nonsense = 1' >>/etc/postern/postern.conf
 quietly systemctl reload imapfront.service || journal -p err -t imapfront
 sed -i '/^nonsense/d' /etc/postern/postern.conf
