@@ -49,7 +49,6 @@ func (c *Cluster) edits(sample string, s *Store) []edit {
 			{"maillog_file =", "maillog_file_prefixes = /\nmaillog_file = " + in("log", "postfix.log")},
 			{"/var/spool/postfix", in("mx", "queue")},
 			{"data_directory = /var/lib/postfix", "data_directory = " + in("mx", "data")},
-			{"meta_directory = /etc/postfix", "meta_directory = " + in("mx", "conf")},
 		}
 
 	case "postfix/master.cf":

@@ -44,11 +44,6 @@ func (c *Cluster) startMX(ctx context.Context) error {
 			return err
 		}
 	}
-	// What installing postfix-cdb writes to /etc/postfix.
-	dynamic := "cdb\tpostfix-cdb.so\tdict_cdb_open\tmkmap_cdb_open\n"
-	if err := os.WriteFile(in("conf/dynamicmaps.cf"), []byte(dynamic), 0o644); err != nil {
-		return err
-	}
 	// A daemon that did not find a table when it started never looks again, while it
 	// notices that one is replaced. So there is a table from the first moment.
 	for _, table := range []string{"transport", "alias", "recipient", "domain"} {

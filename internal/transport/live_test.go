@@ -164,7 +164,6 @@ smtp unix - - n - - smtp
 relay unix - - n - - smtp
 postlog unix-dgram n - n - 1 postlogd
 `)
-	m.write(t, "conf/dynamicmaps.cf", "cdb\tpostfix-cdb.so\tdict_cdb_open\tmkmap_cdb_open\n")
 	cmd := exec.Command(master, "-c", filepath.Join(dir, "conf"), "-d")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
