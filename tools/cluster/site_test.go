@@ -415,6 +415,45 @@ func TestDelivery(t *testing.T) {
 			t.Error("mail goes to a store that was not verified")
 		}
 	})
+	t.Run("a forward leaves under TLS", func(t *testing.T) {
+		world, err := net.Listen("tcp", c.Network+".7:25") // relayhost
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer world.Close()
+		friend := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(c.Network + ".5")}} // of mynetworks
+		conn, err := friend.Dial("tcp", c.MX)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mx, err := smtp.NewClient(conn, "mx.example.org")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer mx.Close()
+		if err := errors.Join(mx.Mail("sender@example.net"), mx.Rcpt("someone@example.com")); err != nil {
+			t.Fatal(err)
+		}
+		message, err := mx.Data()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := message.Close(); err != nil {
+			t.Fatal(err)
+		}
+		relay, err := world.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer relay.Close()
+		heard := bufio.NewReader(relay)
+		fmt.Fprint(relay, "220 mx.example.com ESMTP\r\n")
+		heard.ReadString('\n') // EHLO
+		fmt.Fprint(relay, "250-mx.example.com\r\n250 STARTTLS\r\n")
+		if said, err := heard.ReadString('\n'); said != "STARTTLS\r\n" {
+			t.Errorf("Postfix says %q, %v", said, err)
+		}
+	})
 	t.Run("nothing is taken that no store takes", func(t *testing.T) {
 		mx, err := smtp.Dial(c.MX)
 		if err != nil {
