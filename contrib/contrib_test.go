@@ -647,6 +647,14 @@ func TestHAProxy(t *testing.T) {
 	haproxy := need(t, "haproxy")
 	cfg := write(t, t.TempDir(), "haproxy.cfg", read(t, "haproxy/haproxy.cfg", "front1.example.org", "127.0.0.1", "front2.example.org", "127.0.0.2"))
 	run(t, haproxy, "-c", "-dW", "-f", cfg) // a warning is a fault
+	// HAProxy 3.2 warns of it, 3.3 refuses it, and 2.6 says nothing.
+	named := map[string]bool{}
+	for _, section := range regexp.MustCompile(`(?m)^(?:frontend|backend) (\S+)`).FindAllStringSubmatch(read(t, cfg), -1) {
+		if named[section[1]] {
+			t.Errorf("two sections are named %s", section[1])
+		}
+		named[section[1]] = true
+	}
 }
 
 // A balancer passes clients on to a front end that is well, with their addresses.
