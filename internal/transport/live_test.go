@@ -489,17 +489,17 @@ func TestPostfixReadsTheText(t *testing.T) {
 			return err
 		})
 		path := filepath.Join(dir, table.Name)
-		if out, err := exec.Command("postmap", "-c", conf, "hash:"+path).CombinedOutput(); err != nil || len(out) > 0 {
+		if out, err := exec.Command("postmap", "-c", conf, "lmdb:"+path).CombinedOutput(); err != nil || len(out) > 0 {
 			t.Errorf("%s: %v %s", table.Name, err, out)
 		}
-		for _, kind := range []string{"texthash:", "hash:"} {
+		for _, kind := range []string{"texthash:", "lmdb:"} {
 			cmd := exec.Command("postmap", "-c", conf, "-q", "-", kind+path)
 			cmd.Stdin = strings.NewReader(keys.String())
 			if out, err := cmd.CombinedOutput(); err != nil || string(out) != want.String() {
 				t.Errorf("%s%s: %v\n%swant\n%s", kind, table.Name, err, out, &want)
 			}
 		}
-		if out, err := exec.Command("postmap", "-c", conf, "-s", "hash:"+path).CombinedOutput(); err != nil || strings.Count(string(out), "\n") != strings.Count(want.String(), "\n") {
+		if out, err := exec.Command("postmap", "-c", conf, "-s", "lmdb:"+path).CombinedOutput(); err != nil || strings.Count(string(out), "\n") != strings.Count(want.String(), "\n") {
 			t.Errorf("%s: %v: it has\n%swant\n%s", table.Name, err, out, &want)
 		}
 	}
