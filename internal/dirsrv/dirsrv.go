@@ -96,7 +96,7 @@ func (s *Server) configure() {
 		"%config_dir%", s.dir, "%cert_dir%", s.dir, "%schema_dir%", s.dir+"/schema", "%lock_dir%", s.dir+"/lock",
 		"%tmp_dir%", s.dir+"/tmp", "%ldif_dir%", s.dir+"/ldif", "%bak_dir%", s.dir+"/bak", "%run_dir%", s.dir+"/run",
 		"%inst_dir%", s.dir+"/inst", "%log_dir%", s.dir+"/log", "%db_dir%", s.dir+"/db", "%db_home_dir%", s.dir+"/db",
-		"%db_lib%", "mdb", "%fqdn%", "localhost", "%ds_port%", port, "%ds_user%", "root",
+		"%db_lib%", "bdb", "%fqdn%", "localhost", "%ds_port%", port, "%ds_user%", "root",
 		"%ldapi_enabled%", "off", "%ldapi_autobind%", "off", "%ldapi%", s.dir+"/s",
 		"%rootdn%", Admin, "%ds_passwd%", "{CLEAR}"+Password, "%ds_suffix%", Base, "%ds_bename%", "userRoot",
 		// Of a test nobody needs the last second, and not 100 MB of cache.
