@@ -79,6 +79,14 @@ const maxSpellings = 10_000
 // has slot -2-n: its values count, after those without.
 const unwanted = -1
 
+// untagged is an attribute's own slot, also of one that came with options.
+func untagged(slot int) int {
+	if slot < 0 {
+		return -2 - slot
+	}
+	return slot
+}
+
 // slot is where the values of an attribute belong. Of many values Active
 // Directory sends a range ("member;range=0-1499", [MS-ADTS] 3.1.1.3.1.3.3);
 // then rest is the number that the next one begins with.
@@ -142,15 +150,13 @@ func (e *Entry) first(slot int) string {
 	return e.values[slot][0]
 }
 
-// copy makes another entry the same, in the room that it has.
-func (e *Entry) copy(to *Entry) {
-	to.DN, to.rests = e.DN, append(to.rests[:0], e.rests...)
-	if to.values == nil {
-		to.values = make([][]string, len(e.values))
-	}
+// clone is an entry that stays when the source reads on.
+func (e *Entry) clone() *Entry {
+	c := &Entry{DN: e.DN, values: make([][]string, len(e.values)), rests: slices.Clone(e.rests)}
 	for slot, values := range e.values {
-		to.values[slot] = append(to.values[slot][:0], values...)
+		c.values[slot] = slices.Clone(values)
 	}
+	return c
 }
 
 // A builder puts one entry after the other together of what a source finds. All
@@ -201,11 +207,7 @@ func (b *builder) entry() *Entry {
 	for _, tagged := range []bool{false, true} {
 		start := b.dn
 		for _, f := range b.found {
-			slot := f.slot
-			if slot < 0 {
-				slot = -2 - slot
-			}
-			if tagged == (f.slot < 0) {
+			if slot := untagged(f.slot); tagged == (f.slot < 0) {
 				e.values[slot] = append(e.values[slot], text[start:f.end])
 			}
 			start = f.end

@@ -455,11 +455,7 @@ func (r *Rules) sizeOf(e *Entry) (int64, *Fault) {
 // addresses collects mail addresses. A bad one is left out alone, so that a
 // typing error in somebody's fifth alias doesn't cost him his mail.
 func (r *Rules) addresses(e *Entry, slots []int, minor []*Fault) ([]string, []*Fault) {
-	count := 0
-	for _, slot := range slots {
-		count += len(e.values[slot])
-	}
-	list := make([]string, 0, count)
+	var list []string
 	for _, slot := range slots {
 		for _, value := range e.values[slot] {
 			address, mail, err := addressOf(value)
@@ -470,9 +466,6 @@ func (r *Rules) addresses(e *Entry, slots []int, minor []*Fault) ([]string, []*F
 				list = append(list, address)
 			}
 		}
-	}
-	if len(list) == 0 {
-		return nil, minor // as the registry has it of one who has not changed
 	}
 	return list, minor
 }

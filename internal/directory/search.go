@@ -123,9 +123,7 @@ func (r *reading) search(ctx context.Context, s *session, q query) (away [][]str
 		}
 		read++
 		if len(e.rests) > 0 {
-			whole := new(Entry)
-			e.copy(whole)
-			partial = append(partial, whole)
+			partial = append(partial, e.clone())
 			return nil
 		}
 		refused = r.take(e)
@@ -202,10 +200,7 @@ func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
 	for len(e.rests) > 0 {
 		missing := e.rests[0]
 		e.rests = e.rests[1:]
-		slot := missing.slot
-		if slot < 0 {
-			slot = -2 - slot
-		}
+		slot := untagged(missing.slot)
 		var more []rest
 		found := builder{want: r.want}
 		values := 0
