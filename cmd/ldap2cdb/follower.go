@@ -28,6 +28,8 @@ type follower struct {
 	complete bool               // what is known is what was there at some time
 	heard    bool               // all, over the connection that there is
 
+	held map[registry.ID]*account.Account // whose entry makes none now, and may again
+
 	refreshing bool // what changes now need not be whole before all is heard
 	ahead      directory.Position
 }
@@ -41,7 +43,7 @@ func (w *watch) newFollower(o *origin, story string) (*follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &follower{watch: w, origin: o, known: known, story: story}, nil
+	return &follower{watch: w, origin: o, known: known, story: story, held: map[registry.ID]*account.Account{}}, nil
 }
 
 // refusedRetry is when to ask again a directory that has refused us: as seldom as
@@ -171,6 +173,11 @@ func (f *follower) Entry(id [16]byte, e *directory.Entry) (news bool, err error)
 	if fault := outcome.Skip; fault != nil && !f.refreshing {
 		f.say("skipped: %s: %v", account.Printable(now.Source), fault)
 	}
+	if outcome.Skip != nil {
+		f.hold(id, before)
+	} else {
+		f.release(id)
+	}
 	f.changed(before, now)
 	return true, f.known.Put(id, now)
 }
@@ -200,6 +207,7 @@ func (f *follower) Gone(id [16]byte) error {
 }
 
 func (f *follower) gone(id [16]byte) error {
+	f.release(id)
 	before, found, err := f.known.Get(id)
 	if err != nil || !found {
 		return err

@@ -74,7 +74,7 @@ func watchRandomChanges(t *testing.T, program string, settings slapd.Settings, m
 		t.Fatal(err)
 	}
 	directory := func(name, base string) string {
-		return fmt.Sprintf("[[directory]]\nname = %q\nurls = [%q]\nbase = [%q]\nfilter = \"(!(title=hidden))\"\nstandard-address = \"{givenName:1}{sn}@example.org\"\n%s",
+		return fmt.Sprintf("[[directory]]\nname = %q\nurls = [%q]\nbase = [%q]\nfilter = \"(!(title=hidden))\"\nhold-time = \"300ms\"\nstandard-address = \"{givenName:1}{sn}@example.org\"\n%s",
 			name, server.URL(), base+","+slapd.Base, more)
 	}
 	dir, log := t.TempDir(), &logbook.Book{}

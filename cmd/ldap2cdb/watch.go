@@ -471,7 +471,7 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 			return all.Add(f.ranked(a))
 		}))
 	}
-	if err := errors.Join(err, <-remembered); err != nil {
+	if err := errors.Join(err, w.enterHeld(all, nil), <-remembered); err != nil {
 		return nil, err
 	}
 	var report *roster.Report
@@ -560,6 +560,9 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 			return nil, err
 		}
 	}
+	if err := w.enterHeld(few, w.touched.has); err != nil {
+		return nil, err
+	}
 	report, changes, err := decide(few, last, w.touched)
 	if err != nil {
 		return nil, err
@@ -595,6 +598,9 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 // hour: a directory that empties itself does so one change at a time.
 func (w *watch) doubts(r *roster.Report, now time.Time) []string {
 	window := roster.Report{Accounts: r.Accounts, Logins: r.Logins, Addresses: r.Addresses, Stores: r.Stores}
+	logins, addresses := w.heldNames()
+	window.Logins.Removed += logins
+	window.Addresses.Removed += addresses
 	for _, l := range w.recent {
 		if now.Sub(l.when) <= lossWindow {
 			window.Logins.Removed += l.logins

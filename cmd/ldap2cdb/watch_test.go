@@ -837,7 +837,7 @@ func TestPolling(t *testing.T) {
 			modify("u3", "delete: mailHost\n") // the filter wants him no more, as far as the server can tell
 			eventually(t, dir, "u3", "", log)
 			modify("u4", "replace: mailHost\nmailHost: no host\n")
-			eventually(t, dir, "u4", "", log)
+			eventually(t, dir, "u4", "imap1.example.org hold", log)
 			server.Modify("dn: uid=u7,ou=people,dc=example,dc=org\nchangetype: delete\n")
 			again := slapd.Person("u7", "U", "U", "imap1.example.org", "seven@example.org") // by the same name
 			if usn++; strings.HasPrefix(test.name, "Active") {
@@ -902,6 +902,78 @@ stores = { "/cn=(imap[12]),dc=example,dc=org/" = "$1.example.org" }
 		eventually(t, dir, "ann", fmt.Sprintf("imap%d.example.org", store), log)
 	}
 	eventually(t, dir, "bob", "imap1.example.org", log)
+}
+
+// Who is in no group, or in two, is on his way between them: his mail waits.
+func TestWatchBetweenStores(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{
+		LDIF: people(40), Sync: true,
+		Global: []string{"moduleload memberof"}, Database: []string{"overlay memberof"},
+	})
+	group := func(store int, how, uids string) {
+		t.Helper()
+		ldif := fmt.Sprintf("dn: cn=imap%d,%s\nchangetype: modify\n%s: member\n", store, slapd.Base, how)
+		if how == "create" {
+			ldif = fmt.Sprintf("dn: cn=imap%d,%s\nchangetype: add\nobjectClass: groupOfNames\ncn: imap%[1]d\n", store, slapd.Base)
+		}
+		for uid := range strings.FieldsSeq(uids) {
+			ldif += fmt.Sprintf("member: uid=%s,ou=people,%s\n", uid, slapd.Base)
+		}
+		server.Modify(ldif + "\n")
+	}
+	many := "u3 u4 u5 u6 u8 u9 u10 u11 u12 u13 u14 u15"
+	group(1, "create", "u1 u2 "+many)
+	group(2, "create", "u7")
+	dir, log := t.TempDir(), &logbook.Book{}
+	settings := func(more string) string {
+		return configFile(t, `[directory]
+poll-interval = "20ms"
+reread-interval = "100ms"
+`+more+`[attributes]
+store = ["memberOf"]
+stores = { "/cn=(imap[12]),dc=example,dc=org/" = "$1.example.org" }
+[limits]
+max-shrink = "30%"
+`)
+	}
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--filter", "(uid=*)", "--maps", dir, "--config"}
+	stop := follow(t, log, append(args, settings(""))...)
+	eventually(t, dir, "u1", "imap1.example.org", log)
+	group(1, "delete", "u1 u2")
+	eventually(t, dir, "u1", "imap1.example.org hold", log)
+	eventually(t, dir, "u2", "imap1.example.org hold", log)
+	eventuallyIn(t, dir, mapfile.Address, "u1@example.org", "u1@imap1.example.org", log)
+
+	group(2, "add", "u1")
+	server.Modify(change("u7", "add: uid\nuid: u2\n")) // who has the name until the other is back
+	eventually(t, dir, "u1", "imap2.example.org", log)
+	eventually(t, dir, "u2", "u7@imap2.example.org", log)
+	if strings.Contains(log.String(), "conflict") {
+		t.Errorf("whoever is on hold claims nothing:\n%s", log)
+	}
+
+	group(1, "add", "u1")
+	server.Modify(change("u7", "delete: uid\nuid: u2\n"))
+	eventually(t, dir, "u1", "imap2.example.org hold", log)
+	eventually(t, dir, "u2", "imap1.example.org hold", log)
+
+	group(2, "delete", "u1")
+	server.Modify("dn: uid=u2,ou=people," + slapd.Base + "\nchangetype: delete\n")
+	eventually(t, dir, "u1", "imap1.example.org", log)
+	eventually(t, dir, "u2", "", log)
+
+	group(1, "delete", many) // that is: nobody meant it
+	eventuallySays(t, log, "doubtful: ")
+	if got := recordsOf(t, dir, mapfile.Login)["u3"]; got != "imap1.example.org" {
+		t.Errorf("u3 is %q", got)
+	}
+	group(1, "add", many)
+	stop()
+
+	stop = follow(t, log, append(args, settings("hold-time = \"1ms\"\n"))...)
+	group(1, "delete", "u3")
+	eventually(t, dir, "u3", "", log)
+	stop()
 }
 
 // Of those below an entry that is renamed no server tells: once in a while all is

@@ -70,6 +70,7 @@ type Directory struct {
 	PollInterval    Duration `toml:"poll-interval"`   // of a watch, where the server doesn't tell by itself
 	RereadInterval  Duration `toml:"reread-interval"` // of a watch, for what polling doesn't find
 	ResyncInterval  Duration `toml:"resync-interval"` // of a watch, for what the server doesn't tell
+	HoldTime        Duration `toml:"hold-time"`       // of a watch, for whose entry makes no account any more
 	PageSize        int      `toml:"page-size"`       // entries; 0 asks for no pages
 	ConnectTimeout  Duration `toml:"connect-timeout"` // for one address
 	Timeout         Duration // without a byte from the server
@@ -241,6 +242,7 @@ func defaultDirectory() Directory {
 		PollInterval:   Duration(5 * time.Second),
 		RereadInterval: Duration(10 * time.Minute),
 		ResyncInterval: Duration(24 * time.Hour),
+		HoldTime:       Duration(5 * time.Minute),
 		Krb5Conf:       "/etc/krb5.conf",
 		ConnectTimeout: Duration(10 * time.Second),
 		Timeout:        Duration(60 * time.Second),
