@@ -137,7 +137,7 @@ func (r *reading) search(ctx context.Context, s *session, q query) (away [][]str
 	if r.conf.PageSize > 0 {
 		page = ldap.NewControlPaging(uint32(r.conf.PageSize))
 		controls = append([]ldap.Control{page}, controls...)
-		s.tap.page.Store(int64(r.conf.PageSize))
+		s.tap.page.Store(r.conf.PageSize)
 	}
 	for {
 		request := ldap.NewSearchRequest(q.base, q.scope, r.aliases(), 0, 0, false, q.filter, r.want.names, controls)

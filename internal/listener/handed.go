@@ -62,7 +62,7 @@ func Receive(from *net.UnixConn) (*Handed, error) {
 
 // receive takes one socket, or nil at the end.
 func receive(from *net.UnixConn) (net.Listener, error) {
-	octet, control := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+	octet, control := make([]byte, 1), make([]byte, unix.CmsgSpace(2*4)) // one too many is seen
 	_, n, _, _, err := from.ReadMsgUnix(octet, control)
 	if err != nil || n == 0 {
 		return nil, err

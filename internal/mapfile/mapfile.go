@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -124,7 +125,7 @@ func (m *Map) checkHeader() error {
 		if slots == 0 {
 			continue
 		}
-		if pos < headerSize || pos+slots*8 > len(m.data) {
+		if pos < headerSize || slots > (len(m.data)-pos)/8 {
 			return m.damaged("hash table %d lies outside the file: is it cut short?", number)
 		}
 		m.end = min(m.end, pos)
@@ -555,16 +556,18 @@ func (m *Map) table(number uint32) (pos, slots int) {
 	return pair(m.header[number*8:])
 }
 
-func (m *Map) slot(table, number int) (hash uint32, pos int) {
-	h, pos := pair(m.data[table+number*8:])
-	return uint32(h), pos
+func (m *Map) slot(table, i int) (hash uint32, pos int) {
+	at := m.data[table+i*8:]
+	return binary.LittleEndian.Uint32(at), number(at[4:])
 }
 
-// pair reads two numbers. They are read once: what was checked is what is used,
-// should somebody write into the file.
-func pair(at []byte) (int, int) {
-	return int(binary.LittleEndian.Uint32(at)), int(binary.LittleEndian.Uint32(at[4:]))
-}
+// pair reads two numbers.
+func pair(at []byte) (int, int) { return number(at), number(at[4:]) }
+
+// number reads one, once: what was checked is what is used, should somebody write
+// into the file. What is too large for a processor of 32 bits lies outside of any file
+// there, and so does what stands for it.
+func number(at []byte) int { return int(min(uint(binary.LittleEndian.Uint32(at)), math.MaxInt)) }
 
 // record returns the record at pos, which may be anything.
 func (m *Map) record(pos int) (key, value []byte, err error) {
@@ -572,7 +575,7 @@ func (m *Map) record(pos int) (key, value []byte, err error) {
 		return nil, nil, m.damaged("a record at %d lies outside the records", pos)
 	}
 	keyLen, valueLen := pair(m.data[pos:])
-	if keyLen+valueLen > m.end-pos-8 {
+	if room := m.end - pos - 8; keyLen > room || valueLen > room-keyLen {
 		return nil, nil, m.damaged("the record at %d is longer than the file", pos)
 	}
 	body := m.data[pos+8:]

@@ -290,7 +290,7 @@ func FuzzScribble(f *testing.F) {
 	path := filepath.Join(f.TempDir(), Login)
 	f.Fuzz(func(t *testing.T, at uint32, scribble []byte) {
 		data := slices.Clone(whole)
-		copy(data[int(at)%len(data):], scribble)
+		copy(data[at%uint32(len(data)):], scribble)
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -64,7 +64,7 @@ func startFlow(sessions []*client) (*flow, error) {
 	f := &flow{errs: make([]error, len(sessions))}
 	for i, c := range sessions {
 		c.conn.SetDeadline(time.Time{})
-		const endless = 1 << 40 // octets
+		const endless int64 = 1 << 40 // octets
 		if _, err := fmt.Fprintf(c.conn, "a SEND %d\r\n", endless); err != nil {
 			return nil, err
 		}
