@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"math"
 	"net"
+	"slices"
 	"testing"
 )
 
@@ -98,5 +99,16 @@ func TestFigures(t *testing.T) {
 	}
 	if got := grouped(50e6); got != "50,000,000" {
 		t.Error(got)
+	}
+}
+
+func TestEachIsFirstInARound(t *testing.T) {
+	var order []string
+	err := inTurn(t.Context(), 3, []string{us, nginx, dovecot}, func(peer string) error {
+		order = append(order, peer)
+		return nil
+	})
+	if want := []string{us, nginx, dovecot, nginx, dovecot, us, dovecot, us, nginx}; err != nil || !slices.Equal(order, want) {
+		t.Errorf("%q, %v", order, err)
 	}
 }

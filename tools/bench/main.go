@@ -1,8 +1,8 @@
 // Command bench measures postern's tools side by side with those that do the
-// same work, on this machine, in one run: each round has each peer in turn (A
-// B C D, A B C D), and what is told is the median of the rounds, as a ratio to
-// the best peer. Absolute figures belong to a machine and a day; ratios of one
-// run keep.
+// same work, on this machine, in one run: each round has each peer in turn and
+// begins with another (A B C D, B C D A), and what is told is the median of the
+// rounds, as a ratio to the best peer. Absolute figures belong to a machine and a
+// day; ratios of one run keep.
 //
 // It needs root on Debian, installs the peers' packages (and starts none of
 // their services), and writes one page of Markdown with a plot beside it.
@@ -207,17 +207,26 @@ func (b *bench) stopAll(proxies []*proxy) {
 	}
 }
 
-// interleave measures each proxy once a round, each round beginning with
-// another of them.
+// interleave measures each proxy once a round.
 func (b *bench) interleave(proxies []*proxy, measure func(*proxy) error) error {
-	for round := range b.rounds {
-		for i := range proxies {
-			if err := b.ctx.Err(); err != nil {
+	return inTurn(b.ctx, b.rounds, proxies, func(p *proxy) error {
+		if err := measure(p); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		return nil
+	})
+}
+
+// inTurn has each of some things in turn, each round beginning with another of
+// them: whoever is first in a round does a little better.
+func inTurn[T any](ctx context.Context, rounds int, all []T, measure func(T) error) error {
+	for round := range rounds {
+		for i := range all {
+			if err := ctx.Err(); err != nil {
 				return err
 			}
-			p := proxies[(round+i)%len(proxies)]
-			if err := measure(p); err != nil {
-				return fmt.Errorf("%s: %w", p.name, err)
+			if err := measure(all[(round+i)%len(all)]); err != nil {
+				return err
 			}
 		}
 	}

@@ -117,18 +117,16 @@ func (b *bench) commands(r *row, rounds int, commands []command) error {
 
 // timed runs each command once a round.
 func (b *bench) timed(r *row, rounds int, commands []command, sample func(time.Duration) float64) error {
-	for range rounds {
-		for _, c := range commands {
-			cmd := b.command(c.line)
-			start := time.Now()
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				return fmt.Errorf("%s: %w: %s", c.line, err, out)
-			}
-			r.add(c.peer, sample(time.Since(start)))
+	return inTurn(b.ctx, rounds, commands, func(c command) error {
+		cmd := b.command(c.line)
+		start := time.Now()
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", c.line, err, out)
 		}
-	}
-	return nil
+		r.add(c.peer, sample(time.Since(start)))
+		return nil
+	})
 }
 
 func (b *bench) shell(line string, args ...any) error {

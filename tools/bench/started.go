@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -48,13 +49,13 @@ end.`, perdition, emptyC, emptyGo)
 	if err != nil {
 		return err
 	}
-	for _, kind := range []security{plain, secure} {
-		if err := b.one(t, programs, kind); err != nil {
+	// What only greets knows no TLS.
+	underTLS := slices.DeleteFunc(slices.Clone(programs), func(p perConnection) bool { return p.floor })
+	for _, measure := range []func(*table, []perConnection, security) error{b.one, b.byTCPServer} {
+		if err := measure(t, programs, plain); err != nil {
 			return err
 		}
-	}
-	for _, kind := range []security{plain, secure} {
-		if err := b.byTCPServer(t, programs, kind); err != nil {
+		if err := measure(t, underTLS, secure); err != nil {
 			return err
 		}
 	}
@@ -105,22 +106,21 @@ func (b *bench) one(t *table, programs []perConnection, kind security) error {
 	wall := t.row(fmt.Sprintf("start to login, %s", kind), "ms", false, goal{})
 	cost := t.row(fmt.Sprintf("CPU of a login, %s", kind), "ms", false, goal{0.5, []string{perdition}})
 	memory := t.row(fmt.Sprintf("memory of one process, %s", kind), "kB", false, goal{})
-	for range 10 * b.rounds {
-		for _, program := range programs {
-			if program.floor && kind != plain {
-				continue
-			}
-			session, err := b.startedOnce(program, kind)
-			if err != nil {
-				return fmt.Errorf("%s: %w", program.name, err)
-			}
-			greeted.add(program.name, session.greeted.Seconds()*1000)
-			cost.add(program.name, session.cpu.Seconds()*1000)
-			if !program.floor {
-				wall.add(program.name, session.loggedIn.Seconds()*1000)
-				memory.add(program.name, session.memory)
-			}
+	err := inTurn(b.ctx, 10*b.rounds, programs, func(program perConnection) error {
+		session, err := b.startedOnce(program, kind)
+		if err != nil {
+			return fmt.Errorf("%s: %w", program.name, err)
 		}
+		greeted.add(program.name, session.greeted.Seconds()*1000)
+		cost.add(program.name, session.cpu.Seconds()*1000)
+		if !program.floor {
+			wall.add(program.name, session.loggedIn.Seconds()*1000)
+			memory.add(program.name, session.memory)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if kind == plain {
 		own := t.row("our share of start to greeting, above an empty Go program", "ms", false, goal{factor: 1})
@@ -228,9 +228,6 @@ func (b *bench) byTCPServer(t *table, programs []perConnection, kind security) e
 		proxies = append(proxies, run)
 	}
 	err := b.interleave(proxies, func(p *proxy) error {
-		if p.greetsOnly && kind != plain {
-			return nil
-		}
 		var took []time.Duration
 		u, err := b.measure(p, func() error {
 			var err error
