@@ -168,10 +168,7 @@ func (p *process) stop() error {
 			syscall.Kill(pid, sig) // gone meanwhile is as well
 		}
 	}
-	// The server itself first: it knows best how to end its children.
-	if p.alive() {
-		signal(syscall.SIGTERM, []int{p.pid})
-	}
+	var asked time.Time
 	deadline := time.Now().Add(termWait)
 	orphaned, killed := false, false
 	for empty := 0; ; {
@@ -181,9 +178,14 @@ func (p *process) stop() error {
 		} else if empty++; empty == 2 { // one that forks and ends hides its child from one look
 			return nil
 		}
-		if !orphaned && !p.alive() {
-			signal(syscall.SIGTERM, left)
-			orphaned = true
+		// Once a second, for Dovecot forgets what it is told while it starts.
+		if alive := p.alive(); orphaned == alive || time.Since(asked) > time.Second {
+			whom := left
+			if alive { // it knows best how to end its children
+				whom = []int{p.pid}
+			}
+			signal(syscall.SIGTERM, whom)
+			orphaned, asked = !alive, time.Now()
 		}
 		if time.Now().After(deadline) {
 			if killed {
