@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // startMX starts Postfix, as an instance of its own beside the host's. It runs
@@ -43,6 +44,11 @@ func (c *Cluster) startMX(ctx context.Context) error {
 		if err := c.render("postfix/"+file, nil, in("conf/"+file)); err != nil {
 			return err
 		}
+	}
+	// One that is younger than a second Postfix reads again until it is not.
+	old := time.Now().Add(-time.Minute)
+	if err := os.Chtimes(in("conf/main.cf"), old, old); err != nil {
+		return err
 	}
 	// A daemon that did not find a table when it started never looks again, while it
 	// notices that one is replaced. So there is a table from the first moment.
