@@ -161,7 +161,7 @@ func Start(ctx context.Context, opts Options) (c *Cluster, err error) {
 	if err := c.layOut(); err != nil {
 		return c, err
 	}
-	c.spawner = newSpawner(c.record(), filepath.Join(c.Dir, "log"))
+	c.spawner = newSpawner(c.record(), c.in("log"))
 	if !opts.Keep {
 		if err := c.spawner.guarded(); err != nil {
 			return c, err
@@ -225,6 +225,13 @@ func (c *Cluster) Store(name string) *Store {
 	return nil
 }
 
+// in is a path below the site's folder.
+func (c *Cluster) in(elem ...string) string {
+	return filepath.Join(c.Dir, filepath.Join(elem...))
+}
+
+func (c *Cluster) record() string { return c.in("processes") }
+
 // layOut makes the site's folder, its certificates and its addresses.
 func (c *Cluster) layOut() error {
 	if c.Dir == "" {
@@ -239,13 +246,13 @@ func (c *Cluster) layOut() error {
 		return err
 	}
 	c.Dir = dir
-	if running, err := readProcesses(filepath.Join(dir, "processes")); err == nil && len(running) > 0 {
+	if running, err := readProcesses(c.record()); err == nil && len(running) > 0 {
 		return fmt.Errorf("%s: a site runs here already: stop it first", dir)
 	}
 	// What a former site left here would answer in place of ours. Only what we make
 	// is removed: the caller may have named a folder that has other things, too.
 	for _, name := range []string{"log", "tls", "ldap", "mx", "imap1", "imap2", "imap3", "maps", "processes", "cluster.json", "postern.conf", "ldap-password"} {
-		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+		if err := os.RemoveAll(c.in(name)); err != nil {
 			return err
 		}
 	}
@@ -261,12 +268,12 @@ func (c *Cluster) layOut() error {
 		}
 	}
 	for _, name := range []string{"log", "tls"} {
-		if err := makeDir(filepath.Join(dir, name), 0o755, nil); err != nil {
+		if err := makeDir(c.in(name), 0o755, nil); err != nil {
 			return err
 		}
 	}
 	if c.Maps == "" {
-		c.Maps = filepath.Join(dir, "maps")
+		c.Maps = c.in("maps")
 	}
 	if err := os.MkdirAll(c.Maps, 0o755); err != nil {
 		return err
@@ -281,7 +288,7 @@ func (c *Cluster) address() {
 	c.LDAP = LDAP{
 		URL:          "ldap://" + at(1, 3389),
 		TLSURL:       "ldaps://" + at(1, 3636),
-		PasswordFile: filepath.Join(c.Dir, "ldap-password"),
+		PasswordFile: c.in("ldap-password"),
 	}
 	for i, kind := range []Kind{Cyrus, Cyrus, Dovecot} {
 		host := i + 2

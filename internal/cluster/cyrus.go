@@ -15,7 +15,7 @@ const cyrusAdmin = "cyrus"
 // startCyrus starts a Cyrus store.
 func (c *Cluster) startCyrus(ctx context.Context, s *Store) error {
 	cyrus := user("cyrus")
-	dir := filepath.Join(c.Dir, s.short())
+	dir := c.in(s.short())
 	// Cyrus makes what is below these by itself.
 	for _, sub := range []string{"", "lib", "lib/db", "lib/socket", "lib/log", "lib/msg", "mail", "sieve", "run", "run/proc", "run/lock", "run/socket"} {
 		if err := makeDir(filepath.Join(dir, sub), 0o750, cyrus); err != nil {
@@ -54,7 +54,7 @@ func (c *Cluster) saslPassword(ctx context.Context, s *Store, name, password str
 		name, realm = local, domain
 	}
 	cmd := user("cyrus").become(exec.CommandContext(ctx, "saslpasswd2", "-c", "-p",
-		"-f", filepath.Join(c.Dir, s.short(), "sasldb2"), "-u", realm, name))
+		"-f", c.in(s.short(), "sasldb2"), "-u", realm, name))
 	cmd.Stdin = strings.NewReader(password)
 	return run(ctx, cmd)
 }

@@ -16,7 +16,7 @@ import (
 
 // startDovecot starts the Dovecot store.
 func (c *Cluster) startDovecot(ctx context.Context, s *Store) error {
-	dir := filepath.Join(c.Dir, s.short())
+	dir := c.in(s.short())
 	for _, sub := range []string{"", "run", "lib"} {
 		if err := makeDir(filepath.Join(dir, sub), 0o755, nil); err != nil {
 			return err
@@ -69,7 +69,7 @@ func DovecotSeries(ctx context.Context) (string, error) {
 
 // dovecotMaster is the command that runs a store which startDovecot has prepared.
 func (c *Cluster) dovecotMaster(s *Store) *exec.Cmd {
-	return exec.Command(DovecotDir+"/sbin/dovecot", "-F", "-c", filepath.Join(c.Dir, s.short(), "dovecot.conf"))
+	return exec.Command(DovecotDir+"/sbin/dovecot", "-F", "-c", c.in(s.short(), "dovecot.conf"))
 }
 
 // Token is one that says, to a Dovecot store, who a user is: a JSON Web Token, RFC

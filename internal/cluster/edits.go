@@ -11,11 +11,6 @@ import (
 // An edit replaces a line or a part of one in a sample file.
 type edit struct{ old, new string }
 
-// in is a path below the site's folder.
-func (c *Cluster) in(elem ...string) string {
-	return filepath.Join(c.Dir, filepath.Join(elem...))
-}
-
 // edits is all that makes a test site of the shipped samples: paths below the
 // site's folder, its addresses and ports, its users. Whatever else a server
 // does here it does on an administrator's host, too.

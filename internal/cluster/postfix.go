@@ -14,7 +14,7 @@ import (
 // master(8) itself, not postfix(1): that starts it in the background, and
 // checks the file list of the package in /etc/postfix.
 func (c *Cluster) startMX(ctx context.Context) error {
-	in := func(elem string) string { return filepath.Join(c.Dir, "mx", elem) }
+	in := func(elem string) string { return c.in("mx", elem) }
 	postfix := user("postfix")
 	drop := &owner{uid: postfix.uid, gid: group("postdrop"), err: postfix.err}
 	type dir struct {
@@ -70,4 +70,4 @@ func (c *Cluster) startMX(ctx context.Context) error {
 }
 
 // PostfixConf is the -c that Postfix's own commands need to speak of this MX.
-func (c *Cluster) PostfixConf() string { return filepath.Join(c.Dir, "mx", "conf") }
+func (c *Cluster) PostfixConf() string { return c.in("mx", "conf") }

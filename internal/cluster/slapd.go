@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 )
 
@@ -15,14 +14,14 @@ import (
 func (c *Cluster) startDirectory(ctx context.Context, ldif string) error {
 	openldap := user("openldap")
 	for _, dir := range []string{"ldap", "ldap/db"} {
-		if err := makeDir(filepath.Join(c.Dir, dir), 0o755, openldap); err != nil {
+		if err := makeDir(c.in(dir), 0o755, openldap); err != nil {
 			return err
 		}
 	}
 	if err := os.WriteFile(c.LDAP.PasswordFile, []byte(rand.Text()+"\n"), 0o600); err != nil {
 		return err
 	}
-	conf, base := c.slapdConf(), filepath.Join(c.Dir, "ldap", "base.ldif")
+	conf, base := c.slapdConf(), c.in("ldap", "base.ldif")
 	if err := c.render("contrib/openldap/slapd.conf", nil, conf); err != nil {
 		return err
 	}
@@ -79,10 +78,10 @@ func (c *Cluster) Modify(ctx context.Context, ldif string) error {
 	return run(ctx, cmd)
 }
 
-func (c *Cluster) slapdConf() string { return filepath.Join(c.Dir, "ldap", "slapd.conf") }
+func (c *Cluster) slapdConf() string { return c.in("ldap", "slapd.conf") }
 
 func (c *Cluster) ldapi() string {
-	return "ldapi://" + url.PathEscape(filepath.Join(c.Dir, "ldap", "ldapi"))
+	return "ldapi://" + url.PathEscape(c.in("ldap", "ldapi"))
 }
 
 // ldapPassword is what is in LDAP.PasswordFile.

@@ -5,13 +5,12 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"postern/internal/authority"
 )
 
-func (c *Cluster) certFile(name string) string { return filepath.Join(c.Dir, "tls", name+".pem") }
-func (c *Cluster) keyFile(name string) string  { return filepath.Join(c.Dir, "tls", name+".key") }
+func (c *Cluster) certFile(name string) string { return c.in("tls", name+".pem") }
+func (c *Cluster) keyFile(name string) string  { return c.in("tls", name+".key") }
 
 // makeCertificates makes an authority and a certificate for each server: its
 // name and its address, so that clients may use either.

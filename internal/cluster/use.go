@@ -34,7 +34,7 @@ func (c *Cluster) AddUser(ctx context.Context, store, name, password string) err
 			err = c.cyrusMailbox(s, name)
 		}
 	case Dovecot:
-		if err = appendTo(filepath.Join(c.Dir, s.short(), "users"), passwordLine(name, password)); err == nil {
+		if err = appendTo(c.in(s.short(), "users"), passwordLine(name, password)); err == nil {
 			err = c.known(ctx, s, name)
 		}
 	}
@@ -172,8 +172,6 @@ func (m *mailConn) transfer(from, to, message string) error {
 	return m.say(221, "QUIT")
 }
 
-func (c *Cluster) record() string { return filepath.Join(c.Dir, "processes") }
-
 // writeConfig writes a postern.conf: the stores' names are in no DNS, so each has
 // an address, and its next hop, too.
 func (c *Cluster) writeConfig() error {
@@ -206,7 +204,7 @@ ca-file = %[4]q
 		host, port, _ := strings.Cut(s.LMTP, ":")
 		fmt.Fprintf(&text, "\n[store.%q]\naddress = %q\ntransport = \"lmtp:inet:[%s]:%s\"\n", s.Name, s.Addr, host, port)
 	}
-	c.Config = filepath.Join(c.Dir, "postern.conf")
+	c.Config = c.in("postern.conf")
 	return os.WriteFile(c.Config, []byte(text.String()), 0o644)
 }
 
@@ -217,7 +215,7 @@ func (c *Cluster) describe() error {
 		return err
 	}
 	// It has a password.
-	return os.WriteFile(filepath.Join(c.Dir, "cluster.json"), append(data, '\n'), 0o600)
+	return os.WriteFile(c.in("cluster.json"), append(data, '\n'), 0o600)
 }
 
 // Open finds a site that was started with Options.Keep.
