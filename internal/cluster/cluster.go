@@ -215,14 +215,14 @@ func (c *Cluster) Stop() error {
 	return err
 }
 
-// Store returns the store of that name, or nil.
+// Store returns the store of that name, which there has to be.
 func (c *Cluster) Store(name string) *Store {
 	for _, s := range c.Stores {
 		if s.Name == name {
 			return s
 		}
 	}
-	return nil
+	panic("cluster: no store " + name)
 }
 
 // in is a path below the site's folder.
@@ -343,22 +343,14 @@ func (c *Cluster) runStore(ctx context.Context, s *Store) error {
 
 // StopStore stops a store; the rest of the site goes on.
 func (c *Cluster) StopStore(name string) error {
-	s := c.Store(name)
-	if s == nil {
-		return fmt.Errorf("%s: no such store", name)
-	}
-	return c.stopServer(s.short())
+	return c.stopServer(c.Store(name).short())
 }
 
 // StartStore starts a store again after StopStore, with what it holds.
 func (c *Cluster) StartStore(ctx context.Context, name string) error {
-	s := c.Store(name)
-	if s == nil {
-		return fmt.Errorf("%s: no such store", name)
-	}
 	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
-	if err := c.runStore(ctx, s); err != nil {
+	if err := c.runStore(ctx, c.Store(name)); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil

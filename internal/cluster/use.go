@@ -20,9 +20,6 @@ import (
 // checks. The directory is not told.
 func (c *Cluster) AddUser(ctx context.Context, store, name, password string) error {
 	s := c.Store(store)
-	if s == nil {
-		return fmt.Errorf("%s: no such store", store)
-	}
 	s.adding.Lock()
 	defer s.adding.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, startWait)
@@ -60,11 +57,7 @@ func (c *Cluster) Send(from, to, message string) error {
 
 // Deliver gives a message to a store by LMTP, past the MX but as the MX does it.
 func (c *Cluster) Deliver(store, from, to, message string) error {
-	s := c.Store(store)
-	if s == nil {
-		return fmt.Errorf("%s: no such store", store)
-	}
-	conn, err := c.lmtp(s)
+	conn, err := c.lmtp(c.Store(store))
 	if err != nil {
 		return err
 	}
