@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -368,15 +369,15 @@ func allowPost(t *testing.T, s *cluster.Store, im *imapclient.Client, folder str
 	}
 }
 
-// send sends a message of its own subject, which it returns.
+// send sends a message and returns its Message-ID.
 func send(t *testing.T, to string, how func(from, to, message string) error) string {
 	t.Helper()
-	id := fmt.Sprintf("%s-%d", strings.ReplaceAll(t.Name(), "/", "-"), time.Now().UnixNano())
-	msg := fmt.Sprintf("From: sender@example.net\nTo: %s\nSubject: a test\nMessage-ID: <%s@client.example.org>\n\nHello.\n", to, strings.ReplaceAll(id, " ", "_"))
+	id := rand.Text() + "@client.example.org"
+	msg := fmt.Sprintf("From: sender@example.net\nTo: %s\nSubject: a test\nMessage-ID: <%s>\n\nHello.\n", to, id)
 	if err := how("sender@example.net", to, msg); err != nil {
 		t.Fatalf("send to %s: %v", to, err)
 	}
-	return strings.ReplaceAll(id, " ", "_")
+	return id
 }
 
 // arrives waits for the message.
