@@ -13,7 +13,7 @@ func TestBearer(t *testing.T) {
 	f := open(t, plan{frontend: `capabilities = ["AUTH=PLAIN", "AUTH=XOAUTH2", "AUTH=OAUTHBEARER"]`})
 	token := f.Token("ada")
 	forged := token[:len(token)-8] + "AAAAAAAA"
-	d := desk{t, f, atDovecot, false, dovecotStore, t.TempDir()}
+	d := desk{t, f, atDovecot, false, t.TempDir()}
 	curl := func(token string, more ...string) string {
 		return d.run("", "sh", append([]string{"-c", `curl --silent --show-error --cacert "$0" --user "$1": --oauth2-bearer "$2" "$3" 2>&1; true`,
 			f.CAFile, d.account.login, token}, more...)...)

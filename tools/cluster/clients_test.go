@@ -20,7 +20,6 @@ type desk struct {
 	*front
 	account  guest
 	startTLS bool
-	store    string // whose name is in the first message
 	home     string
 }
 
@@ -84,8 +83,7 @@ func TestClients(t *testing.T) {
 					for _, g := range accounts {
 						for way := range strings.FieldsSeq(p.ways) {
 							t.Run(string(f.kind(g))+"/"+way, func(t *testing.T) {
-								_, store, _ := strings.Cut(g.location, "@")
-								p.try(desk{t, f, g, way == startTLS, store, t.TempDir()})
+								p.try(desk{t, f, g, way == startTLS, t.TempDir()})
 							})
 						}
 					}
@@ -100,7 +98,7 @@ func TestClients(t *testing.T) {
 		for _, g := range foreigners[:2] {
 			for name, program := range map[string]func(desk){"curl": curlLogin, "imaplib": imaplibLogin} {
 				t.Run(g.login+"/"+name, func(t *testing.T) {
-					program(desk{t, f, g, false, "", t.TempDir()})
+					program(desk{t, f, g, false, t.TempDir()})
 				})
 			}
 		}
@@ -184,11 +182,12 @@ func (d desk) arrived() {
 	}
 }
 
-// expect looks for the store's first message in what the program fetched.
+// expect looks for the first message, which names the store, in what the program
+// fetched.
 func (d desk) expect(fetched string) {
 	d.Helper()
-	if !strings.Contains(fetched, "Subject: "+d.store) {
-		d.Errorf("the mailbox at %s was not fetched: %s", d.store, fetched)
+	if store := d.account.store(); !strings.Contains(fetched, "Subject: "+store) {
+		d.Errorf("the mailbox at %s was not fetched: %s", store, fetched)
 	}
 }
 
@@ -438,9 +437,8 @@ func poplib(d desk) {
 func sieveConnect(d desk) {
 	const folder = "Pers&APY-nlich"
 	d.folder(d.T, d.account, folder)
-	mailbox, _, _ := strings.Cut(d.account.location, "@")
 	script := d.write("sort.sieve", `require ["envelope", "fileinto"];
-if allof (header :is "subject" "sort me", envelope :is "to" "`+mailbox+`@example.org") {
+if allof (header :is "subject" "sort me", envelope :is "to" "`+d.account.mailbox()+`@example.org") {
 	fileinto "Persönlich";
 }
 `)

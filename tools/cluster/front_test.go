@@ -3,6 +3,7 @@ package main_test
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
@@ -36,6 +37,9 @@ const (
 // map of its own front end.
 type guest struct{ login, location, password string }
 
+func (g guest) mailbox() string { mailbox, _, _ := strings.Cut(g.location, "@"); return mailbox }
+func (g guest) store() string   { _, store, _ := strings.Cut(g.location, "@"); return store }
+
 // Ada has a mailbox at every store, so she can be a guest of each.
 var (
 	atCyrus   = guest{"cyrus.guest", "ada@" + cyrusStore, password}
@@ -58,8 +62,7 @@ var settled = sync.OnceValue(func() error {
 	var all sync.WaitGroup
 	errs := make([]error, len(foreigners))
 	for i, g := range foreigners {
-		mailbox, store, _ := strings.Cut(g.location, "@")
-		all.Go(func() { errs[i] = theSite.AddUser(context.Background(), store, mailbox, g.password) })
+		all.Go(func() { errs[i] = theSite.AddUser(context.Background(), g.store(), g.mailbox(), g.password) })
 	}
 	all.Wait()
 	return errors.Join(errs...)
@@ -225,14 +228,13 @@ func (f *front) login(t *testing.T, startTLS bool, g guest) *wire {
 // atStore opens a guest's mailbox at the store itself, as a front end does.
 func (f *front) atStore(t *testing.T, g guest) *wire {
 	t.Helper()
-	mailbox, store, _ := strings.Cut(g.location, "@")
-	conn, err := tls.Dial("tcp", f.Store(store).IMAPS, f.TLSConfig(store))
+	conn, err := tls.Dial("tcp", f.Store(g.store()).IMAPS, f.TLSConfig(g.store()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := newWire(t, conn)
 	w.line()
-	w.ask("AUTHENTICATE PLAIN %s", plain(mailbox, g.password))
+	w.ask("AUTHENTICATE PLAIN %s", plain(g.mailbox(), g.password))
 	return w
 }
 
@@ -328,17 +330,13 @@ func atEither(t *testing.T, f *front, test func(t *testing.T, g guest)) {
 	}
 }
 
-func (f *front) kind(g guest) cluster.Kind {
-	_, store, _ := strings.Cut(g.location, "@")
-	return f.Store(store).Kind
-}
+func (f *front) kind(g guest) cluster.Kind { return f.Store(g.store()).Kind }
 
 // deliver gives a guest's store a message with that subject.
 func (f *front) deliver(t *testing.T, g guest, subject string) {
 	t.Helper()
-	mailbox, store, _ := strings.Cut(g.location, "@")
-	message := fmt.Sprintf("From: sender@example.net\nSubject: %s\nMessage-ID: <%d@client.example.org>\n\nHello.\n", subject, time.Now().UnixNano())
-	if err := f.Deliver(store, "sender@example.net", mailbox+"@example.org", message); err != nil {
+	message := fmt.Sprintf("From: sender@example.net\nSubject: %s\nMessage-ID: <%s@client.example.org>\n\nHello.\n", subject, rand.Text())
+	if err := f.Deliver(g.store(), "sender@example.net", g.mailbox()+"@example.org", message); err != nil {
 		t.Fatal(err)
 	}
 }

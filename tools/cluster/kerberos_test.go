@@ -145,12 +145,11 @@ func TestKerberos(t *testing.T) {
 	}
 	for _, g := range []guest{atCyrus, atDovecot} {
 		env := ticketOf(g.login)
-		_, store, _ := strings.Cut(g.location, "@")
 		for _, p := range ticketed {
 			for way := range strings.FieldsSeq(p.ways) {
 				t.Run(string(f.kind(g))+"/"+p.name+"/"+way, func(t *testing.T) {
 					need(t, p.needs)
-					p.try(kerberized{desk{t, f, g, way == startTLS, store, t.TempDir()}, env})
+					p.try(kerberized{desk{t, f, g, way == startTLS, t.TempDir()}, env})
 				})
 			}
 		}
@@ -159,11 +158,10 @@ func TestKerberos(t *testing.T) {
 	// A process of one connection knows no other's replays.
 	t.Run("tcpserver", func(t *testing.T) {
 		need(t, "tcpserver")
-		port := loopback.Port()
-		serve(t, door{"tcpserver", "127.0.0.1:" + port, ""}, "tcpserver", "-HRl0", "127.0.0.1", port, filepath.Join(bin, "imapfront"), "--config", f.conf, "--inetd", "imaps")
 		one := *f
-		one.imaps = "localhost:" + port
-		d := kerberized{desk{t, &one, atCyrus, false, cyrusStore, t.TempDir()}, ticketOf(atCyrus.login)}
+		one.imaps = "127.0.0.1:" + loopback.Port()
+		tcpserver(t, one.imaps, f.conf, "imaps")
+		d := kerberized{desk{t, &one, atCyrus, false, t.TempDir()}, ticketOf(atCyrus.login)}
 		seal(d)
 		if out := d.attempt(); !strings.Contains(out, "denied") {
 			t.Errorf("got %s", out)
@@ -173,7 +171,7 @@ func TestKerberos(t *testing.T) {
 	// Who has no mailbox, and who wants another's, is refused; and the program
 	// says so.
 	env := ticketOf("stranger")
-	d := kerberized{desk{t, f, guest{login: "stranger"}, false, "", t.TempDir()}, env}
+	d := kerberized{desk{t, f, guest{login: "stranger"}, false, t.TempDir()}, env}
 	for authzid, want := range map[string]string{"stranger": "AUTHENTICATIONFAILED", atCyrus.login: "AUTHORIZATIONFAILED"} {
 		if out := d.attempt("--verbose", "--sasl-authzid", authzid); !strings.Contains(out, " NO ["+want+"]") {
 			t.Errorf("%s: %s", authzid, out)
@@ -184,7 +182,7 @@ func TestKerberos(t *testing.T) {
 	// front end takes it and the old ones once it has read the new file.
 	kdc.Keytab("imap/localhost")
 	f.publish(t, map[string]string{"visitor": atCyrus.location, "stranger": atCyrus.location})
-	visitor := kerberized{desk{t, f, guest{login: "visitor"}, false, cyrusStore, t.TempDir()}, ticketOf("visitor")}
+	visitor := kerberized{desk{t, f, guest{login: "visitor"}, false, t.TempDir()}, ticketOf("visitor")}
 	if out := visitor.attempt(); !strings.Contains(out, "denied") {
 		t.Errorf("got %s", out)
 	}

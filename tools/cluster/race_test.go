@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/emersion/go-imap/v2"
-	"github.com/emersion/go-imap/v2/imapclient"
 )
 
 // A front end that watches itself for data races, while clients come and go,
@@ -78,20 +77,13 @@ func TestNoRacesUnderLoad(t *testing.T) {
 
 // visit is what one client does.
 func (f *front) visit(n int, startTLS bool) error {
-	opts := &imapclient.Options{TLSConfig: f.TLSConfig("imap.example.org")}
-	var im *imapclient.Client
-	var err error
-	if startTLS {
-		im, err = imapclient.DialStartTLS(f.imap, opts)
-	} else {
-		im, err = imapclient.DialTLS(f.imaps, opts)
-	}
+	im, err := f.client(f.Cluster, startTLS)
 	if err != nil {
 		return err
 	}
 	defer im.Close()
-	user, secret := []string{atCyrus.login, atDovecot.login, "rover", "nobody.here"}[n%4], password
-	err = im.Login(user, secret).Wait()
+	user := []string{atCyrus.login, atDovecot.login, "rover", "nobody.here"}[n%4]
+	err = im.Login(user, password).Wait()
 	var no *imap.Error
 	if user == "nobody.here" && errors.As(err, &no) && no.Code == imap.ResponseCodeAuthenticationFailed {
 		return im.Logout().Wait()

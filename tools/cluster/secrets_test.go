@@ -124,18 +124,13 @@ func TestPasswordsAreLeftNowhere(t *testing.T) {
 // underTCPServer runs the same front end once for each connection.
 func (f *front) underTCPServer(t *testing.T) (door, server, bool) {
 	t.Helper()
-	const program = "tcpserver"
-	if _, err := exec.LookPath(program); err != nil {
+	if _, err := exec.LookPath("tcpserver"); err != nil {
 		t.Log("not under tcpserver: it is not installed")
 		return door{}, server{}, false
 	}
-	imap, imaps := loopback.Port(), loopback.Port()
-	args := func(port, scheme string) []string {
-		return []string{"-H", "-R", "-l", "0", "127.0.0.1", port, filepath.Join(bin, "imapfront"), "--config", f.conf, "--inetd", scheme}
-	}
-	serve(t, door{"tcpserver imap", "localhost:" + imap, ""}, program, args(imap, "imap")...)
-	s := serve(t, door{"tcpserver imaps", "localhost:" + imaps, ""}, program, args(imaps, "imaps")...)
-	return door{program, "localhost:" + imap, "localhost:" + imaps}, s, true
+	d := door{"tcpserver", "127.0.0.1:" + loopback.Port(), "127.0.0.1:" + loopback.Port()}
+	tcpserver(t, d.imap, f.conf, "imap")
+	return d, tcpserver(t, d.imaps, f.conf, "imaps"), true
 }
 
 // nowhere looks for a password in what every process of the machine was started

@@ -44,8 +44,7 @@ func TestPipelinedSessionIsAnsweredToItsEnd(t *testing.T) {
 			t.Error(err)
 		}
 		said := string(rest)
-		_, store, _ := strings.Cut(g.location, "@")
-		for _, part := range []string{"a OK [CAPABILITY IMAP4rev1 ", "\r\nb OK ", "Subject: " + store + "\r\n", "\r\nc OK ", "\r\n* BYE ", "\r\nd OK "} {
+		for _, part := range []string{"a OK [CAPABILITY IMAP4rev1 ", "\r\nb OK ", "Subject: " + g.store() + "\r\n", "\r\nc OK ", "\r\n* BYE ", "\r\nd OK "} {
 			_, after, ok := strings.Cut(said, part)
 			if !ok {
 				t.Fatalf("no %q, or too early, in\n%s", part, rest)
@@ -91,8 +90,7 @@ func TestCompressionAfterLogin(t *testing.T) {
 		}
 		w.in, w.out = bufio.NewReader(flate.NewReader(w.in)), flushing{deflate, whole}
 		w.ask("SELECT INBOX")
-		_, store, _ := strings.Cut(g.location, "@")
-		if lines := w.ask("FETCH 1 BODY.PEEK[HEADER.FIELDS (SUBJECT)]"); !slices.Contains(lines, "Subject: "+store) {
+		if lines := w.ask("FETCH 1 BODY.PEEK[HEADER.FIELDS (SUBJECT)]"); !slices.Contains(lines, "Subject: "+g.store()) {
 			t.Errorf("got %q", lines)
 		}
 		w.ask("LOGOUT")

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -152,25 +153,43 @@ type door struct {
 	imap, imaps string // host:port
 }
 
+// client opens a session there. Both ways verify the front end's certificate.
+func (d door) client(c *cluster.Cluster, startTLS bool) (*imapclient.Client, error) {
+	opts := &imapclient.Options{TLSConfig: c.TLSConfig("imap.example.org")}
+	if startTLS {
+		return imapclient.DialStartTLS(d.imap, opts)
+	}
+	return imapclient.DialTLS(d.imaps, opts)
+}
+
+// byItself starts imapfront as the site's postern.conf says.
+func byItself(t *testing.T, c *cluster.Cluster) door {
+	t.Helper()
+	d := door{"by itself", c.FrontEnd + ":143", c.FrontEnd + ":993"}
+	serve(t, d, filepath.Join(bin, "imapfront"), "--config", c.Config)
+	return d
+}
+
+// tcpserver starts an imapfront for each connection to a port.
+func tcpserver(t *testing.T, addr, conf, scheme string) server {
+	t.Helper()
+	host, port, _ := net.SplitHostPort(addr)
+	return serve(t, door{"tcpserver " + scheme, addr, ""}, "tcpserver", "-HRl0", "-c50", host, port,
+		filepath.Join(bin, "imapfront"), "--config", conf, "--inetd", scheme)
+}
+
 // doors starts imapfront in each way that the documentation knows.
 func doors(t *testing.T, c *cluster.Cluster) []door {
 	t.Helper()
-	front := filepath.Join(bin, "imapfront")
 	at := func(port string) string { return net.JoinHostPort(c.FrontEnd, port) }
-	var all []door
-
-	own := door{"by itself", at("143"), at("993")} // as postern.conf says
-	serve(t, own, front, "--config", c.Config)
-	all = append(all, own)
+	all := []door{byItself(t, c)}
 
 	if _, err := exec.LookPath("tcpserver"); err != nil {
 		t.Log("not under tcpserver: it is not installed")
 	} else {
 		d := door{"tcpserver", at("1143"), at("1993")}
-		for scheme, port := range map[string]string{"imap": "1143", "imaps": "1993"} {
-			serve(t, door{"tcpserver " + scheme, at(port), ""}, "tcpserver", "-H", "-R", "-l", "0", "-c", "50",
-				c.FrontEnd, port, front, "--config", c.Config, "--inetd", scheme)
-		}
+		tcpserver(t, d.imap, c.Config, "imap")
+		tcpserver(t, d.imaps, c.Config, "imaps")
 		all = append(all, d)
 	}
 
@@ -195,7 +214,7 @@ func doors(t *testing.T, c *cluster.Cluster) []door {
 	instances = UNLIMITED
 	cps = 1000 1
 }
-`, scheme, c.FrontEnd, port, front, c.Config)
+`, scheme, c.FrontEnd, port, filepath.Join(bin, "imapfront"), c.Config)
 		}
 		file := filepath.Join(c.Dir, "xinetd.conf")
 		if err := os.WriteFile(file, []byte(conf.String()), 0o644); err != nil {
@@ -272,17 +291,10 @@ func serve(t *testing.T, d door, program string, args ...string) server {
 	return server{cmd.Process, log}
 }
 
-// connect opens a session at a front end. Both ways verify its certificate.
+// connect opens a session until the test ends.
 func connect(t *testing.T, c *cluster.Cluster, d door, startTLS bool) *imapclient.Client {
 	t.Helper()
-	opts := &imapclient.Options{TLSConfig: c.TLSConfig("imap.example.org")}
-	var im *imapclient.Client
-	var err error
-	if startTLS {
-		im, err = imapclient.DialStartTLS(d.imap, opts)
-	} else {
-		im, err = imapclient.DialTLS(d.imaps, opts)
-	}
+	im, err := d.client(c, startTLS)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -479,13 +491,10 @@ func atStore(t *testing.T, c *cluster.Cluster, store, name string) *imapclient.C
 	return im
 }
 
-var sent int
-
 // send gives the MX a message for address, and returns its Message-ID.
 func send(t *testing.T, c *cluster.Cluster, address string) string {
 	t.Helper()
-	sent++
-	id := fmt.Sprintf("%d.%d@client.example.org", time.Now().UnixNano(), sent)
+	id := rand.Text() + "@client.example.org"
 	message := fmt.Sprintf("From: sender@example.net\nTo: %s\nSubject: a test\nMessage-ID: <%s>\n\nHello.\n", address, id)
 	if err := c.Send("sender@example.net", address, message); err != nil {
 		t.Fatalf("send to %s: %v", address, err)
@@ -582,7 +591,7 @@ func routed(t *testing.T, c *cluster.Cluster, address, hop string) time.Duration
 // A user moves; nothing is restarted or reloaded, and nobody runs a tool.
 func TestMove(t *testing.T) {
 	c := start(t)
-	d := doors(t, c)[0]
+	d := byItself(t, c)
 	const before, after = "imap1.example.org", "imap3.example.org"
 	if got := where(t, login(t, c, d, false, mover)); got != before {
 		t.Fatalf("lands at %s before the move, want %s", got, before)
@@ -611,7 +620,7 @@ func TestMove(t *testing.T) {
 	// mail goes to the old store. (Its clients keep their last answer for 30 seconds,
 	// so each message is for another detail.)
 	for {
-		id := send(t, c, fmt.Sprintf("%s+%d@example.org", mover, sent))
+		id := send(t, c, mover+"+"+rand.Text()+"@example.org")
 		atOld, atNew := 0, 0
 		for deadline := time.Now().Add(patience); atOld+atNew == 0; time.Sleep(20 * time.Millisecond) {
 			atOld, atNew = has(t, old, "INBOX", id), has(t, young, "INBOX", id)
@@ -643,7 +652,7 @@ func TestMove(t *testing.T) {
 // Without the directory everything goes on but ldap2cdb, which says so.
 func TestDirectoryDown(t *testing.T) {
 	c := start(t)
-	d := doors(t, c)[0]
+	d := byItself(t, c)
 	mustRun(t, c, "ldap2cdb")
 	before := digest(t, c.Maps)
 	if err := c.StopSlapd(); err != nil {
