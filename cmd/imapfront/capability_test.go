@@ -34,14 +34,14 @@ func clearConfig(t *testing.T) *config.Config {
 	return conf
 }
 
-func publishLogins(t *testing.T, conf *config.Config, records ...string) {
+func publishLogins(t *testing.T, maps string, records ...string) {
 	t.Helper()
-	publishMap(t, conf, mapfile.Login, records...)
+	publishMap(t, maps, mapfile.Login, records...)
 }
 
-func publishMap(t *testing.T, conf *config.Config, name string, records ...string) {
+func publishMap(t *testing.T, maps, name string, records ...string) {
 	t.Helper()
-	w, err := mapfile.Lock(conf.Maps, "test")
+	w, err := mapfile.Lock(maps, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestCapabilityPublishesWhatAllStoresShare(t *testing.T) {
 	conf := clearConfig(t)
 	conf.Stores["imap1.example.org"] = config.Store{Address: "127.0.0.1", Port: port(one), TLS: config.TLSNone}
 	conf.Allow = []string{"127.*"}
-	publishLogins(t, conf, "joe imap1.example.org", fmt.Sprintf("jim 127.0.0.1:%d", port(two)))
+	publishLogins(t, conf.Maps, "joe imap1.example.org", fmt.Sprintf("jim 127.0.0.1:%d", port(two)))
 	var out strings.Builder
 	if err := capability(context.Background(), conf, &out); err != nil {
 		t.Fatal(err)
@@ -153,7 +153,7 @@ func TestCapabilityAfterLogin(t *testing.T) {
 
 func TestCapabilityWithoutStores(t *testing.T) {
 	conf := clearConfig(t)
-	publishLogins(t, conf, "joe evil.example.org")
+	publishLogins(t, conf.Maps, "joe evil.example.org")
 	conf.Allow = []string{"imap*.example.org"}
 	if err := capability(context.Background(), conf, new(strings.Builder)); err == nil || !strings.Contains(err.Error(), "does not allow it") {
 		t.Errorf("got %v", err)

@@ -84,10 +84,10 @@ func served(t *testing.T, file string) *tls.Config {
 
 func TestRule12_DelayedTLS(t *testing.T) {
 	st := takingStore(t)
-	dir, _ := siteDir(t, "[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	dir, conf := siteDir(t, "[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
 	settings := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
 	peer := served(t, filepath.Join(dir, "one.pem"))
-	args := []string{"--config", filepath.Join(dir, "postern.conf")}
+	args := []string{"--config", conf}
 	for _, test := range []struct {
 		name, protocol, proto, variables string
 		dialogue                         [2][]string // what the tool says and is told, in clear and under TLS
@@ -147,10 +147,10 @@ func TestRule12_DelayedTLS(t *testing.T) {
 // What was said in clear counts for nothing under TLS, CVE-2011-0411: not what
 // the tool has read already, and not what the other has.
 func TestDelayedTLSFailsClosed(t *testing.T) {
-	dir, _ := siteDir(t, "", "joe imap1.example.org")
+	dir, conf := siteDir(t, "", "joe imap1.example.org")
 	settings := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
 	peer := served(t, filepath.Join(dir, "one.pem"))
-	args := []string{"--config", filepath.Join(dir, "postern.conf")}
+	args := []string{"--config", conf}
 	for name, test := range map[string]struct {
 		said, variables, reason string
 		after                   func(c *conn)
@@ -184,8 +184,8 @@ func TestDelayedTLSFailsClosed(t *testing.T) {
 // sslserver -n waits to be told, whatever is between, as recordio with its pipes:
 // nothing has taken TLS off yet.
 func TestDelayedTLSBehindPipes(t *testing.T) {
-	dir, _ := siteDir(t, "", "joe imap1.example.org")
-	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imap")
+	_, conf := siteDir(t, "", "joe imap1.example.org")
+	cmd := tool("--config", conf, "--inetd", "imap")
 	control, theirs, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -209,8 +209,8 @@ func TestDelayedTLSBehindPipes(t *testing.T) {
 // sslserver names the descriptors also where it has secured the connection
 // itself, and they are not there.
 func TestDescriptorsThatAreNone(t *testing.T) {
-	dir, _ := siteDir(t, "", "joe imap1.example.org")
-	cmd := tool("--config", filepath.Join(dir, "postern.conf"))
+	_, conf := siteDir(t, "", "joe imap1.example.org")
+	cmd := tool("--config", conf)
 	cmd.Env = append(cmd.Env, "PROTO=TCP", "SSLCTLFD=7", "SSLREADFD=8", "SSLWRITEFD=9")
 	c := handed(t, cmd)
 	c.want("* OK [CAPABILITY IMAP4rev1 SASL-IR ID LOGINDISABLED]")

@@ -102,7 +102,7 @@ func TestKeytab(t *testing.T) {
 // again when it was replaced.
 func TestKeytabOfAService(t *testing.T) {
 	st := takingStore(t)
-	dir, _ := siteDir(t, `
+	dir, conf := siteDir(t, `
 [frontend]
 keytab = "DIR/imap.keytab"
 allow-plaintext = true
@@ -111,13 +111,13 @@ tls = "none"
 admin = "imapfront"
 admin-password-file = "DIR/password"
 `, "joe "+st.Addr().String())
-	file, keys := filepath.Join(dir, "postern.conf"), filepath.Join(dir, "imap.keytab")
+	keys := filepath.Join(dir, "imap.keytab")
 	os.WriteFile(filepath.Join(dir, "password"), []byte("secret\n"), 0o600)
-	run(t, 78, "--config", file, "--check")
-	run(t, 66, "--config", file, "--listen", "imap://127.0.0.1:0")
+	run(t, 78, "--config", conf, "--check")
+	run(t, 66, "--config", conf, "--listen", "imap://127.0.0.1:0")
 	writeKeytab(t, keys, "imap/localhost@EXAMPLE.ORG")
-	run(t, 0, "--config", file, "--check")
-	args := []string{"--config", file, "--listen", "imap://127.0.0.1:0"}
+	run(t, 0, "--config", conf, "--check")
+	args := []string{"--config", conf, "--listen", "imap://127.0.0.1:0"}
 	if os.Geteuid() == 0 {
 		// What root alone may read is read before root is given up.
 		os.Chmod(filepath.Dir(dir), 0o755)
@@ -150,7 +150,7 @@ func TestActiveDirectoryTicket(t *testing.T) {
 	t.Parallel()
 	server := samba.Start(t)
 	st := takingStore(t)
-	dir, _ := siteDir(t, `
+	dir, conf := siteDir(t, `
 [frontend]
 keytab = "`+server.Keytab("imap/localhost")+`"
 cert = "DIR/front.pem"
@@ -162,7 +162,7 @@ admin-password-file = "DIR/password"
 	os.WriteFile(filepath.Join(dir, "password"), []byte("secret\n"), 0o600)
 	front := filepath.Join(dir, "front.pem")
 	makeCert(t, front, "localhost")
-	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--listen", "imaps://127.0.0.1:0")
+	s := start(t, "--config", conf, "--listen", "imaps://127.0.0.1:0")
 	_, port, _ := net.SplitHostPort(s.addrs[0])
 	client := exec.Command("curl", "--silent", "--cacert", front, "--user", "postern@"+samba.Realm+":", "--login-options", "AUTH=GSSAPI",
 		"--max-time", "20", "imaps://localhost:"+port)

@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"postern/internal/config"
 	"postern/internal/listener"
 	"postern/internal/logbook"
 	"postern/internal/loopback"
@@ -103,8 +102,8 @@ type doorway struct {
 	args           []string
 	clear, secure  string
 	settings       *tls.Config
-	conf           *config.Config
 	store, control string
+	dir            string
 }
 
 func newDoorway(t *testing.T, more string) *doorway {
@@ -120,9 +119,9 @@ listen = ["imap://%s", "imaps://%s"]
 tls = "none"
 `, d.clear, d.secure, more), "joe "+d.store)
 	os.Chmod(filepath.Dir(dir), 0o755)
-	d.conf, d.control = conf, filepath.Join(dir, "control")
+	d.dir, d.control = dir, filepath.Join(dir, "control")
 	d.settings = makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
-	d.args = []string{"--config", filepath.Join(dir, "postern.conf")}
+	d.args = []string{"--config", conf}
 	return d
 }
 
@@ -195,7 +194,7 @@ func TestReplacedWithoutARefusal(t *testing.T) {
 	inside.want("d still there")
 	// The first of them still looks after it, and even when it is told to end.
 	old[0].cmd.Process.Signal(syscall.SIGTERM)
-	publishLogins(t, d.conf, "joe "+d.store+" hold")
+	publishLogins(t, d.dir, "joe "+d.store+" hold")
 	inside.wantEnd()
 	old[0].logged("user is on hold")
 	for _, s := range old {
@@ -326,7 +325,7 @@ func TestStrangersGetNoPorts(t *testing.T) {
 	d := newDoorway(t, "")
 	running := d.start(t)
 	os.Chmod(d.control, 0o666)
-	os.Chmod(d.conf.Maps+"/one.pem", 0o644)
+	os.Chmod(d.dir+"/one.pem", 0o644)
 	for status, args := range map[int][]string{0: {"sessions", "--config", d.args[1]}, 75: d.with("--replace")} {
 		cmd := exec.Command("/proc/self/exe", args...)
 		cmd.Env = append(os.Environ(), "BE_IMAPFRONT=1")
@@ -347,8 +346,8 @@ func TestRootTakesNoStrangersPorts(t *testing.T) {
 		t.Skip("needs root")
 	}
 	d := newDoorway(t, "")
-	os.Chmod(d.conf.Maps, 0o777)
-	os.Chmod(d.conf.Maps+"/one.pem", 0o644)
+	os.Chmod(d.dir, 0o777)
+	os.Chmod(d.dir+"/one.pem", 0o644)
 	running := &server{t: t, cmd: exec.Command("/proc/self/exe", d.args...), log: new(logbook.Book)}
 	running.cmd.Env, running.cmd.Stderr = append(os.Environ(), "BE_IMAPFRONT=1"), running.log
 	running.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}

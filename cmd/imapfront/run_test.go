@@ -199,15 +199,15 @@ func makeCert(t *testing.T, file, name string) *tls.Config {
 	return &tls.Config{RootCAs: pool, ServerName: name}
 }
 
-// siteDir is a folder with maps and a configuration.
-func siteDir(t *testing.T, text string, logins ...string) (dir string, conf *config.Config) {
+// siteDir is a folder with maps, and a configuration there.
+func siteDir(t *testing.T, text string, logins ...string) (dir, conf string) {
 	t.Helper()
-	conf = clearConfig(t)
-	dir = conf.Maps
+	dir = t.TempDir()
 	os.Chmod(dir, 0o755)
-	publishLogins(t, conf, logins...)
+	publishLogins(t, dir, logins...)
+	conf = filepath.Join(dir, "postern.conf")
 	text = strings.ReplaceAll("maps = \"DIR\"\n"+text, "DIR", dir)
-	if err := os.WriteFile(filepath.Join(dir, "postern.conf"), []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return dir, conf
@@ -226,9 +226,8 @@ tls = "none"
 `, "joe "+st.Addr().String(), "jim "+st.Addr().String())
 	one := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
 	two := makeCert(t, filepath.Join(dir, "two.pem"), "two.example.org")
-	file := filepath.Join(dir, "postern.conf")
 	metrics := "127.0.0.1:" + loopback.Port()
-	s := start(t, "--config", file, "--cert", filepath.Join(dir, "one.pem"), "--metrics", metrics, "--allow-plaintext",
+	s := start(t, "--config", conf, "--cert", filepath.Join(dir, "one.pem"), "--metrics", metrics, "--allow-plaintext",
 		"--listen", "imap://127.0.0.1:0", "--listen", "imaps://127.0.0.1:0")
 
 	// Certificates by name, and new ones by SIGHUP.
@@ -244,20 +243,20 @@ tls = "none"
 	reload()
 	dial(t, s.addrs[1], one).want("* OK ")
 	// The balancers of new settings are known to the next connection.
-	text, _ := os.ReadFile(file)
-	replaceFile(t, file, strings.Replace(string(text), "[frontend]", "[frontend]\nproxy-networks = [\"127.0.0.0/8\"]", 1))
+	text, _ := os.ReadFile(conf)
+	replaceFile(t, conf, strings.Replace(string(text), "[frontend]", "[frontend]\nproxy-networks = [\"127.0.0.0/8\"]", 1))
 	reload()
 	c := dial(t, s.addrs[0], nil)
 	c.say("PROXY TCP4 192.0.2.7 192.0.2.1 4711 143\r\na LOGOUT")
 	s.logged("client=192.0.2.7:4711 reason=logout")
-	replaceFile(t, file, string(text))
+	replaceFile(t, conf, string(text))
 	reload()
 	// Wrong settings change nothing.
-	good, _ := os.ReadFile(file)
-	os.WriteFile(file, []byte("keeep = 1\n"), 0o644)
+	good, _ := os.ReadFile(conf)
+	os.WriteFile(conf, []byte("keeep = 1\n"), 0o644)
 	s.cmd.Process.Signal(syscall.SIGHUP)
 	s.eventually(func() bool { return strings.Contains(s.log.String(), "settings are not changed") })
-	os.WriteFile(file, good, 0o644)
+	os.WriteFile(conf, good, 0o644)
 	dial(t, s.addrs[1], one).want("* OK ")
 
 	// Sessions are listed, ended, and end when the map says so.
@@ -266,24 +265,24 @@ tls = "none"
 	}
 	// A variable that a script never set is nobody, and not everybody.
 	for _, flag := range []string{"--user", "--store", "--address", "--session"} {
-		run(t, 64, "sessions", "--config", file, "--end", flag, "")
+		run(t, 64, "sessions", "--config", conf, "--end", flag, "")
 	}
-	run(t, 64, "sessions", "--config", file, "--end", "--store", "[::1]")
+	run(t, 64, "sessions", "--config", conf, "--end", "--store", "[::1]")
 	joe, jim, jim2 := login("joe"), login("jim"), login("jim")
-	list := run(t, 0, "--config", file, "sessions")
+	list := run(t, 0, "--config", conf, "sessions")
 	if strings.Count(list, "\n") != 3 || strings.Count(list, `"jim"`) != 2 {
 		t.Errorf("sessions:\n%s", list)
 	}
-	if got := run(t, 0, "sessions", "--config", file, "--end", "--user", "joe"); got != "1\n" {
+	if got := run(t, 0, "sessions", "--config", conf, "--end", "--user", "joe"); got != "1\n" {
 		t.Errorf("ended %q", got)
 	}
 	joe.want("* BYE [UNAVAILABLE] ")
 	joe.wantEnd()
-	run(t, 64, "sessions", "--config", file, "--end")
-	if got := run(t, 0, "sessions", "--config", file, "--json", "--store", "127.0.0.1", "--address", "::ffff:127.0.0.1"); !strings.Contains(got, `"user":"jim"`) {
+	run(t, 64, "sessions", "--config", conf, "--end")
+	if got := run(t, 0, "sessions", "--config", conf, "--json", "--store", "127.0.0.1", "--address", "::ffff:127.0.0.1"); !strings.Contains(got, `"user":"jim"`) {
 		t.Errorf("got %s", got)
 	}
-	publishLogins(t, conf, "joe "+st.Addr().String(), "jim "+st.Addr().String()+" hold")
+	publishLogins(t, dir, "joe "+st.Addr().String(), "jim "+st.Addr().String()+" hold")
 	jim.want("* BYE [UNAVAILABLE] ")
 	jim.wantEnd()
 	jim2.want("* BYE [UNAVAILABLE] ")
@@ -313,7 +312,7 @@ tls = "none"
 	if err := s.cmd.Wait(); err != nil {
 		t.Errorf("%v\n%s", err, s.log)
 	}
-	run(t, 69, "sessions", "--config", file)
+	run(t, 69, "sessions", "--config", conf)
 }
 
 // run runs the tool to its end and returns its standard output.
@@ -377,7 +376,7 @@ func piped(t *testing.T, cmd *exec.Cmd) *conn {
 
 func TestRule12_Inetd(t *testing.T) {
 	st := takingStore(t)
-	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\nlisten = [\"imap://127.0.0.1:1\"]\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\nlisten = [\"imap://127.0.0.1:1\"]\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
 	for _, test := range []struct {
 		name string
 		with func(cmd *exec.Cmd, child *os.File)
@@ -392,7 +391,7 @@ func TestRule12_Inetd(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			child, c := socket(t)
-			cmd := tool("--config", filepath.Join(dir, "postern.conf"))
+			cmd := tool("--config", conf)
 			test.with(cmd, child)
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
@@ -419,9 +418,9 @@ func TestRule12_Inetd(t *testing.T) {
 // as over it, and what comes of a login is no different.
 func TestRule12_InetdOverPipes(t *testing.T) {
 	st := takingStore(t)
-	dir, _ := siteDir(t, "[frontend]\ncert = \"DIR/one.pem\"\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	dir, conf := siteDir(t, "[frontend]\ncert = \"DIR/one.pem\"\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
 	settings := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
-	c := piped(t, tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imaps"))
+	c := piped(t, tool("--config", conf, "--inetd", "imaps"))
 	secure := tls.Client(c.Conn, settings)
 	c = &conn{t, secure, bufio.NewReader(secure)}
 	c.want("* OK [CAPABILITY IMAP4rev1 ")
@@ -436,7 +435,7 @@ func TestRule12_InetdOverPipes(t *testing.T) {
 // A session that was written down beforehand, as for a try by hand.
 func TestRule12_InetdFromAFile(t *testing.T) {
 	st := takingStore(t)
-	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	dir, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
 	typed := filepath.Join(dir, "typed")
 	if err := os.WriteFile(typed, []byte("a NOOP\r\nb LOGIN joe x\r\nc anything\r\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -451,7 +450,7 @@ func TestRule12_InetdFromAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer heard.Close()
-	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imap")
+	cmd := tool("--config", conf, "--inetd", "imap")
 	cmd.Stdin, cmd.Stdout = in, heard
 	if err := cmd.Run(); err != nil {
 		t.Error(err)
@@ -466,7 +465,7 @@ func TestRule12_InetdFromAFile(t *testing.T) {
 // the next one is typed.
 func TestRule12_InetdOnATerminal(t *testing.T) {
 	st := takingStore(t)
-	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
 	keys, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		t.Skip(err)
@@ -484,7 +483,7 @@ func TestRule12_InetdOnATerminal(t *testing.T) {
 		t.Skip(err)
 	}
 	defer terminal.Close()
-	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imap")
+	cmd := tool("--config", conf, "--inetd", "imap")
 	cmd.Stdin, cmd.Stdout = terminal, terminal
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -504,22 +503,21 @@ func TestRule12_InetdOnATerminal(t *testing.T) {
 // Settings that are wrong are the administrator's to see. The client is told to
 // come again, where nobody has to know TLS for that.
 func TestRule12_InetdWithWrongSettings(t *testing.T) {
-	dir, _ := siteDir(t, "", "joe imap1.example.org")
-	good := filepath.Join(dir, "postern.conf")
+	_, conf := siteDir(t, "", "joe imap1.example.org")
 	for _, test := range []struct {
 		status int
 		want   string
 		args   []string
 	}{
-		{66, "* BYE [UNAVAILABLE] ", []string{"--config", good + ".missing"}},
-		{66, "-ERR [SYS/TEMP] ", []string{"--config", good + ".missing", "--inetd", "pop3"}},
-		{66, "BYE (TRYLATER) ", []string{"--config", good + ".missing", "--inetd", "sieve"}},
-		{66, "", []string{"--config", good + ".missing", "--inetd", "imaps"}},
-		{78, "* BYE [UNAVAILABLE] ", []string{"--config", good, "--cert", good}},
-		{78, "", []string{"--config", good, "--inetd", "imaps"}},
-		{64, "* BYE [UNAVAILABLE] ", []string{"--config", good, "--store-tls", "ssl"}},
+		{66, "* BYE [UNAVAILABLE] ", []string{"--config", conf + ".missing"}},
+		{66, "-ERR [SYS/TEMP] ", []string{"--config", conf + ".missing", "--inetd", "pop3"}},
+		{66, "BYE (TRYLATER) ", []string{"--config", conf + ".missing", "--inetd", "sieve"}},
+		{66, "", []string{"--config", conf + ".missing", "--inetd", "imaps"}},
+		{78, "* BYE [UNAVAILABLE] ", []string{"--config", conf, "--cert", conf}},
+		{78, "", []string{"--config", conf, "--inetd", "imaps"}},
+		{64, "* BYE [UNAVAILABLE] ", []string{"--config", conf, "--store-tls", "ssl"}},
 		{64, "", []string{"--nonsense"}}, // the protocol is not known
-		{64, "", []string{"--config", good, "--inetd", "smtp"}},
+		{64, "", []string{"--config", conf, "--inetd", "smtp"}},
 		{64, "", []string{"sessions", "--nonsense"}},
 	} {
 		child, c := socket(t)
@@ -543,9 +541,9 @@ func TestRule12_InetdWithWrongSettings(t *testing.T) {
 // Each session is a process of its own, and yet the fourth failure from an
 // address delays the fifth.
 func TestFailuresAreCountedAcrossProcesses(t *testing.T) {
-	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\nfailure-delay = \"1ms\"\nfailure-file = \"DIR/failures\"\n", "joe imap1.example.org")
+	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\nfailure-delay = \"1ms\"\nfailure-file = \"DIR/failures\"\n", "joe imap1.example.org")
 	for i := range 5 {
-		cmd := tool("--config", filepath.Join(dir, "postern.conf"))
+		cmd := tool("--config", conf)
 		cmd.Env = append(cmd.Env, "PROTO=TCP", "TCPREMOTEIP=192.0.2.7", "TCPREMOTEPORT=99")
 		c := handed(t, cmd)
 		c.want("* OK ")
@@ -563,7 +561,7 @@ func TestFailuresAreCountedAcrossProcesses(t *testing.T) {
 // A disk that is full, or has become read-only, costs no logins: what each process
 // knows of failures, it alone knows then.
 func TestFailuresOnABadDisk(t *testing.T) {
-	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\nfailure-file = \"DIR/disk/failures\"\n", "joe imap1.example.org")
+	dir, conf := siteDir(t, "[frontend]\nallow-plaintext = true\nfailure-file = \"DIR/disk/failures\"\n", "joe imap1.example.org")
 	disk := filepath.Join(dir, "disk")
 	for _, mount := range []struct {
 		flags   uintptr
@@ -580,7 +578,7 @@ func TestFailuresOnABadDisk(t *testing.T) {
 			t.Skipf("mounting a bad disk: %v: run this as root", err)
 		}
 		defer syscall.Unmount(disk, 0)
-		cmd := tool("--config", filepath.Join(dir, "postern.conf"))
+		cmd := tool("--config", conf)
 		var log bytes.Buffer
 		cmd.Stderr = &log
 		c := handed(t, cmd)
@@ -606,11 +604,10 @@ func activated(args, conf string, env ...string) *exec.Cmd {
 }
 
 func TestRule12_Systemd(t *testing.T) {
-	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
+	dir, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
 	cert := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
-	file := filepath.Join(dir, "postern.conf")
 	child, c := socket(t)
-	cmd := activated("", file, "LISTEN_FDS=1", "LISTEN_FDNAMES=connection", "REMOTE_ADDR=127.0.0.1")
+	cmd := activated("", conf, "LISTEN_FDS=1", "LISTEN_FDNAMES=connection", "REMOTE_ADDR=127.0.0.1")
 	cmd.ExtraFiles = []*os.File{child}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -639,7 +636,7 @@ func TestRule12_Systemd(t *testing.T) {
 		files = append(files, file)
 		l.Close()
 	}
-	cmd = activated("--cert "+filepath.Join(dir, "one.pem"), file, "LISTEN_FDS=2", "LISTEN_FDNAMES=imap:imaps")
+	cmd = activated("--cert "+filepath.Join(dir, "one.pem"), conf, "LISTEN_FDS=2", "LISTEN_FDNAMES=imap:imaps")
 	cmd.ExtraFiles = files
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -654,9 +651,9 @@ func TestRule12_Systemd(t *testing.T) {
 
 // Who comes when there are no descriptors left is told so, and does not wait.
 func TestFewDescriptors(t *testing.T) {
-	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
+	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
 	cmd := exec.Command("sh", "-c", `ulimit -n 70 && exec "$0" "$@"`,
-		os.Args[0], "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0")
+		os.Args[0], "--config", conf, "--listen", "imap://127.0.0.1:0")
 	cmd.Env = append(os.Environ(), "BE_IMAPFRONT=1")
 	s := startCommand(t, cmd)
 	if want := `level=WARN msg="few file descriptors" sessions=3 wanted=20000`; !strings.Contains(s.log.String(), want) {
@@ -673,7 +670,7 @@ func TestFewDescriptors(t *testing.T) {
 // Under systemd standard output and standard error are one socket, the journal's,
 // which has a clock of its own and is told how severe a line is.
 func TestJournal(t *testing.T) {
-	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\nmax-sessions = 10\n", "joe imap1.example.org")
+	dir, conf := siteDir(t, "[frontend]\nallow-plaintext = true\nmax-sessions = 10\n", "joe imap1.example.org")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "journal")})
 	if err != nil {
 		t.Fatal(err)
@@ -701,7 +698,7 @@ func TestJournal(t *testing.T) {
 			t.Fatal(err)
 		}
 		stat := info.Sys().(*syscall.Stat_t)
-		cmd := tool(append([]string{"--config", filepath.Join(dir, "postern.conf")}, test.args...)...)
+		cmd := tool(append([]string{"--config", conf}, test.args...)...)
 		cmd.Stdout, cmd.Stderr = file, file
 		cmd.Env = append(cmd.Env, fmt.Sprintf("JOURNAL_STREAM=%d:%d", stat.Dev, stat.Ino))
 		if err := cmd.Start(); err != nil {
@@ -727,9 +724,9 @@ func TestJournal(t *testing.T) {
 // first second without a word. SIGHUP does nothing to it.
 func TestOneSessionIsDrained(t *testing.T) {
 	st := takingStore(t)
-	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\ndrain-time = \"10ms\"\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\ndrain-time = \"10ms\"\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
 	for _, age := range []string{"grown", "young"} {
-		cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imap")
+		cmd := tool("--config", conf, "--inetd", "imap")
 		cmd.Env = append(cmd.Env, "BE_IMAPFRONT="+age)
 		c := handed(t, cmd)
 		c.want("* OK ")
@@ -748,13 +745,13 @@ func TestOneSessionIsDrained(t *testing.T) {
 }
 
 func TestTicketsAreSharedByProcesses(t *testing.T) {
-	dir, _ := siteDir(t, "[frontend]\ntickets = \"DIR/tickets\"\ncert = \"DIR/one.pem\"\n", "joe imap1.example.org")
+	dir, conf := siteDir(t, "[frontend]\ntickets = \"DIR/tickets\"\ncert = \"DIR/one.pem\"\n", "joe imap1.example.org")
 	settings := makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
 	settings.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 	keys := strings.Repeat("0123456789abcdef", 4) + "\n" + strings.Repeat("f", 64) + "\n"
 	os.WriteFile(filepath.Join(dir, "tickets"), []byte(keys), 0o600)
 	for i := range 2 {
-		cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--inetd", "imaps")
+		cmd := tool("--config", conf, "--inetd", "imaps")
 		c := handed(t, cmd)
 		secure := tls.Client(c.Conn, settings)
 		in := bufio.NewReader(secure)
@@ -804,9 +801,9 @@ func TestPrivilegesAreGivenUp(t *testing.T) {
 		t.Skip("needs root")
 	}
 	st := takingStore(t)
-	dir, _ := siteDir(t, "[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	dir, conf := siteDir(t, "[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
 	os.Chmod(filepath.Dir(dir), 0o755)
-	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--allow-plaintext", "--user", "nobody", "--listen", "imap://127.0.0.1:0")
+	s := start(t, "--config", conf, "--allow-plaintext", "--user", "nobody", "--listen", "imap://127.0.0.1:0")
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
@@ -835,9 +832,9 @@ func TestPrivilegesAreGivenUp(t *testing.T) {
 // However often somebody asks for metrics, or has settings read again, a map is
 // open once: there is an end to what a process may have in memory.
 func TestAMapIsOpenOnce(t *testing.T) {
-	dir, _ := siteDir(t, "", "joe imap1.example.org")
+	_, conf := siteDir(t, "", "joe imap1.example.org")
 	metrics := "127.0.0.1:" + loopback.Port()
-	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--metrics", metrics, "--allow-plaintext", "--listen", "imap://127.0.0.1:0")
+	s := start(t, "--config", conf, "--metrics", metrics, "--allow-plaintext", "--listen", "imap://127.0.0.1:0")
 	c := dial(t, s.addrs[0], nil)
 	c.want("* OK ")
 	for i := range 3 {
@@ -953,13 +950,13 @@ func TestMapsOfAnotherFolder(t *testing.T) {
 	st := takingStore(t)
 	address := st.Addr().String()
 	dir, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+address, "jim "+address)
-	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0")
+	s := start(t, "--config", conf, "--listen", "imap://127.0.0.1:0")
 	login := func(user, want string) *conn { return login(t, s.addrs[0], user+" secret", want) }
 	joe := login("joe", "a OK ")
 	set := func(maps, want string) {
-		text, _ := os.ReadFile(filepath.Join(dir, "postern.conf"))
+		text, _ := os.ReadFile(conf)
 		_, rest, _ := strings.Cut(string(text), "\n")
-		replaceFile(t, filepath.Join(dir, "postern.conf"), fmt.Sprintf("maps = %q\n", maps)+rest)
+		replaceFile(t, conf, fmt.Sprintf("maps = %q\n", maps)+rest)
 		before := strings.Count(s.log.String(), want)
 		s.cmd.Process.Signal(syscall.SIGHUP)
 		s.eventually(func() bool { return strings.Count(s.log.String(), want) > before })
@@ -967,10 +964,10 @@ func TestMapsOfAnotherFolder(t *testing.T) {
 	set(filepath.Join(dir, "missing"), "settings are not changed")
 	login("jim", "a OK ")
 
-	conf.Maps = filepath.Join(dir, "other")
-	os.Mkdir(conf.Maps, 0o755)
-	publishLogins(t, conf, "joe "+address+" hold", "jim jimmy@"+address)
-	set(conf.Maps, "settings are read again")
+	other := filepath.Join(dir, "other")
+	os.Mkdir(other, 0o755)
+	publishLogins(t, other, "joe "+address+" hold", "jim jimmy@"+address)
+	set(other, "settings are read again")
 	jim := login("jim", "a OK ")
 	joe.want("* BYE [UNAVAILABLE] ")
 	jim.say("NOOP") // the old map has another mailbox for him
@@ -981,13 +978,13 @@ func TestMapsOfAnotherFolder(t *testing.T) {
 // Whoever reads the log may go, and all others stay.
 func TestNobodyReadsTheLog(t *testing.T) {
 	st := takingStore(t)
-	dir, _ := siteDir(t, "[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	_, conf := siteDir(t, "[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
 	addr := "127.0.0.1:" + loopback.Port()
 	log, end, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--allow-plaintext", "--listen", "imap://"+addr)
+	cmd := tool("--config", conf, "--allow-plaintext", "--listen", "imap://"+addr)
 	cmd.Stderr = end
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -1016,7 +1013,7 @@ func replaceFile(t *testing.T, file, text string) {
 // Certificates as certbot keeps them: links into another folder, switched to new
 // files there.
 func TestARenewedCertificateIsBehindALink(t *testing.T) {
-	dir, _ := siteDir(t, "", "joe imap1.example.org")
+	_, conf := siteDir(t, "", "joe imap1.example.org")
 	live, archive := t.TempDir(), t.TempDir()
 	cert := filepath.Join(live, "cert.pem")
 	renew := func(number string) *tls.Config {
@@ -1028,7 +1025,7 @@ func TestARenewedCertificateIsBehindALink(t *testing.T) {
 		return settings
 	}
 	first := renew("1")
-	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--cert", cert, "--listen", "imaps://127.0.0.1:0")
+	s := start(t, "--config", conf, "--cert", cert, "--listen", "imaps://127.0.0.1:0")
 	dial(t, s.addrs[0], first).want("* OK ")
 	second := renew("2")
 	s.cmd.Process.Signal(syscall.SIGHUP)
@@ -1039,24 +1036,23 @@ func TestARenewedCertificateIsBehindALink(t *testing.T) {
 // Each set of maps in a folder of its own, and a link that is switched to the newest.
 func TestMapsAreBehindALink(t *testing.T) {
 	st := takingStore(t)
-	_, conf := siteDir(t, "", "joe "+st.Addr().String())
-	builds, etc := t.TempDir(), t.TempDir()
-	current := filepath.Join(t.TempDir(), "current")
+	builds := t.TempDir()
+	current := filepath.Join(builds, "current")
 	build := func(name, login string) {
 		t.Helper()
-		conf.Maps = filepath.Join(builds, name)
-		if err := os.Mkdir(conf.Maps, 0o755); err != nil {
+		maps := filepath.Join(builds, name)
+		if err := os.Mkdir(maps, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		publishLogins(t, conf, login)
-		if err := errors.Join(os.Symlink(conf.Maps, current+".new"), os.Rename(current+".new", current)); err != nil {
+		publishLogins(t, maps, login)
+		if err := errors.Join(os.Symlink(maps, current+".new"), os.Rename(current+".new", current)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	file := filepath.Join(etc, "postern.conf")
-	replaceFile(t, file, fmt.Sprintf("maps = %q\n[store]\ntls = \"none\"\n", current))
+	conf := filepath.Join(t.TempDir(), "postern.conf")
+	replaceFile(t, conf, fmt.Sprintf("maps = %q\n[store]\ntls = \"none\"\n", current))
 	build("1", "joe "+st.Addr().String())
-	s := start(t, "--config", file, "--allow-plaintext", "--listen", "imap://127.0.0.1:0")
+	s := start(t, "--config", conf, "--allow-plaintext", "--listen", "imap://127.0.0.1:0")
 	login(t, s.addrs[0], "joe x", "a OK ")
 	build("2", "jim "+st.Addr().String())
 	login(t, s.addrs[0], "jim x", "a OK ")
@@ -1079,18 +1075,18 @@ func withEtc(t *testing.T, cmd *exec.Cmd, etc string) *exec.Cmd {
 func TestHostsAreReplaced(t *testing.T) {
 	st := takingStore(t)
 	_, port, _ := net.SplitHostPort(st.Addr().String())
-	dir, _ := siteDir(t, "[store]\ntls = \"none\"\nport = "+port+"\n", "joe imap1.test")
+	_, conf := siteDir(t, "[store]\ntls = \"none\"\nport = "+port+"\n", "joe imap1.test")
 	etc := t.TempDir()
 	replaceFile(t, etc+"/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
 	replaceFile(t, etc+"/hosts", "127.0.0.1 localhost\n")
-	s := startCommand(t, withEtc(t, tool("--config", filepath.Join(dir, "postern.conf"), "--allow-plaintext", "--listen", "imap://127.0.0.1:0"), etc))
+	s := startCommand(t, withEtc(t, tool("--config", conf, "--allow-plaintext", "--listen", "imap://127.0.0.1:0"), etc))
 	replaceFile(t, etc+"/hosts", "127.0.0.1 localhost imap1.test\n")
 	login(t, s.addrs[0], "joe x", "a OK ")
 }
 
 // The user that it has become may read what his groups may, as he could by himself.
 func TestAKeyForAGroupIsReadAgain(t *testing.T) {
-	dir, _ := siteDir(t, "", "joe imap1.example.org")
+	dir, conf := siteDir(t, "", "joe imap1.example.org")
 	os.Chmod(filepath.Dir(dir), 0o755)
 	etc, cert := t.TempDir(), filepath.Join(dir, "cert.pem")
 	replaceFile(t, etc+"/passwd", "postern:x:65111:65111::/:/bin/false\n")
@@ -1103,7 +1099,7 @@ func TestAKeyForAGroupIsReadAgain(t *testing.T) {
 		return settings
 	}
 	first := renew()
-	s := startCommand(t, withEtc(t, tool("--config", filepath.Join(dir, "postern.conf"), "--cert", cert, "--user", "postern", "--listen", "imaps://127.0.0.1:0"), etc))
+	s := startCommand(t, withEtc(t, tool("--config", conf, "--cert", cert, "--user", "postern", "--listen", "imaps://127.0.0.1:0"), etc))
 	dial(t, s.addrs[0], first).want("* OK ")
 	second := renew()
 	s.cmd.Process.Signal(syscall.SIGHUP)
@@ -1117,7 +1113,7 @@ func TestBecomingWithoutRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\nmax-sessions = 10\n", "joe imap1.example.org")
+	dir, conf := siteDir(t, "[frontend]\nallow-plaintext = true\nmax-sessions = 10\n", "joe imap1.example.org")
 	for parent := dir; parent != os.TempDir() && parent != "/"; parent = filepath.Dir(parent) {
 		os.Chmod(parent, 0o755)
 	}
@@ -1131,7 +1127,7 @@ func TestBecomingWithoutRoot(t *testing.T) {
 		"daemon": "imapfront: becoming daemon: operation not permitted\n",
 	} {
 		s := &server{t: t, log: new(logbook.Book)}
-		s.cmd = exec.Command("/proc/self/fd/3", "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0", "--user", name)
+		s.cmd = exec.Command("/proc/self/fd/3", "--config", conf, "--listen", "imap://127.0.0.1:0", "--user", name)
 		s.cmd.Env, s.cmd.Stderr, s.cmd.ExtraFiles, s.cmd.Dir = append(os.Environ(), "BE_IMAPFRONT=1"), s.log, []*os.File{program}, "/"
 		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		if err := s.cmd.Start(); err != nil {
@@ -1145,8 +1141,8 @@ func TestBecomingWithoutRoot(t *testing.T) {
 // The password is nowhere that somebody could look, once the login is over.
 func TestRule12_PasswordsAreNowhere(t *testing.T) {
 	st := takingStore(t)
-	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
-	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0")
+	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	s := start(t, "--config", conf, "--listen", "imap://127.0.0.1:0")
 	password := "pw" + rand.Text()
 	c := dial(t, s.addrs[0], nil)
 	c.want("* OK ")
@@ -1187,8 +1183,8 @@ func TestRule12_PasswordsInLiteralsAreNowhere(t *testing.T) {
 		}
 		io.Copy(io.Discard, in)
 	})
-	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
-	s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--listen", "imap://127.0.0.1:0")
+	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	s := start(t, "--config", conf, "--listen", "imap://127.0.0.1:0")
 	password := rand.Text()
 	login(t, s.addrs[0], `joe "é`+password+`"`, "a OK ")
 	if n := inMemory(t, s.cmd.Process.Pid, password); n > 0 {
@@ -1218,8 +1214,8 @@ func TestRule12_PasswordsOfPOP3AreNowhere(t *testing.T) {
 			}
 		})
 		_, port, _ := net.SplitHostPort(st.Addr().String())
-		dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\npop3-port = "+port+"\n", "joe 127.0.0.1")
-		s := start(t, "--config", filepath.Join(dir, "postern.conf"), "--listen", "pop3://127.0.0.1:0")
+		_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\npop3-port = "+port+"\n", "joe 127.0.0.1")
+		s := start(t, "--config", conf, "--listen", "pop3://127.0.0.1:0")
 		password := rand.Text()
 		plain := base64.StdEncoding.EncodeToString([]byte("\x00joe\x00" + password))
 		for _, login := range []string{"USER joe\r\nPASS " + password, "AUTH PLAIN " + plain, "AUTH PLAIN\r\n" + plain} {
@@ -1271,8 +1267,8 @@ func inMemory(t *testing.T, pid int, text string) (count int) {
 func TestCheckSaysAllThatIsWrong(t *testing.T) {
 	wrong := func(settings string, want ...string) {
 		t.Helper()
-		dir, _ := siteDir(t, settings, "joe imap1.example.org")
-		cmd := tool("--config", filepath.Join(dir, "postern.conf"), "--check")
+		_, conf := siteDir(t, settings, "joe imap1.example.org")
+		cmd := tool("--config", conf, "--check")
 		var errs bytes.Buffer
 		cmd.Stderr = &errs
 		cmd.Run()
@@ -1358,8 +1354,8 @@ metrics = ":99999"
 		".conf:3: certificate "+in("old.pem")+": has expired at 2026-01-02T03:04:05Z", "store: certificate "+in("old.pem")+": has expired at ")
 	wrong(fmt.Sprintf("[frontend]\ncert = %q\nkey = %q\n", in("chain.pem"), in("good.key")),
 		": the key's certificate has to be the first in its file, before those of its issuers")
-	dir, _ := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
-	if out := run(t, 0, "--config", filepath.Join(dir, "postern.conf"), "--check"); out != "imapfront: the settings are good\n" {
+	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
+	if out := run(t, 0, "--config", conf, "--check"); out != "imapfront: the settings are good\n" {
 		t.Errorf("got %q", out)
 	}
 }

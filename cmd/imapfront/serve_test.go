@@ -14,7 +14,7 @@ import (
 // A map that cannot be used is told of once, though the last one answers.
 func TestTroubleWithTheMap(t *testing.T) {
 	conf := clearConfig(t)
-	publishLogins(t, conf, "joe imap1.example.org")
+	publishLogins(t, conf.Maps, "joe imap1.example.org")
 	var log strings.Builder
 	s := new(service)
 	s.current.Store(&frontend.Frontend{Users: newUsers(conf), Log: slog.New(slog.NewTextHandler(&log, nil))})
@@ -34,7 +34,7 @@ func TestTroubleWithTheMap(t *testing.T) {
 	if err := usable(s.current.Load()); err != nil {
 		t.Error(err)
 	}
-	publishLogins(t, conf, "jim imap1.example.org")
+	publishLogins(t, conf.Maps, "jim imap1.example.org")
 	look(1)
 	os.Remove(file)
 	look(2)

@@ -141,7 +141,7 @@ func TestKnownStores(t *testing.T) {
 	if known("imap1.example.org") {
 		t.Error("known without a word of it")
 	}
-	publishMap(t, conf, mapfile.Store, "* IMAP4rev1", "imap1.example.org IMAP4rev1")
+	publishMap(t, conf.Maps, mapfile.Store, "* IMAP4rev1", "imap1.example.org IMAP4rev1")
 	if !known("imap1.example.org") || known("evil.example.com") {
 		t.Error("store.cdb does not count")
 	}
