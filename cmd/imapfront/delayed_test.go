@@ -11,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"postern/internal/logbook"
 )
 
 // ucspiTLS starts the tool as sslserver -n does, ucspi-tls(2): with the client's
@@ -39,14 +37,11 @@ func ucspiTLS(t *testing.T, variables string, settings *tls.Config, args []strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = &server{t: t, cmd: tool(args...), log: new(logbook.Book)}
-	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = child, child, s.log
-	s.cmd.ExtraFiles = []*os.File{theirs, toTool, fromTool}
-	s.cmd.Env = append(s.cmd.Env, append(env, "SSLCTLFD=3", "SSLREADFD=4", "SSLWRITEFD=5")...)
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.cmd.Process.Kill() })
+	cmd := tool(args...)
+	cmd.Stdin, cmd.Stdout = child, child
+	cmd.ExtraFiles = []*os.File{theirs, toTool, fromTool}
+	cmd.Env = append(cmd.Env, append(env, "SSLCTLFD=3", "SSLREADFD=4", "SSLWRITEFD=5")...)
+	s = begin(t, cmd)
 	for _, file := range []*os.File{child, theirs, toTool, fromTool} {
 		file.Close()
 	}

@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -132,14 +131,12 @@ admin-password-file = "DIR/password"
 		t.Error("not offered")
 	}
 	writeKeytab(t, keys, "pop/localhost@EXAMPLE.ORG")
-	s.cmd.Process.Signal(syscall.SIGHUP)
-	s.eventually(func() bool { return strings.Contains(s.log.String(), "settings are read again") })
+	s.hangUp(readAgain)
 	if offers(s.addrs[0]) {
 		t.Error("offered without a key")
 	}
 	os.WriteFile(keys, []byte("a password"), 0o600)
-	s.cmd.Process.Signal(syscall.SIGHUP)
-	s.eventually(func() bool { return strings.Contains(s.log.String(), "settings are not changed") })
+	s.hangUp(notChanged)
 	if strings.Contains(s.log.String(), "a password") {
 		t.Errorf("the keytab is in the log:\n%s", s.log)
 	}
@@ -168,7 +165,7 @@ admin-password-file = "DIR/password"
 		"--max-time", "20", "imaps://localhost:"+port)
 	client.Env = append(os.Environ(), server.Ticket()...)
 	out, err := client.CombinedOutput() // the store takes any login, and is none
-	s.eventually(func() bool { return strings.Contains(s.log.String(), "msg=log") })
+	s.logged("msg=log")
 	if !strings.Contains(s.log.String(), "msg=login ") || !strings.Contains(s.log.String(), "user=postern ") {
 		t.Errorf("%v: %s\n%s", err, out, s.log)
 	}

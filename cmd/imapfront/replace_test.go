@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,7 +18,6 @@ import (
 	"time"
 
 	"postern/internal/listener"
-	"postern/internal/logbook"
 	"postern/internal/loopback"
 )
 
@@ -151,11 +149,6 @@ func (s *server) waitFor() {
 	if err := s.cmd.Wait(); err != nil {
 		s.t.Errorf("%v\n%s", err, s.log)
 	}
-}
-
-func (s *server) logged(what string) {
-	s.t.Helper()
-	s.eventually(func() bool { return strings.Contains(s.log.String(), what) })
 }
 
 // The program is replaced again and again while clients come: nobody is
@@ -327,9 +320,7 @@ func TestStrangersGetNoPorts(t *testing.T) {
 	os.Chmod(d.control, 0o666)
 	os.Chmod(d.dir+"/one.pem", 0o644)
 	for status, args := range map[int][]string{0: {"sessions", "--config", d.args[1]}, 75: d.with("--replace")} {
-		cmd := exec.Command("/proc/self/exe", args...)
-		cmd.Env = append(os.Environ(), "BE_IMAPFRONT=1")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		cmd := asNobody("/proc/self/exe", args...)
 		if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != status {
 			t.Errorf("%q: %v\n%s", args, err, out)
 		}
@@ -348,17 +339,8 @@ func TestRootTakesNoStrangersPorts(t *testing.T) {
 	d := newDoorway(t, "")
 	os.Chmod(d.dir, 0o777)
 	os.Chmod(d.dir+"/one.pem", 0o644)
-	running := &server{t: t, cmd: exec.Command("/proc/self/exe", d.args...), log: new(logbook.Book)}
-	running.cmd.Env, running.cmd.Stderr = append(os.Environ(), "BE_IMAPFRONT=1"), running.log
-	running.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	if err := running.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { running.cmd.Process.Kill(); running.cmd.Wait() })
-	running.logged("msg=listening protocol=imaps")
-	cmd := exec.Command("/proc/self/exe", d.with("--replace")...)
-	cmd.Env = append(os.Environ(), "BE_IMAPFRONT=1")
-	out, err := cmd.CombinedOutput()
+	begin(t, asNobody("/proc/self/exe", d.args...)).logged("msg=listening protocol=imaps")
+	out, err := tool(d.with("--replace")...).CombinedOutput()
 	if want := "is another user's, nobody: start as that one, or name it as frontend.user"; err == nil || !strings.Contains(string(out), want) {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -385,17 +367,14 @@ func TestRestartedUnderSystemd(t *testing.T) {
 		defer file.Close()
 		files = append(files, file)
 	}
-	begin := func() *server {
-		s := &server{t: t, cmd: activated("", d.args[1], "LISTEN_FDS=2", "LISTEN_FDNAMES=imap:imaps"), log: new(logbook.Book)}
-		s.cmd.ExtraFiles, s.cmd.Stderr = files, s.log
-		if err := s.cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.cmd.Process.Kill() })
+	restart := func() *server {
+		cmd := activated("", d.args[1], "LISTEN_FDS=2", "LISTEN_FDNAMES=imap:imaps")
+		cmd.ExtraFiles = files
+		s := begin(t, cmd)
 		s.logged("msg=listening protocol=imaps")
 		return s
 	}
-	running := begin()
+	running := restart()
 	for range 3 {
 		running.cmd.Process.Signal(syscall.SIGTERM)
 		running.waitFor()
@@ -403,7 +382,7 @@ func TestRestartedUnderSystemd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		running = begin()
+		running = restart()
 		defer waiting.Close()
 		waiting.SetDeadline(time.Now().Add(patience))
 		if line, err := bufio.NewReader(waiting).ReadString('\n'); err != nil || !strings.HasPrefix(line, "* OK ") {

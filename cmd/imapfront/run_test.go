@@ -66,6 +66,14 @@ func tool(args ...string) *exec.Cmd {
 	return cmd
 }
 
+// asNobody is the tool by another path, for a user who has no rights.
+func asNobody(path string, args ...string) *exec.Cmd {
+	cmd := tool(args...)
+	cmd.Path = path
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	return cmd
+}
+
 // A server is a running imapfront.
 type server struct {
 	t     *testing.T
@@ -81,17 +89,24 @@ func start(t *testing.T, args ...string) *server {
 
 func startCommand(t *testing.T, cmd *exec.Cmd) *server {
 	t.Helper()
+	s := begin(t, cmd)
+	listeners := strings.Count(strings.Join(cmd.Args, " "), "--listen")
+	s.eventually(func() bool { return strings.Count(s.log.String(), "msg=listening") == listeners })
+	for _, match := range regexp.MustCompile(`address=(\S+)`).FindAllStringSubmatch(s.log.String(), -1) {
+		s.addrs = append(s.addrs, match[1])
+	}
+	return s
+}
+
+// begin starts one, and does not wait for anything.
+func begin(t *testing.T, cmd *exec.Cmd) *server {
+	t.Helper()
 	s := &server{t: t, cmd: cmd, log: new(logbook.Book)}
 	s.cmd.Stderr = s.log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.cmd.Process.Kill(); s.cmd.Wait() })
-	listeners := strings.Count(strings.Join(cmd.Args, " "), "--listen")
-	s.eventually(func() bool { return strings.Count(s.log.String(), "msg=listening") == listeners })
-	for _, match := range regexp.MustCompile(`address=(\S+)`).FindAllStringSubmatch(s.log.String(), -1) {
-		s.addrs = append(s.addrs, match[1])
-	}
 	return s
 }
 
@@ -103,6 +118,24 @@ func (s *server) eventually(is func() bool) {
 		}
 	}
 }
+
+func (s *server) logged(what string) {
+	s.t.Helper()
+	s.eventually(func() bool { return strings.Contains(s.log.String(), what) })
+}
+
+// hangUp has it read its settings, and waits for what becomes of that.
+func (s *server) hangUp(want string) {
+	s.t.Helper()
+	before := strings.Count(s.log.String(), want)
+	s.cmd.Process.Signal(syscall.SIGHUP)
+	s.eventually(func() bool { return strings.Count(s.log.String(), want) > before })
+}
+
+const (
+	readAgain  = "settings are read again"
+	notChanged = "settings are not changed"
+)
 
 type conn struct {
 	t *testing.T
@@ -199,6 +232,9 @@ func makeCert(t *testing.T, file, name string) *tls.Config {
 	return &tls.Config{RootCAs: pool, ServerName: name}
 }
 
+// inClear is a configuration without TLS, to clients and to stores.
+const inClear = "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n"
+
 // siteDir is a folder with maps, and a configuration there.
 func siteDir(t *testing.T, text string, logins ...string) (dir, conf string) {
 	t.Helper()
@@ -234,28 +270,22 @@ tls = "none"
 	for _, settings := range []*tls.Config{one, two} {
 		dial(t, s.addrs[1], settings).want("* OK ")
 	}
-	reload := func() {
-		before := strings.Count(s.log.String(), "settings are read again")
-		s.cmd.Process.Signal(syscall.SIGHUP)
-		s.eventually(func() bool { return strings.Count(s.log.String(), "settings are read again") > before })
-	}
 	one = makeCert(t, filepath.Join(dir, "one.pem"), "one.example.org")
-	reload()
+	s.hangUp(readAgain)
 	dial(t, s.addrs[1], one).want("* OK ")
 	// The balancers of new settings are known to the next connection.
 	text, _ := os.ReadFile(conf)
 	replaceFile(t, conf, strings.Replace(string(text), "[frontend]", "[frontend]\nproxy-networks = [\"127.0.0.0/8\"]", 1))
-	reload()
+	s.hangUp(readAgain)
 	c := dial(t, s.addrs[0], nil)
 	c.say("PROXY TCP4 192.0.2.7 192.0.2.1 4711 143\r\na LOGOUT")
 	s.logged("client=192.0.2.7:4711 reason=logout")
 	replaceFile(t, conf, string(text))
-	reload()
+	s.hangUp(readAgain)
 	// Wrong settings change nothing.
 	good, _ := os.ReadFile(conf)
 	os.WriteFile(conf, []byte("keeep = 1\n"), 0o644)
-	s.cmd.Process.Signal(syscall.SIGHUP)
-	s.eventually(func() bool { return strings.Contains(s.log.String(), "settings are not changed") })
+	s.hangUp(notChanged)
 	os.WriteFile(conf, good, 0o644)
 	dial(t, s.addrs[1], one).want("* OK ")
 
@@ -287,7 +317,7 @@ tls = "none"
 	jim.wantEnd()
 	jim2.want("* BYE [UNAVAILABLE] ")
 	jim2.wantEnd()
-	s.eventually(func() bool { return strings.Contains(s.log.String(), `reason="user is on hold"`) })
+	s.logged(`reason="user is on hold"`)
 
 	for path, want := range map[string]string{"/metrics": `imapfront_logins_total{protocol="imap",store="127.0.0.1",result="ok"} 3`, "/health": "ok"} {
 		response, err := http.Get("http://" + metrics + path)
@@ -376,7 +406,7 @@ func piped(t *testing.T, cmd *exec.Cmd) *conn {
 
 func TestRule12_Inetd(t *testing.T) {
 	st := takingStore(t)
-	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\nlisten = [\"imap://127.0.0.1:1\"]\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\nfailure-delay = \"1ms\"\nlisten = [\"imap://127.0.0.1:1\"]\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
 	for _, test := range []struct {
 		name string
 		with func(cmd *exec.Cmd, child *os.File)
@@ -435,7 +465,7 @@ func TestRule12_InetdOverPipes(t *testing.T) {
 // A session that was written down beforehand, as for a try by hand.
 func TestRule12_InetdFromAFile(t *testing.T) {
 	st := takingStore(t)
-	dir, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	dir, conf := siteDir(t, inClear, "joe "+st.Addr().String())
 	typed := filepath.Join(dir, "typed")
 	if err := os.WriteFile(typed, []byte("a NOOP\r\nb LOGIN joe x\r\nc anything\r\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -465,7 +495,7 @@ func TestRule12_InetdFromAFile(t *testing.T) {
 // the next one is typed.
 func TestRule12_InetdOnATerminal(t *testing.T) {
 	st := takingStore(t)
-	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	_, conf := siteDir(t, inClear, "joe "+st.Addr().String())
 	keys, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		t.Skip(err)
@@ -837,7 +867,7 @@ func TestAMapIsOpenOnce(t *testing.T) {
 	s := start(t, "--config", conf, "--metrics", metrics, "--allow-plaintext", "--listen", "imap://127.0.0.1:0")
 	c := dial(t, s.addrs[0], nil)
 	c.want("* OK ")
-	for i := range 3 {
+	for range 3 {
 		for _, path := range []string{"/metrics", "/health"} {
 			response, err := http.Get("http://" + metrics + path)
 			if err != nil {
@@ -845,8 +875,7 @@ func TestAMapIsOpenOnce(t *testing.T) {
 			}
 			response.Body.Close()
 		}
-		s.cmd.Process.Signal(syscall.SIGHUP)
-		s.eventually(func() bool { return strings.Count(s.log.String(), "settings are read again") == i+1 })
+		s.hangUp(readAgain)
 		c.say("a LOGIN nobody x")
 		c.want("a NO ")
 	}
@@ -949,7 +978,7 @@ func TestCertificatesForStoresAreLookedAt(t *testing.T) {
 func TestMapsOfAnotherFolder(t *testing.T) {
 	st := takingStore(t)
 	address := st.Addr().String()
-	dir, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+address, "jim "+address)
+	dir, conf := siteDir(t, inClear, "joe "+address, "jim "+address)
 	s := start(t, "--config", conf, "--listen", "imap://127.0.0.1:0")
 	login := func(user, want string) *conn { return login(t, s.addrs[0], user+" secret", want) }
 	joe := login("joe", "a OK ")
@@ -957,17 +986,15 @@ func TestMapsOfAnotherFolder(t *testing.T) {
 		text, _ := os.ReadFile(conf)
 		_, rest, _ := strings.Cut(string(text), "\n")
 		replaceFile(t, conf, fmt.Sprintf("maps = %q\n", maps)+rest)
-		before := strings.Count(s.log.String(), want)
-		s.cmd.Process.Signal(syscall.SIGHUP)
-		s.eventually(func() bool { return strings.Count(s.log.String(), want) > before })
+		s.hangUp(want)
 	}
-	set(filepath.Join(dir, "missing"), "settings are not changed")
+	set(filepath.Join(dir, "missing"), notChanged)
 	login("jim", "a OK ")
 
 	other := filepath.Join(dir, "other")
 	os.Mkdir(other, 0o755)
 	publishLogins(t, other, "joe "+address+" hold", "jim jimmy@"+address)
-	set(other, "settings are read again")
+	set(other, readAgain)
 	jim := login("jim", "a OK ")
 	joe.want("* BYE [UNAVAILABLE] ")
 	jim.say("NOOP") // the old map has another mailbox for him
@@ -1028,8 +1055,7 @@ func TestARenewedCertificateIsBehindALink(t *testing.T) {
 	s := start(t, "--config", conf, "--cert", cert, "--listen", "imaps://127.0.0.1:0")
 	dial(t, s.addrs[0], first).want("* OK ")
 	second := renew("2")
-	s.cmd.Process.Signal(syscall.SIGHUP)
-	s.logged("settings are ")
+	s.hangUp(readAgain)
 	dial(t, s.addrs[0], second).want("* OK ")
 }
 
@@ -1102,8 +1128,7 @@ func TestAKeyForAGroupIsReadAgain(t *testing.T) {
 	s := startCommand(t, withEtc(t, tool("--config", conf, "--cert", cert, "--user", "postern", "--listen", "imaps://127.0.0.1:0"), etc))
 	dial(t, s.addrs[0], first).want("* OK ")
 	second := renew()
-	s.cmd.Process.Signal(syscall.SIGHUP)
-	s.logged("settings are ")
+	s.hangUp(readAgain)
 	dial(t, s.addrs[0], second).want("* OK ")
 }
 
@@ -1126,22 +1151,16 @@ func TestBecomingWithoutRoot(t *testing.T) {
 		"nobody": "msg=listening ",
 		"daemon": "imapfront: becoming daemon: operation not permitted\n",
 	} {
-		s := &server{t: t, log: new(logbook.Book)}
-		s.cmd = exec.Command("/proc/self/fd/3", "--config", conf, "--listen", "imap://127.0.0.1:0", "--user", name)
-		s.cmd.Env, s.cmd.Stderr, s.cmd.ExtraFiles, s.cmd.Dir = append(os.Environ(), "BE_IMAPFRONT=1"), s.log, []*os.File{program}, "/"
-		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		if err := s.cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.cmd.Process.Kill(); s.cmd.Wait() })
-		s.eventually(func() bool { return strings.Contains(s.log.String(), want) })
+		cmd := asNobody("/proc/self/fd/3", "--config", conf, "--listen", "imap://127.0.0.1:0", "--user", name)
+		cmd.ExtraFiles, cmd.Dir = []*os.File{program}, "/"
+		begin(t, cmd).logged(want)
 	}
 }
 
 // The password is nowhere that somebody could look, once the login is over.
 func TestRule12_PasswordsAreNowhere(t *testing.T) {
 	st := takingStore(t)
-	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	_, conf := siteDir(t, inClear, "joe "+st.Addr().String())
 	s := start(t, "--config", conf, "--listen", "imap://127.0.0.1:0")
 	password := "pw" + rand.Text()
 	c := dial(t, s.addrs[0], nil)
@@ -1183,7 +1202,7 @@ func TestRule12_PasswordsInLiteralsAreNowhere(t *testing.T) {
 		}
 		io.Copy(io.Discard, in)
 	})
-	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n[store]\ntls = \"none\"\n", "joe "+st.Addr().String())
+	_, conf := siteDir(t, inClear, "joe "+st.Addr().String())
 	s := start(t, "--config", conf, "--listen", "imap://127.0.0.1:0")
 	password := rand.Text()
 	login(t, s.addrs[0], `joe "é`+password+`"`, "a OK ")
