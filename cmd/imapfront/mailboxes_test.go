@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/base64"
 	"fmt"
 	"net"
@@ -52,12 +51,8 @@ func TestMailboxes(t *testing.T) {
 				fmt.Fprintf(c, "%s\r\n", turn.answer)
 			}
 		})
-		var out bytes.Buffer
-		if err := mailboxes(t.Context(), conf, strings.NewReader("joe\n"), &out); err != nil {
-			t.Fatal(err)
-		}
-		if !strings.HasPrefix(out.String(), "joe\t127.0.0.1\t"+test.want) {
-			t.Errorf("%s, %q, %q: got %q, want %q", test.login, test.examine, test.list, &out, test.want)
+		if got := answers(t, conf, "joe\n"); !strings.HasPrefix(got, "joe\t127.0.0.1\t"+test.want) {
+			t.Errorf("%s, %q, %q: got %q, want %q", test.login, test.examine, test.list, got, test.want)
 		}
 	}
 }
@@ -73,12 +68,8 @@ func TestMailboxesOfAStoreThatMakesThem(t *testing.T) {
 		mu.Unlock()
 		takes(c, in)
 	})
-	var out bytes.Buffer
-	if err := mailboxes(t.Context(), conf, strings.NewReader("joe\njane\njim\n"), &out); err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(out.String(), "\terror: has a mailbox for "+nobody); n != 3 {
-		t.Errorf("answers %q", &out)
+	if got := answers(t, conf, "joe\njane\njim\n"); strings.Count(got, "\terror: has a mailbox for "+nobody) != 3 {
+		t.Errorf("answers %q", got)
 	}
 	if len(made) != 1 {
 		t.Errorf("mailboxes were made: %v", made)
@@ -94,11 +85,7 @@ func TestMailboxesWhereNobodyIsUnavailable(t *testing.T) {
 		}
 		takes(c, in)
 	})
-	var out bytes.Buffer
-	if err := mailboxes(t.Context(), conf, strings.NewReader("joe\n"), &out); err != nil {
-		t.Fatal(err)
-	}
-	if got := out.String(); got != "joe\t127.0.0.1\there\n" {
+	if got := answers(t, conf, "joe\n"); got != "joe\t127.0.0.1\there\n" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -108,12 +95,9 @@ func TestMailboxesWhereNobodyIsUnavailable(t *testing.T) {
 func TestMailboxesOfAStoreThatDoesNotTell(t *testing.T) {
 	var asked atomic.Int32
 	conf := oneStore(t, func(user string, c net.Conn, in *bufio.Reader) { asked.Add(1) })
-	var out bytes.Buffer
-	if err := mailboxes(t.Context(), conf, strings.NewReader(strings.Repeat("joe\n", 4*atOnce)), &out); err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(out.String(), "\terror: asked for "+nobody+": "); n != 4*atOnce || asked.Load() != deadAfter {
-		t.Errorf("asked %d times, and %d errors: %q", asked.Load(), n, &out)
+	got := answers(t, conf, strings.Repeat("joe\n", 4*atOnce))
+	if n := strings.Count(got, "\terror: asked for "+nobody+": "); n != 4*atOnce || asked.Load() != deadAfter {
+		t.Errorf("asked %d times, and %d errors: %q", asked.Load(), n, got)
 	}
 }
 
@@ -140,13 +124,27 @@ func oneStore(t *testing.T, serve func(user string, c net.Conn, in *bufio.Reader
 		user, _, _ := strings.Cut(string(sasl), "\x00")
 		serve(user, c, in)
 	})
+	return administered(t, st)
+}
+
+// administered makes a configuration of a store with an administrator.
+func administered(t *testing.T, st net.Listener) *config.Config {
+	t.Helper()
 	conf := clearConfig(t)
 	password := filepath.Join(conf.Maps, "password")
 	os.WriteFile(password, []byte("secret\n"), 0o600)
-	conf.Stores["127.0.0.1"] = config.Store{
-		TLS: config.TLSNone, Port: st.Addr().(*net.TCPAddr).Port, Admin: "cyrus", AdminPasswordFile: password,
-	}
+	conf.Stores["127.0.0.1"] = config.Store{TLS: config.TLSNone, Port: port(st), Admin: "cyrus", AdminPasswordFile: password}
 	return conf
+}
+
+// answers asks for users' mailboxes.
+func answers(t *testing.T, conf *config.Config, users string) string {
+	t.Helper()
+	var out strings.Builder
+	if err := mailboxes(t.Context(), conf, strings.NewReader(users), &out); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
 }
 
 // A store that says nothing costs its time once, and not for each mailbox.
@@ -156,18 +154,9 @@ func TestMailboxesOfADeadStore(t *testing.T) {
 		asked.Add(1)
 		c.Read(make([]byte, 1))
 	})
-	conf := clearConfig(t)
-	password := filepath.Join(conf.Maps, "password")
-	os.WriteFile(password, []byte("secret\n"), 0o600)
-	conf.Frontend.ConnectTimeout = config.Duration(time.Second)
-	conf.Stores["127.0.0.1"] = config.Store{
-		TLS: config.TLSNone, Port: st.Addr().(*net.TCPAddr).Port, Admin: "cyrus", AdminPasswordFile: password,
-	}
-	var out bytes.Buffer
-	if err := mailboxes(t.Context(), conf, strings.NewReader(strings.Repeat("joe\n", 4*atOnce)), &out); err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(out.String(), "\terror: "); n != 4*atOnce || asked.Load() >= atOnce+deadAfter {
+	conf := administered(t, st)
+	conf.Frontend.ConnectTimeout = config.Duration(100 * time.Millisecond)
+	if n := strings.Count(answers(t, conf, strings.Repeat("joe\n", 4*atOnce)), "\terror: "); n != 4*atOnce || asked.Load() >= atOnce+deadAfter {
 		t.Errorf("%d errors, and the store was asked %d times", n, asked.Load())
 	}
 }
