@@ -155,7 +155,7 @@ func TestMailboxesOfADeadStore(t *testing.T) {
 		c.Read(make([]byte, 1))
 	})
 	conf := administered(t, st)
-	conf.Frontend.ConnectTimeout = config.Duration(100 * time.Millisecond)
+	conf.Frontend.ConnectTimeout = config.Duration(time.Second) // who is quicker to fail is not taken for dead
 	if n := strings.Count(answers(t, conf, strings.Repeat("joe\n", 4*atOnce)), "\terror: "); n != 4*atOnce || asked.Load() >= atOnce+deadAfter {
 		t.Errorf("%d errors, and the store was asked %d times", n, asked.Load())
 	}
