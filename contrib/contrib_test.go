@@ -161,8 +161,8 @@ func start(t *testing.T, command *exec.Cmd, diagnostics string) {
 
 // A client has connected and been greeted.
 type client struct {
-	*bufio.ReadWriter
-	local string // its address
+	net.Conn
+	in *bufio.Reader
 }
 
 // greeting connects as soon as somebody listens, and wants a greeting.
@@ -178,12 +178,12 @@ func greeting(t *testing.T, port string) client {
 		}
 		t.Cleanup(func() { conn.Close() })
 		conn.SetDeadline(time.Now().Add(patience))
-		rw := bufio.NewReadWriter(bufio.NewReader(conn), bufio.NewWriter(conn))
-		line, err := rw.ReadString('\n')
+		in := bufio.NewReader(conn)
+		line, err := in.ReadString('\n')
 		if err != nil || !strings.HasPrefix(line, "* OK ") {
 			t.Fatalf("greeted with %q, %v", line, err)
 		}
-		return client{rw, conn.LocalAddr().String()}
+		return client{conn, in}
 	}
 }
 
@@ -305,8 +305,7 @@ func TestSystemdSystemCalls(t *testing.T) {
 	start(t, imapfront, filepath.Join(dir, "log"))
 	client := greeting(t, port)
 	fmt.Fprint(client, "a LOGIN nobody secret\r\nb LOGIN helpdesk secret\r\nc LOGOUT\r\n")
-	client.Flush()
-	if _, err := io.ReadAll(client); err != nil {
+	if _, err := io.ReadAll(client.in); err != nil {
 		t.Fatal(err)
 	}
 	await(t, filepath.Join(dir, "log"), "msg=\"no login\"")
@@ -325,11 +324,7 @@ func TestSystemdSysusers(t *testing.T) {
 	root := t.TempDir()
 	write(t, root, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
 	write(t, root, "etc/group", "root:x:0:\n")
-	file, err := filepath.Abs("systemd/postern.sysusers.conf")
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, root, "etc/sysusers.d/postern.conf", read(t, file))
+	write(t, root, "etc/sysusers.d/postern.conf", read(t, "systemd/postern.sysusers.conf"))
 	run(t, sysusers, "--root="+root)
 	if passwd := read(t, filepath.Join(root, "etc/passwd")); !regexp.MustCompile(`(?m)^postern:.*:/var/lib/postern:.*nologin$`).MatchString(passwd) {
 		t.Errorf("passwd:\n%s", passwd)
@@ -415,9 +410,8 @@ func TestInetd(t *testing.T) {
 			for _, port := range []string{imap, imaps} {
 				client := greeting(t, port)
 				fmt.Fprint(client, "a LOGIN nobody secret\r\nb LOGOUT\r\n")
-				client.Flush()
 				// Nothing of the log is among it.
-				rest, err := io.ReadAll(client)
+				rest, err := io.ReadAll(client.in)
 				if want := "a NO [AUTHENTICATIONFAILED] Authentication failed\r\n* BYE Logging out\r\nb OK Done\r\n"; string(rest) != want || err != nil {
 					t.Errorf("got %q, %v", rest, err)
 				}
@@ -672,11 +666,10 @@ func TestHAProxyInFront(t *testing.T) {
 	start(t, exec.Command(haproxy, "-db", "-f", cfg), filepath.Join(dir, "haproxy.log"))
 	client := greeting(t, port)
 	fmt.Fprint(client, "a LOGIN nobody secret\r\nb LOGOUT\r\n")
-	client.Flush()
-	if _, err := io.ReadAll(client); err != nil {
+	if _, err := io.ReadAll(client.in); err != nil {
 		t.Fatal(err)
 	}
-	await(t, log, `msg="no login" .* client=`+regexp.QuoteMeta(client.local))
+	await(t, log, `msg="no login" .* client=`+regexp.QuoteMeta(client.LocalAddr().String()))
 }
 
 // TLS may end at a balancer on the front end's own machine: its clients may log in, and
@@ -705,8 +698,7 @@ listen imap
 	start(t, exec.Command(haproxy, "-db", "-f", cfg), filepath.Join(dir, "haproxy.log"))
 	client := greeting(t, inClear)
 	fmt.Fprint(client, "a LOGIN nobody secret\r\n")
-	client.Flush()
-	if line, err := client.ReadString('\n'); err != nil || !strings.HasPrefix(line, "a NO [PRIVACYREQUIRED] ") {
+	if line, err := client.in.ReadString('\n'); err != nil || !strings.HasPrefix(line, "a NO [PRIVACYREQUIRED] ") {
 		t.Errorf("in clear: %q, %v", line, err)
 	}
 	conn, err := tls.Dial("tcp", "127.0.0.1:"+port, ca.Trust("localhost"))
@@ -775,8 +767,7 @@ func TestFail2ban(t *testing.T) {
 			for _, name := range append(guesses, "helpdesk") { // whose store is down
 				client := greeting(t, port)
 				fmt.Fprintf(client, "a LOGIN %s secret\r\n", name)
-				client.Flush()
-				if line, err := client.ReadString('\n'); err != nil || !strings.HasPrefix(line, "a NO ") {
+				if line, err := client.in.ReadString('\n'); err != nil || !strings.HasPrefix(line, "a NO ") {
 					t.Fatalf("%s: %q, %v", name, line, err)
 				}
 			}

@@ -221,21 +221,17 @@ StandardOutput=file:/site/out
 StandardError=inherit
 ExecStopPost=systemctl poweroff --force
 `)
-	source, err := filepath.Abs("..")
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, stop := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer stop()
 	machine := exec.CommandContext(ctx, nspawn, "--quiet", "--directory=/", "--volatile=yes", "--boot", "--register=no", "--keep-unit",
 		"--machine=postern-contrib", "--private-network", "--console=pipe",
-		"--bind="+dir+":/site", "--bind-ro="+source+":/src", "--bind-ro="+bin+":/usr/local/sbin",
+		"--bind="+dir+":/site", "--bind-ro="+abs(t, "..")+":/src", "--bind-ro="+bin+":/usr/local/sbin",
 		"--bind-ro="+filepath.Join(dir, "steps.service")+":/etc/systemd/system/steps.service",
 		"systemd.unit=basic.target", "systemd.wants=steps.service",
 		"systemd.mask=systemd-networkd-wait-online.service", "systemd.mask=systemd-firstboot.service")
 	var said bytes.Buffer
 	machine.Stdout, machine.Stderr = &said, &said
-	err = machine.Run()
+	err := machine.Run()
 	out, never := os.ReadFile(filepath.Join(dir, "out"))
 	if never != nil {
 		t.Skipf("no machine can be started on this one: %v\n%s", err, said.String())
