@@ -58,20 +58,20 @@ func (g *group) usage2() (time.Duration, error) {
 }
 
 // start runs a program in the group. Its output goes to a file.
-func (g *group) start(log string, words ...string) (*exec.Cmd, error) {
+func (g *group) start(log string, words ...string) error {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer out.Close()
 	cmd := exec.Command("/bin/sh", append([]string{"-c", `echo $$ >"$0" && exec "$@"`, filepath.Join(g.path, "cgroup.procs")}, words...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for us
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
 	go cmd.Wait() // how it ended stands in its log
-	return cmd, nil
+	return nil
 }
 
 func (g *group) processes() []int {

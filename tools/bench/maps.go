@@ -210,7 +210,7 @@ func (b *bench) startDirectory() (*group, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := g.start(filepath.Join(b.dir, "slapd.out"), "/usr/sbin/slapd", "-d", "0", "-f", filepath.Join(b.dir, "slapd.conf"), "-h", "ldap://"+b.directory()); err != nil {
+	if err := g.start(filepath.Join(b.dir, "slapd.out"), "/usr/sbin/slapd", "-d", "0", "-f", filepath.Join(b.dir, "slapd.conf"), "-h", "ldap://"+b.directory()); err != nil {
 		return nil, err
 	}
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {

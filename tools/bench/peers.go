@@ -136,38 +136,36 @@ func (s *site) perditionMap() string { return filepath.Join(s.dir, "popmap.gdbm.
 
 // livingAt is a map in which the first users have their mailboxes at a store.
 func livingAt(count int, store string) mapfile.Draft {
-	return mapfile.Draft{
-		Name:  mapfile.Login,
-		Story: mapfile.Story{Builder: "bench", Source: "made up", Built: time.Now()},
-		Records: func(put func(key, value string) error) error {
-			for i := range count {
-				if err := put(user(i), store); err != nil {
-					return err
-				}
+	return draft(mapfile.Login, func(put func(key, value string) error) error {
+		for i := range count {
+			if err := put(user(i), store); err != nil {
+				return err
 			}
-			return nil
-		},
-	}
+		}
+		return nil
+	})
 }
 
-// makeMaps writes the same users into each proxy's kind of map.
-func (s *site) makeMaps(ctx context.Context) error {
-	maps, err := mapfile.Lock(filepath.Join(s.dir, "maps"), "bench")
+func draft(name string, records func(put func(key, value string) error) error) mapfile.Draft {
+	return mapfile.Draft{Name: name, Story: mapfile.Story{Builder: "bench", Source: "made up", Built: time.Now()}, Records: records}
+}
+
+// publish replaces maps of a folder.
+func publish(dir string, drafts ...mapfile.Draft) error {
+	maps, err := mapfile.Lock(dir, "bench")
 	if err != nil {
 		return err
 	}
 	defer maps.Unlock()
-	stores := mapfile.Draft{
-		Name:  mapfile.Store,
-		Story: mapfile.Story{Builder: "bench", Source: "made up", Built: time.Now()},
-		Records: func(put func(key, value string) error) error {
-			return put("*", storeCapabilities)
-		},
-	}
-	if err := maps.Publish(0, livingAt(users, "store.example.org"), stores); err != nil {
+	return maps.Publish(0, drafts...)
+}
+
+// makeMaps writes the same users into each proxy's kind of map.
+func (s *site) makeMaps(ctx context.Context) error {
+	stores := draft(mapfile.Store, func(put func(key, value string) error) error { return put("*", storeCapabilities) })
+	if err := publish(filepath.Join(s.dir, "maps"), livingAt(users, "store.example.org"), stores); err != nil {
 		return err
 	}
-
 	var dovecot, perdition strings.Builder
 	host, port, _ := net.SplitHostPort(s.store.plain)
 	for i := range users {
@@ -213,7 +211,7 @@ func (s *site) start(p *peer, cpu ...int) (*proxy, error) {
 	}
 	run := &proxy{p, group}
 	for _, command := range commands {
-		if _, err := group.start(filepath.Join(s.dir, p.name+".out"), append(words, command...)...); err != nil {
+		if err := group.start(filepath.Join(s.dir, p.name+".out"), append(words, command...)...); err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: %w", p.name, err), run.stop())
 		}
 	}

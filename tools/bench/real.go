@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 
 	"postern/internal/cluster"
-	"postern/internal/mapfile"
 )
 
 // realStores measures what a user has of it all: sessions at a Cyrus and at a
@@ -35,16 +34,6 @@ store itself TLS from the client. All share all CPUs.`, direct)
 		}
 	}
 	return nil
-}
-
-// publish replaces the map of a folder.
-func publish(dir string, draft mapfile.Draft) error {
-	maps, err := mapfile.Lock(dir, "bench")
-	if err != nil {
-		return err
-	}
-	defer maps.Unlock()
-	return maps.Publish(0, draft)
 }
 
 func (b *bench) realStore(t *table, whole *cluster.Cluster, store *cluster.Store, most int) error {

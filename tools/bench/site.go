@@ -72,7 +72,7 @@ func (s *site) prepare(ctx context.Context) error {
 		return fmt.Errorf("the store's port: %w", err) // somebody else's store would be measured
 	}
 	free.Close()
-	if _, err := s.storeGroup.start(filepath.Join(s.dir, "store.out"), self, "store", s.dir); err != nil {
+	if err := s.storeGroup.start(filepath.Join(s.dir, "store.out"), self, "store", s.dir); err != nil {
 		return err
 	}
 	return (&proxy{s.direct, s.storeGroup}).greets(secure)
