@@ -41,9 +41,10 @@ type Server struct {
 
 	loopback.Program
 
-	t    testing.TB
-	conf string
-	env  []string
+	t      testing.TB
+	conf   string
+	listen string
+	env    []string
 }
 
 // URL is the server over plain TCP.
@@ -136,17 +137,16 @@ func (s *Server) configuration(settings Settings) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-func (s *Server) write(name, text string) {
-	s.t.Helper()
-	if err := os.WriteFile(filepath.Join(s.Dir, name), []byte(text), 0o600); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
 // Configure gives the stopped server other settings, but no other entries.
 func (s *Server) Configure(settings Settings) {
 	s.t.Helper()
-	s.write("slapd.conf", s.configuration(settings))
+	if err := os.WriteFile(s.conf, []byte(s.configuration(settings)), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	s.listen = s.URL() + " " + s.LDAPI()
+	if settings.Cert != nil {
+		s.listen += " ldaps://" + s.TLS
+	}
 }
 
 // Copy keeps the stopped server's data for Restore.
@@ -170,21 +170,9 @@ func (s *Server) Load(ldif string) {
 // Run starts the server and returns when it answers.
 func (s *Server) Run() {
 	s.t.Helper()
-	listen := fmt.Sprintf("%s/ ldaps://%s/ %s/", s.URL(), s.TLS, s.LDAPI())
-	if !strings.Contains(s.read("slapd.conf"), "TLSCertificateFile") {
-		listen = fmt.Sprintf("%s/ %s/", s.URL(), s.LDAPI())
-	}
-	server := exec.Command("/usr/sbin/slapd", "-d", "0", "-f", s.conf, "-h", listen)
+	server := exec.Command("/usr/sbin/slapd", "-d", "0", "-f", s.conf, "-h", s.listen)
 	server.Env = append(os.Environ(), s.env...)
 	s.Program.Run(s.t, server, filepath.Join(s.Dir, "log"), s.Address, time.Minute)
-}
-
-func (s *Server) read(name string) string {
-	text, err := os.ReadFile(filepath.Join(s.Dir, name))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return string(text)
 }
 
 // Modify applies changes (LDIF with changetype:) as the administrator.
