@@ -181,7 +181,7 @@ mailLocalAddress: alias.%[1]s@example.org
 	if err := os.WriteFile(s.conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s.atOnce(len(c.Stores), func(i int) error {
+	s.each(len(c.Stores), len(c.Stores), func(i int) error {
 		store := c.Stores[i]
 		for _, u := range s.users {
 			if err := c.AddUser(t.Context(), store.Name, u.name, password); err != nil {
@@ -224,13 +224,18 @@ mailLocalAddress: alias.%[1]s@example.org
 
 func marker(store string) string { return "this-is-" + strings.TrimSuffix(store, ".example.org") }
 
-// atOnce does n things at the same time.
-func (s *site) atOnce(n int, do func(i int) error) {
+// each does something n times, some at a time.
+func (s *site) each(n, atATime int, do func(i int) error) {
 	s.t.Helper()
 	errs := make([]error, n)
+	var next atomic.Int64
 	var all sync.WaitGroup
-	for i := range n {
-		all.Go(func() { errs[i] = do(i) })
+	for range atATime {
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				errs[i] = do(i)
+			}
+		})
 	}
 	all.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -423,15 +428,9 @@ func (s *site) move(users []*user) {
 	s.awaitQueue(s.t.Context(), 200*time.Millisecond, 0, func(m queued) bool { return m.underway() && m.isFor(users) }, func() {})
 
 	// 3. Copy, and empty the old mailboxes.
-	var next atomic.Int64
-	s.atOnce(4, func(int) error {
-		for i := int(next.Add(1)) - 1; i < len(users); i = int(next.Add(1)) - 1 {
-			old, _, _ := users[i].state()
-			if err := s.copyMailbox(users[i].name, s.Store(old), s.Store(target[users[i]])); err != nil {
-				return err
-			}
-		}
-		return nil
+	s.each(len(users), 4, func(i int) error {
+		old, _, _ := users[i].state()
+		return s.copyMailbox(users[i].name, s.Store(old), s.Store(target[users[i]]))
 	})
 
 	// 4. Release.
@@ -598,26 +597,20 @@ func (s *site) emptyQueue() {
 func (s *site) takeStock() {
 	var mu sync.Mutex
 	where := map[string][]string{}
-	var next atomic.Int64
-	s.atOnce(8, func(int) error {
-		for i := int(next.Add(1)) - 1; i < len(s.users)*len(s.Stores); i = int(next.Add(1)) - 1 {
-			u, store := s.users[i/len(s.Stores)], s.Stores[i%len(s.Stores)]
-			im, err := s.asUser(store, u.name)
-			if err != nil {
-				return err
-			}
-			all, _, err := letters(im, store)
-			im.Close()
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			for id := range all {
-				where[id] = append(where[id], u.name+"@"+store.Name)
-			}
-			mu.Unlock()
+	s.each(len(s.users)*len(s.Stores), 8, func(i int) error {
+		u, store := s.users[i/len(s.Stores)], s.Stores[i%len(s.Stores)]
+		im, err := s.asUser(store, u.name)
+		if err != nil {
+			return err
 		}
-		return nil
+		defer im.Close()
+		all, _, err := letters(im, store)
+		mu.Lock()
+		defer mu.Unlock()
+		for id := range all {
+			where[id] = append(where[id], u.name+"@"+store.Name)
+		}
+		return err
 	})
 	homes := map[string]string{}
 	for _, u := range s.users {
