@@ -103,8 +103,11 @@ func readCertificate(cert, key string) (tls.Certificate, error) {
 	}
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
-		if behindOthers(cert, key) {
+		switch {
+		case behindOthers(cert, key):
 			err = errors.New("the key's certificate has to be the first in its file, before those of its issuers")
+		case encrypted(key):
+			err = errors.New("the key is encrypted: take its passphrase off, as by 'openssl pkey'")
 		}
 		return pair, sysexits.Config.Errorf("certificate %s, key %s: %w", cert, key, err)
 	}
@@ -123,6 +126,13 @@ func behindOthers(cert, key string) bool {
 		}
 	}
 	return false
+}
+
+// encrypted tells whether a key needs a passphrase, which nobody is there to type.
+func encrypted(key string) bool {
+	secret, _ := os.ReadFile(key)
+	defer clear(secret)
+	return bytes.Contains(secret, []byte("ENCRYPTED"))
 }
 
 // outOfDate is what is wrong with a certificate for now.

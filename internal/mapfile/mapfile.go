@@ -126,7 +126,7 @@ func (m *Map) checkHeader() error {
 			continue
 		}
 		if pos < headerSize || slots > (len(m.data)-pos)/8 {
-			return m.damaged("hash table %d lies outside the file: is it cut short?", number)
+			return m.damaged("hash table %d lies outside the file: is it cut short, or no CDB?", number)
 		}
 		m.end = min(m.end, pos)
 	}
