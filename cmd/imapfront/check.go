@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"postern/internal/account"
 	"postern/internal/config"
 	"postern/internal/frontend"
 	"postern/internal/listener"
@@ -144,8 +145,29 @@ func checkMaps(conf *config.Config, note func(value string, err error)) {
 		case err != nil:
 			note(conf.Maps, err)
 		default:
-			note(conf.Maps, m.Verify())
+			err := m.Verify()
+			if err == nil && name == mapfile.Login {
+				err = m.Records(checkLogin(conf, m.Story()))
+			}
+			note(conf.Maps, err)
 			m.Close()
 		}
+	}
+}
+
+// checkLogin looks at a record, which in a map from elsewhere may be of no use to a login.
+func checkLogin(conf *config.Config, story mapfile.Story) func(login, value string) error {
+	return func(login, value string) error {
+		where, err := account.ParseLocation(login, value)
+		if err == nil && story.Key(login) != login {
+			err = fmt.Errorf("looked up as %q, so never found: make the map with that", story.Key(login))
+		}
+		if _, allowed := conf.StoreNamed(where.Store); err == nil && !allowed {
+			err = fmt.Errorf("store %q is not allowed by postern.conf", where.Store)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %q: %w", mapfile.Login, login, err)
+		}
+		return nil
 	}
 }

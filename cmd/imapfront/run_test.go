@@ -1373,6 +1373,26 @@ metrics = ":99999"
 		".conf:3: certificate "+in("old.pem")+": has expired at 2026-01-02T03:04:05Z", "store: certificate "+in("old.pem")+": has expired at ")
 	wrong(fmt.Sprintf("[frontend]\ncert = %q\nkey = %q\n", in("chain.pem"), in("good.key")),
 		": the key's certificate has to be the first in its file, before those of its issuers")
+	sealed := "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n"
+	if err := os.WriteFile(in("sealed.key"), []byte(sealed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wrong(fmt.Sprintf("[frontend]\ncert = %q\nkey = %q\n", in("good.pem"), in("sealed.key")), ": the key is encrypted: ")
+	// Records that are of no use, as in a map that was another proxy's.
+	wrong("frontend.allow-plaintext = true\n[store.other]\n", `login.cdb: "joe": store "imap1.example.org" is not allowed`)
+	for record, cause := range map[string]string{
+		"jim jim@imap1.example.org:imap2": `login.cdb: "jim": store "imap1.example.org": ":imap2" is not a port`,
+		"Jane imap1.example.org":          `login.cdb: "Jane": looked up as "jane"`,
+	} {
+		_, file := siteDir(t, inClear, record)
+		conf, err := config.Load(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := check(conf, nil, io.Discard); err == nil || !strings.Contains(err.Error(), cause) {
+			t.Errorf("%s: %v", record, err)
+		}
+	}
 	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
 	if out := run(t, 0, "--config", conf, "--check"); out != "imapfront: the settings are good\n" {
 		t.Errorf("got %q", out)
