@@ -149,9 +149,12 @@ func fenced(text, language string) string {
 func readmeCommands(text string) string { return fenced(text, "sh") }
 
 func installCommands(text string) string {
-	// Before anybody goes back, a map was built that he does not like.
-	return strings.Replace(typed(strings.ReplaceAll(text, "\n    ", "\n")),
-		"cd /var/lib/postern\n", "ldap2cdb --standard-address '{sn}@example.org'\ncd /var/lib/postern\n", 1)
+	return strings.NewReplacer(
+		// Before anybody goes back, a map was built that he does not like.
+		"cd /var/lib/postern\n", "ldap2cdb --standard-address '{sn}@example.org'\ncd /var/lib/postern\n",
+		// Who comes from perdition has its map.
+		"awk '{ sub(", "mkdir -p /etc/perdition\necho jdoe:imap1.example.org >/etc/perdition/popmap\nawk '{ sub(",
+	).Replace(typed(strings.ReplaceAll(text, "\n    ", "\n")))
 }
 
 // pageCommands are the EXAMPLES of all pages, typed where INSTALL and a day's
