@@ -46,7 +46,7 @@ func foldAll(name string) string {
 		case r < utf8.RuneSelf:
 			b.WriteRune(unicode.ToLower(r))
 		case special:
-			b.WriteString(strings.Map(foldCherokee, folds[at].to))
+			b.WriteString(folds[at].to)
 		case r == utf8.RuneError:
 			b.WriteString(name[i : i+size])
 		default:

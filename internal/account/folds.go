@@ -7,7 +7,8 @@ type fold struct {
 }
 
 // folds are the characters whose full case folding (CaseFolding.txt of Unicode,
-// status C and F) is not the lower case of their upper case, by code point.
+// status C and F) is not the lower case of their upper case, by code point, but
+// for those of foldCherokee.
 var folds = [...]fold{
 	{0xdf, "ss"},                   // ß
 	{0x130, "i\u0307"},             // İ
@@ -17,12 +18,6 @@ var folds = [...]fold{
 	{0x390, "\u03b9\u0308\u0301"},  // ΐ
 	{0x3b0, "\u03c5\u0308\u0301"},  // ΰ
 	{0x587, "\u0565\u0582"},        // և
-	{0x13f8, "\u13f0"},             // ᏸ
-	{0x13f9, "\u13f1"},             // ᏹ
-	{0x13fa, "\u13f2"},             // ᏺ
-	{0x13fb, "\u13f3"},             // ᏻ
-	{0x13fc, "\u13f4"},             // ᏼ
-	{0x13fd, "\u13f5"},             // ᏽ
 	{0x1e96, "h\u0331"},            // ẖ
 	{0x1e97, "t\u0308"},            // ẗ
 	{0x1e98, "w\u030a"},            // ẘ
@@ -108,86 +103,6 @@ var folds = [...]fold{
 	{0x1ff6, "\u03c9\u0342"},       // ῶ
 	{0x1ff7, "\u03c9\u0342\u03b9"}, // ῷ
 	{0x1ffc, "\u03c9\u03b9"},       // ῼ
-	{0xab70, "\u13a0"},             // ꭰ
-	{0xab71, "\u13a1"},             // ꭱ
-	{0xab72, "\u13a2"},             // ꭲ
-	{0xab73, "\u13a3"},             // ꭳ
-	{0xab74, "\u13a4"},             // ꭴ
-	{0xab75, "\u13a5"},             // ꭵ
-	{0xab76, "\u13a6"},             // ꭶ
-	{0xab77, "\u13a7"},             // ꭷ
-	{0xab78, "\u13a8"},             // ꭸ
-	{0xab79, "\u13a9"},             // ꭹ
-	{0xab7a, "\u13aa"},             // ꭺ
-	{0xab7b, "\u13ab"},             // ꭻ
-	{0xab7c, "\u13ac"},             // ꭼ
-	{0xab7d, "\u13ad"},             // ꭽ
-	{0xab7e, "\u13ae"},             // ꭾ
-	{0xab7f, "\u13af"},             // ꭿ
-	{0xab80, "\u13b0"},             // ꮀ
-	{0xab81, "\u13b1"},             // ꮁ
-	{0xab82, "\u13b2"},             // ꮂ
-	{0xab83, "\u13b3"},             // ꮃ
-	{0xab84, "\u13b4"},             // ꮄ
-	{0xab85, "\u13b5"},             // ꮅ
-	{0xab86, "\u13b6"},             // ꮆ
-	{0xab87, "\u13b7"},             // ꮇ
-	{0xab88, "\u13b8"},             // ꮈ
-	{0xab89, "\u13b9"},             // ꮉ
-	{0xab8a, "\u13ba"},             // ꮊ
-	{0xab8b, "\u13bb"},             // ꮋ
-	{0xab8c, "\u13bc"},             // ꮌ
-	{0xab8d, "\u13bd"},             // ꮍ
-	{0xab8e, "\u13be"},             // ꮎ
-	{0xab8f, "\u13bf"},             // ꮏ
-	{0xab90, "\u13c0"},             // ꮐ
-	{0xab91, "\u13c1"},             // ꮑ
-	{0xab92, "\u13c2"},             // ꮒ
-	{0xab93, "\u13c3"},             // ꮓ
-	{0xab94, "\u13c4"},             // ꮔ
-	{0xab95, "\u13c5"},             // ꮕ
-	{0xab96, "\u13c6"},             // ꮖ
-	{0xab97, "\u13c7"},             // ꮗ
-	{0xab98, "\u13c8"},             // ꮘ
-	{0xab99, "\u13c9"},             // ꮙ
-	{0xab9a, "\u13ca"},             // ꮚ
-	{0xab9b, "\u13cb"},             // ꮛ
-	{0xab9c, "\u13cc"},             // ꮜ
-	{0xab9d, "\u13cd"},             // ꮝ
-	{0xab9e, "\u13ce"},             // ꮞ
-	{0xab9f, "\u13cf"},             // ꮟ
-	{0xaba0, "\u13d0"},             // ꮠ
-	{0xaba1, "\u13d1"},             // ꮡ
-	{0xaba2, "\u13d2"},             // ꮢ
-	{0xaba3, "\u13d3"},             // ꮣ
-	{0xaba4, "\u13d4"},             // ꮤ
-	{0xaba5, "\u13d5"},             // ꮥ
-	{0xaba6, "\u13d6"},             // ꮦ
-	{0xaba7, "\u13d7"},             // ꮧ
-	{0xaba8, "\u13d8"},             // ꮨ
-	{0xaba9, "\u13d9"},             // ꮩ
-	{0xabaa, "\u13da"},             // ꮪ
-	{0xabab, "\u13db"},             // ꮫ
-	{0xabac, "\u13dc"},             // ꮬ
-	{0xabad, "\u13dd"},             // ꮭ
-	{0xabae, "\u13de"},             // ꮮ
-	{0xabaf, "\u13df"},             // ꮯ
-	{0xabb0, "\u13e0"},             // ꮰ
-	{0xabb1, "\u13e1"},             // ꮱ
-	{0xabb2, "\u13e2"},             // ꮲ
-	{0xabb3, "\u13e3"},             // ꮳ
-	{0xabb4, "\u13e4"},             // ꮴ
-	{0xabb5, "\u13e5"},             // ꮵ
-	{0xabb6, "\u13e6"},             // ꮶ
-	{0xabb7, "\u13e7"},             // ꮷ
-	{0xabb8, "\u13e8"},             // ꮸ
-	{0xabb9, "\u13e9"},             // ꮹ
-	{0xabba, "\u13ea"},             // ꮺ
-	{0xabbb, "\u13eb"},             // ꮻ
-	{0xabbc, "\u13ec"},             // ꮼ
-	{0xabbd, "\u13ed"},             // ꮽ
-	{0xabbe, "\u13ee"},             // ꮾ
-	{0xabbf, "\u13ef"},             // ꮿ
 	{0xfb00, "ff"},                 // ﬀ
 	{0xfb01, "fi"},                 // ﬁ
 	{0xfb02, "fl"},                 // ﬂ
