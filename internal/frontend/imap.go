@@ -7,7 +7,6 @@ import (
 
 	"postern/internal/imap"
 	"postern/internal/relay"
-	"postern/internal/store"
 )
 
 // Arguments of commands, in octets.
@@ -78,8 +77,6 @@ type source struct{ *session }
 func (s source) Read(p []byte) (int, error) { return s.in.Read(p) }
 func (s source) ReadByte() (byte, error)    { return s.in.ReadByte() }
 func (s source) UnreadByte() error          { return s.in.UnreadByte() }
-
-func (p *imapSession) store() store.Protocol { return store.IMAP }
 
 func (p *imapSession) greet() {
 	p.write("* OK [CAPABILITY %v] Ready\r\n", p.capabilities())

@@ -273,7 +273,7 @@ func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *f
 		return nil, unavailable, errDown
 	}
 	start := time.Now()
-	opened, err := target.Open(ctx, s.protocol.store(), login)
+	opened, err := target.Open(ctx, protocols[s.name].store, login)
 	took := time.Since(start)
 	s.Metrics.asked(where.Store, took)
 	_, unreached := errors.AsType[*store.Unreachable](err)

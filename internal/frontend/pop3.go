@@ -10,7 +10,6 @@ import (
 
 	"postern/internal/imap"
 	"postern/internal/relay"
-	"postern/internal/store"
 )
 
 // maxPOP3Line bounds a command in octets, with its CRLF. RFC 2449 4 has 255;
@@ -48,8 +47,6 @@ const (
 )
 
 func newPOP3(s *session) protocol { return &pop3Session{session: s} }
-
-func (p *pop3Session) store() store.Protocol { return store.POP3 }
 
 func (p *pop3Session) greet() { p.write("+OK Ready\r\n") }
 

@@ -292,13 +292,10 @@ func readExternal(s *session, initial []byte, ask asker) (credentials, error) {
 	return credentials{user: s.certified(), behalf: string(behalf), proven: true}, nil
 }
 
-// services are the protocols' names in Kerberos, as IANA has them for GSS-API.
-var services = map[string]string{"imap": "imap", "pop3": "pop", "sieve": "sieve"}
-
 // servedByKerberos is what RFC 4752 3.2 asks for: who has no key for the service
 // must not offer it.
 func servedByKerberos(s *session) bool {
-	return s.Kerberos != nil && s.Kerberos.Serves(services[s.name])
+	return s.Kerberos != nil && s.Kerberos.Serves(protocols[s.name].service)
 }
 
 // noLayer is the offer, and the choice, of no security layer: TLS protects the
@@ -311,7 +308,7 @@ func readGSSAPI(s *session, initial []byte, ask asker) (credentials, error) {
 	if err != nil {
 		return credentials{}, err
 	}
-	context, reply, err := s.Kerberos.Accept(services[s.name], token)
+	context, reply, err := s.Kerberos.Accept(protocols[s.name].service, token)
 	if err != nil {
 		return unproven(context, err), nil
 	}

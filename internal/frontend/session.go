@@ -36,8 +36,6 @@ type protocol interface {
 	// follow makes it known when goodbye can be said after the login, too: last
 	// returns it then, and nothing otherwise. Nil where it never can.
 	follow(client, store *relay.Side) (last func() []byte)
-	// store is how the same protocol is spoken with a store.
-	store() store.Protocol
 
 	// ask sends a challenge of SASL and returns the client's answer, decoded.
 	ask(challenge string) (answer []byte, err error)
@@ -47,6 +45,22 @@ type protocol interface {
 	// no and loggedIn tell what has become of a login.
 	no(*failure)
 	loggedIn()
+}
+
+// protocols are those that a session can speak, by their schemes.
+var protocols = map[string]struct {
+	begin func(*session) protocol
+	store store.Protocol // how it is spoken with a store
+
+	// alpn is its name in TLS, by IANA's registry. A client that names others
+	// and not this one was led here from another port, and is refused (RFC
+	// 7301 3.2).
+	alpn    string
+	service string // its name in Kerberos, as IANA has it for GSS-API
+}{
+	"imap":  {newIMAP, store.IMAP, "imap", "imap"},
+	"pop3":  {newPOP3, store.POP3, "pop3", "pop"},
+	"sieve": {newSieve, store.Sieve, "managesieve", "sieve"},
 }
 
 // A session is one client's connection, up to the login.
@@ -100,7 +114,7 @@ func (f *Frontend) session(ctx context.Context, conn listener.Conn, scheme strin
 	name, implicit := strings.CutSuffix(scheme, "s")
 	s.name = name
 	s.in = &input{conn: s.conn}
-	s.protocol = protocols[name](s)
+	s.protocol = protocols[name].begin(s)
 	handedOver := false
 	defer func() {
 		if !handedOver {
@@ -126,7 +140,7 @@ func Refuse(l *listener.Listener) {
 		return
 	}
 	s := &session{raw: conn.Conn, conn: conn.Conn, in: &input{conn: conn.Conn}}
-	s.protocol = protocols[name](s)
+	s.protocol = protocols[name].begin(s)
 	s.dismiss("refused", "UNAVAILABLE", unavailable.text)
 	s.close()
 }
@@ -188,9 +202,6 @@ func isGone(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
 }
 
-// protocols are those that a session can speak, by their schemes.
-var protocols = map[string]func(*session) protocol{"imap": newIMAP, "pop3": newPOP3, "sieve": newSieve}
-
 // tlsFor returns the settings of TLS for a protocol. They are made once, for they
 // hold the keys of the tickets that later connections come back with.
 func (f *Frontend) tlsFor(name string) *tls.Config {
@@ -201,15 +212,10 @@ func (f *Frontend) tlsFor(name string) *tls.Config {
 	}
 	if f.named[name] == nil {
 		f.named[name] = f.TLS.Clone()
-		f.named[name].NextProtos = []string{alpn[name]}
+		f.named[name].NextProtos = []string{protocols[name].alpn}
 	}
 	return f.named[name]
 }
-
-// alpn are the names of protocols in TLS, by IANA's registry. A client that
-// names others and not this one was led here from another port, and is refused
-// (RFC 7301 3.2).
-var alpn = map[string]string{"imap": "imap", "pop3": "pop3", "sieve": "managesieve"}
 
 // address is for people: nothing where there is none, as under a pipe.
 func address(a netip.AddrPort) string {

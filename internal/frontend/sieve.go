@@ -7,7 +7,6 @@ import (
 
 	"postern/internal/imap"
 	"postern/internal/relay"
-	"postern/internal/store"
 )
 
 // Arguments of ManageSieve commands, in octets; RFC 5804 4 has 1024 for a
@@ -35,8 +34,6 @@ func newSieve(s *session) protocol {
 	p.r.Continue = func() error { return imap.SyntaxError("A literal needs a plus sign") }
 	return p
 }
-
-func (p *sieveSession) store() store.Protocol { return store.Sieve }
 
 func (p *sieveSession) greet() { p.list("Ready") }
 
