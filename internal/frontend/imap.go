@@ -25,25 +25,15 @@ type imapSession struct {
 
 // imapCommands is what a client may say before its login. Each method reads
 // its arguments, up to the end of the line, and answers.
-var imapCommands = map[string]struct {
-	run  func(*imapSession) bool
-	when when
-}{
-	"CAPABILITY":   {(*imapSession).capability, anyTime},
-	"NOOP":         {(*imapSession).noop, anyTime},
-	"LOGOUT":       {(*imapSession).logout, anyTime},
-	"ID":           {(*imapSession).identify, anyTime},
-	"STARTTLS":     {(*imapSession).starttls, inClear},
-	"LOGIN":        {(*imapSession).loginCommand, anyTime}, // under TLS, or where a password may be sent in clear
-	"AUTHENTICATE": {(*imapSession).authenticate, anyTime}, // the same, by mechanism
+var imapCommands = map[string]func(*imapSession) bool{
+	"CAPABILITY":   (*imapSession).capability,
+	"NOOP":         (*imapSession).noop,
+	"LOGOUT":       (*imapSession).logout,
+	"ID":           (*imapSession).identify,
+	"STARTTLS":     (*imapSession).starttls,
+	"LOGIN":        (*imapSession).loginCommand,
+	"AUTHENTICATE": (*imapSession).authenticate,
 }
-
-type when uint8
-
-const (
-	anyTime when = iota
-	inClear      // BAD under TLS
-)
 
 // imapLater are the commands of the other states: known, but not now.
 var imapLater = []string{
@@ -161,12 +151,10 @@ func (p *imapSession) named() bool {
 	if !ok {
 		return false
 	}
-	command, known := imapCommands[name]
+	run, known := imapCommands[name]
 	switch {
-	case known && command.when == inClear && p.secure:
-		return p.bad("TLS is on already")
 	case known:
-		return command.run(p)
+		return run(p)
 	case slices.Contains(imapLater, name):
 		return p.bad("Log in first")
 	}
@@ -261,15 +249,17 @@ func (p *imapSession) identify() bool {
 }
 
 func (p *imapSession) starttls() bool {
-	if !p.r.CRLF() {
+	switch {
+	case p.secure:
+		return p.bad("TLS is on already")
+	case !p.r.CRLF():
 		return false
-	}
-	if !p.canStartTLS() {
+	case !p.canStartTLS():
 		p.write("%s NO TLS is not available\r\n", p.tag)
-		return true
+	default:
+		p.ok("Begin TLS")
+		p.session.startTLS()
 	}
-	p.ok("Begin TLS")
-	p.session.startTLS()
 	return true
 }
 
