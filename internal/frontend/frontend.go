@@ -87,8 +87,7 @@ type Frontend struct {
 
 	Log *slog.Logger
 
-	mu    sync.Mutex             // over all below
-	named map[string]*tls.Config // TLS, by protocol
+	tlsByProtocol sync.Map // *tls.Config, by name
 }
 
 var errShutdown = errors.New("shutdown")

@@ -167,24 +167,14 @@ func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
 	stop := context.AfterFunc(s.ctx, func() { wake(raw) })
 	defer stop()
 	s.arm()
-	switch err := s.admit(); {
-	case err == nil:
-		if implicit && !s.secure && !s.startTLS() {
-			break
-		}
-		for s.protocol.greet(); s.opened == nil && s.ended == ""; {
-			if s.commands++; s.commands > maxCommands {
-				s.dismiss("too many commands", "", "Too many commands")
-				break
-			}
-			s.protocol.command()
-		}
-	default:
+	if err := s.admit(); err != nil {
 		s.ended = err.Error()
 		if !implicit || s.secure { // or a handshake would cost more than the word is worth
 			s.dismiss(err.Error(), "LIMIT", "Too many connections")
 		}
 		s.raw.Close() // at once, for nobody counts those who are refused
+	} else if !implicit || s.secure || s.startTLS() {
+		s.converse()
 	}
 	switch {
 	case s.opened != nil:
@@ -197,6 +187,19 @@ func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
 	return false
 }
 
+// converse greets the client, and does what he says until he is logged in or
+// has to go.
+func (s *session) converse() {
+	s.protocol.greet()
+	for s.opened == nil && s.ended == "" {
+		if s.commands++; s.commands > maxCommands {
+			s.dismiss("too many commands", "", "Too many commands")
+			return
+		}
+		s.protocol.command()
+	}
+}
+
 // isGone tells an error of a connection that the client has closed.
 func isGone(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
@@ -205,16 +208,13 @@ func isGone(err error) bool {
 // tlsFor returns the settings of TLS for a protocol. They are made once, for they
 // hold the keys of the tickets that later connections come back with.
 func (f *Frontend) tlsFor(name string) *tls.Config {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.named == nil {
-		f.named = map[string]*tls.Config{}
+	settings, made := f.tlsByProtocol.Load(name)
+	if !made {
+		own := f.TLS.Clone()
+		own.NextProtos = []string{protocols[name].alpn}
+		settings, _ = f.tlsByProtocol.LoadOrStore(name, own)
 	}
-	if f.named[name] == nil {
-		f.named[name] = f.TLS.Clone()
-		f.named[name].NextProtos = []string{protocols[name].alpn}
-	}
-	return f.named[name]
+	return settings.(*tls.Config)
 }
 
 // address is for people: nothing where there is none, as under a pipe.

@@ -93,8 +93,8 @@ var errLimit = errors.New("too many sessions")
 
 // admit counts a session in, unless there are too many.
 func (s *session) admit() error {
-	s.Shared.mu.Lock()
-	defer s.Shared.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.MaxSessions > 0 && len(s.members) >= s.MaxSessions {
 		return fmt.Errorf("%w: %d in all", errLimit, len(s.members))
 	}
@@ -117,8 +117,8 @@ func (s *session) countAddress() error {
 
 // moveTo counts a session as one of another address, unless that has too many.
 func (s *session) moveTo(client netip.AddrPort) error {
-	s.Shared.mu.Lock()
-	defer s.Shared.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	before := s.client
 	countDown(s.perAddress, network(before.Addr()))
 	s.client = client
@@ -152,8 +152,8 @@ func countDown[K comparable](counts map[K]int, key K) {
 
 // enter notes that a session has a store now, unless its user has too many.
 func (s *session) enter(owner string, where account.Location) (*failure, error) {
-	s.Shared.mu.Lock()
-	defer s.Shared.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.Shared.closed {
 		return unavailable, errShutdown
 	}
