@@ -47,9 +47,7 @@ var imapLater = []string{
 var httpVerbs = []string{"GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "CONNECT", "TRACE", "PATCH", "PRI"}
 
 func newIMAP(s *session) protocol {
-	p := &imapSession{session: s}
-	p.r = imap.NewReader(source{s})
-	return p
+	return &imapSession{session: s, r: imap.NewReader(source{s})}
 }
 
 // goOn asks for the octets of a literal.
@@ -162,10 +160,7 @@ func (p *imapSession) named() bool {
 }
 
 // bad is a fault that the grammar knows nothing of.
-func (p *imapSession) bad(text string) bool {
-	p.r.Fail(imap.SyntaxError(text))
-	return false
-}
+func (p *imapSession) bad(text string) bool { return p.r.Fail(imap.SyntaxError(text)) }
 
 // refuse answers a command that could not be read, once its end is found, or one
 // that was and whose message makes no sense; a browser sends none of those. Both

@@ -84,8 +84,7 @@ func (p *sieveSession) command() {
 		p.dismiss("not a ManageSieve client", "", "This is a ManageSieve server")
 		return
 	case ok:
-		p.r.Fail(imap.SyntaxError("Not a command of this state"))
-		ok = false
+		ok = p.r.Fail(imap.SyntaxError("Not a command of this state"))
 	}
 	if !ok {
 		p.refuse(p.r.Err())

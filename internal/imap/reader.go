@@ -58,11 +58,9 @@ func (r *Reader) Next() { r.err, r.line, r.room, r.end, r.lit = nil, 0, MaxLine,
 // Err returns the first fault of this command.
 func (r *Reader) Err() error { return r.err }
 
-// Fail stops the reading of a command that the caller will not have, as a
-// fault of its text would.
-func (r *Reader) Fail(err error) { r.fail(err) }
-
-func (r *Reader) fail(err error) bool {
+// Fail stops the reading of a command, also of one that the caller will not
+// have. The first fault is the one that counts. It returns false.
+func (r *Reader) Fail(err error) bool {
 	if r.err == nil {
 		r.err = err
 	}
@@ -74,7 +72,7 @@ func (r *Reader) fail(err error) bool {
 func (r *Reader) readByte() (byte, bool) {
 	c, err := r.src.ReadByte()
 	if err != nil {
-		return 0, r.fail(err)
+		return 0, r.Fail(err)
 	}
 	r.line++
 	r.lit.see(c)
@@ -88,11 +86,11 @@ func (r *Reader) next() (byte, bool) {
 		return 0, false
 	}
 	if r.line >= r.room {
-		return 0, r.fail(SyntaxError("Line too long"))
+		return 0, r.Fail(SyntaxError("Line too long"))
 	}
 	c, _ := r.readByte()
 	if c == 0 {
-		return 0, r.fail(SyntaxError("NUL is not allowed"))
+		return 0, r.Fail(SyntaxError("NUL is not allowed"))
 	}
 	return c, true
 }
@@ -108,7 +106,7 @@ func (r *Reader) peek() (byte, bool) {
 		err = r.src.UnreadByte()
 	}
 	if err != nil {
-		return 0, r.fail(err)
+		return 0, r.Fail(err)
 	}
 	return c, true
 }
@@ -117,7 +115,7 @@ func (r *Reader) peek() (byte, bool) {
 func (r *Reader) Tag() (string, bool) {
 	tag, _ := r.word(isTagChar, MaxTag, "Invalid tag")
 	if c, _ := r.peek(); c != ' ' && c != '\r' && c != '\n' {
-		return "", r.fail(SyntaxError("Invalid tag")) // a tag cut short is not the client's
+		return "", r.Fail(SyntaxError("Invalid tag")) // a tag cut short is not the client's
 	}
 	return string(tag), true
 }
@@ -141,13 +139,13 @@ func (r *Reader) word(kind func(byte) bool, limit int, missing string) ([]byte, 
 			break
 		}
 		if len(word) == limit {
-			return nil, r.fail(ErrTooLong)
+			return nil, r.Fail(ErrTooLong)
 		}
 		r.next()
 		word = Push(word, c)
 	}
 	if len(word) == 0 {
-		return nil, r.fail(SyntaxError(missing))
+		return nil, r.Fail(SyntaxError(missing))
 	}
 	return word, true
 }
@@ -155,7 +153,7 @@ func (r *Reader) word(kind func(byte) bool, limit int, missing string) ([]byte, 
 // SP reads the one space between arguments.
 func (r *Reader) SP() bool {
 	if c, _ := r.peek(); c != ' ' {
-		return r.fail(SyntaxError("Argument missing"))
+		return r.Fail(SyntaxError("Argument missing"))
 	}
 	_, ok := r.next()
 	return ok
@@ -172,7 +170,7 @@ func (r *Reader) TrySP() bool {
 // places; a bare CR never does.
 func (r *Reader) CRLF() bool {
 	if c, _ := r.peek(); c != '\r' && c != '\n' {
-		return r.fail(SyntaxError("End of line expected"))
+		return r.Fail(SyntaxError("End of line expected"))
 	}
 	return r.endOfLine()
 }
@@ -183,7 +181,7 @@ func (r *Reader) endOfLine() bool {
 		c, _ = r.readByte()
 	}
 	if c != '\n' {
-		return r.fail(SyntaxError("CR without LF"))
+		return r.Fail(SyntaxError("CR without LF"))
 	}
 	return true
 }
@@ -206,7 +204,7 @@ func (r *Reader) String(into *[]byte, limit int) bool {
 	case '{':
 		return r.literal(into, limit)
 	}
-	return r.fail(SyntaxError("String expected"))
+	return r.Fail(SyntaxError("String expected"))
 }
 
 // quoted takes UTF-8 also from clients of IMAP4rev1, which had 7 bits only.
@@ -221,17 +219,17 @@ func (r *Reader) quoted(into *[]byte, limit int) bool {
 		}
 		switch c {
 		case '\r', '\n':
-			return r.fail(SyntaxError("Quoted string without end"))
+			return r.Fail(SyntaxError("Quoted string without end"))
 		case '"':
 			*into = text
 			return true
 		case '\\':
 			if c, _ = r.next(); c != '"' && c != '\\' {
-				return r.fail(SyntaxError("Invalid escape in quoted string"))
+				return r.Fail(SyntaxError("Invalid escape in quoted string"))
 			}
 		}
 		if len(text) == limit {
-			return r.fail(ErrTooLong)
+			return r.Fail(ErrTooLong)
 		}
 		text = Push(text, c)
 	}
@@ -242,18 +240,18 @@ func (r *Reader) quoted(into *[]byte, limit int) bool {
 func (r *Reader) literal(into *[]byte, limit int) bool {
 	for r.lit.state != closed {
 		if _, ok := r.next(); !ok || r.lit.state == none {
-			return r.fail(SyntaxError("Invalid literal"))
+			return r.Fail(SyntaxError("Invalid literal"))
 		}
 	}
 	if c, _ := r.peek(); c != '\r' && c != '\n' || !r.endOfLine() {
-		return r.fail(SyntaxError("Invalid literal"))
+		return r.Fail(SyntaxError("Invalid literal"))
 	}
 	switch {
 	case r.lit.size > int64(limit), r.lit.unasked && r.lit.size > MaxMinus && !r.Plus:
-		return r.fail(ErrTooLong)
+		return r.Fail(ErrTooLong)
 	case !r.lit.unasked:
 		if err := r.Continue(); err != nil {
-			return r.fail(err)
+			return r.Fail(err)
 		}
 	}
 	size := r.lit.size
@@ -263,12 +261,12 @@ func (r *Reader) literal(into *[]byte, limit int) bool {
 	for ; size > 0; size-- {
 		c, err := r.src.ReadByte()
 		if err != nil {
-			return r.fail(err)
+			return r.Fail(err)
 		}
 		text = Push(text, c)
 	}
 	if bytes.IndexByte(text, 0) >= 0 {
-		return r.fail(SyntaxError("NUL is not allowed"))
+		return r.Fail(SyntaxError("NUL is not allowed"))
 	}
 	*into = text
 	return true
@@ -311,7 +309,7 @@ func (r *Reader) Base64(into *[]byte) bool {
 	n, err := base64.StdEncoding.Strict().Decode(decoded, text)
 	if err != nil {
 		clear(decoded)
-		return r.fail(SyntaxError("Invalid base64"))
+		return r.Fail(SyntaxError("Invalid base64"))
 	}
 	*into = decoded[:n]
 	return true
@@ -334,7 +332,7 @@ func (r *Reader) Response(into *[]byte) bool {
 		}
 		return false
 	case '=': // empty only as an initial response
-		return r.fail(SyntaxError("Invalid base64"))
+		return r.Fail(SyntaxError("Invalid base64"))
 	}
 	return r.Base64(into)
 }
@@ -400,7 +398,7 @@ func (r *Reader) ID() (map[string]string, bool) {
 			return params, r.err == nil
 		}
 		if n == maxIDPairs {
-			return nil, r.fail(SyntaxError("Too many parameters"))
+			return nil, r.Fail(SyntaxError("Too many parameters"))
 		}
 		var key, value []byte
 		if n > 0 && !r.SP() || !r.String(&key, maxIDKey) || !r.SP() {
@@ -420,7 +418,7 @@ func (r *Reader) ID() (map[string]string, bool) {
 func (r *Reader) null() bool {
 	word, ok := r.word(isAtomChar, 3, "String or NIL expected")
 	if ok && !bytes.EqualFold(word, []byte("NIL")) {
-		return r.fail(SyntaxError("String or NIL expected"))
+		return r.Fail(SyntaxError("String or NIL expected"))
 	}
 	return ok
 }
