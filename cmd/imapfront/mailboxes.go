@@ -183,7 +183,7 @@ func hasMailbox(ctx context.Context, target *store.Store, mailbox string) (bool,
 		return false, err
 	case opened.Name == "OK":
 		return true, nil
-	case opened.Name == "NO" && strings.EqualFold(opened.CodeName(), "NONEXISTENT"):
+	case opened.Name == "NO" && opened.CodeName() == "NONEXISTENT":
 		return false, nil
 	case opened.Name == "NO" && !forNow(opened.CodeName()):
 		// Cyrus has no code for a mailbox that it lacks, nor for one that is damaged or
@@ -223,7 +223,7 @@ func converse(in *bufio.Reader, out io.Writer, command string) (answer imap.Resp
 // forNow tells response codes of RFC 5530 by which a store refuses what it may have,
 // as Dovecot does while it cannot ask who there is.
 func forNow(code string) bool {
-	switch strings.ToUpper(code) {
+	switch code {
 	case "UNAVAILABLE", "LIMIT", "INUSE", "SERVERBUG", "CORRUPTION", "CONTACTADMIN", "PRIVACYREQUIRED":
 		return true
 	}

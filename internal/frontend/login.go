@@ -323,7 +323,7 @@ var tooMany = &failure{code: "LIMIT", text: "Too many sessions"}
 // words for it may name the host, as Dovecot's do; a referral (RFC 2221) would
 // lead them past the front end.
 func passOn(r *store.Refusal) *failure {
-	code, _, _ := strings.Cut(strings.ToUpper(r.Code), " ")
+	code, _ := imap.CutCode(r.Code)
 	switch code {
 	case "EXPIRED", "CONTACTADMIN", "LIMIT", "INUSE", "NOPERM", "ALERT":
 		return &failure{code: code, text: printable(r.Text)}

@@ -31,16 +31,16 @@ func (r Response) IsStatus() bool {
 // IsAnswer tells whether the response can end a command.
 func (r Response) IsAnswer() bool { return r.Name == "OK" || r.Name == "NO" || r.Name == "BAD" }
 
-// Is tells whether the code has a name, and returns its arguments.
-func (r Response) Is(code string) (args string, ok bool) {
-	name, args, _ := strings.Cut(r.Code, " ")
-	return args, strings.EqualFold(name, code)
+// CutCode cuts a response code into its name, in upper case, and its arguments.
+func CutCode(code string) (name, args string) {
+	name, args, _ = strings.Cut(code, " ")
+	return strings.ToUpper(name), args
 }
 
 // CodeName returns the name of the response code in upper case.
 func (r Response) CodeName() string {
-	name, _, _ := strings.Cut(r.Code, " ")
-	return strings.ToUpper(name)
+	name, _ := CutCode(r.Code)
+	return name
 }
 
 // Capabilities returns the list that the response carries, as a code or as
@@ -49,8 +49,8 @@ func (r Response) Capabilities() (Capabilities, bool) {
 	if r.Tag == "*" && r.Name == "CAPABILITY" {
 		return ParseCapabilities(r.Text), true
 	}
-	args, ok := r.Is("CAPABILITY")
-	return ParseCapabilities(args), ok
+	name, args := CutCode(r.Code)
+	return ParseCapabilities(args), name == "CAPABILITY"
 }
 
 var errGarbage = errors.New("not a line of the protocol")

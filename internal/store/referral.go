@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/url"
 	"strings"
+
+	"postern/internal/imap"
 )
 
 // Referral returns to which store another one has sent a user whom it refused,
@@ -19,8 +21,8 @@ func Referral(err error) (store, user string, ok bool) {
 // referral reads the response code, as `REFERRAL imap://joe;AUTH=*@imap2/`. A port
 // in it is passed over: how stores are reached is settled elsewhere.
 func referral(code string) (store, user string, ok bool) {
-	name, text, _ := strings.Cut(code, " ")
-	if !strings.EqualFold(name, "REFERRAL") {
+	name, text := imap.CutCode(code)
+	if name != "REFERRAL" {
 		return "", "", false
 	}
 	where, err := url.Parse(strings.Trim(text, `"`))

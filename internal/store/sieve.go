@@ -6,6 +6,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"postern/internal/imap"
 )
 
 // Sieve speaks ManageSieve with a store, RFC 5804.
@@ -93,7 +95,7 @@ func (d *dialogue) sieveAnswer(keep func(words []string) error) error {
 		if len(words) > 1 && strings.HasPrefix(words[1], "(") {
 			code = strings.Trim(words[1], "()")
 		}
-		name, _, _ := strings.Cut(strings.ToUpper(code), " ")
+		name, _ := imap.CutCode(code)
 		switch {
 		case status == "OK":
 			return nil
