@@ -185,7 +185,7 @@ func hasMailbox(ctx context.Context, target *store.Store, mailbox string) (bool,
 		return true, nil
 	case opened.Name == "NO" && opened.CodeName() == "NONEXISTENT":
 		return false, nil
-	case opened.Name == "NO" && !forNow(opened.CodeName()):
+	case opened.Name == "NO" && !forNow(opened.Code):
 		// Cyrus has no code for a mailbox that it lacks, nor for one that is damaged or
 		// half moved; but it lists the latter.
 		listed, lines, err := converse(in, session.Conn, `LIST "" INBOX`)
@@ -223,7 +223,7 @@ func converse(in *bufio.Reader, out io.Writer, command string) (answer imap.Resp
 // forNow tells response codes of RFC 5530 by which a store refuses what it may have,
 // as Dovecot does while it cannot ask who there is.
 func forNow(code string) bool {
-	switch code {
+	switch name, _ := imap.CutCode(code); name {
 	case "UNAVAILABLE", "LIMIT", "INUSE", "SERVERBUG", "CORRUPTION", "CONTACTADMIN", "PRIVACYREQUIRED":
 		return true
 	}
