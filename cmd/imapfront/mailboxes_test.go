@@ -26,6 +26,8 @@ func TestMailboxes(t *testing.T) {
 		{"NO authentication failure", "", "", "absent"},
 		{"NO [AUTHENTICATIONFAILED] Authentication failed", "", "", "absent"},
 		{"NO [UNAVAILABLE] Temporary authentication failure", "", "", "error: login: refused: [UNAVAILABLE]"},
+		{"NO [unavailable] Temporary authentication failure", "", "", "error: login: refused: [unavailable]"},
+		{"NO [UNAVAILABLE 60] Temporary authentication failure", "", "", "error: login: refused: [UNAVAILABLE 60]"},
 		{"OK in", "x NO [SERVERBUG] Internal error", "", `error: EXAMINE: "x NO [SERVERBUG] Internal error"`},
 		{"OK in", "x NO System I/O error", "* LIST () \"/\" INBOX\r\nx OK Completed", `error: EXAMINE: "x NO System I/O error"`},
 		{"OK in", "x NO System I/O error", "x NO System I/O error", `error: EXAMINE: "x NO System I/O error"`},
