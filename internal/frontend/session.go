@@ -435,13 +435,13 @@ func seconds(d time.Duration) float64 {
 
 // logout tells how the relay ended. It holds no more of the session than it
 // needs: there are thousands of them.
-func (m *member) logout(log *slog.Logger, metrics *Metrics, goodbye func() []byte) func(relay.Account) []byte {
-	return func(account relay.Account) (last []byte) {
+func (m *member) logout(log *slog.Logger, metrics *Metrics, goodbye func() []byte) func(relay.Summary) []byte {
+	return func(passed relay.Summary) (last []byte) {
 		growStack() // who ends a relay is new, too
-		metrics.passed(account.FromClient, account.FromStore)
+		metrics.passed(passed.FromClient, passed.FromStore)
 		i := &m.info
 		log.Info("logout", "session", i.Session, "protocol", i.Protocol, "client", address(i.Client), "user", brief(i.User), "store", i.Store,
-			"reason", account.Reason, "from_client", account.FromClient, "from_store", account.FromStore,
+			"reason", passed.Reason, "from_client", passed.FromClient, "from_store", passed.FromStore,
 			"seconds", seconds(time.Since(i.Since)), "tls", i.TLS)
 		if goodbye != nil {
 			last = goodbye()

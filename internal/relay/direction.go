@@ -175,7 +175,7 @@ func (d *direction) skip(n int) {
 func (d *direction) count(n int) {
 	d.moved += int64(n)
 	if d.pair.state == lingering {
-		d.pair.moved = time.Now()
+		d.pair.active = time.Now()
 	}
 }
 
@@ -209,17 +209,16 @@ func (d *direction) end(err error) {
 		return
 	}
 	d.over = true
+	cause, how := d.from, " closed"
+	if err != nil {
+		how = " lost"
+	}
+	if _, writing := errors.AsType[*writeError](err); writing {
+		cause = d.to
+	}
 	name := "store"
-	if d == &d.pair.up {
+	if cause == &d.pair.client {
 		name = "client"
 	}
-	_, toPeer := errors.AsType[*writeError](err)
-	switch {
-	case err == nil:
-		d.pair.directionEnded(d, name+" closed", false)
-	case (name == "client") != toPeer:
-		d.pair.directionEnded(d, "client lost", true)
-	default:
-		d.pair.directionEnded(d, "store lost", false)
-	}
+	d.pair.directionEnded(d, name+how, err != nil && cause == &d.pair.client)
 }

@@ -41,7 +41,7 @@ func TestSessionsHaveNoGoroutine(t *testing.T) {
 			t.Fatalf("got %q %v", rest, err)
 		}
 		r.store.Close()
-		r.want(t, Account{24, 18, "client closed"})
+		r.want(t, Summary{24, 18, "client closed"})
 	}
 }
 
@@ -129,7 +129,7 @@ func TestRule7_1_TLSHasReadAhead(t *testing.T) {
 	}
 	store, storeConn := connection(t, plain)
 	closed := make(chan struct{})
-	_, err := Start(Side{Conn: server}, Side{Conn: storeConn}, func(Account) []byte { return nil }, func() { close(closed) })
+	_, err := Start(Side{Conn: server}, Side{Conn: storeConn}, func(Summary) []byte { return nil }, func() { close(closed) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestASlowReaderHoldsUpNobody(t *testing.T) {
 			t.Error(err)
 		}
 		slow.client.Close()
-		slow.want(t, Account{0, int64(len(octets)), "store closed"})
+		slow.want(t, Summary{0, int64(len(octets)), "store closed"})
 		other.client.die()
 		other.store.Close()
 		other.end(t)
@@ -238,7 +238,7 @@ func TestSilenceAfterAnEnd(t *testing.T) {
 			defer r.pair.mu.Unlock()
 			return r.pair.state == lingering && r.pair.silence.Stop()
 		})
-		late := func() { r.pair.moved = time.Now().Add(-linger) }
+		late := func() { r.pair.active = time.Now().Add(-linger) }
 		for range 5 {
 			r.pair.mu.Lock()
 			late()
@@ -253,7 +253,7 @@ func TestSilenceAfterAnEnd(t *testing.T) {
 			t.Error("nobody looks again")
 		}
 		r.pair.mu.Unlock()
-		r.want(t, Account{0, 40, "client closed"})
+		r.want(t, Summary{0, 40, "client closed"})
 	})
 }
 

@@ -42,8 +42,8 @@ type Follower interface {
 	Skip(n int64)  // so many have passed unseen, or may have
 }
 
-// An Account tells what passed, and why it ended.
-type Account struct {
+// A Summary tells what passed, and why it ended.
+type Summary struct {
 	FromClient, FromStore int64
 	Reason                string
 }
@@ -59,7 +59,7 @@ type Account struct {
 // the answers. After a store's end a socket is kept for as long as its client keeps
 // it, lest a reset takes the last of what was sent; from a pipe nothing can be taken,
 // and whoever reads it may wait for the end of our process, as ssh(1) does.
-func Start(client, store Side, ended func(Account) (last []byte), closed func()) (*Pair, error) {
+func Start(client, store Side, ended func(Summary) (last []byte), closed func()) (*Pair, error) {
 	p := &Pair{ended: ended, closed: closed}
 	p.client.init(p)
 	p.store.init(p)
@@ -90,15 +90,15 @@ func Start(client, store Side, ended func(Account) (last []byte), closed func())
 // A Pair is two connections, and the two directions between them.
 type Pair struct {
 	loop   *loop
-	ended  func(Account) []byte
+	ended  func(Summary) []byte
 	closed func()
 
 	mu            sync.Mutex // for all that follows, ends and directions included
 	client, store end
 	up, down      direction
 	state         state
-	reason        string // why the first direction has ended
-	moved         time.Time
+	reason        string    // why the first direction has ended
+	active        time.Time // when lingering has passed something last
 	silence       *time.Timer
 }
 
@@ -115,10 +115,7 @@ const (
 func (p *Pair) happened(e *end, events uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	from, to := &p.up, &p.down
-	if e == &p.store {
-		from, to = to, from
-	}
+	from, to := p.directions(e)
 	e.dry = false
 	switch p.state {
 	case over:
@@ -141,6 +138,14 @@ func (p *Pair) happened(e *end, events uint32) {
 	p.watch()
 }
 
+// directions are the one that an end is read by, and the one that it is written by.
+func (p *Pair) directions(e *end) (from, to *direction) {
+	if e == &p.client {
+		return &p.up, &p.down
+	}
+	return &p.down, &p.up
+}
+
 // watch asks the loop for what each end waits for.
 func (p *Pair) watch() {
 	switch p.state {
@@ -150,13 +155,10 @@ func (p *Pair) watch() {
 		p.loop.ask(&p.client, true, len(p.client.pending) > 0)
 		return
 	}
-	for _, d := range []*direction{&p.up, &p.down} {
-		back := &p.up
-		if d == back {
-			back = &p.down
-		}
-		if err := p.loop.ask(d.from, d.wants(), back.blocked() || d.more); err != nil && !d.over {
-			d.end(err)
+	for _, e := range []*end{&p.client, &p.store} {
+		from, to := p.directions(e)
+		if err := p.loop.ask(e, from.wants(), to.blocked() || from.more); err != nil && !from.over {
+			from.end(err)
 			p.watch()
 			return
 		}
@@ -174,7 +176,7 @@ func (p *Pair) directionEnded(d *direction, reason string, alone bool) {
 		return
 	}
 	d.to.goodbye(d == &p.up)
-	p.state, p.moved = lingering, time.Now()
+	p.state, p.active = lingering, time.Now()
 	p.silence = time.AfterFunc(linger, p.silent)
 }
 
@@ -185,7 +187,7 @@ func (p *Pair) silent() {
 	if p.state != lingering {
 		return
 	}
-	if left := linger - time.Since(p.moved); left > 0 {
+	if left := linger - time.Since(p.active); left > 0 {
 		p.silence.Reset(left)
 		return
 	}
@@ -196,7 +198,7 @@ func (p *Pair) silent() {
 // must not wait for a log.
 func (p *Pair) finish() {
 	if p.rest() {
-		go p.conclude(p.account(), false)
+		go p.conclude(p.summary(), false)
 	}
 }
 
@@ -209,17 +211,17 @@ func (p *Pair) End(reason string) {
 	if rested {
 		p.reason = reason
 	}
-	account := p.account()
+	summary := p.summary()
 	p.mu.Unlock()
 	if rested {
-		p.conclude(account, true)
+		p.conclude(summary, true)
 	}
 }
 
 // conclude tells how a pair ended, and closes its connections. A client that
 // has not ended it itself may get a last line.
-func (p *Pair) conclude(account Account, aborted bool) {
-	last := p.ended(account)
+func (p *Pair) conclude(summary Summary, aborted bool) {
+	last := p.ended(summary)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.store.conn.Close()
@@ -266,6 +268,6 @@ func (p *Pair) leave() {
 	go p.closed()
 }
 
-func (p *Pair) account() Account {
-	return Account{FromClient: p.up.moved, FromStore: p.down.moved, Reason: p.reason}
+func (p *Pair) summary() Summary {
+	return Summary{FromClient: p.up.moved, FromStore: p.down.moved, Reason: p.reason}
 }

@@ -129,18 +129,18 @@ func certificate(t testing.TB) tls.Certificate {
 type rig struct {
 	client, store *far
 	pair          *Pair
-	account       chan Account
+	summary       chan Summary
 	closed        chan struct{}
 	last          []byte // for the client at an end from outside
 }
 
 func newRig(t testing.TB, clientKind, storeKind kind, client, store Side) *rig {
 	t.Helper()
-	r := &rig{account: make(chan Account, 1), closed: make(chan struct{})}
+	r := &rig{summary: make(chan Summary, 1), closed: make(chan struct{})}
 	r.client, client.Conn = connection(t, clientKind)
 	r.store, store.Conn = connection(t, storeKind)
 	var err error
-	r.pair, err = Start(client, store, func(a Account) []byte { r.account <- a; return r.last }, func() { close(r.closed) })
+	r.pair, err = Start(client, store, func(s Summary) []byte { r.summary <- s; return r.last }, func() { close(r.closed) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func newRig(t testing.TB, clientKind, storeKind kind, client, store Side) *rig {
 	return r
 }
 
-func (r *rig) want(t *testing.T, want Account) {
+func (r *rig) want(t *testing.T, want Summary) {
 	t.Helper()
 	if got := r.end(t); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -157,15 +157,15 @@ func (r *rig) want(t *testing.T, want Account) {
 }
 
 // end waits for the end of the session.
-func (r *rig) end(t testing.TB) Account {
+func (r *rig) end(t testing.TB) Summary {
 	t.Helper()
 	select {
-	case account := <-r.account:
+	case got := <-r.summary:
 		<-r.closed
-		return account
+		return got
 	case <-time.After(patience):
 		t.Fatal("the relay goes on")
-		return Account{}
+		return Summary{}
 	}
 }
 
@@ -203,7 +203,7 @@ func TestRule10_1_AnyOctets(t *testing.T) {
 		if want := "behind\r" + string(octets); err != nil || string(got) != want {
 			t.Fatalf("client got %d octets (%v), want %d", len(got), err, len(want))
 		}
-		r.want(t, Account{int64(len(octets)) + 6, int64(len(octets)) + 7, "client closed"})
+		r.want(t, Summary{int64(len(octets)) + 6, int64(len(octets)) + 7, "client closed"})
 	})
 }
 
@@ -238,7 +238,7 @@ func TestRule10_3_HalfClose(t *testing.T) {
 		if got, err := io.ReadAll(r.client); string(got) != large {
 			t.Errorf("client got %d octets: %v", len(got), err)
 		}
-		r.want(t, Account{10, 3 << 20, "client closed"})
+		r.want(t, Summary{10, 3 << 20, "client closed"})
 	})
 }
 
@@ -252,7 +252,7 @@ func TestTheEndOfAStoreIsTheEndOfPipes(t *testing.T) {
 		if got, err := io.ReadAll(r.client); string(got) != large {
 			t.Errorf("client got %d octets: %v", len(got), err)
 		}
-		r.want(t, Account{0, 3 << 20, "store closed"})
+		r.want(t, Summary{0, 3 << 20, "store closed"})
 	}
 }
 
@@ -303,7 +303,7 @@ func TestRule10_5_ClientDies(t *testing.T) {
 		if a == files {
 			reason = "client closed" // a pipe knows no other end
 		}
-		r.want(t, Account{Reason: reason})
+		r.want(t, Summary{Reason: reason})
 	})
 }
 
@@ -337,7 +337,7 @@ func TestTheEndFromOutside(t *testing.T) {
 		if len(rest) > 0 || err != nil {
 			t.Errorf("got %q %v", rest, err)
 		}
-		r.want(t, Account{FromStore: 9, Reason: "user has moved"})
+		r.want(t, Summary{FromStore: 9, Reason: "user has moved"})
 	})
 }
 
