@@ -47,7 +47,7 @@ var imapLater = []string{
 var httpVerbs = []string{"GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "CONNECT", "TRACE", "PATCH", "PRI"}
 
 func newIMAP(s *session) protocol {
-	return &imapSession{session: s, r: imap.NewReader(source{s})}
+	return &imapSession{session: s, r: imap.NewReader(&s.in)}
 }
 
 // goOn asks for the octets of a literal.
@@ -58,13 +58,6 @@ func (p *imapSession) goOn() error {
 
 // refuseSecret asks for none, for they would be a password in clear.
 func refuseSecret() error { return imap.Refused("a password in clear") }
-
-// source is the session's input, whichever it is just now.
-type source struct{ *session }
-
-func (s source) Read(p []byte) (int, error) { return s.in.Read(p) }
-func (s source) ReadByte() (byte, error)    { return s.in.ReadByte() }
-func (s source) UnreadByte() error          { return s.in.UnreadByte() }
 
 func (p *imapSession) greet() {
 	p.write("* OK [CAPABILITY %v] Ready\r\n", p.capabilities())

@@ -72,7 +72,7 @@ type session struct {
 	name     string   // of the protocol
 	raw      net.Conn // as it was accepted
 	conn     net.Conn // the same, or TLS over it
-	in       *input
+	in       input
 	protocol protocol
 	log      *slog.Logger
 
@@ -113,7 +113,7 @@ func (f *Frontend) session(ctx context.Context, conn listener.Conn, scheme strin
 	}
 	name, implicit := strings.CutSuffix(scheme, "s")
 	s.name = name
-	s.in = &input{conn: s.conn}
+	s.in.conn = s.conn
 	s.protocol = protocols[name].begin(s)
 	handedOver := false
 	defer func() {
@@ -139,7 +139,7 @@ func Refuse(l *listener.Listener) {
 	if implicit && !conn.Secure {
 		return
 	}
-	s := &session{raw: conn.Conn, conn: conn.Conn, in: &input{conn: conn.Conn}}
+	s := &session{raw: conn.Conn, conn: conn.Conn, in: input{conn: conn.Conn}}
 	s.protocol = protocols[name].begin(s)
 	s.dismiss("refused", "UNAVAILABLE", unavailable.text)
 	s.close()
@@ -344,8 +344,8 @@ func (s *session) startTLS() bool {
 		s.ended, s.gone = "TLS: "+brief(err.Error()), isGone(err) // it may have the client's words in it
 		return false
 	}
-	s.conn, s.in = conn, &input{conn: conn, heard: s.commands > 0} // a balancer's check may shake hands and go
-	s.secure, s.tls = true, version
+	s.conn, s.secure, s.tls = conn, true, version
+	s.in = input{conn: conn, heard: s.commands > 0} // nothing of before; a balancer's check may shake hands and go
 	s.arm()
 	s.Metrics.handshake(s.tls)
 	return true
@@ -375,7 +375,7 @@ func (s *session) handshake(ctx context.Context) (net.Conn, string, error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, "", err
 	}
-	below.heard = nil // lets go of the input in clear
+	below.heard = nil // lets go of the session
 	return conn, tls.VersionName(conn.ConnectionState().Version), nil
 }
 

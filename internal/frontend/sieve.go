@@ -29,7 +29,7 @@ var sieveCommands = map[string]func(*sieveSession) bool{
 }
 
 func newSieve(s *session) protocol {
-	p := &sieveSession{session: s, r: imap.NewReader(source{s})}
+	p := &sieveSession{session: s, r: imap.NewReader(&s.in)}
 	p.r.Plus = true // there are no other literals from a client
 	p.r.Continue = func() error { return imap.SyntaxError("A literal needs a plus sign") }
 	return p

@@ -105,7 +105,7 @@ func atItsStore(t *testing.T) (s *session, client, far net.Conn) {
 	client, clientConn := loopback.Pair(t)
 	far, storeConn := loopback.Pair(t)
 	s = idler(account.Location{Store: "imap1.example.org", Mailbox: "joe"})
-	s.raw, s.conn, s.in = clientConn, clientConn, &input{conn: clientConn}
+	s.raw, s.conn, s.in = clientConn, clientConn, input{conn: clientConn}
 	s.opened = &store.Session{Conn: storeConn}
 	return s, client, far
 }
