@@ -75,7 +75,7 @@ func Open(path string, foreign bool) (*Map, error) {
 func open(path string) (*Map, error) {
 	// Not os.Open: that sets up the poller, at ten system calls, for a file
 	// that nobody will wait for. A FIFO in its place must not be waited for.
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := -1, error(unix.EINTR)
 	for err == unix.EINTR {
 		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	}
@@ -455,6 +455,7 @@ func (m *Map) Verify() error {
 		}
 		return nil
 	})
+	entries := 0
 	if err == nil {
 		err = m.guard(func() error {
 			for number := range uint32(tables) {
@@ -462,12 +463,9 @@ func (m *Map) Verify() error {
 					return err
 				}
 			}
+			entries = m.entries()
 			return nil
 		})
-	}
-	entries := 0
-	if err == nil {
-		err = m.guard(func() error { entries = m.entries(); return nil })
 	}
 	if failed := <-summed; err == nil {
 		err = failed

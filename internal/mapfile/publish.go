@@ -432,18 +432,21 @@ func (s sheet) add(key, value string) sheet {
 	return append(append(s, key...), value...)
 }
 
-// cut takes the first record off.
-func (s sheet) cut() (key, value []byte, rest sheet) {
-	keyEnd := 8 + binary.LittleEndian.Uint32(s)
-	end := keyEnd + binary.LittleEndian.Uint32(s[4:])
-	return s[8:keyEnd], s[keyEnd:end], s[end:]
+// records are those of a sheet, the key and the value of each.
+func (s sheet) records(yield func(key, value []byte) bool) {
+	for len(s) > 0 {
+		keyEnd := 8 + binary.LittleEndian.Uint32(s)
+		end := keyEnd + binary.LittleEndian.Uint32(s[4:])
+		if !yield(s[8:keyEnd], s[keyEnd:end]) {
+			return
+		}
+		s = s[end:]
+	}
 }
 
 // copy writes the records of a sheet.
 func (s *script) copy(full sheet) error {
-	for rest := full; len(rest) > 0; {
-		var key, value []byte
-		key, value, rest = rest.cut()
+	for key, value := range full.records {
 		s.digest.add(key, value)
 	}
 	return s.write(full)
@@ -512,7 +515,8 @@ func checkRecord(key, value string) error {
 
 // copyOf copies the file that is to be replaced, if it is to be kept; nil if not.
 func copyOf(path string, keep int) (*renameio.PendingFile, error) {
-	switch info, err := os.Stat(path); {
+	info, err := os.Stat(path)
+	switch {
 	case keep == 0, errors.Is(err, fs.ErrNotExist):
 		return nil, nil
 	case err != nil:
@@ -525,10 +529,6 @@ func copyOf(path string, keep int) (*renameio.PendingFile, error) {
 		return nil, err
 	}
 	defer in.Close()
-	info, err := in.Stat()
-	if err != nil {
-		return nil, err
-	}
 	out, err := renameio.NewPendingFile(path+".1", renameio.WithTempDir(filepath.Dir(path)),
 		renameio.WithPermissions(info.Mode().Perm()), renameio.IgnoreUmask())
 	if err != nil {

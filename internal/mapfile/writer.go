@@ -30,12 +30,10 @@ func newWriter(file io.WriteSeeker) (*writer, error) {
 
 // write writes the records of a sheet.
 func (w *writer) write(s sheet) error {
-	for rest := s; len(rest) > 0; {
-		key, value, next := rest.cut()
+	for key, value := range s.records {
 		if err := w.enter(key, value); err != nil {
 			return err
 		}
-		rest = next
 	}
 	_, err := w.file.Write(s)
 	return err
