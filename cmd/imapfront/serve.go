@@ -69,7 +69,7 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 			return sysexits.CantCreate.Errorf("failure-file: %w", err)
 		}
 	}
-	one := listeners[0].Single()
+	one := listeners[0].Single
 	if !one {
 		alone.Deceived()
 		signal.Notify(hangUp, syscall.SIGHUP)
@@ -85,7 +85,7 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 		first.Log.Warn("failures are not shared", "failure-file", uncounted)
 	}
 	for _, l := range listeners {
-		if l.Implicit() && first.TLS == nil && !l.OutsideTLS() {
+		if l.Implicit() && first.TLS == nil && !l.OutsideTLS {
 			return sysexits.Config.Errorf("%s needs a certificate: set cert and key in [frontend], or --cert and --key", l.Scheme)
 		}
 	}
@@ -321,7 +321,7 @@ func handedIn(c *cli.Context) ([]*listener.Listener, error) {
 // refuse tells the client for whom we were started to come again. What is wrong
 // is for the administrator to know.
 func refuse(given []*listener.Listener) {
-	if len(given) == 1 && given[0].Single() {
+	if len(given) == 1 && given[0].Single {
 		frontend.Refuse(given[0])
 	}
 }

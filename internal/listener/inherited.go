@@ -110,7 +110,7 @@ func fromUCSPI(scheme, proto string) (*Listener, error) {
 	var known Conn
 	if isSocket(0) && same(0, 1) {
 		l, err := fromSocket(scheme, 0)
-		if err != nil || !l.single {
+		if err != nil || !l.Single {
 			return l, err
 		}
 		if known, err = l.Accept(); err != nil {
@@ -157,7 +157,7 @@ func ucspiAddress(proto, side string) (netip.AddrPort, bool) {
 	for _, prefix := range []string{"TCP", proto} {
 		text := net.JoinHostPort(os.Getenv(prefix+side+"IP"), os.Getenv(prefix+side+"PORT"))
 		if addr, err := netip.ParseAddrPort(text); err == nil {
-			return netip.AddrPortFrom(addr.Addr().Unmap().WithZone(""), addr.Port()), true
+			return unmapped(addr), true
 		}
 	}
 	return netip.AddrPort{}, false
@@ -185,19 +185,14 @@ func takeOver(fd int) (*os.File, error) {
 	if err != nil {
 		return nil, sysexits.Software.Errorf("descriptor %d: %w", fd, err)
 	}
-	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, sysexits.Software.Errorf("/dev/null: %w", err)
-	}
-	defer unix.Close(null)
 	twins := []int{fd}
 	for _, other := range []int{0, 1, 2} {
 		if other != fd && isSocket(fd) && same(fd, other) {
 			twins = append(twins, other)
 		}
 	}
-	for _, twin := range twins {
-		unix.Dup3(null, twin, 0)
+	if err := silence(twins...); err != nil {
+		return nil, err
 	}
 	// Only what is ours alone may be made non-blocking: a terminal is
 	// shared with the shell.
@@ -205,6 +200,19 @@ func takeOver(fd int) (*os.File, error) {
 		unix.SetNonblock(moved, true)
 	}
 	return os.NewFile(uintptr(moved), "descriptor "+strconv.Itoa(fd)), nil
+}
+
+// silence puts /dev/null in the place of descriptors.
+func silence(fds ...int) error {
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return sysexits.Software.Errorf("/dev/null: %w", err)
+	}
+	defer unix.Close(null)
+	for _, fd := range fds {
+		unix.Dup3(null, fd, 0)
+	}
+	return nil
 }
 
 // piped stands in for a file or a terminal, which cannot be waited for with a limit
@@ -255,11 +263,7 @@ func GuardStderr() (guarded bool) {
 		domain == unix.AF_UNIX && !same(2, 0) && !same(2, 1) {
 		return false
 	}
-	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err == nil {
-		unix.Dup3(null, 2, 0)
-		unix.Close(null)
-	} else {
+	if silence(2) != nil {
 		unix.Close(2)
 	}
 	return true

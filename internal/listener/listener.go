@@ -27,8 +27,8 @@ type Listener struct {
 	Scheme string // a key of Ports
 
 	net.Listener
-	single  bool
-	outside bool
+	Single     bool // the program was started for one connection
+	OutsideTLS bool // TLS is the business of whoever started us
 }
 
 // A Conn is a connection, and what is known of it beyond its octets. Addresses
@@ -72,15 +72,12 @@ func addrPort(addr net.Addr) netip.AddrPort {
 	if !ok {
 		return netip.AddrPort{}
 	}
-	known := tcp.AddrPort()
-	return netip.AddrPortFrom(known.Addr().Unmap().WithZone(""), known.Port())
+	return unmapped(tcp.AddrPort())
 }
 
-// Single tells that the program was started for one connection.
-func (l *Listener) Single() bool { return l.single }
-
-// OutsideTLS tells that TLS is the business of whoever started us.
-func (l *Listener) OutsideTLS() bool { return l.outside }
+func unmapped(known netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(known.Addr().Unmap().WithZone(""), known.Port())
+}
 
 // Implicit tells that TLS is to begin with the first octet.
 func (l *Listener) Implicit() bool { return strings.HasSuffix(l.Scheme, "s") }
@@ -138,7 +135,7 @@ func one(scheme string, conn Conn) *Listener {
 	l := &single{conns: make(chan net.Conn, 1)}
 	l.conns <- &only{conn}
 	close(l.conns)
-	return &Listener{Scheme: scheme, Listener: l, single: true, outside: conn.Secure || conn.StartTLS != nil}
+	return &Listener{Scheme: scheme, Listener: l, Single: true, OutsideTLS: conn.Secure || conn.StartTLS != nil}
 }
 
 type only struct{ Conn }

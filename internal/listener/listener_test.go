@@ -39,7 +39,7 @@ func TestOneConnection(t *testing.T) {
 	defer near.Close()
 	l := one("imap", Conn{Conn: far, Client: netip.MustParseAddrPort("192.0.2.1:2")})
 	c, err := l.Accept()
-	if err != nil || c.Client.Port() != 2 || !l.Single() {
+	if err != nil || c.Client.Port() != 2 || !l.Single {
 		t.Errorf("got %+v %v", c, err)
 	}
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
