@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"time"
 
 	"postern/internal/account"
@@ -41,28 +42,15 @@ func (f *follower) release(id registry.ID) {
 	}
 }
 
-// enterHeld enters whoever is on hold, with those of his keys that are wanted, all
-// if wanted is nil, and that nobody else has claimed meanwhile.
+// enterHeld enters whoever is on hold, with those of his keys that are wanted, all if
+// wanted is nil: he claims them as before, or others would get his mail.
 func (w *watch) enterHeld(into *roster.Roster, wanted func(account.Key) bool) error {
 	for _, f := range w.followers {
 		for _, a := range f.held {
-			left := keys{}
-			for _, key := range a.Keys() {
-				if wanted != nil && !wanted(key) {
-					continue
-				}
-				claimed, err := w.claimed(key)
-				if err != nil {
-					return err
-				}
-				if !claimed {
-					left[key] = true
-				}
-			}
-			if len(left) == 0 {
+			if wanted != nil && !slices.ContainsFunc(a.Keys(), wanted) {
 				continue
 			}
-			if err := into.AddSome(f.ranked(*a), left.has); err != nil {
+			if err := into.AddSome(f.ranked(*a), wanted); err != nil {
 				return err
 			}
 		}
@@ -70,14 +58,29 @@ func (w *watch) enterHeld(into *roster.Roster, wanted func(account.Key) bool) er
 	return nil
 }
 
-// claimed tells whether an entry that makes an account claims a key.
-func (w *watch) claimed(key account.Key) (bool, error) {
+// endHolds ends those of whom the maps of somebody else leave out, as a build does by
+// --force after a doubt.
+func (w *watch) endHolds(last set) error {
 	for _, f := range w.followers {
-		if claimants, err := f.known.Claimants(key); err != nil || len(claimants) > 0 {
-			return true, err
+		for id, a := range f.held {
+			there := false
+			for _, key := range a.Keys() {
+				m := last.login
+				if key.Address {
+					m = last.address
+				}
+				_, found, err := m.Get(key.Name)
+				if err != nil {
+					return err
+				}
+				there = there || found
+			}
+			if !there {
+				f.release(id)
+			}
 		}
 	}
-	return false, nil
+	return nil
 }
 
 // heldNames counts what the end of all holds would take away: that a directory empties

@@ -384,6 +384,11 @@ func (w *watch) publishNow() error {
 			if w.yield(last); !w.complete() {
 				return nil
 			}
+			if !w.lacks(last) {
+				if err := w.endHolds(last); err != nil {
+					return err
+				}
+			}
 		}
 		started := time.Now()
 		var report *roster.Report
