@@ -85,3 +85,21 @@ func TestHoldIsOverByForce(t *testing.T) {
 	eventually(t, dir, "new", "imap2.example.org", log)
 	eventually(t, dir, "u0", "", log)
 }
+
+// What was published before the doubt is no answer to it.
+func TestHoldOutlastsADoubt(t *testing.T) {
+	dir, log := t.TempDir(), &logbook.Book{}
+	file, other := filepath.Join(dir, "people.ldif"), filepath.Join(dir, "other.ldif")
+	put(t, file, people(40))
+	put(t, other, people(41))
+	args := []string{"--config", configFile(t, "[directory]\npoll-interval = \"10ms\"\n"), "--maps", dir, "--ldif"}
+	follow(t, log, append(args, file)...)
+	eventually(t, dir, "u7", "imap2.example.org", log)
+	if status, stderr := tool(t, append(args, other)...); status != 0 {
+		t.Fatalf("%d: %s", status, stderr)
+	}
+	put(t, file, strings.ReplaceAll(people(40), "mailHost: imap1.example.org", "mailHost: no host"))
+	eventuallySays(t, log, "doubtful: ")
+	put(t, file, strings.Replace(people(40), "mailHost: imap1.example.org", "mailHost: no host", 1))
+	eventually(t, dir, "u0", "imap1.example.org hold", log)
+}

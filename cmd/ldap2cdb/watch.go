@@ -40,7 +40,7 @@ type watch struct {
 	kept     time.Time // when the last copies were made
 	recent   []loss    // for the limit on shrinking
 	doubted  bool      // since the last publication
-	printed  setDigest
+	printed  setDigest // the maps that we have published, or have seen of somebody else
 	built    time.Time // the maps, when they were last looked at
 	disputed disputes  // in the maps
 	untold   bool      // the textfile cannot be written
@@ -49,7 +49,7 @@ type watch struct {
 	published chan struct{} // since the command after it was run last
 }
 
-// setDigest tells the maps that we have published from anybody else's.
+// setDigest tells maps from others.
 type setDigest struct{ login, address, size string }
 
 // disputes are the keys that several entries claim, each with the map before it.
@@ -385,6 +385,7 @@ func (w *watch) publishNow() error {
 				return nil
 			}
 			if !w.lacks(last) {
+				w.printed = digestsOf(last) // a doubt that comes now they do not answer
 				if err := w.endHolds(last); err != nil {
 					return err
 				}
