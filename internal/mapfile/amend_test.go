@@ -101,7 +101,7 @@ func TestMapsThatAreNotAmended(t *testing.T) {
 	foreign := filepath.Join(t.TempDir(), "foreign.cdb")
 	if file, err := os.Create(foreign); err != nil {
 		t.Fatal(err)
-	} else if out, err := newWriter(file); err != nil || out.finish() != nil {
+	} else if out, err := newMaker(file); err != nil || out.finish() != nil {
 		t.Fatal(err)
 	}
 	if _, err := amended(t, foreign, nil); err == nil || !strings.Contains(err.Error(), "no map of postern's") {

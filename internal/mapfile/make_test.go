@@ -29,7 +29,7 @@ func TestAsAnotherWriterHasIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		our, err := newWriter(ours)
+		our, err := newMaker(ours)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +68,7 @@ func (t *tally) Seek(int64, int) (int64, error) { return 0, nil }
 // What has no room for its hash tables is refused before it is written.
 func TestTooMuchForACDB(t *testing.T) {
 	file := &tally{}
-	w, err := newWriter(file)
+	w, err := newMaker(file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,9 +7,9 @@ import (
 	"math"
 )
 
-// A writer makes a CDB: room for the header, the records as they come, and at
+// A maker makes a CDB: room for the header, the records as they come, and at
 // last the hash tables that lead to them.
-type writer struct {
+type maker struct {
 	file    io.WriteSeeker
 	end     int64 // of what is written
 	entries [tables][]entry
@@ -23,44 +23,44 @@ type entry struct{ hash, pos uint32 }
 // errTooMuch is for what 32-bit positions do not reach.
 var errTooMuch = errors.New("more than a CDB can hold, 4 GiB")
 
-func newWriter(file io.WriteSeeker) (*writer, error) {
+func newMaker(file io.WriteSeeker) (*maker, error) {
 	_, err := file.Write(make([]byte, headerSize))
-	return &writer{file: file, end: headerSize}, err
+	return &maker{file: file, end: headerSize}, err
 }
 
 // write writes the records of a sheet.
-func (w *writer) write(s sheet) error {
+func (m *maker) write(s sheet) error {
 	for key, value := range s.records {
-		if err := w.enter(key, value); err != nil {
+		if err := m.enter(key, value); err != nil {
 			return err
 		}
 	}
-	_, err := w.file.Write(s)
+	_, err := m.file.Write(s)
 	return err
 }
 
 // enter notes where the next record will stand, if its tables will have room,
 // too.
-func (w *writer) enter(key, value []byte) error {
-	hash, pos := hashOf(key), w.end
-	w.records++
-	w.end += int64(8 + len(key) + len(value))
-	if w.end+int64(w.records*2*8) > math.MaxUint32 {
+func (m *maker) enter(key, value []byte) error {
+	hash, pos := hashOf(key), m.end
+	m.records++
+	m.end += int64(8 + len(key) + len(value))
+	if m.end+int64(m.records*2*8) > math.MaxUint32 {
 		return errTooMuch
 	}
-	w.entries[hash%tables] = append(w.entries[hash%tables], entry{hash, uint32(pos)})
+	m.entries[hash%tables] = append(m.entries[hash%tables], entry{hash, uint32(pos)})
 	return nil
 }
 
 // finish writes the hash tables, each with two slots for a record, and the
 // header.
-func (w *writer) finish() error {
+func (m *maker) finish() error {
 	var header, out []byte
-	for number, entries := range w.entries {
+	for number, entries := range m.entries {
 		slots := uint32(2 * len(entries))
-		header = binary.LittleEndian.AppendUint32(header, uint32(w.end))
+		header = binary.LittleEndian.AppendUint32(header, uint32(m.end))
 		header = binary.LittleEndian.AppendUint32(header, slots)
-		w.end += int64(slots) * 8
+		m.end += int64(slots) * 8
 		from := len(out)
 		out = append(out, make([]byte, slots*8)...)
 		table := out[from:]
@@ -72,17 +72,17 @@ func (w *writer) finish() error {
 			binary.LittleEndian.PutUint32(table[slot*8:], e.hash)
 			binary.LittleEndian.PutUint32(table[slot*8+4:], e.pos)
 		}
-		w.entries[number] = nil
+		m.entries[number] = nil
 		if len(out) >= sheetSize || number == tables-1 {
-			if _, err := w.file.Write(out); err != nil {
+			if _, err := m.file.Write(out); err != nil {
 				return err
 			}
 			out = out[:0]
 		}
 	}
-	if _, err := w.file.Seek(0, io.SeekStart); err != nil {
+	if _, err := m.file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	_, err := w.file.Write(header)
+	_, err := m.file.Write(header)
 	return err
 }
