@@ -157,6 +157,9 @@ func (e *end) Write(b []byte) (int, error) {
 		e.records = append(e.records, b...)
 		return len(b), nil
 	}
+	if len(e.pending) > mostPending {
+		return 0, errUnread
+	}
 	n := 0
 	if len(e.pending) == 0 {
 		var err error
@@ -169,6 +172,13 @@ func (e *end) Write(b []byte) (int, error) {
 	}
 	return len(b), nil
 }
+
+// mostPending bounds what waits before there is more to be written, in octets. What is
+// passed waits for all that does; but TLS has answers of its own, as to each change of
+// keys, and whoever asks for them may read none.
+const mostPending = 256 << 10
+
+var errUnread = errors.New("what TLS answers is not read")
 
 func (e *end) write(b []byte) (int, error) {
 	n, err := unix.Write(e.out.fd, b)
