@@ -166,6 +166,14 @@ func (s set) close() {
 	}
 }
 
+// of is the map that a key belongs to.
+func (s set) of(key account.Key) *mapfile.Map {
+	if key.Address {
+		return s.address
+	}
+	return s.login
+}
+
 // story is that of the maps, the zero value of none.
 func (s set) story() mapfile.Story {
 	if s.login == nil {

@@ -63,24 +63,25 @@ func (w *watch) enterHeld(into *roster.Roster, wanted func(account.Key) bool) er
 func (w *watch) endHolds(last set) error {
 	for _, f := range w.followers {
 		for id, a := range f.held {
-			there := false
-			for _, key := range a.Keys() {
-				m := last.login
-				if key.Address {
-					m = last.address
-				}
-				_, found, err := m.Get(key.Name)
-				if err != nil {
-					return err
-				}
-				there = there || found
-			}
-			if !there {
+			switch has, err := last.has(a); {
+			case err != nil:
+				return err
+			case !has:
 				f.release(id)
 			}
 		}
 	}
 	return nil
+}
+
+// has tells whether the maps have a key of an account.
+func (s set) has(a *account.Account) (found bool, err error) {
+	for _, key := range a.Keys() {
+		if _, found, err = s.of(key).Get(key.Name); found || err != nil {
+			break
+		}
+	}
+	return found, err
 }
 
 // heldNames counts what the end of all holds would take away: that a directory empties

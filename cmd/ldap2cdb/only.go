@@ -190,11 +190,7 @@ func (o *only) touchAll(names directory.Names) {
 // homesOf notes where the touched names lead now.
 func (o *only) homesOf() error {
 	for key := range o.touched {
-		m := o.last.login
-		if key.Address {
-			m = o.last.address
-		}
-		value, found, err := m.Get(key.Name)
+		value, found, err := o.last.of(key).Get(key.Name)
 		if err != nil {
 			return err
 		}
