@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,17 +10,6 @@ import (
 	"postern/internal/mapfile"
 	"postern/internal/slapd"
 )
-
-// put puts a file in place as a whole.
-func put(t *testing.T, file string, texts ...string) {
-	t.Helper()
-	if err := os.WriteFile(file+"~", []byte(strings.Join(texts, "")), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(file+"~", file); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // Whoever is on hold has what he had before others: nobody's mail goes to those who
 // would have it if he were not there.
@@ -52,15 +40,15 @@ max-shrink = "100%%"
 	put(t, staff, people(here, here, here))
 	follow(t, log, "--maps", dir, "--config", conf)
 	eventually(t, dir, "dan", here, log)
-	put(t, staff, people(here, here, here), rival)
+	put(t, staff, people(here, here, here)+rival)
 	eventuallySays(t, log, "conflict: login dan: stays "+here)
 
-	put(t, staff, people("no host", "no host", "no host"), rival)
+	put(t, staff, people("no host", "no host", "no host")+rival)
 	for login, want := range map[string]string{"ann": here + " hold", "cem": here + " hold", "dan": here + " hold"} {
 		eventually(t, dir, login, want, log)
 	}
 	eventuallyIn(t, dir, mapfile.Address, "bsmith@example.org", "ann@"+here, log)
-	put(t, staff, people(here, here, here), rival)
+	put(t, staff, people(here, here, here)+rival)
 	for _, login := range []string{"ann", "cem", "dan"} {
 		eventually(t, dir, login, here, log)
 	}
@@ -81,7 +69,7 @@ func TestHoldIsOverByForce(t *testing.T) {
 	if status, stderr := tool(t, append(args, "--force")...); status != 0 {
 		t.Fatalf("%d: %s", status, stderr)
 	}
-	put(t, file, left, slapd.Person("new", "N", "N", "imap2.example.org"))
+	put(t, file, left+slapd.Person("new", "N", "N", "imap2.example.org"))
 	eventually(t, dir, "new", "imap2.example.org", log)
 	eventually(t, dir, "u0", "", log)
 }

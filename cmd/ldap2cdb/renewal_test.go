@@ -29,13 +29,7 @@ func watchRenewal(t *testing.T, trust string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path+"~", text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(path+"~", path); err != nil {
-			t.Fatal(err)
-		}
+		put(t, filepath.Join(dir, name), string(text))
 	}
 	settings := func(signer *slapd.Cert) slapd.Settings {
 		return slapd.Settings{

@@ -92,6 +92,17 @@ func eventuallySays(t testing.TB, log *logbook.Book, want string) {
 	t.Fatalf("nothing says %q:\n%s", want, log)
 }
 
+// put puts a file in place as a whole.
+func put(t testing.TB, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file+"~", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+"~", file); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func change(uid, lines string) string {
 	return fmt.Sprintf("dn: uid=%s,ou=people,%s\nchangetype: modify\n%s\n", uid, slapd.Base, lines)
 }
@@ -223,12 +234,7 @@ func TestWatchHangUp(t *testing.T) {
 	file := func(name, text string) string {
 		t.Helper()
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path+"~", []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(path+"~", path); err != nil {
-			t.Fatal(err)
-		}
+		put(t, path, text)
 		return path
 	}
 	person := func(store string) string { return slapd.Person("u", "U", "U", store, "u@example.org") }
@@ -273,21 +279,12 @@ func TestWatchHangUp(t *testing.T) {
 func TestWatchDoubtfulFile(t *testing.T) {
 	dir, log := t.TempDir(), &logbook.Book{}
 	file := filepath.Join(dir, "people.ldif")
-	write := func(text string) {
-		t.Helper()
-		if err := os.WriteFile(file+"~", []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(file+"~", file); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(people(20))
+	put(t, file, people(20))
 	follow(t, log, "--config", configFile(t, "[directory]\npoll-interval = \"10ms\"\n"), "--ldif", file, "--maps", dir)
 	eventually(t, dir, "u7", "imap2.example.org", log)
-	write(people(1))
+	put(t, file, people(1))
 	eventuallySays(t, log, "doubtful: ")
-	write(strings.ReplaceAll(people(20), "imap2.", "imap1.") + slapd.Person("u", "U", "U", "imap2.example.org", "u@example.org"))
+	put(t, file, strings.ReplaceAll(people(20), "imap2.", "imap1.")+slapd.Person("u", "U", "U", "imap2.example.org", "u@example.org"))
 	eventually(t, dir, "u7", "imap1.example.org", log)
 }
 
@@ -1052,13 +1049,8 @@ func TestWatchSeveral(t *testing.T) {
 		slapd.Person("s2", "S", "Two", "imap9.example.org") + slapd.Person("s3", "S", "Three", "imap9.example.org")})
 	file := filepath.Join(t.TempDir(), "roles.ldif")
 	role := func(store string) {
-		temporary := file + ".new"
-		if err := os.WriteFile(temporary, []byte(slapd.Person("postmaster", "P", "M", store)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(temporary, file); err != nil {
-			t.Fatal(err)
-		}
+		t.Helper()
+		put(t, file, slapd.Person("postmaster", "P", "M", store))
 	}
 	role("imap2.example.org")
 	dir := t.TempDir()
