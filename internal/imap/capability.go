@@ -9,11 +9,18 @@ import (
 // matter, in their order.
 type Capabilities []string
 
-// ParseCapabilities reads a list. Words that the grammar does not have, and
-// repeated ones, are left out.
+// maxCapabilities is how many words a list may have: Dovecot and Cyrus have some
+// seventy. Each is compared with all others, and a store can say very many.
+const maxCapabilities = 256
+
+// ParseCapabilities reads a list. Words that the grammar does not have, repeated
+// ones, and those of a list without end are left out.
 func ParseCapabilities(text string) Capabilities {
 	var list Capabilities
 	for word := range strings.FieldsSeq(text) {
+		if len(list) == maxCapabilities {
+			break
+		}
 		if !slices.ContainsFunc([]byte(word), func(c byte) bool { return !isAtomChar(c) }) && !list.Has(word) {
 			list = append(list, word)
 		}

@@ -3,6 +3,7 @@ package imap
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -129,6 +130,16 @@ func TestNoCopyIsLeftBehind(t *testing.T) {
 	text := []byte("secret")[:6:6]
 	if longer := Push(text, 's'); string(longer) != "secrets" || string(text) != "\x00\x00\x00\x00\x00\x00" {
 		t.Errorf("got %q, and left %q", longer, text)
+	}
+}
+
+func TestAListWithoutEnd(t *testing.T) {
+	var text strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&text, "X%d ", i)
+	}
+	if n := len(ParseCapabilities(text.String())); n != maxCapabilities {
+		t.Errorf("%d words", n)
 	}
 }
 

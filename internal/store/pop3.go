@@ -105,6 +105,7 @@ func (pop3Store) capabilities(d *dialogue) error {
 			d.caps = append(d.caps, words[0])
 		}
 	}
+	d.caps = imap.ParseCapabilities(d.caps.String()) // or a map of them could have anything in it
 	return err
 }
 

@@ -139,8 +139,9 @@ func (d *dialogue) listed(words []string) error {
 
 // greet reads the list that is the greeting.
 func (sieveStore) greet(d *dialogue) error {
-	d.known = true
-	return unmeant(d.sieveAnswer(d.listed))
+	err := unmeant(d.sieveAnswer(d.listed))
+	d.caps, d.known = imap.ParseCapabilities(d.caps.String()), true // as POP3's
+	return err
 }
 
 func (sieveStore) startTLS(d *dialogue) error {

@@ -3,6 +3,8 @@ package store
 import (
 	"bufio"
 	"errors"
+	"io"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -60,6 +62,7 @@ func TestSieveLines(t *testing.T) {
 	large := `"X" {40000}` + "\r\n" + strings.Repeat("x", 40000) + "\r\n"
 	for stream, want := range map[string]string{
 		`"SASL" {5}` + "\r\nPLAIN\r\n" + `"SIEVE" "a b"` + "\r\n" + `"NOTIFY" "c"` + "\r\nOK\r\n": "AUTH=PLAIN SIEVE=a SIEVE=b SIEVE NOTIFY=c NOTIFY",
+		`"SIEVE" "a é b\"c d\\e"` + "\r\n" + `"NOTIFY" {3}` + "\r\n\x1b[m\r\nOK\r\n":              "SIEVE=a SIEVE NOTIFY",
 		`NO "a \"b\" \\ c"` + "\r\n":         `refused: "a \"b\" \\ c"`,
 		"NO {7}\r\na\r\nb \"c\r\n":           `refused: "a\r\nb \"c"`,
 		`BYE "busy"` + "\r\n":                `BYE () "busy"`,
@@ -80,6 +83,17 @@ func TestSieveLines(t *testing.T) {
 		if got != want {
 			t.Errorf("%.80q: got %s, want %s", stream, got, want)
 		}
+	}
+}
+
+func TestListsOfPOP3(t *testing.T) {
+	d := dialogueOf("+OK\r\nuser\r\nX\x1b[m\r\nSASL PLAIN \xff\r\nX\r\nX\r\n.\r\n")
+	near, far := net.Pipe()
+	d.conn = near
+	go io.Copy(io.Discard, far)
+	defer near.Close()
+	if err := POP3.capabilities(d); err != nil || d.caps.String() != "USER AUTH=PLAIN X" {
+		t.Errorf("got %q %v", d.caps, err)
 	}
 }
 
