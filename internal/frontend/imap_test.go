@@ -726,6 +726,19 @@ func TestRule8_5_Answers(t *testing.T) {
 	}
 }
 
+func TestStoresDoNotFillTheLog(t *testing.T) {
+	for _, answer := range []string{"NO " + strings.Repeat("\x01", 8000), "NO [REFERRAL imap://" + strings.Repeat("x", 8000) + "/]"} {
+		f := newFakeStore(t, loginScript("S: P1 "+answer))
+		s := newSite(t, func(s *site) { s.people["joe"] = f.value() })
+		c := s.client()
+		c.send("a LOGIN joe secret\r\n")
+		c.line()
+		if n := len(s.log.String()); n > 4000 {
+			t.Errorf("%d octets in the log for %.20q", n, answer)
+		}
+	}
+}
+
 func TestRule9_WhatFailsLooksTheSame(t *testing.T) {
 	const delay = 50 * time.Millisecond
 	refusing := newFakeStore(t, loginScript("S: P1 NO wrong"))

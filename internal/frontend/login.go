@@ -139,7 +139,7 @@ func (s *session) failed(ctx context.Context, start time.Time, failure *failure,
 		result = "hold" // no fault of the store
 	}
 	s.Metrics.login(s.name, s.where.Store, result)
-	s.log.Log(ctx, level, "login failed", "user", brief(s.user), "store", s.where.Store, "code", failure.code, "cause", cause, "tls", s.tls)
+	s.log.Log(ctx, level, "login failed", "user", brief(s.user), "store", s.where.Store, "code", failure.code, "cause", shortened(cause), "tls", s.tls)
 	if failure == unavailable && !errors.Is(cause, errHold) {
 		return // no secret in that, and no guess to be slowed down
 	}
@@ -351,6 +351,13 @@ func printable(text string) string {
 
 // brief is a client's text as the log gets it; the handler quotes it.
 func brief(text string) string { return text[:min(len(text), 200)] }
+
+// shortened is a cause as the log gets it: most of it may be a store's words, or the
+// names in its certificate.
+func shortened(cause error) string {
+	text := cause.Error()
+	return text[:min(len(text), 500)]
+}
 
 // graceAfterEnd is how long a store may still take when the client has ended
 // its half of the connection and nothing of it is left to be answered: it may
