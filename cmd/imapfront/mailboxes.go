@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/internal/account"
+	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/imap"
 	"postern/internal/penalty"
@@ -61,7 +62,7 @@ func mailboxes(ctx context.Context, conf *config.Config, in io.Reader, out io.Wr
 				here, err := q.target.has(ctx, q.mailbox)
 				switch {
 				case err != nil:
-					answer = "error: " + strings.ReplaceAll(err.Error(), "\n", " ")
+					answer = "error: " + command.Line(err.Error())
 				case here:
 					answer = "here"
 				}

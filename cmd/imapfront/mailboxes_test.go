@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/base64"
 	"fmt"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/authority"
 	"postern/internal/config"
 	"postern/internal/loopback"
 )
@@ -56,6 +58,31 @@ func TestMailboxes(t *testing.T) {
 		if got := answers(t, conf, "joe\n"); !strings.HasPrefix(got, "joe\t127.0.0.1\t"+test.want) {
 			t.Errorf("%s, %q, %q: got %q, want %q", test.login, test.examine, test.list, got, test.want)
 		}
+	}
+}
+
+// What is wrong with a store is said in its own words, too: those in its certificate.
+func TestMailboxesOfAStoreWithACertificateForTheTerminal(t *testing.T) {
+	ca, err := authority.New("tests")
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := ca.Issue("x\x1b[2J\t\r\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := administered(t, loopback.Serve(t, func(c net.Conn) {
+		tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate}}).Handshake()
+	}))
+	st := conf.Stores["127.0.0.1"]
+	st.TLS, st.TLSName = config.TLSImplicit, "imap1.example.org"
+	conf.Stores["127.0.0.1"] = st
+	var out strings.Builder
+	if err := mailboxes(t.Context(), conf, strings.NewReader("joe\n"), &out); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); strings.ContainsAny(text, "\x1b\r") || strings.Count(text, "\t") != 2 || strings.Count(text, "\n") != 1 {
+		t.Errorf("got %q", text)
 	}
 }
 
