@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"postern/internal/account"
 	"postern/internal/config"
@@ -66,17 +67,15 @@ func (s *service) open(conf *config.Config, handed *listener.Handed) error {
 	return nil
 }
 
-// openSocket listens at path, for our own user.
+// openSocket listens at path, for our own user, and from the first moment: who has
+// connected by then stays.
 func openSocket(path string) (net.Listener, error) {
 	if err := removeSocket(path); err != nil {
 		return nil, err
 	}
+	defer unix.Umask(unix.Umask(0o177))
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, sysexits.CantCreate.Errorf("control: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
 		return nil, sysexits.CantCreate.Errorf("control: %w", err)
 	}
 	return l, nil

@@ -5,10 +5,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"postern/internal/frontend"
 )
@@ -55,5 +58,38 @@ func TestSessionsInAPager(t *testing.T) {
 func TestWhatIsNotKnownSelectsNobody(t *testing.T) {
 	if selected(url.Values{"protocol": {"imap"}})(frontend.Info{}) || !selected(nil)(frontend.Info{}) {
 		t.Error("it selects the wrong ones")
+	}
+}
+
+// Whoever connects while the socket is open to all is not sent away when it is closed
+// to them.
+func TestTheControlSocketIsNeverOpenToOthers(t *testing.T) {
+	defer unix.Umask(unix.Umask(0))
+	path := filepath.Join(t.TempDir(), "control")
+	stop, open := make(chan struct{}), make(chan os.FileMode)
+	go func() {
+		var seen os.FileMode
+		for {
+			if info, err := os.Lstat(path); err == nil {
+				seen |= info.Mode().Perm()
+			}
+			select {
+			case <-stop:
+				open <- seen
+				return
+			default:
+			}
+		}
+	}()
+	for range 300 {
+		l, err := openSocket(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+	}
+	close(stop)
+	if seen := <-open; seen&0o177 != 0 {
+		t.Errorf("it was seen with mode %o", seen)
 	}
 }
