@@ -49,6 +49,9 @@ func (u users) Locate(login string) (account.Location, bool, error) {
 	return where, true, nil
 }
 
+// Key implements frontend.Users.
+func (u users) Key(login string) string { return u.logins.Story().Key(login) }
+
 // Edition implements frontend.Users.
 func (u users) Edition() uint64 { return u.logins.Edition() }
 

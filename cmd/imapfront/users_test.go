@@ -45,6 +45,9 @@ func TestLocate(t *testing.T) {
 			if err != nil || found != (mailbox != "") || where.Mailbox != mailbox {
 				t.Errorf("precis %v, %q: got %q, %v, %v; want %q", precis, typed, where.Mailbox, found, err, mailbox)
 			}
+			if key := users.Key(typed); found && key != mailbox {
+				t.Errorf("precis %v, %q: has the key %q, want %q", precis, typed, key, mailbox)
+			}
 		}
 	}
 }

@@ -37,6 +37,9 @@ import (
 type Users interface {
 	Locate(login string) (where account.Location, found bool, err error)
 
+	// Key is the same for all ways to write a login name.
+	Key(login string) string
+
 	// Edition changes, from 0 for no map yet, when other answers may be given.
 	Edition() uint64
 }

@@ -58,7 +58,7 @@ func (s *session) login(c credentials) *failure {
 		s.lost(cause)
 	}
 	if failure == nil {
-		s.Failures.Forgive("user " + account.Fold(s.user))
+		s.Failures.Forgive("user " + s.Users.Key(s.user))
 	}
 	s.opened = opened
 	if failure == denied && c.token != "" {
@@ -80,7 +80,7 @@ func (s *session) penalty() time.Duration {
 		return 0
 	}
 	return max(s.Failures.Delay(network(s.client.Addr()).String(), maxAddressDelay),
-		s.Failures.Delay("user "+account.Fold(s.user), maxUserDelay))
+		s.Failures.Delay("user "+s.Users.Key(s.user), maxUserDelay))
 }
 
 func wait(ctx context.Context, d time.Duration) {
@@ -148,7 +148,7 @@ func (s *session) failed(ctx context.Context, start time.Time, failure *failure,
 	}
 	if failure == denied && !s.exempt() {
 		s.Failures.Failed(network(s.client.Addr()).String())
-		s.Failures.Failed("user " + account.Fold(s.user))
+		s.Failures.Failed("user " + s.Users.Key(s.user))
 	}
 	delay := max(s.FailureDelay, min(s.FailureDelay<<s.failures, maxDelay), s.slowest.get())
 	s.failures++

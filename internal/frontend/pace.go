@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
-
-	"postern/internal/account"
 )
 
 // paces are how many logins everybody has left for now. It is for programs
@@ -66,7 +64,7 @@ func (s *session) paced() error {
 		return nil
 	}
 	from := network(s.client.Addr()).String()
-	user := account.Fold(s.user)
+	user := s.Users.Key(s.user)
 	user = user[:min(len(user), maxKept)]
 	switch now := time.Now(); {
 	case !s.paces.allow(from, s.LoginsPerAddress, now):

@@ -322,6 +322,24 @@ func TestRule11_FailuresElsewhereDelay(t *testing.T) {
 	}
 }
 
+// mapped is a map that takes wide letters for ordinary ones.
+type mapped struct{ people }
+
+func (m mapped) Key(login string) string { return account.CaseMapped(login) }
+
+// A name written in another way for each guess is one name.
+func TestRule11_FailuresCountHoweverANameIsWritten(t *testing.T) {
+	s := newSite(t, func(s *site) { s.Users = mapped{s.people} })
+	for _, name := range []string{"joe", "\uff4aoe", "j\uff4fe", "JO\uff25"} {
+		c := s.client()
+		c.send(fmt.Sprintf("a LOGIN {%d+}\r\n%s x\r\n", len(name), name))
+		c.want("a " + failed)
+	}
+	if delay := s.Failures.Delay("user joe", time.Minute); delay != time.Second {
+		t.Errorf("the next guess waits %v", delay)
+	}
+}
+
 // movingPeople is a map that changes.
 type movingPeople struct {
 	mu sync.Mutex

@@ -157,7 +157,7 @@ func (s *session) enter(owner string, where account.Location) (*failure, error) 
 	if s.Shared.closed {
 		return unavailable, errShutdown
 	}
-	if who := account.Fold(owner); !s.exempt() {
+	if who := s.Users.Key(owner); !s.exempt() {
 		if n := s.perUser[who]; s.MaxPerUser > 0 && n >= s.MaxPerUser {
 			return tooMany, fmt.Errorf("%w: %d of this user", errLimit, n)
 		}

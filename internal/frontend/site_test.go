@@ -56,6 +56,8 @@ func (p people) Locate(login string) (account.Location, bool, error) {
 	return where, err == nil, err
 }
 
+func (p people) Key(login string) string { return account.Fold(login) }
+
 func (p people) Edition() uint64 { return 1 }
 
 // A site is a front end on a port of its own.

@@ -113,7 +113,7 @@ func atItsStore(t *testing.T) (s *session, client, far net.Conn) {
 // idler is a session with a store.
 func idler(where account.Location) *session {
 	s := &session{
-		Frontend: &Frontend{Shared: NewShared(), LoginTime: time.Minute, Log: slog.New(slog.DiscardHandler)}, member: new(member),
+		Frontend: &Frontend{Shared: NewShared(), Users: people{}, LoginTime: time.Minute, Log: slog.New(slog.DiscardHandler)}, member: new(member),
 		ctx: context.Background(), id: newID(), name: "imap", log: slog.New(slog.DiscardHandler), user: "joe", where: where,
 	}
 	s.protocol = newIMAP(s)
