@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"postern/internal/account"
 	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/sysexits"
@@ -78,9 +79,18 @@ func format(f config.Frontend, w io.Writer, dated bool) slog.Handler {
 		}
 	}
 	if f.LogFormat == "json" {
-		return slog.NewJSONHandler(w, &options)
+		return slog.NewJSONHandler(printableLines{w}, &options)
 	}
 	return slog.NewTextHandler(w, &options)
+}
+
+// printableLines are lines of JSON that a terminal takes no command from, whatever a
+// client typed. Those of logfmt are so by themselves.
+type printableLines struct{ io.Writer }
+
+func (p printableLines) Write(line []byte) (int, error) {
+	_, err := p.Writer.Write(account.PrintableJSON(line))
+	return len(line), err
 }
 
 // severities are those of information, warnings and errors.
