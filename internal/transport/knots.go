@@ -82,6 +82,7 @@ func (t *Tables) untie(addresses []string) error {
 // link finds what the alias table would say of a knot, and the knots it leads
 // to.
 func (t *Tables) link(k *knot, knots map[string]*knot) error {
+	said := make(map[string]bool, len(k.to))
 	for _, to := range k.to {
 		next, key := to.Address, to.Address
 		if to.Address == "" {
@@ -90,7 +91,7 @@ func (t *Tables) link(k *knot, knots map[string]*knot) error {
 				k.doubt, k.nowhere = err.Error(), true
 				continue
 			}
-			if slices.Contains(k.alias, delivery) && delivery == k.address {
+			if said[delivery] && delivery == k.address {
 				k.doubt = fmt.Sprintf("two mailboxes have the delivery address %q", delivery)
 			}
 			next, key = delivery, delivery
@@ -108,8 +109,8 @@ func (t *Tables) link(k *knot, knots map[string]*knot) error {
 				t.note("%q: forwards to %q, which is no address here", k.address, to.Address)
 			}
 		}
-		if !slices.Contains(k.alias, next) {
-			k.alias = append(k.alias, next)
+		if !said[next] {
+			k.alias, said[next] = append(k.alias, next), true
 		}
 		if other := knots[key]; other != nil {
 			k.next = append(k.next, other)
@@ -358,15 +359,16 @@ func (t *Tables) finish(k *knot, knots map[string]*knot) (route, error) {
 		return route{transport: doubtResult}, nil
 	}
 	var legs []leg
+	own := t.mailboxAt(k)
 	for _, next := range k.alias {
 		ends := map[string]bool{}
 		if next == k.address {
-			ends[t.mailboxAt(k)] = true
+			ends[own] = true
 		} else if err := t.actual(next, knots, ends, map[string]bool{}); err != nil {
 			return route{}, err
 		}
 		// A loop has no ends, and is in doubt rather than disabled.
-		l := leg{address: next, mailbox: t.mailboxAt(k), dead: len(ends) > 0}
+		l := leg{address: next, mailbox: own, dead: len(ends) > 0}
 		for end := range ends {
 			l.dead = l.dead && t.flags[end]&account.Disabled != 0
 		}

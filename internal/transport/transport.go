@@ -420,13 +420,13 @@ func (t *Tables) destinations(address, value string) ([]account.Destination, err
 	if len(all) == 1 && all[0].Address == "" {
 		return all, nil
 	}
-	var kept []account.Destination
+	kept, seen := all[:0], make(map[account.Destination]bool, len(all)) // there may be very many
 	for _, to := range all {
 		if to.Address != "" {
 			to.Address = account.QueryForm(to.Address)
 		}
-		if to.Address != address && !slices.Contains(kept, to) {
-			kept = append(kept, to)
+		if to.Address != address && !seen[to] {
+			kept, seen[to] = append(kept, to), true
 		}
 	}
 	return kept, nil

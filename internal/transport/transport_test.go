@@ -706,3 +706,26 @@ func TestInternationalisedDomain(t *testing.T) {
 		}
 	}
 }
+
+// A user who may write his own forwards must not hold up the tables of all.
+func TestVeryManyForwards(t *testing.T) {
+	const many = 1000
+	value := "<joe@example.org>"
+	for i := range many {
+		value += fmt.Sprintf(" <v%d@victim.example>", i)
+	}
+	logins := book{"joe imap1"}
+	addresses := book{"eve@example.org " + value, "joe@example.org joe@imap1 <joe@other.example>"}
+	steps := testing.AllocsPerRun(1, func() {
+		p, _, err := plan(t, testSite(), logins, addresses)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(p["alias"]["eve@example.org"], ","); n != many {
+			t.Errorf("mail goes to %d others", n)
+		}
+	})
+	if steps > 100*many {
+		t.Errorf("takes %v allocations for %d forwards", steps, many)
+	}
+}
