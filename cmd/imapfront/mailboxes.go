@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +23,7 @@ import (
 )
 
 // openTime is what a store may take to open an INBOX.
-const openTime = 30 * time.Second
+var openTime = 30 * time.Second
 
 // mailboxes reads names, a line each, and asks every store as its administrator
 // whether it has that mailbox: a line for each answer, of mailbox, store and
@@ -155,6 +156,7 @@ func (a *asked) ask(ctx context.Context, mailbox string) (bool, error) {
 	start := time.Now()
 	here, err := hasMailbox(ctx, a.Store, mailbox)
 	_, unreached := errors.AsType[*store.Unreachable](err)
+	unreached = unreached || errors.Is(err, os.ErrDeadlineExceeded) // it takes logins, and says nothing more
 	a.down.Tried(a.Address, !unreached, time.Since(start))
 	if unreached {
 		a.failed.Add(1)

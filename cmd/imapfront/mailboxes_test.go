@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -185,6 +186,25 @@ func TestMailboxesOfADeadStore(t *testing.T) {
 	})
 	conf := administered(t, st)
 	conf.Frontend.ConnectTimeout = config.Duration(time.Second) // who is quicker to fail is not taken for dead
+	if n := strings.Count(answers(t, conf, strings.Repeat("joe\n", 4*atOnce)), "\terror: "); n != 4*atOnce || asked.Load() >= atOnce+deadAfter {
+		t.Errorf("%d errors, and the store was asked %d times", n, asked.Load())
+	}
+}
+
+// Nor does one that takes logins and says nothing more.
+func TestMailboxesOfAStoreThatFallsSilent(t *testing.T) {
+	defer func(was time.Duration) { openTime = was }(openTime)
+	openTime = time.Second
+	var asked atomic.Int32
+	conf := oneStore(t, func(user string, c net.Conn, in *bufio.Reader) {
+		if user == nobody {
+			fmt.Fprintf(c, "P1 NO authentication failure\r\n")
+			return
+		}
+		asked.Add(1)
+		fmt.Fprintf(c, "P1 OK [CAPABILITY IMAP4rev1] in\r\n")
+		io.Copy(io.Discard, in)
+	})
 	if n := strings.Count(answers(t, conf, strings.Repeat("joe\n", 4*atOnce)), "\terror: "); n != 4*atOnce || asked.Load() >= atOnce+deadAfter {
 		t.Errorf("%d errors, and the store was asked %d times", n, asked.Load())
 	}
