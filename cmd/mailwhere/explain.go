@@ -138,10 +138,8 @@ func (f *finder) sayEnd(e *explanation, at end) {
 		e.say("flags", "%s", strings.Join(at.Flags, " "))
 	}
 	if e.Login == "" {
-		value, found, err := f.login.Get(at.Mailbox)
-		if own, bad := account.ParseLocation(at.Mailbox, value); err == nil && found && bad == nil &&
-			own.Mailbox == at.Mailbox && own.Store == at.Store {
-			e.say("opened by", "the login %s", at.Mailbox)
+		if own, found, err := f.opener(at.Mailbox, at.Store); err == nil && found {
+			e.say("opened by", "the login %s", own.login)
 		}
 		return
 	}

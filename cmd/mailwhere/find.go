@@ -58,21 +58,42 @@ type end struct {
 	Forward string   `json:"forward,omitempty"`
 }
 
+func endOf(at account.Location) end {
+	return end{Mailbox: at.Mailbox, Store: at.Store, Port: at.Port, Flags: strings.Fields(at.Flags.String())}
+}
+
+// A home is a record of login.cdb.
+type home struct {
+	login, value string
+	account.Location
+}
+
+// home looks a login name up.
+func (f *finder) home(name string) (h home, found bool, err error) {
+	h.login = f.login.Story().Key(name)
+	if h.value, found, err = f.login.Get(h.login); err != nil || !found {
+		return h, false, err
+	}
+	h.Location, err = parseLogin(h.login, h.value)
+	return h, err == nil, err
+}
+
+// opener finds the login name that opens a mailbox: that of the mailbox, as a rule.
+func (f *finder) opener(mailbox, store string) (h home, found bool, err error) {
+	h, found, err = f.home(mailbox)
+	return h, found && h.Mailbox == mailbox && h.Store == store, err
+}
+
 // find looks a login name up, then an address.
 func (f *finder) find(name string) (answer, error) {
 	a := answer{Name: name}
-	key := f.login.Story().Key(name)
-	value, found, err := f.login.Get(key)
+	h, found, err := f.home(name)
 	if err != nil {
 		return a, err
 	}
 	if found {
-		a.Found, a.Login, a.value = true, key, value
-		at, err := account.ParseLocation(key, value)
-		if err != nil {
-			return a, sysexits.DataErr.Errorf("login %q: %w", key, err)
-		}
-		a.To = []end{{Mailbox: at.Mailbox, Store: at.Store, Port: at.Port, Flags: strings.Fields(at.Flags.String())}}
+		a.Found, a.Login, a.value = true, h.login, h.value
+		a.To = []end{endOf(h.Location)}
 		return a, nil
 	}
 	if !strings.Contains(name, "@") {
@@ -120,8 +141,14 @@ func (f *finder) findAddress(a *answer) error {
 		}
 		for _, to := range to {
 			at := end{Mailbox: to.Mailbox, Store: to.Store, Forward: to.Address}
-			if at.Flags, err = f.flagsOf(to); err != nil {
-				return err
+			if to.Address == "" {
+				own, found, err := f.opener(to.Mailbox, to.Store)
+				if err != nil {
+					return err
+				}
+				if found {
+					at.Flags = endOf(own.Location).Flags
+				}
 			}
 			a.To = append(a.To, at)
 		}
@@ -163,46 +190,21 @@ func (f *finder) atDelivery(address string) (end, bool, error) {
 	for _, spelled := range transport.Lookups(typed+domain, f.conf.Route.Delimiter) {
 		local := account.UnquoteLocal(strings.TrimSuffix(spelled, domain))
 		for _, name := range []string{local + domain, local} {
-			name = f.login.Story().Key(name)
-			value, found, err := f.login.Get(name)
+			h, found, err := f.home(name)
 			if err != nil {
 				return end{}, false, err
 			}
 			if !found {
 				continue // without the detail, maybe
 			}
-			home, err := account.ParseLocation(name, value)
-			if err != nil {
-				return end{}, false, sysexits.DataErr.Errorf("login %q: %w", name, err)
-			}
-			delivery, err := f.site().DeliveryAddress(home.Mailbox)
+			delivery, err := f.site().DeliveryAddress(h.Mailbox)
 			if err == nil && slices.Contains(account.WithForms([]string{account.QueryForm(delivery)}), account.QueryForm(spelled)) {
-				return end{Mailbox: home.Mailbox, Store: home.Store, Flags: strings.Fields(home.Flags.String())}, true, nil
+				h.Port = 0 // it is for logins
+				return endOf(h.Location), true, nil
 			}
 		}
 	}
 	return end{}, false, nil
-}
-
-// flagsOf returns the flags of a mailbox, which login.cdb has under the name
-// that opens it: its own, as a rule.
-func (f *finder) flagsOf(to account.Destination) ([]string, error) {
-	if to.Address != "" {
-		return nil, nil
-	}
-	login := f.login.Story().Key(to.Mailbox)
-	value, found, err := f.login.Get(login)
-	if err != nil || !found {
-		return nil, err
-	}
-	at, err := account.ParseLocation(login, value)
-	if err != nil {
-		return nil, sysexits.DataErr.Errorf("login %q: %w", login, err)
-	}
-	if at.Mailbox != to.Mailbox || at.Store != to.Store {
-		return nil, nil
-	}
-	return strings.Fields(at.Flags.String()), nil
 }
 
 // stores lists the stores of an answer, and the forwards in brackets: what

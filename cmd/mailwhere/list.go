@@ -40,12 +40,20 @@ func openLogins(conf *config.Config) (*mapfile.Map, error) {
 // eachLogin takes login.cdb apart.
 func eachLogin(login *mapfile.Map, yield func(name, value string, at account.Location) error) error {
 	return login.Records(func(name, value string) error {
-		at, err := account.ParseLocation(name, value)
+		at, err := parseLogin(name, value)
 		if err != nil {
-			return sysexits.DataErr.Errorf("login %q: %w", name, err)
+			return err
 		}
 		return yield(name, value, at)
 	})
+}
+
+func parseLogin(name, value string) (account.Location, error) {
+	at, err := account.ParseLocation(name, value)
+	if err != nil {
+		err = sysexits.DataErr.Errorf("login %q: %w", name, err)
+	}
+	return at, err
 }
 
 // census counts the mailboxes of each store. Several login names may open one
@@ -174,8 +182,7 @@ func residents(conf *config.Config, name string, out *output) error {
 		found = true
 		switch {
 		case out.json:
-			return out.object(answer{Name: key, Found: true, Login: key, To: []end{
-				{Mailbox: at.Mailbox, Store: at.Store, Port: at.Port, Flags: strings.Fields(at.Flags.String())}}})
+			return out.object(answer{Name: key, Found: true, Login: key, To: []end{endOf(at)}})
 		case out.long:
 			_, err = fmt.Fprintf(out, "%s %s\n", account.Printable(key), account.Printable(value))
 		default:
