@@ -132,26 +132,25 @@ func (t *Tables) eachWith(decide func(address, value string) (route, error), yie
 			return err
 		}
 		domain := domainOf(address)
-		local, inDomain := strings.TrimSuffix(address, domain), norm.NFD.String(domain)
-		decomposed := norm.NFD.String(local)
-		if decomposed != local {
-			// What the mailbox itself is called has nothing left to be rewritten.
-			form, own := decomposed+domain, !norm.NFC.IsNormalString(t.asStored(address))
-			if own {
-				if err := yield(form, r); err != nil {
-					return err
-				}
-			} else if err := t.mirror(form, address, r, yield); err != nil {
+		local := strings.TrimSuffix(address, domain)
+		decomposed := norm.NFD.String(local) + domain
+		forms := []string{address}
+		for _, form := range []string{decomposed, local + norm.NFD.String(domain), norm.NFD.String(address)} {
+			if slices.Contains(forms, form) {
+				continue
+			}
+			forms = append(forms, form)
+			var err error
+			if form == decomposed && !norm.NFC.IsNormalString(t.asStored(address)) {
+				err = yield(form, r) // so the mailbox itself is called: nothing is left to be rewritten
+			} else {
+				err = t.mirror(form, address, r, yield)
+			}
+			if err != nil {
 				return err
 			}
 		}
-		if inDomain == domain {
-			return nil
-		}
-		if err := t.mirror(local+inDomain, address, r, yield); err != nil || decomposed == local {
-			return err
-		}
-		return t.mirror(decomposed+inDomain, address, r, yield)
+		return nil
 	}
 	withMirrors := func(address string, r route) error {
 		if err := spelled(address, r); err != nil || len(mirrors) == 0 {
