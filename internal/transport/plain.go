@@ -53,9 +53,14 @@ func (t *Tables) soleMailbox(value string) (mailbox string, ok bool) {
 // isDelivery tells whether an address is the delivery address of a plain
 // mailbox.
 func (t *Tables) isDelivery(address, mailbox string) bool {
-	domain := t.site.Domains[0]
-	return len(address) == len(mailbox)+1+len(domain) && address[len(mailbox)] == '@' &&
-		strings.HasPrefix(address, mailbox) && strings.HasSuffix(address, domain)
+	return isAt(address, mailbox, t.site.Domains[0])
+}
+
+// isAt tells whether a text is two others and an @ between them, and takes no memory
+// to put these together.
+func isAt[T string | []byte](text T, before, behind string) bool {
+	at := len(before)
+	return len(text) == at+1+len(behind) && text[at] == '@' && string(text[:at]) == before && string(text[at+1:]) == behind
 }
 
 func (t *Tables) plainDelivery(mailbox string) string { return mailbox + "@" + t.site.Domains[0] }

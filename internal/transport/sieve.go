@@ -139,8 +139,7 @@ func (m *mesh) try() error {
 				return err
 			}
 			asked++
-			if len(claim) == len(r.mailbox)+1+len(r.store) && claim[len(r.mailbox)] == '@' &&
-				string(claim[:len(r.mailbox)]) == r.mailbox && string(claim[len(r.mailbox)+1:]) == r.store {
+			if isAt(claim, r.mailbox, r.store) {
 				continue
 			}
 		}
