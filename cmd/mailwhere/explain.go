@@ -180,11 +180,12 @@ func (f *finder) sayMail(e *explanation, tables *tables) error {
 	switch address, err := f.addresses(); {
 	case err != nil:
 		e.say("mail", "%v", err)
-	case tables.transport.Story().Source != mapfile.PairName(f.login, address):
+	case tables.open[transport.Transport].Story().Source != mapfile.PairName(f.login, address):
 		e.say("mail", "the tables are not of these maps: run postmap-route")
 	}
 	walk := transport.Postfix{
-		Alias: tables.alias, Recipient: tables.recipient, Transport: tables.transport, Domain: tables.domain,
+		Alias: tables.open[transport.Alias], Recipient: tables.open[transport.Recipient],
+		Transport: tables.open[transport.Transport], Domain: tables.open[transport.Domain],
 		Delimiter: f.conf.Route.Delimiter,
 	}
 	switch refused, err := walk.Refuses(address); {
@@ -220,34 +221,30 @@ func (f *finder) sayMail(e *explanation, tables *tables) error {
 
 // tables are Postfix's tables on this machine.
 type tables struct {
-	alias, recipient, transport, domain *mapfile.Map
-
-	missing error // why there are none
+	open    map[string]*mapfile.Map // by name
+	missing error                   // why there are none
 }
 
 func openTables(conf *config.Config) (*tables, error) {
-	t, dir := &tables{}, cmp.Or(conf.Route.Out, conf.Maps)
-	for name, m := range map[string]**mapfile.Map{
-		transport.Alias: &t.alias, transport.Recipient: &t.recipient,
-		transport.Transport: &t.transport, transport.Domain: &t.domain,
-	} {
-		var err error
-		*m, err = mapfile.Open(filepath.Join(dir, name+".cdb"), conf.Foreign)
-		if errors.Is(err, fs.ErrNotExist) {
+	t := &tables{open: map[string]*mapfile.Map{}}
+	for _, name := range transport.Names {
+		m, err := mapfile.Open(filepath.Join(cmp.Or(conf.Route.Out, conf.Maps), name+".cdb"), conf.Foreign)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			t.missing = err
-		} else if err != nil {
+		case err != nil:
 			t.close()
 			return nil, err
+		default:
+			t.open[name] = m
 		}
 	}
 	return t, nil
 }
 
 func (t *tables) close() {
-	for _, m := range []*mapfile.Map{t.alias, t.recipient, t.transport, t.domain} {
-		if m != nil {
-			m.Close()
-		}
+	for _, m := range t.open {
+		m.Close()
 	}
 }
 

@@ -81,7 +81,7 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 	c.checkSettings(records)
 	c.checkPostmaster(records[transport.Domain])
 	c.checkServices(records[transport.Transport])
-	for _, name := range []string{transport.Transport, transport.Alias, transport.Recipient, transport.Domain} {
+	for _, name := range transport.Names {
 		if len(records[name]) == 0 {
 			continue
 		}

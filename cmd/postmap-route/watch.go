@@ -73,7 +73,7 @@ func watch(c *cli.Context) error {
 // tellReady tells systemd that there are tables, be they old. A Postfix that starts
 // behind us and does not find any would never see them appear.
 func tellReady(conf *config.Config) {
-	for _, name := range []string{transport.Transport, transport.Alias, transport.Recipient, transport.Domain} {
+	for _, name := range transport.Names {
 		if _, err := os.Stat(tableFile(conf, name)); err != nil {
 			return
 		}

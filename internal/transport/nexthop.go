@@ -63,10 +63,15 @@ func Label(store string) string {
 	return label
 }
 
+// nameLetters are those of hosts and of services, folded.
+const nameLetters = "abcdefghijklmnopqrstuvwxyz0123456789._-"
+
+func isOfNameLetters(text string) bool { return strings.Trim(strings.ToLower(text), nameLetters) == "" }
+
 // isServiceName tells whether a word can name a service, in master.cf(5) or
 // services(5).
 func isServiceName(word string) bool {
-	return strings.Trim(strings.ToLower(word), "abcdefghijklmnopqrstuvwxyz0123456789._-") == "" && word != "" && word[0] != '-' && word[0] != '.'
+	return isOfNameLetters(word) && word != "" && word[0] != '-' && word[0] != '.'
 }
 
 // CheckResult tells whether Postfix understands a transport(5) result. Postfix
@@ -147,7 +152,7 @@ func checkHop(hop string, inet bool) error {
 	if host == "" {
 		return fmt.Errorf("no host")
 	}
-	if _, err := netip.ParseAddr(strings.TrimPrefix(host, "ipv6:")); err != nil && strings.Trim(strings.ToLower(host), "abcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
+	if _, err := netip.ParseAddr(strings.TrimPrefix(host, "ipv6:")); err != nil && !isOfNameLetters(host) {
 		return fmt.Errorf("%q is not a host", host)
 	}
 	if port == "" {
@@ -184,11 +189,8 @@ func MasterLines(results []string) []string {
 	var lines []string
 	for _, result := range results {
 		service, _, _ := strings.Cut(result, ":")
-		program := Program(service)
-		if slices.Contains([]string{"lmtp", "smtp", "relay", "error", "retry", "discard"}, service) {
-			continue
-		}
-		if program != "" {
+		shipped := slices.Contains([]string{"lmtp", "smtp", "relay", "error", "retry", "discard"}, service)
+		if program := Program(service); program != "" && !shipped {
 			lines = append(lines, fmt.Sprintf("%-24s unix  -       -       n       -       -       %s", service, program))
 		}
 	}

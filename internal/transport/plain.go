@@ -10,7 +10,7 @@ import "strings"
 // plainOctets stand in a local part or a domain without a thought for quotes,
 // folding or delimiters. The dot is left to the callers.
 var plainOctets = func() (plain [256]bool) {
-	for _, c := range []byte("abcdefghijklmnopqrstuvwxyz0123456789_-.") {
+	for _, c := range []byte(nameLetters) {
 		plain[c] = true
 	}
 	return plain

@@ -120,9 +120,9 @@ func (t *Tables) each(yield func(address string, r route) error) error {
 
 func (t *Tables) eachWith(decide func(address, value string) (route, error), yield func(address string, r route) error) error {
 	mirrors := map[string][]string{}
-	for from, to := range t.site.Aliases {
+	for _, from := range slices.Sorted(maps.Keys(t.site.Aliases)) {
+		to := t.site.Aliases[from]
 		mirrors[to] = append(mirrors[to], from)
-		slices.Sort(mirrors[to])
 	}
 	// Postfix folds what it asks for, but does not compose it: a Mac may send
 	// e and an accent where the directory has one letter, Unicode TR 15, in the local

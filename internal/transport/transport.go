@@ -35,6 +35,9 @@ const (
 	Domain    = "domain"    // relay_domains or virtual_mailbox_domains
 )
 
+// Names are those of all tables.
+var Names = []string{Transport, Alias, Recipient, Domain}
+
 // What Postfix is told where no store is. error(8) returns the mail, retry(8)
 // keeps it; smtpd(8) refuses the former at RCPT.
 const (
