@@ -327,20 +327,22 @@ func (t *Tables) nameDomains() {
 		ours[norm.NFD.String(domain)] = true // as addresses may come with it
 	}
 	t.domains = slices.Sorted(maps.Keys(ours))
-	var foreign []string
-	count := 0
-	for domain, addresses := range t.foreign {
-		if !ours[domain] {
-			foreign = append(foreign, domain)
-			count += addresses
-		}
-	}
-	if count == 0 {
+	t.noteForeign(ours)
+}
+
+// noteForeign tells of addresses in domains that are not ours.
+func (t *Tables) noteForeign(ours map[string]bool) {
+	maps.DeleteFunc(t.foreign, func(domain string, _ int) bool { return ours[domain] })
+	if len(t.foreign) == 0 {
 		return
 	}
-	slices.Sort(foreign)
-	examples := strings.Join(foreign[:min(3, len(foreign))], ", ")
-	if len(foreign) > 3 {
+	count := 0
+	for _, addresses := range t.foreign {
+		count += addresses
+	}
+	domains := slices.Sorted(maps.Keys(t.foreign))
+	examples := strings.Join(domains[:min(3, len(domains))], ", ")
+	if len(domains) > 3 {
 		examples += ", ..."
 	}
 	t.note("%d addresses are in domains that are not the site's (%s): mail from elsewhere reaches them only if main.cf names those domains",

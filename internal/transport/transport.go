@@ -153,9 +153,10 @@ func (t *Tables) note(format string, args ...any) {
 }
 
 func (t *Tables) checkSite() error {
+	isDomain := func(domain string) bool { return account.CheckAddress("x@"+domain) == nil }
 	for i, domain := range t.site.Domains {
 		folded := account.Fold(strings.TrimSuffix(domain, "."))
-		if err := account.CheckAddress("x@" + folded); err != nil {
+		if !isDomain(folded) {
 			return sysexits.Config.Errorf("domain %q is not a domain name", domain)
 		}
 		t.site.Domains[i] = folded
@@ -164,7 +165,7 @@ func (t *Tables) checkSite() error {
 	for from, to := range t.site.Aliases {
 		from, to = account.Fold(from), account.Fold(to)
 		for _, domain := range []string{from, to} {
-			if err := account.CheckAddress("x@" + domain); err != nil {
+			if !isDomain(domain) {
 				return sysexits.Config.Errorf("domain alias %q: %q is not a domain name", from, domain)
 			}
 		}
