@@ -1,6 +1,7 @@
 package account
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -149,6 +150,21 @@ func TestAddresses(t *testing.T) {
 	} {
 		if CheckAddress(address) == nil {
 			t.Errorf("%q is accepted", address)
+		}
+	}
+}
+
+func TestDistinct(t *testing.T) {
+	for _, n := range []int{0, 1, 8, 9, 16, 17, 40} {
+		var list, want []string
+		for i := range n {
+			want = append(want, fmt.Sprint(i))
+		}
+		for _, name := range want {
+			list = append(list, name, want[0])
+		}
+		if got := Distinct(list); !slices.Equal(got, want) {
+			t.Errorf("%d names: got %q", n, got)
 		}
 	}
 }

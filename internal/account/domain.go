@@ -10,22 +10,38 @@ import (
 // WithForms adds to folded names those that mean the same: where a name has an
 // internationalised domain, that domain in its other form. Postfix asks its
 // tables for the form that a message came with, and converts neither
-// (SMTPUTF8_README), so a map has to have both.
+// (SMTPUTF8_README), so a map has to have both. Each name is there once.
 func WithForms(names []string) []string {
 	for _, name := range names {
 		at := strings.LastIndexByte(name, '@')
 		if at < 0 {
 			continue
 		}
-		other := OtherForm(name[at+1:])
-		if other == "" {
-			continue
-		}
-		if name = name[:at+1] + other; !slices.Contains(names, name) {
-			names = append(names, name)
+		if other := OtherForm(name[at+1:]); other != "" {
+			names = append(names, name[:at+1]+other)
 		}
 	}
-	return names
+	return Distinct(names)
+}
+
+// Distinct leaves out of a list, in place, what it has already. An entry mostly has
+// a few names, and may have a hundred thousand.
+func Distinct(names []string) []string {
+	kept := names[:0]
+	var known map[string]bool // where searching the list would take long
+	if len(names) > 16 {
+		known = make(map[string]bool, len(names))
+	}
+	for _, name := range names {
+		switch {
+		case known == nil && slices.Contains(kept, name), known[name]:
+			continue
+		case known != nil:
+			known[name] = true
+		}
+		kept = append(kept, name)
+	}
+	return kept
 }
 
 // registered converts domains as they are registered, without guesses about what

@@ -188,6 +188,7 @@ func (r *Rules) Judge(e *Entry) Outcome {
 		// the mail goes to that host, and a routing address is the host's
 		// business; without one mail goes to the routing address.
 		a.Forward, o.Minor = r.addresses(e, r.forward, o.Minor)
+		a.Forward = account.Distinct(a.Forward)
 		if o.Skip = checkForward(a); o.Skip != nil {
 			return o
 		}
@@ -243,9 +244,7 @@ func (r *Rules) logins(e *Entry, a *account.Account) *Fault {
 			if err != nil {
 				return fault("bad login name", "%v", err)
 			}
-			if !slices.Contains(a.Logins, name) {
-				a.Logins = append(a.Logins, name)
-			}
+			a.Logins = append(a.Logins, name)
 		}
 		// LDAP's values have no order, and the first login name also
 		// names the mailbox: take the one that names the entry, else
@@ -462,7 +461,7 @@ func (r *Rules) addresses(e *Entry, slots []int, minor []*Fault) ([]string, []*F
 			switch {
 			case err != nil:
 				minor = append(minor, fault("bad address", "%v", err))
-			case mail && !slices.Contains(list, address):
+			case mail:
 				list = append(list, address)
 			}
 		}
@@ -514,8 +513,11 @@ func checkForward(a *account.Account) *Fault {
 			return fault("bad forward", "%q names nobody", address)
 		}
 	}
-	elsewhere := account.WithForms(slices.Clone(a.Forward))
-	own := slices.DeleteFunc(a.Addresses, func(address string) bool { return slices.Contains(elsewhere, address) })
+	elsewhere := make(map[string]bool, len(a.Forward))
+	for _, address := range account.WithForms(slices.Clone(a.Forward)) {
+		elsewhere[address] = true
+	}
+	own := slices.DeleteFunc(a.Addresses, func(address string) bool { return elsewhere[address] })
 	if len(own) == 0 {
 		return fault("bad forward", "%s is sent on to itself", a.Forward[0])
 	}

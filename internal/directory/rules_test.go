@@ -155,6 +155,26 @@ func TestActiveDirectoryRules(t *testing.T) {
 	}
 }
 
+// Who may write his own entry must not hold up the maps of all: looking through such
+// a list for each name of it takes minutes.
+func TestVeryManyNames(t *testing.T) {
+	const many = 50_000
+	list := func(attribute, domain string) string {
+		var ldif strings.Builder
+		for i := range 2 * many {
+			fmt.Fprintf(&ldif, "%s: v%d%s\n", attribute, i%many, domain)
+		}
+		return ldif.String()
+	}
+	names, mail, others := list("uid", ""), list("mail", "@example.org"), list("mailRoutingAddress", "@other.example")
+	if o := judged(t, config.Default().Attributes, "", names+mail+"mailHost: imap1\n"); o.Skip != nil || len(o.Account.Logins) != many || len(o.Account.Addresses) != many {
+		t.Errorf("names: %v", o.Skip)
+	}
+	if o := judged(t, config.Default().Attributes, "", mail+others); o.Skip != nil || len(o.Account.Forward) != many || len(o.Account.Addresses) != many {
+		t.Errorf("forwards: %v", o.Skip)
+	}
+}
+
 func TestStoreRules(t *testing.T) {
 	table := config.Default().Attributes
 	table.Store = []string{"mailHost", "mailboxDatabase", "memberOf"}
