@@ -28,8 +28,6 @@ type follower struct {
 	complete bool               // what is known is what was there at some time
 	heard    bool               // all, over the connection that there is
 
-	held map[registry.ID]*account.Account // whose entry makes none now, and may again
-
 	refreshing bool // what changes now need not be whole before all is heard
 	ahead      directory.Position
 }
@@ -43,7 +41,10 @@ func (w *watch) newFollower(o *origin, story string) (*follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &follower{watch: w, origin: o, known: known, story: story, held: map[registry.ID]*account.Account{}}, nil
+	for _, end := range known.Ends() {
+		time.AfterFunc(time.Until(end), w.rouse)
+	}
+	return &follower{watch: w, origin: o, known: known, story: story}, nil
 }
 
 // refusedRetry is when to ask again a directory that has refused us: as seldom as
@@ -158,28 +159,26 @@ func (f *follower) Entry(id [16]byte, e *directory.Entry) (news bool, err error)
 	outcome := f.judge(e)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now := outcome.Account
-	if outcome.Skip != nil || outcome.Nobody {
-		now = account.Account{Source: now.Source}
-	}
 	before, found, err := f.known.Get(id)
 	if err != nil {
 		return false, err
 	}
-	if found && reflect.DeepEqual(before, now) {
+	now, end := outcome.Account, time.Time{}
+	if outcome.Skip != nil || outcome.Nobody {
+		now = account.Account{Source: now.Source}
+	}
+	if outcome.Skip != nil {
+		now, end = f.hold(id, before, now)
+	}
+	if found && end.Equal(f.known.Ends()[id]) && reflect.DeepEqual(before, now) {
 		f.known.Mark(id)
 		return false, nil
 	}
 	if fault := outcome.Skip; fault != nil && !f.refreshing {
 		f.say("skipped: %s: %v", account.Printable(now.Source), fault)
 	}
-	if outcome.Skip != nil {
-		f.hold(id, before)
-	} else {
-		f.release(id)
-	}
 	f.changed(before, now)
-	return true, f.known.Put(id, now)
+	return true, f.known.Put(id, now, end)
 }
 
 func (f *follower) Named(dn string) (ids [][16]byte, err error) {
@@ -207,7 +206,6 @@ func (f *follower) Gone(id [16]byte) error {
 }
 
 func (f *follower) gone(id [16]byte) error {
-	f.release(id)
 	before, found, err := f.known.Get(id)
 	if err != nil || !found {
 		return err

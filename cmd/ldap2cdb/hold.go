@@ -1,56 +1,56 @@
 package main
 
 import (
-	"slices"
 	"time"
 
 	"postern/internal/account"
 	"postern/internal/registry"
-	"postern/internal/roster"
 )
 
 // An entry that is still there and makes no account any more may be on its way from
 // one store to another: between two groups, or by a value that is mistyped and
 // mended. Mail that were refused meanwhile would not come again, so whoever had a
-// mailbox is on hold where it was. A watch that begins again no longer knows of
-// whom: the registry says what the directory does, that he has no account.
+// mailbox is on hold where it was, for a time. He is known as before until then: he
+// claims what he did, or others would get his mail.
 
-// mostHeld bounds the memory for it: so many more at once are no longer moves.
+// mostHeld is how many may be on hold: so many more at once are no longer moves.
 const mostHeld = 10_000
 
-// hold puts on hold, for a time, whoever has lost his account.
-func (f *follower) hold(id registry.ID, lost account.Account) {
-	if lost.Location.Store == "" || len(f.held) >= mostHeld {
-		return
-	}
-	lost.Location.Flags |= account.Hold
-	f.held[id] = &lost
-	time.AfterFunc(time.Duration(f.conf.HoldTime), func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if f.held[id] == &lost { // and not once more
-			f.release(id)
+// hold is what becomes of an account whose entry makes none, and when it ends.
+func (f *follower) hold(id registry.ID, before, none account.Account) (now account.Account, end time.Time) {
+	ends := f.known.Ends()
+	if end = ends[id]; end.IsZero() {
+		if before.Location.Store == "" || len(ends) >= mostHeld {
+			return none, end
 		}
-	})
-}
-
-// release ends a hold, if there is one.
-func (f *follower) release(id registry.ID) {
-	if a, is := f.held[id]; is {
-		delete(f.held, id)
-		f.touch(*a)
+		left := time.Duration(f.conf.HoldTime)
+		end = time.UnixMilli(time.Now().Add(left).UnixMilli())
+		time.AfterFunc(left, f.rouse)
 	}
+	before.Source = none.Source
+	before.Location.Flags |= account.Hold
+	return before, end
 }
 
-// enterHeld enters whoever is on hold, with those of his keys that are wanted, all if
-// wanted is nil: he claims them as before, or others would get his mail.
-func (w *watch) enterHeld(into *roster.Roster, wanted func(account.Key) bool) error {
+// release ends a hold.
+func (f *follower) release(id registry.ID) error {
+	a, _, err := f.known.Get(id)
+	if err != nil {
+		return err
+	}
+	f.touch(a)
+	return f.known.Put(id, account.Account{Source: a.Source}, time.Time{})
+}
+
+// endHolds ends those that are over: by a clock that was set back they were not for a
+// long time.
+func (w *watch) endHolds() error {
 	for _, f := range w.followers {
-		for _, a := range f.held {
-			if wanted != nil && !slices.ContainsFunc(a.Keys(), wanted) {
+		for id, end := range f.known.Ends() {
+			if left := time.Until(end); left > 0 && left <= time.Duration(f.conf.HoldTime) {
 				continue
 			}
-			if err := into.AddSome(f.ranked(*a), wanted); err != nil {
+			if err := f.release(id); err != nil {
 				return err
 			}
 		}
@@ -58,16 +58,21 @@ func (w *watch) enterHeld(into *roster.Roster, wanted func(account.Key) bool) er
 	return nil
 }
 
-// endHolds ends those of whom the maps of somebody else leave out, as a build does by
-// --force after a doubt.
-func (w *watch) endHolds(last set) error {
+// endForeignHolds ends those of whom the maps of somebody else leave out, as a build
+// does by --force after a doubt.
+func (w *watch) endForeignHolds(last set) error {
 	for _, f := range w.followers {
-		for id, a := range f.held {
-			switch has, err := last.has(a); {
-			case err != nil:
+		for id := range f.known.Ends() {
+			a, _, err := f.known.Get(id)
+			if err != nil {
 				return err
-			case !has:
-				f.release(id)
+			}
+			has, err := last.has(a)
+			if err == nil && !has {
+				err = f.release(id)
+			}
+			if err != nil {
+				return err
 			}
 		}
 	}
@@ -75,7 +80,7 @@ func (w *watch) endHolds(last set) error {
 }
 
 // has tells whether the maps have a key of an account.
-func (s set) has(a *account.Account) (found bool, err error) {
+func (s set) has(a account.Account) (found bool, err error) {
 	for _, key := range a.Keys() {
 		if _, found, err = s.of(key).Get(key.Name); found || err != nil {
 			break
@@ -86,12 +91,16 @@ func (s set) has(a *account.Account) (found bool, err error) {
 
 // heldNames counts what the end of all holds would take away: that a directory empties
 // itself shall be doubted before everybody is on hold.
-func (w *watch) heldNames() (logins, addresses int) {
+func (w *watch) heldNames() (logins, addresses int, err error) {
 	for _, f := range w.followers {
-		for _, a := range f.held {
+		for id := range f.known.Ends() {
+			a, _, err := f.known.Get(id)
+			if err != nil {
+				return 0, 0, err
+			}
 			logins += len(a.Logins)
 			addresses += len(a.Addresses) + len(a.Derived)
 		}
 	}
-	return logins, addresses
+	return logins, addresses, nil
 }

@@ -1,13 +1,18 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"postern/internal/account"
+	"postern/internal/config"
 	"postern/internal/logbook"
 	"postern/internal/mapfile"
+	"postern/internal/registry"
 	"postern/internal/slapd"
 )
 
@@ -90,4 +95,50 @@ func TestHoldOutlastsADoubt(t *testing.T) {
 	eventuallySays(t, log, "doubtful: ")
 	put(t, file, strings.Replace(people(40), "mailHost: imap1.example.org", "mailHost: no host", 1))
 	eventually(t, dir, "u0", "imap1.example.org hold", log)
+}
+
+// Whoever starts a watch again, as for another version, ends no hold, and it is over when
+// it was to be, or before by a shorter hold-time or a clock that was set back.
+func TestHoldOutlastsARestart(t *testing.T) {
+	dir, log := t.TempDir(), &logbook.Book{}
+	file := filepath.Join(dir, "people.ldif")
+	put(t, file, people(40))
+	with := func(holdTime string) []string {
+		return []string{"--config", configFile(t, fmt.Sprintf("[directory]\npoll-interval = \"10ms\"\nhold-time = %q\n", holdTime)), "--ldif", file, "--maps", dir}
+	}
+	stop := follow(t, log, with("5m")...)
+	eventually(t, dir, "u0", "imap1.example.org", log)
+	without := strings.Replace(people(40), "mailHost: imap1.example.org", "mailHost: no host", 1)
+	put(t, file, without)
+	eventually(t, dir, "u0", "imap1.example.org hold", log)
+	stop()
+	without += slapd.Person("new", "N", "N", "imap2.example.org")
+	put(t, file, without)
+	stop = follow(t, log, with("5m")...)
+	eventually(t, dir, "new", "imap2.example.org", log)
+	if got := recordsOf(t, dir, mapfile.Login)["u0"]; got != "imap1.example.org hold" {
+		t.Errorf("u0 is %q", got)
+	}
+	stop()
+	follow(t, log, with("1s")...)
+	eventually(t, dir, "u0", "", log)
+}
+
+// Where nothing else happens a watch wakes up for the end of a hold.
+func TestTheEndOfAHoldIsAwaited(t *testing.T) {
+	dir := t.TempDir()
+	known, err := registry.Open(filepath.Join(dir, ".ldap2cdb.registry"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(known.Put(registry.ID{1}, account.Account{Logins: []string{"joe"}}, time.Now().Add(10*time.Millisecond)), known.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w := &watch{build: &build{conf: &config.Config{Maps: dir}}, wake: make(chan struct{}, 1)}
+	f, err := w.newFollower(new(origin), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.known.Close()
+	<-w.wake
 }

@@ -365,6 +365,9 @@ func (w *watch) publishNow() error {
 	if !w.complete() {
 		return nil
 	}
+	if err := w.endHolds(); err != nil {
+		return err
+	}
 	if w.whole || len(w.touched) > 0 {
 		writer, err := mapfile.Lock(w.conf.Maps, "ldap2cdb")
 		if err != nil {
@@ -386,7 +389,7 @@ func (w *watch) publishNow() error {
 			}
 			if !w.lacks(last) {
 				w.printed = digestsOf(last) // a doubt that comes now they do not answer
-				if err := w.endHolds(last); err != nil {
+				if err := w.endForeignHolds(last); err != nil {
 					return err
 				}
 			}
@@ -477,7 +480,7 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 			return all.Add(f.ranked(a))
 		}))
 	}
-	if err := errors.Join(err, w.enterHeld(all, nil), <-remembered); err != nil {
+	if err := errors.Join(err, <-remembered); err != nil {
 		return nil, err
 	}
 	var report *roster.Report
@@ -501,9 +504,9 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 	return report, w.remember()
 }
 
-func (w *watch) refused(doubts []string) error {
+func (w *watch) refused(doubts []string, err error) error {
 	if len(doubts) == 0 || w.force {
-		return nil
+		return err
 	}
 	w.doubted = true
 	return sysexits.DataErr.Errorf("%w: %s; if it is meant so, run ldap2cdb --force once", errDoubtful, strings.Join(doubts, "; "))
@@ -566,9 +569,6 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 			return nil, err
 		}
 	}
-	if err := w.enterHeld(few, w.touched.has); err != nil {
-		return nil, err
-	}
 	report, changes, err := decide(few, last, w.touched)
 	if err != nil {
 		return nil, err
@@ -602,9 +602,9 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 
 // doubts are those about the report of a publication, with max-shrink over the last
 // hour: a directory that empties itself does so one change at a time.
-func (w *watch) doubts(r *roster.Report, now time.Time) []string {
+func (w *watch) doubts(r *roster.Report, now time.Time) ([]string, error) {
 	window := roster.Report{Accounts: r.Accounts, Logins: r.Logins, Addresses: r.Addresses, Stores: r.Stores}
-	logins, addresses := w.heldNames()
+	logins, addresses, err := w.heldNames()
 	window.Logins.Removed += logins
 	window.Addresses.Removed += addresses
 	for _, l := range w.recent {
@@ -617,7 +617,7 @@ func (w *watch) doubts(r *roster.Report, now time.Time) []string {
 		}
 	}
 	window.Judge(w.conf.Limits.MinAccounts, float64(w.conf.Limits.MaxShrink))
-	return window.Doubts
+	return window.Doubts, err
 }
 
 // lost notes what a publication took away.

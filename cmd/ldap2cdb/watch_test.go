@@ -1146,7 +1146,7 @@ func TestLossesAddUp(t *testing.T) {
 			report := &roster.Report{Accounts: names}
 			left := lost(report, names, n)
 			for range 10 { // in vain: the disk is full
-				if len(w.doubts(report, now)) > 0 {
+				if doubts, err := w.doubts(report, now); err != nil || len(doubts) > 0 {
 					return false
 				}
 			}

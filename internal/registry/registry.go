@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/renameio/v2"
 
@@ -49,6 +50,7 @@ type Registry struct {
 	seed    maphash.Seed
 	numbers map[ID]uint32
 	places  []place             // by number
+	ends    map[ID]time.Time    // of the accounts that have one
 	holders map[uint64]uint32   // by hash of a key, or of an entry's name: whose it is
 	more    map[uint64][]uint32 // the others whose it is
 }
@@ -89,7 +91,7 @@ func Open(path string) (*Registry, error) {
 	}
 	r := &Registry{
 		path: path, file: file, seed: maphash.MakeSeed(),
-		numbers: map[ID]uint32{}, holders: map[uint64]uint32{}, more: map[uint64][]uint32{},
+		numbers: map[ID]uint32{}, ends: map[ID]time.Time{}, holders: map[uint64]uint32{}, more: map[uint64][]uint32{},
 	}
 	if err := r.load(); err != nil {
 		file.Close()
@@ -182,12 +184,15 @@ func (r *Registry) take(record []byte, at int64, length int) error {
 	case recordGone:
 		return r.drop(id)
 	case recordAccount:
-		a, err := decode(body[len(ID{}):])
+		a, end, err := decode(body[len(ID{}):])
 		if err != nil {
 			return err
 		}
 		if err := r.drop(id); err != nil {
 			return err
+		}
+		if !end.IsZero() {
+			r.ends[id] = end
 		}
 		number, known := r.numbers[id]
 		if !known {
@@ -225,6 +230,7 @@ func (r *Registry) drop(id ID) error {
 	}
 	r.live -= int64(r.places[number].length)
 	r.places[number] = place{}
+	delete(r.ends, id)
 	return nil
 }
 
@@ -296,7 +302,7 @@ func (r *Registry) read(p place) (id ID, a account.Account, err error) {
 	}
 	const head = 8 + 1
 	id = ID(record[head:])
-	a, err = decode(record[head+len(id):])
+	a, _, err = decode(record[head+len(id):])
 	return id, a, err
 }
 
@@ -313,10 +319,18 @@ func (r *Registry) Get(id ID) (a account.Account, found bool, err error) {
 	return a, err == nil, err
 }
 
-// Put enters an entry's account.
-func (r *Registry) Put(id ID, a account.Account) error {
-	return r.append(recordAccount, id[:], encode(a))
+// Put enters an entry's account, and when it ends, to the millisecond; the zero time is
+// never. It ends by another Put.
+func (r *Registry) Put(id ID, a account.Account, end time.Time) error {
+	body := encode(a)
+	if !end.IsZero() {
+		body = binary.AppendUvarint(body, uint64(end.UnixMilli()))
+	}
+	return r.append(recordAccount, id[:], body)
 }
+
+// Ends are when the accounts end that do.
+func (r *Registry) Ends() map[ID]time.Time { return r.ends }
 
 // Delete forgets an entry.
 func (r *Registry) Delete(id ID) error { return r.append(recordGone, id[:], nil) }
@@ -440,7 +454,7 @@ func (r *Registry) found(h uint64, is func(account.Account) bool) (map[ID]accoun
 // All lists every account.
 func (r *Registry) All(yield func(account.Account) error) error {
 	return r.each(func(_ uint32, record []byte) error {
-		a, err := decode(record[1+len(ID{}):])
+		a, _, err := decode(record[1+len(ID{}):])
 		if err != nil {
 			return err
 		}
@@ -561,10 +575,10 @@ func encode(a account.Account) []byte {
 	return b
 }
 
-// decode reads it back.
-func decode(b []byte) (account.Account, error) {
+// decode reads it back, and when it ends.
+func decode(b []byte) (a account.Account, end time.Time, err error) {
 	d := decoder{b}
-	a := account.Account{Source: d.text()}
+	a.Source = d.text()
 	a.Spare = d.text()
 	a.Location.Mailbox, a.Location.Store = d.text(), d.text()
 	a.Location.Port = int(d.number())
@@ -575,10 +589,13 @@ func decode(b []byte) (account.Account, error) {
 			*list = append(*list, d.text())
 		}
 	}
-	if d.b == nil {
-		return a, fmt.Errorf("an account: %w", errDamaged)
+	if len(d.b) > 0 {
+		end = time.UnixMilli(int64(d.number()))
 	}
-	return a, nil
+	if d.b == nil {
+		return a, end, fmt.Errorf("an account: %w", errDamaged)
+	}
+	return a, end, nil
 }
 
 // A decoder reads numbers and texts until one is missing: then b is nil.

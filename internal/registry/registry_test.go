@@ -2,15 +2,19 @@ package registry
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"postern/internal/account"
 )
+
+var never time.Time
 
 func user(login, store string, addresses ...string) account.Account {
 	return account.Account{
@@ -55,14 +59,14 @@ func TestWhatIsKnownLasts(t *testing.T) {
 	a.Spare = "dd@e"
 	a.Derived, a.Forward, a.Location.Port = []string{"d@e"}, []string{"f@y", "g@y"}, 143
 	a.Size = 5 << 30
-	must(t, r.Put(ID{1}, a))
-	must(t, r.Put(ID{2}, user("b", "imap1", "x@e")))
-	must(t, r.Put(ID{3}, user("c", "imap1", "c@e")))
-	must(t, r.Put(ID{3}, user("c", "imap2", "other@e")))
-	must(t, r.Put(ID{4}, user("d", "imap1")))
+	must(t, r.Put(ID{1}, a, never))
+	must(t, r.Put(ID{2}, user("b", "imap1", "x@e"), never))
+	must(t, r.Put(ID{3}, user("c", "imap1", "c@e"), never))
+	must(t, r.Put(ID{3}, user("c", "imap2", "other@e"), never))
+	must(t, r.Put(ID{4}, user("d", "imap1"), never))
 	must(t, r.Delete(ID{4}))
-	must(t, r.Put(ID{5}, account.Account{Source: "ou=people"})) // an entry that makes no account
-	for range 2 {                                               // before it is written, and after
+	must(t, r.Put(ID{5}, account.Account{Source: "ou=people"}, never)) // an entry that makes no account
+	for range 2 {                                                      // before it is written, and after
 		if got, found, err := r.Get(ID{1}); !found || err != nil || !reflect.DeepEqual(got, a) {
 			t.Errorf("got %+v %v %v", got, found, err)
 		}
@@ -93,16 +97,39 @@ func TestWhatIsKnownLasts(t *testing.T) {
 	}
 }
 
+func TestAnAccountThatEnds(t *testing.T) {
+	path, soon := filepath.Join(t.TempDir(), "r"), time.UnixMilli(1234)
+	r := open(t, path)
+	for i := range byte(4) {
+		must(t, r.Put(ID{i}, user(fmt.Sprint(i), "imap1"), soon))
+	}
+	must(t, r.Put(ID{1}, user("1", "imap1"), never))
+	must(t, r.Delete(ID{2}))
+	must(t, r.Put(ID{3}, user("3", "imap1"), soon.Add(time.Hour)))
+	want := map[ID]time.Time{{0}: soon, {3}: soon.Add(time.Hour)}
+	for range 2 { // before it is written, and after
+		if got := r.Ends(); !maps.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		if a, _, err := r.Get(ID{0}); err != nil || !reflect.DeepEqual(a, user("0", "imap1")) {
+			t.Errorf("got %v, %v", a, err)
+		}
+		must(t, r.Close())
+		r = open(t, path)
+	}
+	must(t, r.Close())
+}
+
 func TestRefresh(t *testing.T) {
 	r := open(t, filepath.Join(t.TempDir(), "r"))
 	for i := range byte(5) {
-		must(t, r.Put(ID{i}, user(fmt.Sprint(i), "imap1")))
+		must(t, r.Put(ID{i}, user(fmt.Sprint(i), "imap1"), never))
 	}
 	must(t, r.Delete(ID{4}))
 	r.Unmark()
 	r.Mark(ID{0})
-	must(t, r.Put(ID{1}, user("1", "imap2")))
-	must(t, r.Put(ID{9}, user("9", "imap2")))
+	must(t, r.Put(ID{1}, user("1", "imap2"), never))
+	must(t, r.Put(ID{9}, user("9", "imap2"), never))
 	gone := r.Unmarked()
 	slices.SortFunc(gone, func(a, b ID) int { return int(a[0]) - int(b[0]) })
 	if want := []ID{{2}, {3}}; !slices.Equal(gone, want) {
@@ -117,7 +144,7 @@ func TestCutAnywhere(t *testing.T) {
 	path := filepath.Join(dir, "r")
 	r := open(t, path)
 	for i := range byte(5) {
-		must(t, r.Put(ID{i}, user(fmt.Sprint(i), "imap1", fmt.Sprint(i, "@e"))))
+		must(t, r.Put(ID{i}, user(fmt.Sprint(i), "imap1", fmt.Sprint(i, "@e")), never))
 		must(t, r.SetCookie("s", fmt.Sprint(i+1)))
 	}
 	must(t, r.Close())
@@ -131,7 +158,7 @@ func TestCutAnywhere(t *testing.T) {
 		if cookie := r.Cookie("s"); cookie != "" && cookie > fmt.Sprint(r.Len()) {
 			t.Errorf("cut at %d: cookie %s, %d accounts", n, cookie, r.Len())
 		}
-		must(t, r.Put(ID{7}, user("7", "imap1")))
+		must(t, r.Put(ID{7}, user("7", "imap1"), never))
 		must(t, r.SetCookie("s", "9"))
 		must(t, r.Close())
 		again := open(t, cut)
@@ -162,7 +189,7 @@ func TestUselessRecordsGo(t *testing.T) {
 	r := open(t, path)
 	long := strings.Repeat("x", 200)
 	for i := range 20_000 {
-		must(t, r.Put(ID{byte(i)}, user(fmt.Sprint(i), long)))
+		must(t, r.Put(ID{byte(i)}, user(fmt.Sprint(i), long), never))
 	}
 	must(t, r.SetCookie("s", "c"))
 	must(t, r.Close())
@@ -180,7 +207,7 @@ func TestUselessRecordsGo(t *testing.T) {
 	r.Mark(ID{255})
 	long = strings.Repeat("x", 20_000)
 	for i := range 200 {
-		must(t, r.Put(ID{byte(i % 9)}, user(fmt.Sprint("u", i), long)))
+		must(t, r.Put(ID{byte(i % 9)}, user(fmt.Sprint("u", i), long), never))
 		must(t, r.SetCookie("s", fmt.Sprint(i)))
 	}
 	if info, _ := os.Stat(path); info.Size() > compactSize+2*20_000 {
@@ -203,7 +230,7 @@ func FuzzOpen(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	r.Put(ID{1}, user("a", "imap1", "a@e"))
+	r.Put(ID{1}, user("a", "imap1", "a@e"), time.Unix(1, 0))
 	r.Delete(ID{2})
 	r.SetCookie("s", "c")
 	r.Close()
@@ -218,7 +245,7 @@ func FuzzOpen(f *testing.F) {
 		must(t, os.WriteFile(path, text, 0o600))
 		r, err := Open(path)
 		must(t, err)
-		must(t, r.Put(ID{3}, user("c", "imap1")))
+		must(t, r.Put(ID{3}, user("c", "imap1"), never))
 		must(t, r.All(func(account.Account) error { return nil }))
 		must(t, r.Close())
 	})
@@ -236,18 +263,18 @@ func TestNamed(t *testing.T) {
 		slices.SortFunc(ids, func(a, b ID) int { return int(a[0]) - int(b[0]) })
 		return ids
 	}
-	must(t, r.Put(ID{1}, user("a", "imap1", "a@e")))
-	must(t, r.Put(ID{2}, account.Account{Source: "UID=a", Addresses: []string{"b@e"}, Forward: []string{"c@e"}}))
-	must(t, r.Put(ID{3}, account.Account{Source: "uid=a"}))
-	must(t, r.Put(ID{4}, user("stra\u00dfe", "imap1")))
-	must(t, r.Put(ID{5}, user("strasse", "imap1")))
+	must(t, r.Put(ID{1}, user("a", "imap1", "a@e"), never))
+	must(t, r.Put(ID{2}, account.Account{Source: "UID=a", Addresses: []string{"b@e"}, Forward: []string{"c@e"}}, never))
+	must(t, r.Put(ID{3}, account.Account{Source: "uid=a"}, never))
+	must(t, r.Put(ID{4}, user("stra\u00dfe", "imap1"), never))
+	must(t, r.Put(ID{5}, user("strasse", "imap1"), never))
 	if got := named("UID=Strasse"); !slices.Equal(got, []ID{{5}}) {
 		t.Errorf("got %v", got)
 	}
 	if got := named("uid=A"); !slices.Equal(got, []ID{{1}, {2}}) {
 		t.Errorf("got %v", got)
 	}
-	must(t, r.Put(ID{1}, user("z", "imap1", "a@e")))
+	must(t, r.Put(ID{1}, user("z", "imap1", "a@e"), never))
 	must(t, r.Delete(ID{2}))
 	if a, z := named("uid=a"), named("uid=z"); a != nil || !slices.Equal(z, []ID{{1}}) {
 		t.Errorf("got %v, %v", a, z)
