@@ -193,7 +193,7 @@ func TestWatch(t *testing.T) {
 func TestWatchCounts(t *testing.T) {
 	server := slapd.Start(t, slapd.Settings{Sync: true, LDIF: people(20) + slapd.Person("lost", "L", "Lost", "")})
 	dir, log := t.TempDir(), &logbook.Book{}
-	args := []string{"--url", server.URL(), "--base", slapd.Base, "--filter", "(objectClass=*)", "--maps"}
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--filter", "(objectClass=*)", "--config", configFile(t, "[directory]\nhold-time = \"1ms\"\n"), "--maps"}
 	follow(t, log, append(args, dir)...)
 	eventually(t, dir, "u1", "imap2.example.org", log)
 	for i, step := range []string{

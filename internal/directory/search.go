@@ -109,8 +109,9 @@ func (r *reading) follow(ctx context.Context, s *session, q query, trail []hop) 
 
 // search reads all pages of one server's answer, and returns its references
 // to others: of each the URLs, any one of which will do.
-func (r *reading) search(ctx context.Context, s *session, q query) (away [][]string, err error) {
+func (r *reading) search(ctx context.Context, s *session, q query) ([][]string, error) {
 	var (
+		away    [][]string
 		found   = builder{want: r.want}
 		partial []*Entry
 		read    int
