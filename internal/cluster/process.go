@@ -31,6 +31,8 @@ type process struct {
 	name    string
 	pid     int
 	started string // field 22 of /proc/PID/stat
+
+	ended <-chan struct{} // closed then; nil if somebody else has started it
 }
 
 // A spawner starts servers, each in a session of its own whose number is the
@@ -40,14 +42,13 @@ type spawner struct {
 	record string // file of processes, one a line
 	logs   string // folder of their standard error
 
-	mu     sync.Mutex
-	exited map[int]chan struct{}
+	mu sync.Mutex // over the record
 
 	release func() error // ends the guard; nil without one
 }
 
 func newSpawner(record, logs string) *spawner {
-	return &spawner{record: record, logs: logs, exited: map[int]chan struct{}{}}
+	return &spawner{record: record, logs: logs}
 }
 
 // guard ends the servers if we die without a word: killed, or by a panic. (The
@@ -101,8 +102,8 @@ func (sp *spawner) start(name string, cmd *exec.Cmd) (*process, error) {
 	p.started = stat.started
 
 	done := make(chan struct{})
+	p.ended = done
 	sp.mu.Lock()
-	sp.exited[p.pid] = done
 	err = appendTo(sp.record, fmt.Sprintf("%d %s %s\n", p.pid, p.started, p.name))
 	sp.mu.Unlock()
 	go func() {
@@ -123,7 +124,7 @@ func (sp *spawner) greets(ctx context.Context, p *process, addr, want string) er
 			return nil
 		}
 		select {
-		case <-sp.exited[p.pid]:
+		case <-p.ended:
 			return fmt.Errorf("%s ended: %s", p.name, sp.tail(p.name))
 		case <-ctx.Done():
 			return fmt.Errorf("%s does not answer: %w (%w); %s", p.name, last, ctx.Err(), sp.tail(p.name))
