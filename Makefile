@@ -1,6 +1,7 @@
 # make            the four tools, static, in bin/
 # make install    them and their pages below PREFIX (DESTDIR for packagers)
 # make test       every test; as root on Debian with the real servers, too
+# make race       the tests of what is in internal/ and cmd/, looking for data races
 # make check      gofmt, go vet, staticcheck, shellcheck, mandoc -Tlint
 # make bench      side by side with other mail proxies and tools: bin/bench.md;
 #                 half an hour as root on Debian, bench-quick two minutes
@@ -33,6 +34,9 @@ install: all
 # -timeout: of one package, on a machine that does much else.
 test: packages
 	$(GO) test -count=1 -timeout 40m $(TESTFLAGS) ./...
+
+race: packages
+	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 40m $(TESTFLAGS) ./internal/... ./cmd/...
 
 check: packages
 	test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
@@ -70,4 +74,4 @@ cluster-stop:
 clean:
 	rm -rf bin
 
-.PHONY: all install test check packages bench bench-quick fuzz demo cluster cluster-stop clean
+.PHONY: all install test race check packages bench bench-quick fuzz demo cluster cluster-stop clean
