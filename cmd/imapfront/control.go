@@ -221,7 +221,7 @@ func sessions(ctx context.Context, conf *config.Config, out io.Writer, values ur
 		// At once, for a pager takes its time, which the front end does not have.
 		text, err := io.ReadAll(response.Body)
 		if err == nil {
-			_, err = out.Write(text)
+			_, err = out.Write(account.PrintableJSON(text)) // whoever serves the socket
 		}
 		return err
 	}
@@ -234,7 +234,7 @@ func sessions(ctx context.Context, conf *config.Config, out io.Writer, values ur
 		} else if err != nil {
 			return err
 		}
-		fmt.Fprintf(table, "%s\t%s\t%q\t%s\t%v\t%v\n", info.Session, info.Protocol, info.User, info.Store,
+		fmt.Fprintf(table, "%s\t%s\t%q\t%s\t%v\t%v\n", account.Printable(info.Session), account.Printable(info.Protocol), info.User, account.Printable(info.Store),
 			info.Client, time.Since(info.Since).Round(time.Second))
 	}
 }

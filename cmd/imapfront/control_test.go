@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -51,6 +53,30 @@ func TestSessionsInAPager(t *testing.T) {
 	out := pager{told: told}
 	if err := sessions(t.Context(), conf, &out, nil, false, true); err != nil || out.seen != len(list) {
 		t.Errorf("saw %d octets of %d: %v", out.seen, len(list), err)
+	}
+}
+
+// Who serves the control socket may be somebody else. He has no say on the terminal of
+// who asks.
+func TestWhatTheControlSocketSaysIsPrintable(t *testing.T) {
+	conf := clearConfig(t)
+	conf.Frontend.Control = filepath.Join(t.TempDir(), "control")
+	l, err := net.Listen("unix", conf.Frontend.Control)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const said = `{"session":"\u001b[2J\n","protocol":"\t","user":"\u001b","store":"` + "\u009b" + `2J"}` + "\n"
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, said) })}
+	go server.Serve(l)
+	defer server.Close()
+	for _, way := range []struct{ end, asJSON bool }{{false, false}, {false, true}, {true, false}} {
+		var out strings.Builder
+		if err := sessions(t.Context(), conf, &out, url.Values{"user": {"x"}}, way.end, way.asJSON); err != nil {
+			t.Error(err)
+		}
+		if text, ended := strings.CutSuffix(out.String(), "\n"); !ended || strings.ContainsFunc(text, unicode.IsControl) {
+			t.Errorf("%+v: %q", way, out.String())
+		}
 	}
 }
 
