@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
@@ -109,8 +110,23 @@ func removeSocket(path string) error {
 	return sysexits.CantCreate.Wrap(os.Remove(path))
 }
 
+// maxAsking is how many may ask at a time, of each socket: what descriptors they take
+// mostSessions leaves for them.
+const maxAsking = 16
+
 func (s *service) serveHTTP(l net.Listener, handler http.Handler) {
-	server := &http.Server{Handler: handler, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
+	var asking atomic.Int32
+	count := func(conn net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			if asking.Add(1) > maxAsking {
+				conn.Close()
+			}
+		case http.StateHijacked, http.StateClosed:
+			asking.Add(-1)
+		}
+	}
+	server := &http.Server{Handler: handler, ConnState: count, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
 	s.sockets, s.servers = append(s.sockets, l), append(s.servers, server)
 	go server.Serve(l)
 }

@@ -80,6 +80,34 @@ func TestWhatTheControlSocketSaysIsPrintable(t *testing.T) {
 	}
 }
 
+// Who can reach the port of metrics takes no descriptors from logins, however often he
+// connects.
+func TestFewMayAskByHTTPAtATime(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{}
+	s.serveHTTP(l, http.NotFoundHandler())
+	defer s.close()
+	var all []*conn
+	for range 2 * maxAsking {
+		all = append(all, dial(t, l.Addr().String(), nil))
+	}
+	for _, c := range all[maxAsking:] {
+		c.SetDeadline(time.Now().Add(5 * time.Second)) // a silent one is closed after ten
+		c.wantEnd()
+	}
+	for _, c := range all[:maxAsking] {
+		c.say("GET / HTTP/1.0\r\n")
+		c.want("HTTP/1.0 404 ")
+		io.Copy(io.Discard, c.in)
+	}
+	c := dial(t, l.Addr().String(), nil)
+	c.say("GET / HTTP/1.0\r\n")
+	c.want("HTTP/1.0 404 ")
+}
+
 // An older front end must not end everybody where it cannot tell who is meant.
 func TestWhatIsNotKnownSelectsNobody(t *testing.T) {
 	if selected(url.Values{"protocol": {"imap"}})(frontend.Info{}) || !selected(nil)(frontend.Info{}) {
