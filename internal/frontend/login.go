@@ -209,7 +209,7 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 	}
 	opened, failure, err := s.openAt(ctx, c)
 	if name, user, ok := store.Referral(err); ok {
-		if there, why := s.referred(name, user); why != nil {
+		if there, why := s.referred(c, name, user); why != nil {
 			err = fmt.Errorf("%w: %w", err, why)
 		} else {
 			s.log.Warn("store refers a user to another", "user", brief(s.user), "store", s.where.Store, "to", there.Store)
@@ -228,12 +228,16 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 }
 
 // referred is where a mailbox is by the word of the store that the map has for
-// it: at another store of ours, under the same name, or we do not follow.
-func (s *session) referred(name, user string) (account.Location, error) {
+// it: at another store of ours, under the same name, or we do not follow. That
+// store has to judge the user itself: who has shown no password would be let in by
+// our administrator, to a mailbox that may be another user's of the same name.
+func (s *session) referred(c credentials, name, user string) (account.Location, error) {
 	name, err := account.CheckStore(name)
 	switch {
 	case s.Referred == nil:
 		err = errors.New("referrals are not followed")
+	case c.proven:
+		err = errors.New("referrals of who has shown no password are not followed")
 	case err != nil:
 	case name == s.where.Store:
 		err = errors.New("it refers to itself")
