@@ -208,7 +208,10 @@ func TestGSSAPIForNames(t *testing.T) {
 		{"joe", none + "jim", "NO [AUTHORIZATIONFAILED] Authorization failed", "the mailbox is another's"},
 		{"nobody", none + "jim", "NO [AUTHORIZATIONFAILED] Authorization failed", "the mailbox is another's"},
 		{"lost", none + "jim", "NO [UNAVAILABLE] Temporarily unavailable, try again later", "map is damaged"},
-		{"joe", none + "nobody", "NO [AUTHENTICATIONFAILED] Authentication failed", "no such user"},
+		// whoever that is, and whether there is such a one
+		{"joe", none + "nobody", "NO [AUTHORIZATIONFAILED] Authorization failed", "the mailbox is another's"},
+		{"joe", none + "off", "NO [AUTHORIZATIONFAILED] Authorization failed", "the mailbox is another's"},
+		{"joe", none + "moving", "NO [AUTHORIZATIONFAILED] Authorization failed", "the mailbox is another's"},
 		{"nobody", none, "NO [AUTHENTICATIONFAILED] Authentication failed", "no such user"},
 		{"off", none, "NO [AUTHENTICATIONFAILED] Authentication failed", "user is disabled"},
 		{"moving", none, "NO [UNAVAILABLE] Temporarily unavailable, try again later", "user is on hold"},

@@ -385,10 +385,16 @@ func TestRule4_5_AuthorisationByAnother(t *testing.T) {
 	c.send("a AUTHENTICATE PLAIN Sm9lAGpvZQBzZWNyZXQ=\r\n") // Joe\0joe\0secret
 	c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
 
-	s = newSite(t, func(s *site) { s.people["joe"] = old.value() })
-	c = s.client()
-	c.send("a AUTHENTICATE PLAIN am9lAGFkbWluAHNlY3JldA==\r\n")
-	c.want("a NO [AUTHORIZATIONFAILED] Authorization failed\r\n")
+	// Who may not is told no more of joe than of somebody whom the map does not have.
+	for _, store := range []*fakeStore{old, newFakeStore(t, "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] x\n"+
+		"C: P1 AUTHENTICATE PLAIN am9lAGFkbWluAHNlY3JldA==\nS: P1 NO [AUTHORIZATIONFAILED] you may not\nhang")} {
+		s = newSite(t, func(s *site) { s.people["joe"] = store.value() })
+		c = s.client()
+		c.send("a AUTHENTICATE PLAIN am9lAGFkbWluAHNlY3JldA==\r\n")
+		c.want("a " + failed)
+		c.send("b AUTHENTICATE PLAIN " + b64("nobody\x00admin\x00secret") + "\r\n")
+		c.want("b " + failed)
+	}
 }
 
 func TestRule4_10_NoPasswordInClear(t *testing.T) {

@@ -187,25 +187,24 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 	}
 	where, found, err := s.Users.Locate(owner)
 	s.where = where
+	if c.behalf != "" && err == nil {
+		// Whose own mailbox it is acts for nobody, however he wrote the names.
+		own, known, failed := s.Users.Locate(c.user)
+		if err = failed; found && known && own == where {
+			c.behalf = ""
+		}
+	}
 	switch {
 	case err != nil:
 		return nil, unavailable, err
+	case c.proven && c.behalf != "": // before it matters whether there is such a user
+		return nil, unauthorized, errors.New("the mailbox is another's")
 	case !found:
 		return nil, denied, errUnknown
 	case where.Flags&account.Disabled != 0:
 		return nil, denied, errDisabled
 	case where.Flags&account.Hold != 0:
 		return nil, unavailable, errHold
-	}
-	if c.behalf != "" {
-		// Whose own mailbox it is acts for nobody, however he wrote the names.
-		own, found, err := s.Users.Locate(c.user)
-		if err != nil {
-			return nil, unavailable, err
-		}
-		if found && own == where {
-			c.behalf = ""
-		}
 	}
 	opened, failure, err := s.openAt(ctx, c)
 	if name, user, ok := store.Referral(err); ok {
@@ -260,8 +259,6 @@ func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *f
 	defer clear(message)
 	login := store.Login{User: where.Mailbox, Password: c.password, Mechanism: c.token, Message: message, UTF8: s.utf8}
 	switch {
-	case c.proven && c.behalf != "":
-		return nil, unauthorized, errors.New("the mailbox is another's")
 	case c.proven && target.Admin == "":
 		return nil, unavailable, errors.New("no admin in postern.conf to log in with for a user without a password")
 	case c.proven:
@@ -286,8 +283,11 @@ func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *f
 	}
 	if refusal, ok := errors.AsType[*store.Refusal](err); ok {
 		failure := passOn(refusal)
-		if c.proven && (failure == denied || failure == unauthorized) {
+		switch {
+		case c.proven && (failure == denied || failure == unauthorized):
 			failure = unavailable // it is our administrator whom the store does not want
+		case c.behalf != "" && failure == unauthorized:
+			failure = denied // as for who is in no map: or anybody with a password could find out who is
 		}
 		return nil, failure, refusal
 	}

@@ -218,7 +218,7 @@ func TestRule4_8_External(t *testing.T) {
 	}
 	c := secure(s, true)
 	c.send("a AUTHENTICATE EXTERNAL\r\n" + b64("jim") + "\r\n")
-	c.want("+ \r\na NO [AUTHENTICATIONFAILED] Authentication failed\r\n") // nobody of that name
+	c.want("+ \r\na NO [AUTHORIZATIONFAILED] Authorization failed\r\n") // nobody of that name
 	c = secure(s, false)
 	c.send("a AUTHENTICATE EXTERNAL\r\n")
 	c.want("a NO Mechanism is not supported\r\n")

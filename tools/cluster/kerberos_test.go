@@ -172,8 +172,8 @@ func TestKerberos(t *testing.T) {
 	// says so.
 	env := ticketOf("stranger")
 	d := kerberized{desk{t, f, guest{login: "stranger"}, false, t.TempDir()}, env}
-	for authzid, want := range map[string]string{"stranger": "AUTHENTICATIONFAILED", atCyrus.login: "AUTHORIZATIONFAILED"} {
-		if out := d.attempt("--verbose", "--sasl-authzid", authzid); !strings.Contains(out, " NO ["+want+"]") {
+	for _, authzid := range []string{"stranger", atCyrus.login} {
+		if out := d.attempt("--verbose", "--sasl-authzid", authzid); !strings.Contains(out, " NO [AUTHORIZATIONFAILED]") {
 			t.Errorf("%s: %s", authzid, out)
 		}
 	}
