@@ -41,7 +41,7 @@ func (s *session) login(c credentials) *failure {
 	defer c.wipe()
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
-	defer time.AfterFunc(time.Until(s.deadline), func() { cancel(os.ErrDeadlineExceeded) }).Stop()
+	defer time.AfterFunc(max(time.Until(s.deadline), graceAfterEnd), func() { cancel(os.ErrDeadlineExceeded) }).Stop()
 	stop := s.watch(cancel)
 
 	s.user, s.where = c.user, account.Location{}
@@ -364,9 +364,11 @@ func shortened(cause error) string {
 }
 
 // graceAfterEnd is how long a store may still take when the client has ended
-// its half of the connection and nothing of it is left to be answered: it may
-// be gone, or wait for this one answer.
-const graceAfterEnd = time.Second
+// its half of the connection and nothing of it is left to be answered, or is gone:
+// it may wait for this one answer, or do without. For a store says yes at once and
+// holds a no back, Dovecot two seconds and Cyrus three: a guess would be cheap, and
+// not counted, for who hangs up before that; or who comes late.
+var graceAfterEnd = 5 * time.Second
 
 // watch reads ahead while a store is asked, to learn whether the client is
 // still there. It returns a function that ends it, after which the session's
@@ -381,14 +383,11 @@ func (s *session) watch(gone context.CancelCauseFunc) (stop func()) {
 			case err == nil:
 			case errors.Is(err, io.ErrShortBuffer), errors.Is(err, os.ErrDeadlineExceeded):
 				return
-			case errors.Is(err, io.EOF):
-				s.in.err = err
-				if !s.in.waiting() {
-					time.AfterFunc(graceAfterEnd, func() { gone(errGone) })
-				}
 			default:
 				s.in.err = err
-				gone(errGone)
+				if !errors.Is(err, io.EOF) || !s.in.waiting() {
+					time.AfterFunc(graceAfterEnd, func() { gone(errGone) })
+				}
 			}
 		}
 	}()

@@ -29,6 +29,7 @@ import (
 
 // The relay's loops wait for the next session for ever.
 func TestMain(m *testing.M) {
+	graceAfterEnd = soon
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("postern/internal/relay.(*loop).run"))
 }
 

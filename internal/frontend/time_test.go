@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/internal/account"
+	"postern/internal/logbook"
 	"postern/internal/loopback"
 	"postern/internal/store"
 )
@@ -169,6 +170,33 @@ func TestRule9_RefusalsTakeTheSameTime(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A store says yes at once, and holds a no back. Who hangs up in between, or comes with
+// his guess when his time is nearly over, has guessed like anybody else.
+func TestRule11_WhoDoesNotWaitForTheRefusalHasGuessed(t *testing.T) {
+	f := newFakeStore(t, loginScript("S: P1 NO wrong"))
+	for name, before := range map[string]func(s *session, client *net.TCPConn){
+		"hangs up": func(_ *session, client *net.TCPConn) { client.SetLinger(0); client.Close() },
+		"is late":  func(s *session, _ *net.TCPConn) { s.deadline = time.Now() },
+	} {
+		log, shared := new(logbook.Book), NewShared()
+		for range 4 {
+			client, conn := loopback.Pair(t)
+			s := &session{
+				Frontend: &Frontend{Shared: shared, Users: people{"joe": f.value()}, FailureDelay: time.Millisecond,
+					Stores: func(_ string, where account.Location) (*store.Store, error) { return clearStore(where), nil }},
+				ctx: t.Context(), name: "imap", log: slog.New(slog.NewTextHandler(log, nil)), member: new(member),
+				raw: conn, conn: conn, in: input{conn: conn}, hops: maxHops, deadline: time.Now().Add(patience),
+			}
+			s.protocol = newIMAP(s)
+			before(s, client)
+			s.login(credentials{user: "joe", password: []byte("secret")})
+		}
+		if n := strings.Count(log.String(), `msg="login failed"`); n != 4 || shared.Failures.Delay("user joe", time.Minute) == 0 {
+			t.Errorf("who %s: %d failures of 4; log:\n%s", name, n, log)
+		}
 	}
 }
 
