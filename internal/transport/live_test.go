@@ -477,6 +477,9 @@ func TestPostfixReadsTheText(t *testing.T) {
 		"jdoe@example.org jdoe@imap1", `"j doe"@example.org jdoe@imap1`, `"j\"doe"@example.org jdoe@imap1`,
 		"élodie@example.org jdoe@imap1", "mroe@example.org mroe@imap2", "gone@example.org gone@imap1",
 		"list@example.org jdoe@imap1 mroe@imap2 <far@example.net>", "@example.org mroe@imap2",
+		// What somebody may write into his entry to be a nuisance to all others: a space that
+		// Postfix puts no quotes around,
+		"\"j\u00a0doe\"@example.org jdoe@imap1",
 	})
 	if err != nil {
 		t.Fatal(err)

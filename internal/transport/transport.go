@@ -445,7 +445,7 @@ func (t *Tables) readAddresses(odd sieve) (knots []string, err error) {
 			return nil
 		}
 		if !t.isPlainAddress(address) {
-			if err := account.CheckAddress(address); err != nil {
+			if err := account.CheckAddress(key); err != nil { // as Postfix asks, some lack quotes
 				return sysexits.DataErr.Wrap(err)
 			}
 		}
