@@ -333,9 +333,9 @@ func isHostName(host string) bool {
 	return true
 }
 
-// maxName bounds a login name, a mailbox or an address in octets: RFC 5321
+// MaxName bounds a login name, a mailbox or an address in octets: RFC 5321
 // 4.5.3.1 has 64 for the local part and 255 for the domain.
-const maxName = 320
+const MaxName = 320
 
 // CheckLogin tells whether a name may be a key of login.cdb.
 func CheckLogin(name string) error {
@@ -449,8 +449,8 @@ func checkText(what, s string) error {
 	switch {
 	case s == "":
 		return fmt.Errorf("empty %s", what)
-	case len(s) > maxName:
-		return fmt.Errorf("%s %.40q... is longer than %d octets", what, s, maxName)
+	case len(s) > MaxName:
+		return fmt.Errorf("%s %.40q... is longer than %d octets", what, s, MaxName)
 	case !utf8.ValidString(s):
 		return fmt.Errorf("%s %q is not UTF-8", what, s)
 	case strings.ContainsFunc(s, unicode.IsControl):

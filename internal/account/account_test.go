@@ -199,6 +199,7 @@ func TestWithForms(t *testing.T) {
 		"user@xn--MLLER-2pa.example",                   // capitals in disguise
 		"user@" + strings.Repeat("ü", 60) + ".example", // a label too long
 		"user@aא.example",                              // left and right in one label, RFC 5893
+		strings.Repeat("x", 300) + "@müller.example",   // longer than a map may have it
 	} {
 		if got := WithForms([]string{name}); len(got) != 1 {
 			t.Errorf("%s: got %q", name, got)

@@ -17,7 +17,7 @@ func WithForms(names []string) []string {
 		if at < 0 {
 			continue
 		}
-		if other := OtherForm(name[at+1:]); other != "" {
+		if other := OtherForm(name[at+1:]); other != "" && at+1+len(other) <= MaxName {
 			names = append(names, name[:at+1]+other)
 		}
 	}
