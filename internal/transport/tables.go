@@ -192,10 +192,14 @@ func (t *Tables) eachWith(decide func(address, value string) (route, error), yie
 }
 
 // mirror lists another form of an address, that of a mirrored domain or another
-// spelling, unless it has a say of its own. It is rewritten to the one that it
-// mirrors, address by address: one wildcard for the whole domain would accept mail
+// spelling, unless it has a say of its own, or is longer than an address may be:
+// postmap(1) dies of a key that is too long for LMDB. It is rewritten to the one that
+// it mirrors, address by address: one wildcard for the whole domain would accept mail
 // for everybody, virtual(5).
 func (t *Tables) mirror(mirrored, address string, r route, yield func(string, route) error) error {
+	if len(mirrored) > account.MaxName {
+		return nil
+	}
 	if _, found, err := t.get(mirrored); found || err != nil || t.homes[mirrored] != "" {
 		return err
 	}
