@@ -489,7 +489,7 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 			return mapfile.Story{}, err
 		}
 		report.Source, report.Position, report.Started = w.name(), w.position(), started
-		return w.story(report), w.refused(w.doubts(report, started))
+		return w.storyAfter(last, report), w.refused(w.doubts(report, started))
 	})...)
 	if err != nil {
 		return nil, err
@@ -502,6 +502,14 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 		w.lost(report, started)
 	}
 	return report, w.remember()
+}
+
+// storyAfter is that of new maps. They remember of what somebody was told, as those
+// before them: a build beside the watch tells him, and would again.
+func (w *watch) storyAfter(last set, r *roster.Report) mapfile.Story {
+	now, before := w.story(r), last.story()
+	now.Trouble, now.Told = before.Trouble, before.Told
+	return now
 }
 
 func (w *watch) refused(doubts []string, err error) error {
@@ -586,7 +594,7 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 	if started.Sub(w.kept) > keepEvery {
 		keep = w.conf.Keep
 	}
-	if report.Published, err = w.amend(writer, last, w.story(report), changes, keep); err != nil {
+	if report.Published, err = w.amend(writer, last, w.storyAfter(last, report), changes, keep); err != nil {
 		return nil, err
 	}
 	w.disputed = disputed

@@ -228,6 +228,28 @@ func TestWatchCounts(t *testing.T) {
 	}
 }
 
+// A build beside a watch tells of the same trouble once a day, whatever the watch
+// publishes meanwhile.
+func TestWatchBesideABuildWithTrouble(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{Sync: true, LDIF: people(20) + slapd.Person("lost", "L", "Lost", "")})
+	dir, log := t.TempDir(), &logbook.Book{}
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--filter", "(objectClass=*)", "--maps", dir}
+	build := func(want string) {
+		t.Helper()
+		if status, stderr := tool(t, args...); status != 0 || !strings.Contains(stderr, want) || want == "" && stderr != "" {
+			t.Errorf("exit status %d, %q, want %q", status, stderr, want)
+		}
+	}
+	build("skipped")
+	follow(t, log, args...)
+	for _, store := range []string{"imap1.example.org", "imap2.example.org"} { // all keys are decided about, then a few
+		server.Modify(change("u1", "replace: mailHost\nmailHost: "+store+"\n"))
+		eventually(t, dir, "u1", store, log)
+		eventuallySays(t, log, "published in ")
+	}
+	build("")
+}
+
 // SIGHUP has the settings read again; those with a fault change nothing.
 func TestWatchHangUp(t *testing.T) {
 	dir, log := t.TempDir(), &logbook.Book{}
