@@ -46,6 +46,7 @@ type watch struct {
 	untold   bool      // the textfile cannot be written
 	wake     chan struct{}
 
+	ours      mapfile.Mark  // the files of the maps, when they were last published
 	published chan struct{} // since the command after it was run last
 }
 
@@ -316,14 +317,15 @@ func (w *watch) distrust() {
 }
 
 // freshen tells that the maps are right, while all that is known is in them. If
-// somebody has removed one it has them made again: a directory in which nothing
-// happens would be no reason to, and nobody could log in.
+// somebody has removed or replaced one it has them made again: a directory in which
+// nothing happens would be no reason to, and nobody could log in, or some only where they
+// were yesterday.
 func (w *watch) freshen() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
 	case !w.complete() || w.whole || len(w.touched) > 0:
-	case w.removed():
+	case w.removed(), w.ours != mapfile.MarkOf(w.conf.Maps):
 		w.whole = true
 		w.rouse()
 	default:
@@ -522,6 +524,7 @@ func (w *watch) refused(doubts []string, err error) error {
 
 // remember notes which maps are ours.
 func (w *watch) remember() error {
+	w.ours = mapfile.MarkOf(w.conf.Maps)
 	now, err := w.lastMaps()
 	if err != nil {
 		return err

@@ -380,6 +380,33 @@ func TestWatchRemovedMaps(t *testing.T) {
 	eventually(t, dir, "u1", "imap2.example.org", log)
 }
 
+// Maps that somebody puts in the place of the watch's, as from yesterday's backup, are
+// made again, too, and nobody is told before that they are right.
+func TestWatchReplacedMaps(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	dir, log := t.TempDir(), &logbook.Book{}
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
+	if status, stderr := tool(t, args...); status != 0 {
+		t.Fatal(stderr)
+	}
+	backup := map[string]string{}
+	for _, name := range []string{mapfile.Login, mapfile.Address} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		backup[name] = string(text)
+	}
+	server.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	follow(t, log, args...)
+	eventually(t, dir, "u1", "imap1.example.org", log)
+	eventuallySays(t, log, "published in ")
+	for name, text := range backup {
+		put(t, filepath.Join(dir, name), text)
+	}
+	eventually(t, dir, "u1", "imap1.example.org", log)
+}
+
 // They may be gone before the watch has noted what it published.
 func TestWatchMapsGoneAtOnce(t *testing.T) {
 	conf, err := settingsFor(t, "--ldif", os.DevNull, "--maps", t.TempDir())
@@ -438,6 +465,9 @@ func TestWatchTextfileWhileAway(t *testing.T) {
 	defer f.known.Close()
 	w.followers = []*follower{f}
 	f.complete, f.heard = true, true
+	if err := w.remember(); err != nil {
+		t.Fatal(err)
+	}
 	if w.freshen(); os.Remove(textfile) != nil {
 		t.Error("nothing is told while all is well")
 	}
