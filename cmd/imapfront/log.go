@@ -14,7 +14,6 @@ import (
 	"postern/internal/account"
 	"postern/internal/command"
 	"postern/internal/config"
-	"postern/internal/sysexits"
 )
 
 // Where diagnostics go.
@@ -29,7 +28,7 @@ var diagnostics = toStderr
 
 const facility = syslog.LOG_MAIL
 
-func newLog(f config.Frontend) (log *slog.Logger, err error) {
+func newLog(f config.Frontend) (log *slog.Logger) {
 	lines := func(w io.Writer, fd int, dated bool) slog.Handler {
 		return format(f, command.NewPatient(w, fd, func(lines int) { log.Warn("lines of the log are lost", "lines", lines) }), dated)
 	}
@@ -38,24 +37,40 @@ func newLog(f config.Frontend) (log *slog.Logger, err error) {
 		for i, severity := range severities {
 			mark := command.Severity(severity)
 			if mark == "" {
-				return slog.New(lines(os.Stderr, unix.Stderr, true)), nil
+				return slog.New(lines(os.Stderr, unix.Stderr, true))
 			}
 			handler[i] = lines(journalLines(mark), unix.Stderr, false)
 		}
-		return slog.New(handler), nil
+		return slog.New(handler)
 	}
-	// The program works on without a log daemon: mail matters more.
 	for i, severity := range severities {
-		w, err := syslog.New(facility|severity, "imapfront")
-		if err != nil {
-			if diagnostics == toStderr {
-				return nil, sysexits.Unavailable.Errorf("syslog: %w", err)
-			}
-			return slog.New(slog.DiscardHandler), nil
-		}
-		handler[i] = lines(w, command.Unknown, false)
+		handler[i] = lines(&logDaemon{severity: severity}, command.Unknown, false)
 	}
-	return slog.New(handler), nil
+	return slog.New(handler)
+}
+
+// A logDaemon takes lines of one severity. It may be away for a while, also when we
+// start: mail matters more, and meanwhile they go to standard error, if that is not the
+// client.
+type logDaemon struct {
+	severity syslog.Priority
+	w        *syslog.Writer // which finds it again by itself
+}
+
+// dialSyslog reaches it.
+var dialSyslog = syslog.New
+
+func (d *logDaemon) Write(line []byte) (n int, err error) {
+	if d.w == nil {
+		d.w, err = dialSyslog(facility|d.severity, "imapfront")
+	}
+	if err == nil {
+		n, err = d.w.Write(line)
+	}
+	if err != nil && diagnostics == toStderr {
+		return os.Stderr.Write(line)
+	}
+	return n, err
 }
 
 // journalLines go to standard error, each with its severity before it.

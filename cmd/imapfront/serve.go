@@ -346,10 +346,7 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 	if err != nil {
 		return nil, err
 	}
-	log, err := newLog(f)
-	if err != nil {
-		return nil, err
-	}
+	log := newLog(f)
 	front := &frontend.Frontend{
 		Shared:         shared,
 		Users:          newUsers(conf),
