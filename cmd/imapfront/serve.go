@@ -135,7 +135,7 @@ func (s *service) run(ctx context.Context, listeners []*listener.Listener, old p
 			log.Info("listening", "protocol", l.Scheme, "address", l.Addr().String())
 		}
 		background.Go(func() { tidy(life) })
-		background.Go(func() { s.lookAfterMap(life) })
+		background.Go(func() { s.lookAfterMaps(life) })
 		background.Go(func() { s.reload(life, hangUp, settings) })
 		daemon.SdNotify(false, daemon.SdNotifyReady)
 		context.AfterFunc(ctx, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
@@ -248,33 +248,34 @@ func (s *service) reload(ctx context.Context, hangUp <-chan os.Signal, read func
 // known, somebody has to come anyway.
 const mapCheck = 10 * time.Second
 
-// lookAfterMap tells the log of a map that is there and is not used. Nobody else
-// would notice: the last good one answers, until a restart.
-func (s *service) lookAfterMap(ctx context.Context) {
+// lookAfterMaps tells the log of a map that is there and is not used. Nobody else
+// would notice: the last good one answers, until a restart, and without store.cdb
+// clients are promised less.
+func (s *service) lookAfterMaps(ctx context.Context) {
 	tick := time.NewTicker(mapCheck)
 	defer tick.Stop()
-	for said := ""; ; {
+	for said := []string(nil); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			said = s.tellTrouble(said)
+			said = s.tellTroubles(said)
 		}
 	}
 }
 
-// tellTrouble says what is wrong with the map, unless it was said just before.
-func (s *service) tellTrouble(before string) (now string) {
+// tellTroubles says what is wrong with the maps, unless it was said just before.
+func (s *service) tellTroubles(before []string) (now []string) {
 	front := s.current.Load()
 	known, is := front.Users.(users)
 	if !is {
-		return ""
+		return nil
 	}
-	if err := known.trouble(); err != nil {
-		now = outOfReach(err).Error()
-	}
-	if now != "" && now != before {
-		front.Log.Error("map is not used", "cause", now)
+	for _, err := range known.troubles() {
+		cause := outOfReach(err).Error()
+		if now = append(now, cause); !slices.Contains(before, cause) {
+			front.Log.Error("map is not used", "cause", cause)
+		}
 	}
 	return now
 }

@@ -18,10 +18,10 @@ func TestTroubleWithTheMap(t *testing.T) {
 	var log strings.Builder
 	s := new(service)
 	s.current.Store(&frontend.Frontend{Users: newUsers(conf), Log: slog.New(slog.NewTextHandler(&log, nil))})
-	said := ""
+	var said []string
 	look := func(want int) {
 		t.Helper()
-		said = s.tellTrouble(said)
+		said = s.tellTroubles(said)
 		if got := strings.Count(log.String(), "map is not used"); got != want {
 			t.Errorf("told %d times, want %d: %s", got, want, &log)
 		}
@@ -38,6 +38,9 @@ func TestTroubleWithTheMap(t *testing.T) {
 	look(1)
 	os.Remove(file)
 	look(2)
+	replaceFile(t, filepath.Join(conf.Maps, "store.cdb"), "no map")
+	look(3)
+	look(3)
 }
 
 // tick waits for the clock of the file system to go on, which on a busy machine takes

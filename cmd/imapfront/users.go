@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -13,10 +15,13 @@ import (
 	"postern/internal/mapfile"
 )
 
-// users are the accounts of login.cdb, whichever is there at the moment.
-type users struct{ logins *mapfile.Live }
+// users are the accounts of login.cdb, whichever is there at the moment, beside what
+// store.cdb says that they may be promised.
+type users struct{ logins, promises *mapfile.Live }
 
-func newUsers(conf *config.Config) users { return users{follow(conf, mapfile.Login)} }
+func newUsers(conf *config.Config) users {
+	return users{follow(conf, mapfile.Login), follow(conf, mapfile.Store)}
+}
 
 // followed are the maps that are in use, by file and by whether it may come from
 // elsewhere. Each is open once: settings that are read again, and whoever asks
@@ -61,8 +66,17 @@ func (u users) built() time.Time {
 	return u.logins.Story().Built
 }
 
-// trouble is why the map that is there is not in use.
-func (u users) trouble() error { return u.logins.Trouble() }
+// troubles are why maps that are there are not in use. That nobody has asked the stores
+// yet is none.
+func (u users) troubles() (all []error) {
+	if err := u.logins.Trouble(); err != nil {
+		all = append(all, err)
+	}
+	if err := u.promises.Trouble(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		all = append(all, err)
+	}
+	return all
+}
 
 // sharedByStores returns what all stores have of a protocol, as store.cdb says it at
 // the moment, or as it is fixed. Without either nothing is known to be shared, which
