@@ -87,6 +87,31 @@ func TestMailboxesOfAStoreWithACertificateForTheTerminal(t *testing.T) {
 	}
 }
 
+// Of a store whose authority is another now it is said which one, and where it belongs.
+func TestMailboxesOfAStoreOfAnotherAuthority(t *testing.T) {
+	ca, err := authority.New("tests")
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := ca.Issue("imap1.example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := administered(t, loopback.Serve(t, func(c net.Conn) {
+		tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate}}).Handshake()
+	}))
+	st := conf.Stores["127.0.0.1"]
+	st.TLS, st.TLSName = config.TLSImplicit, "imap1.example.org"
+	conf.Stores["127.0.0.1"] = st
+	var out strings.Builder
+	if err := mailboxes(t.Context(), conf, strings.NewReader("joe\n"), &out); err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("%q: if it is yours, name its certificate in ca-file\n", certificate.Leaf.Issuer); !strings.HasSuffix(out.String(), want) {
+		t.Errorf("got %q, want %q", &out, want)
+	}
+}
+
 // A store that makes a mailbox for whoever logs in, as Cyrus by autocreate_quota, is
 // not made to do that for each user of the site.
 func TestMailboxesOfAStoreThatMakesThem(t *testing.T) {

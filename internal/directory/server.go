@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -445,10 +444,7 @@ func (d *LDAP) secure(ctx context.Context, u *url.URL, wire *gatherer, limit tim
 	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	if err := private.HandshakeContext(ctx); err != nil {
-		if unknown, is := errors.AsType[x509.UnknownAuthorityError](err); is && unknown.Cert != nil {
-			err = fmt.Errorf("%w, %q: if it is yours, name its certificate in ca-file", unknown, unknown.Cert.Issuer)
-		}
-		return nil, fmt.Errorf("TLS: %w", plainError(err))
+		return nil, fmt.Errorf("TLS: %w", plainError(trust.Advised(err)))
 	}
 	return private, nil
 }

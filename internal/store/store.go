@@ -25,6 +25,7 @@ import (
 	proxyproto "github.com/pires/go-proxyproto"
 
 	"postern/internal/imap"
+	"postern/internal/trust"
 )
 
 // How a connection is secured.
@@ -303,7 +304,7 @@ func (s *Store) handshake(d *dialogue) error {
 	secure := tls.Client(&carrier{d.conn}, s.TLS)
 	d.conn.SetDeadline(time.Now().Add(handshakeTime))
 	if err := secure.Handshake(); err != nil {
-		return fmt.Errorf("TLS: %w", err)
+		return fmt.Errorf("TLS: %w", trust.Advised(err))
 	}
 	d.conn, d.in = secure, bufio.NewReader(secure)
 	return nil

@@ -7,6 +7,8 @@ package trust
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +32,15 @@ func File(file string) (*x509.CertPool, error) {
 		}
 	}
 	return nil, sysexits.Config.Errorf("ca-file: %s: no certificate in it", file)
+}
+
+// Advised says of an authority that is not believed which one it is, and where it would
+// be named.
+func Advised(err error) error {
+	if unknown, is := errors.AsType[x509.UnknownAuthorityError](err); is && unknown.Cert != nil {
+		return fmt.Errorf("%w, %q: if it is yours, name its certificate in ca-file", unknown, unknown.Cert.Issuer)
+	}
+	return err
 }
 
 // Where systems have their authorities: the first of the files that is there, and
