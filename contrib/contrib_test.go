@@ -814,6 +814,7 @@ func TestPrometheus(t *testing.T) {
 	run(t, promtool, "check", "rules", "prometheus/postern.rules.yml")
 	run(t, promtool, "test", "rules", "prometheus/postern.test.yml")
 	dir, conf := site(t, "")
+	run(t, filepath.Join(bin, "postmap-route"), "--config", conf)
 	textfile := filepath.Join(dir, "ldap2cdb.prom")
 	run(t, filepath.Join(bin, "ldap2cdb"), "--config", conf, "--textfile", textfile)
 	told := read(t, textfile)

@@ -41,8 +41,9 @@ type build struct {
 	dryRun     bool
 	force      bool
 	reportFile string
-	terminal   bool // standard error is one
-	told       bool // somebody was, of the same trouble
+	terminal   bool   // standard error is one
+	told       bool   // somebody was, of the same trouble
+	before     string // the maps before ours, mapfile.PairName
 }
 
 func newBuild(conf *config.Config) (*build, error) {
@@ -97,6 +98,9 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 		return nil, err
 	}
 	defer last.close()
+	if last.login != nil && last.address != nil {
+		b.before = mapfile.PairName(last.login, last.address)
+	}
 	b.choose(last)
 	all := roster.New(scratch)
 	defer func() { all.Close() }()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -10,9 +11,30 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"postern/internal/mapfile"
 	"postern/internal/roster"
 	"postern/internal/sysexits"
+	"postern/internal/transport"
 )
+
+// tablesBehind is how old Postfix's tables are, if they are not those of the maps, and
+// none if they are, or of the maps before ours: they are made behind us. It is false
+// where there are none that tell.
+func (b *build) tablesBehind(last set) (age time.Duration, are bool) {
+	if b.conf.Route.Text {
+		return 0, false
+	}
+	table, err := mapfile.Open(filepath.Join(cmp.Or(b.conf.Route.Out, b.conf.Maps), transport.Transport+".cdb"), false)
+	if err != nil {
+		return 0, false
+	}
+	defer table.Close()
+	story := table.Story()
+	if of := story.Source; of == b.before || of == mapfile.PairName(last.login, last.address) {
+		return 0, true
+	}
+	return time.Since(story.Built), true
+}
 
 // writeTextfile tells node_exporter's textfile collector how it went. What
 // counts is how old the maps are that are in use, so after a failure it is
@@ -41,6 +63,9 @@ func (b *build) writeTextfile(report *roster.Report, succeeded bool) error {
 		metric("conflicts", "Names that several entries claim.", "", float64(story.Conflicts))
 		metric("names", "Names in the maps in use.", `{map="login"}`, float64(story.Records))
 		metric("names", "", `{map="address"}`, float64(last.address.Story().Records))
+		if behind, are := b.tablesBehind(last); are {
+			metric("tables_behind_seconds", "Of Postfix's tables that are not those of the maps, how old they are; else 0.", "", behind.Seconds())
+		}
 		last.close()
 	}
 	if report != nil {
