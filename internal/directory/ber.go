@@ -34,66 +34,74 @@ const maxMessage = 16 << 20
 
 var errShort = errors.New("message cut short")
 
-// header reads a tag and a length. whole is false as long as there is too
-// little to tell.
-func header(b []byte) (tag byte, start, length int, whole bool, err error) {
+// header reads a tag and a length. Of too little to tell the error is errShort.
+func header(b []byte) (tag byte, start, length int, err error) {
 	if len(b) < 2 {
-		return 0, 0, 0, false, nil
+		return 0, 0, 0, errShort
 	}
 	tag = b[0]
 	if tag&0x1f == 0x1f {
-		return 0, 0, 0, false, errors.New("a tag of several octets, which LDAP has none of")
+		return 0, 0, 0, errors.New("a tag of several octets, which LDAP has none of")
 	}
 	if b[1] < 0x80 {
-		return tag, 2, int(b[1]), true, nil
+		return tag, 2, int(b[1]), nil
 	}
 	n := int(b[1] & 0x7f)
-	if n == 0 {
-		return 0, 0, 0, false, errors.New("an indefinite length, which RFC 4511 forbids")
-	}
-	if n > 8 {
-		return 0, 0, 0, false, errors.New("a length of more than 8 octets")
-	}
-	if len(b) < 2+n {
-		return 0, 0, 0, false, nil
+	switch {
+	case n == 0:
+		return 0, 0, 0, errors.New("an indefinite length, which RFC 4511 forbids")
+	case n > 8:
+		return 0, 0, 0, errors.New("a length of more than 8 octets")
+	case len(b) < 2+n:
+		return 0, 0, 0, errShort
 	}
 	for _, octet := range b[2 : 2+n] {
-		if length > maxMessage {
-			break
+		if length = length<<8 | int(octet); length > maxMessage {
+			return 0, 0, 0, fmt.Errorf("a message of more than %d MiB", maxMessage>>20)
 		}
-		length = length<<8 | int(octet)
 	}
-	if length > maxMessage {
-		return 0, 0, 0, false, fmt.Errorf("a message of more than %d MiB", maxMessage>>20)
-	}
-	return tag, 2 + n, length, true, nil
+	return tag, 2 + n, length, nil
 }
 
+// A parser remembers the first thing that is wrong. From then on it finds nothing
+// any more, so that whoever has taken all apart asks once.
+type parser struct{ err error }
+
 // next splits off the first element, which must have the tag that is wanted.
-func next(b []byte, want byte) (content, rest []byte, err error) {
-	tag, start, length, whole, err := header(b)
+func (p *parser) next(b []byte, want byte) (content, rest []byte) {
+	tag, start, length, err := header(b)
 	switch {
+	case p.err != nil:
 	case err != nil:
-		return nil, nil, err
-	case !whole || len(b)-start < length:
-		return nil, nil, errShort
+		p.err = err
+	case len(b)-start < length:
+		p.err = errShort
 	case tag != want:
-		return nil, nil, fmt.Errorf("tag %#02x where %#02x is due", tag, want)
+		p.err = fmt.Errorf("tag %#02x where %#02x is due", tag, want)
+	default:
+		return b[start : start+length], b[start+length:]
 	}
-	return b[start : start+length], b[start+length:], nil
+	return nil, nil
+}
+
+// tag is that of the first element, of which there must be one.
+func (p *parser) tag(b []byte) byte {
+	if len(b) > 0 {
+		return b[0]
+	}
+	if p.err == nil {
+		p.err = errShort
+	}
+	return 0
 }
 
 // operation looks into an LDAPMessage's content and splits off the operation
 // behind the message number.
 func operation(message []byte) (tag byte, op []byte, err error) {
-	_, op, err = next(message, tagInteger)
-	if err != nil {
-		return 0, nil, err
-	}
-	if len(op) == 0 {
-		return 0, nil, errShort
-	}
-	return op[0], op, nil
+	var p parser
+	_, op = p.next(message, tagInteger)
+	tag = p.tag(op)
+	return tag, op, p.err
 }
 
 // parseEntry reads a SearchResultEntry. What follows it (the message's controls) is
@@ -105,42 +113,28 @@ func operation(message []byte) (tag byte, op []byte, err error) {
 //	          type       AttributeDescription,
 //	          vals       SET OF value AttributeValue } }
 func parseEntry(op []byte, b *builder) (e *Entry, controls []byte, err error) {
-	body, controls, err := next(op, tagSearchEntry)
-	if err != nil {
-		return nil, nil, err
-	}
-	dn, body, err := next(body, tagOctetString)
-	if err != nil {
-		return nil, nil, err
-	}
+	var p parser
+	var name, attribute, value []byte
+	body, controls := p.next(op, tagSearchEntry)
+	dn, body := p.next(body, tagOctetString)
 	b.begin(dn)
-	attributes, _, err := next(body, tagSequence)
-	if err != nil {
-		return nil, nil, err
-	}
+	attributes, _ := p.next(body, tagSequence)
 	for len(attributes) > 0 {
-		var attribute, name, values []byte
-		if attribute, attributes, err = next(attributes, tagSequence); err != nil {
-			return nil, nil, err
-		}
-		if name, attribute, err = next(attribute, tagOctetString); err != nil {
-			return nil, nil, err
-		}
+		attribute, attributes = p.next(attributes, tagSequence)
+		name, attribute = p.next(attribute, tagOctetString)
 		slot, rest := b.want.slot(name)
 		if slot == unwanted {
 			continue
 		}
 		b.lacks(slot, rest)
-		if values, _, err = next(attribute, tagSet); err != nil {
-			return nil, nil, err
-		}
+		values, _ := p.next(attribute, tagSet)
 		for len(values) > 0 {
-			var value []byte
-			if value, values, err = next(values, tagOctetString); err != nil {
-				return nil, nil, err
-			}
+			value, values = p.next(values, tagOctetString)
 			b.add(slot, value)
 		}
+	}
+	if p.err != nil {
+		return nil, nil, p.err
 	}
 	return b.entry(), controls, nil
 }
@@ -150,60 +144,55 @@ func parseEntry(op []byte, b *builder) (e *Entry, controls []byte, err error) {
 //
 //	SearchResultReference ::= [APPLICATION 19] SEQUENCE SIZE (1..MAX) OF uri URI
 func parseReference(op []byte) (urls []string, err error) {
-	list, _, err := next(op, tagReference)
-	return parseURLs(list, err)
+	var p parser
+	urls = p.urls(op, tagReference)
+	return urls, p.err
 }
 
 // parseReferral reads those of a search's result, RFC 4511 section 4.1.10; it
 // has none where the result is not a referral.
 func parseReferral(op []byte) (urls []string, err error) {
-	_, rest, err := parseResult(op, tagSearchDone)
-	if err != nil || len(rest) == 0 || rest[0] != tagReferral {
-		return nil, err
+	var p parser
+	_, rest := p.result(op, tagSearchDone)
+	if len(rest) > 0 && rest[0] == tagReferral {
+		urls = p.urls(rest, tagReferral)
 	}
-	list, _, err := next(rest, tagReferral)
-	return parseURLs(list, err)
+	return urls, p.err
 }
 
 // parseNotice reads a notice of disconnection, RFC 4511 section 4.4.1: an
 // answer to message 0, which nobody has sent. Any other message is none.
 func parseNotice(message []byte) (notice *ldap.Error, err error) {
-	number, op, err := next(message, tagInteger)
-	if err != nil || len(bytes.Trim(number, "\x00")) > 0 {
-		return nil, err
+	var p parser
+	number, op := p.next(message, tagInteger)
+	if p.err == nil && len(bytes.Trim(number, "\x00")) == 0 {
+		notice, _ = p.result(op, tagExtended)
 	}
-	notice, _, err = parseResult(op, tagExtended)
-	return notice, err
+	return notice, p.err
 }
 
-// parseResult reads how something ended, and returns what follows.
+// result reads how something ended, and returns what follows.
 //
 //	LDAPResult ::= SEQUENCE { resultCode ENUMERATED, matchedDN LDAPDN,
 //	     diagnosticMessage LDAPString, referral [3] Referral OPTIONAL }
-func parseResult(op []byte, tag byte) (result *ldap.Error, rest []byte, err error) {
-	rest, _, err = next(op, tag)
-	var parts [3][]byte
-	for i, tag := range []byte{tagEnumerated, tagOctetString, tagOctetString} {
-		if err == nil {
-			parts[i], rest, err = next(rest, tag)
-		}
-	}
-	if err != nil {
-		return nil, nil, err
-	}
+func (p *parser) result(op []byte, tag byte) (result *ldap.Error, rest []byte) {
+	body, _ := p.next(op, tag)
+	number, rest := p.next(body, tagEnumerated)
+	_, rest = p.next(rest, tagOctetString)
+	text, rest := p.next(rest, tagOctetString)
 	var code uint16
-	for _, octet := range parts[0] {
+	for _, octet := range number {
 		code = code<<8 | uint16(octet)
 	}
-	return &ldap.Error{ResultCode: code, Err: errors.New(string(parts[2]))}, rest, nil
+	return &ldap.Error{ResultCode: code, Err: errors.New(string(text))}, rest
 }
 
-func parseURLs(list []byte, err error) ([]string, error) {
-	var urls []string
-	for err == nil && len(list) > 0 {
-		var text []byte
-		text, list, err = next(list, tagOctetString)
-		urls = append(urls, string(text))
+func (p *parser) urls(b []byte, tag byte) (urls []string) {
+	var url []byte
+	list, _ := p.next(b, tag)
+	for len(list) > 0 {
+		url, list = p.next(list, tagOctetString)
+		urls = append(urls, string(url))
 	}
-	return urls, err
+	return urls
 }

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -319,51 +320,35 @@ func (f *following) entry(op []byte) error {
 //	     entryUUID syncUUID,
 //	     cookie syncCookie OPTIONAL }
 func parseSyncState(controls []byte) (state byte, id [16]byte, cookie string, err error) {
-	if len(controls) == 0 {
-		return 0, id, "", errNoSync
+	var p parser
+	var list, control, oid []byte
+	if len(controls) > 0 {
+		list, _ = p.next(controls, tagControls)
 	}
-	list, _, err := next(controls, tagControls)
-	for err == nil && len(list) > 0 {
-		var control, oid, value, uuid, number []byte
-		if control, list, err = next(list, tagSequence); err != nil {
-			break
-		}
-		if oid, control, err = next(control, tagOctetString); err != nil || string(oid) != oidSyncState {
+	for len(list) > 0 {
+		control, list = p.next(list, tagSequence)
+		if oid, control = p.next(control, tagOctetString); string(oid) != oidSyncState {
 			continue
 		}
 		if len(control) > 0 && control[0] == tagBoolean { // criticality
-			if _, control, err = next(control, tagBoolean); err != nil {
-				break
-			}
+			_, control = p.next(control, tagBoolean)
 		}
-		if value, _, err = next(control, tagOctetString); err != nil {
-			break
-		}
-		if value, _, err = next(value, tagSequence); err != nil {
-			break
-		}
-		if number, value, err = next(value, tagEnumerated); err != nil {
-			break
-		}
-		if uuid, value, err = next(value, tagOctetString); err != nil {
-			break
-		}
-		if len(number) != 1 || len(uuid) != len(id) {
-			return 0, id, "", errors.New("a malformed sync state")
+		value, _ := p.next(control, tagOctetString)
+		value, _ = p.next(value, tagSequence)
+		number, value := p.next(value, tagEnumerated)
+		uuid, value := p.next(value, tagOctetString)
+		if p.err == nil && (len(number) != 1 || len(uuid) != len(id)) {
+			p.err = errors.New("a malformed sync state")
 		}
 		if len(value) > 0 {
-			var text []byte
-			if text, _, err = next(value, tagOctetString); err != nil {
-				break
-			}
+			text, _ := p.next(value, tagOctetString)
 			cookie = string(text)
 		}
-		return number[0], [16]byte(uuid), cookie, nil
+		if p.err == nil {
+			return number[0], [16]byte(uuid), cookie, nil
+		}
 	}
-	if err == nil {
-		err = errNoSync
-	}
-	return 0, id, "", err
+	return 0, id, "", cmp.Or(p.err, errNoSync)
 }
 
 // Choices of a Sync Info message, RFC 4533 section 2.5, and the parts of the
@@ -386,40 +371,30 @@ const (
 //	     syncIdSet      [3] SEQUENCE { cookie OPTIONAL, refreshDeletes BOOLEAN DEFAULT FALSE,
 //	                                   syncUUIDs SET OF syncUUID } }
 func (f *following) info(op []byte) error {
-	body, _, err := next(op, tagIntermediate)
-	if err != nil {
-		return err
+	var p parser
+	body, _ := p.next(op, tagIntermediate)
+	name, body := p.next(body, tagResponseName)
+	if p.err != nil || string(name) != oidSyncInfo {
+		return p.err // something that does not concern us
 	}
-	name, body, err := next(body, tagResponseName)
-	if err != nil || string(name) != oidSyncInfo {
-		return err // something that does not concern us
-	}
-	value, _, err := next(body, tagResponseValue)
-	if err != nil {
-		return err
-	}
-	if len(value) == 0 {
-		return errShort
-	}
-	choice := value[0]
-	content, _, err := next(value, choice)
-	if err != nil {
-		return err
-	}
-	if choice == tagNewCookie {
+	value, _ := p.next(body, tagResponseValue)
+	choice := p.tag(value)
+	content, _ := p.next(value, choice)
+	if p.err == nil && choice == tagNewCookie {
 		f.heard(string(content))
 		return nil
 	}
-	cookie, flag, ids, err := parseSyncParts(content, choice != tagSyncIDSet)
-	if err != nil {
-		return err
+	cookie, flag, ids := p.syncParts(content, choice != tagSyncIDSet)
+	if p.err != nil {
+		return p.err
 	}
+	var err error
 	switch choice {
 	case tagSyncIDSet:
 		for len(ids) > 0 && err == nil {
 			var uuid []byte
-			if uuid, ids, err = next(ids, tagOctetString); err != nil {
-				return err
+			if uuid, ids = p.next(ids, tagOctetString); p.err != nil {
+				return p.err
 			}
 			if len(uuid) != 16 {
 				return errors.New("a malformed sync info")
@@ -455,22 +430,22 @@ func (f *following) info(op []byte) error {
 	return nil
 }
 
-// parseSyncParts reads the parts that the last three choices share: a cookie,
-// a flag with its default, and in a syncIdSet the UUIDs.
-func parseSyncParts(content []byte, flag bool) (cookie string, is bool, ids []byte, err error) {
+// syncParts reads the parts that the last three choices share: a cookie, a flag
+// with its default, and in a syncIdSet the UUIDs.
+func (p *parser) syncParts(content []byte, flag bool) (cookie string, is bool, ids []byte) {
+	var part []byte
 	is = flag
-	for len(content) > 0 && err == nil {
-		var part []byte
-		switch tag := content[0]; tag {
+	for len(content) > 0 {
+		switch content[0] {
 		case tagOctetString:
-			part, content, err = next(content, tag)
+			part, content = p.next(content, tagOctetString)
 			cookie = string(part)
 		case tagBoolean:
-			part, content, err = next(content, tag)
+			part, content = p.next(content, tagBoolean)
 			is = len(part) == 1 && part[0] != 0
 		default:
-			ids, content, err = next(content, tagSet)
+			ids, content = p.next(content, tagSet)
 		}
 	}
-	return cookie, is, ids, err
+	return cookie, is, ids
 }

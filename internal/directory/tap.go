@@ -71,12 +71,12 @@ func (t *tap) advance() error {
 	if t.end > t.start && t.buf[t.start] != tagSequence {
 		return fmt.Errorf("the server sent no LDAP: tag %#02x", t.buf[t.start])
 	}
-	_, start, length, whole, err := header(t.buf[t.start:t.end])
+	_, start, length, err := header(t.buf[t.start:t.end])
 	switch {
+	case err == errShort || err == nil && t.end-t.start < start+length:
+		return t.fill(start + length)
 	case err != nil:
 		return fmt.Errorf("the server sent no LDAP: %w", err)
-	case !whole || t.end-t.start < start+length:
-		return t.fill(start + length)
 	}
 	message := t.buf[t.start : t.start+start+length]
 	t.start += len(message)
