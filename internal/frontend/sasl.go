@@ -55,7 +55,8 @@ func (c credentials) wipe() {
 	clear(c.message)
 }
 
-// A mechanism of SASL reads a client's credentials. None is here whose messages
+// A mechanism of SASL reads a client's credentials. The first message is what came
+// with the command, or the answer to a prompt. No mechanism is here whose messages
 // are bound to the server that they are made for, and can only be judged by who
 // has the user's password (CRAM-MD5, SCRAM): they could not be said again to a
 // store. Who proves by other means who he is (EXTERNAL, GSSAPI) is logged in
@@ -64,19 +65,17 @@ type mechanism struct {
 	name   string
 	secret bool                // needs a connection that nobody reads along, or takes over
 	works  func(*session) bool // for every user, whatever his store
-	read   func(s *session, initial []byte, ask asker) (credentials, error)
+	prompt string
+	read   func(s *session, first []byte) (credentials, error)
 }
 
-// An asker sends a challenge to the client and returns its answer.
-type asker func(challenge string) ([]byte, error)
-
 var mechanisms = []mechanism{
-	{"PLAIN", true, always, readPlain},
-	{"LOGIN", true, always, readLogin},
-	{"XOAUTH2", true, judgedByStores("XOAUTH2"), readXOAUTH2},
-	{"OAUTHBEARER", true, judgedByStores("OAUTHBEARER"), readOAUTHBEARER},
-	{"EXTERNAL", false, func(s *session) bool { return s.certified() != "" }, readExternal},
-	{"GSSAPI", true, servedByKerberos, readGSSAPI},
+	{"PLAIN", true, always, "", readPlain},
+	{"LOGIN", true, always, "Username:", readLogin},
+	{"XOAUTH2", true, judgedByStores("XOAUTH2"), "", readXOAUTH2},
+	{"OAUTHBEARER", true, judgedByStores("OAUTHBEARER"), "", readOAUTHBEARER},
+	{"EXTERNAL", false, func(s *session) bool { return s.certified() != "" }, "", readExternal},
+	{"GSSAPI", true, servedByKerberos, "", readGSSAPI},
 }
 
 func always(*session) bool { return true }
@@ -112,15 +111,18 @@ func (s *session) offered() []string {
 // with what the client has shown in it. An initial response of nil is none; an
 // error in its encoding counts once the mechanism could have been started.
 func (s *session) exchange(mechanism string, initial []byte, err error) {
-	defer clear(initial)
+	defer func() { clear(initial) }()
 	m, failure := s.startable(mechanism)
 	if failure != nil {
 		s.protocol.no(failure)
 		return
 	}
+	if err == nil && initial == nil {
+		initial, err = s.protocol.ask(m.prompt)
+	}
 	var c credentials
 	if err == nil {
-		c, err = m.read(s, initial, s.protocol.ask)
+		c, err = m.read(s, initial)
 	}
 	if err != nil {
 		s.protocol.refuse(err)
@@ -181,23 +183,10 @@ func fromBase64(text []byte) ([]byte, error) {
 	return message[:n], nil
 }
 
-// message is the first one of a mechanism where the client speaks first.
-func message(initial []byte, ask asker) ([]byte, error) {
-	if initial != nil {
-		return initial, nil
-	}
-	return ask("")
-}
-
 // readPlain is RFC 4616 2. A third NUL is an error, not an end.
-func readPlain(_ *session, initial []byte, ask asker) (credentials, error) {
-	text, err := message(initial, ask)
-	if err != nil {
-		return credentials{}, err
-	}
+func readPlain(_ *session, text []byte) (credentials, error) {
 	parts := bytes.SplitN(text, []byte{0}, 4)
 	if len(parts) != 3 || len(parts[1]) == 0 || len(parts[2]) == 0 {
-		clear(text)
 		return credentials{}, errMessage
 	}
 	return credentials{behalf: string(parts[0]), user: string(parts[1]), password: parts[2]}, nil
@@ -205,15 +194,8 @@ func readPlain(_ *session, initial []byte, ask asker) (credentials, error) {
 
 // readLogin is draft-murchison-sasl-login: what Outlook spoke before it could
 // do better.
-func readLogin(_ *session, initial []byte, ask asker) (credentials, error) {
-	user, err := initial, error(nil)
-	if user == nil {
-		user, err = ask("Username:")
-	}
-	if err != nil {
-		return credentials{}, err
-	}
-	password, err := ask("Password:")
+func readLogin(s *session, user []byte) (credentials, error) {
+	password, err := s.protocol.ask("Password:")
 	if err != nil {
 		return credentials{}, err
 	}
@@ -225,15 +207,10 @@ func readLogin(_ *session, initial []byte, ask asker) (credentials, error) {
 }
 
 // readXOAUTH2 finds the user in `user=joe^Aauth=Bearer token^A^A`.
-func readXOAUTH2(_ *session, initial []byte, ask asker) (credentials, error) {
-	text, err := message(initial, ask)
-	if err != nil {
-		return credentials{}, err
-	}
+func readXOAUTH2(_ *session, text []byte) (credentials, error) {
 	fields := bytes.Split(text, []byte{1})
 	user, ok := bytes.CutPrefix(fields[0], []byte("user="))
 	if !ok || len(user) == 0 || len(fields) != 4 || !isBearer(fields[1]) || len(fields[2])+len(fields[3]) > 0 {
-		clear(text)
 		return credentials{}, errMessage
 	}
 	return credentials{user: string(user), token: "XOAUTH2", message: text, rest: text[len(fields[0]):]}, nil
@@ -248,15 +225,10 @@ func isBearer(field []byte) bool {
 
 // readOAUTHBEARER finds the user in the GS2 header of RFC 7628 3.1, which
 // without him is no use to a front end: `n,a=joe,^Aauth=Bearer token^A^A`.
-func readOAUTHBEARER(_ *session, initial []byte, ask asker) (credentials, error) {
-	text, err := message(initial, ask)
-	if err != nil {
-		return credentials{}, err
-	}
+func readOAUTHBEARER(_ *session, text []byte) (credentials, error) {
 	header, _, _ := bytes.Cut(text, []byte{1})
 	user, ok := authzid(string(header))
 	if !ok || !bytes.Contains(text, []byte("\x01auth=")) || !bytes.HasSuffix(text, []byte("\x01\x01")) {
-		clear(text)
 		return credentials{}, errMessage
 	}
 	return credentials{user: user, token: "OAUTHBEARER", message: text, rest: text[len(header):]}, nil
@@ -281,11 +253,7 @@ func saslName(text string) (string, bool) {
 
 // readExternal is RFC 4422 A: TLS has said who the client is. He may say whose
 // mailbox he wants, and that has to be his own.
-func readExternal(s *session, initial []byte, ask asker) (credentials, error) {
-	behalf, err := message(initial, ask)
-	if err != nil {
-		return credentials{}, err
-	}
+func readExternal(s *session, behalf []byte) (credentials, error) {
 	if bytes.IndexByte(behalf, 0) >= 0 {
 		return credentials{}, errMessage
 	}
@@ -303,17 +271,13 @@ func servedByKerberos(s *session) bool {
 var noLayer = []byte{1, 0, 0, 0}
 
 // readGSSAPI is RFC 4752 3.2: a ticket says who the client is.
-func readGSSAPI(s *session, initial []byte, ask asker) (credentials, error) {
-	token, err := message(initial, ask)
-	if err != nil {
-		return credentials{}, err
-	}
+func readGSSAPI(s *session, token []byte) (credentials, error) {
 	context, reply, err := s.Kerberos.Accept(protocols[s.name].service, token)
 	if err != nil {
 		return unproven(context, err), nil
 	}
 	if reply != nil {
-		if rest, err := ask(string(reply)); err != nil {
+		if rest, err := s.protocol.ask(string(reply)); err != nil {
 			return credentials{}, err
 		} else if len(rest) > 0 {
 			return credentials{}, errMessage
@@ -323,7 +287,7 @@ func readGSSAPI(s *session, initial []byte, ask asker) (credentials, error) {
 	if err != nil {
 		return unproven(context, err), nil
 	}
-	answer, err := ask(string(offer))
+	answer, err := s.protocol.ask(string(offer))
 	if err != nil {
 		return credentials{}, err
 	}
