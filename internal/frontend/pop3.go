@@ -50,12 +50,7 @@ func newPOP3(s *session) protocol { return &pop3Session{session: s} }
 
 func (p *pop3Session) greet() { p.write("+OK Ready\r\n") }
 
-func (p *pop3Session) goodbye(code, text string) {
-	if code == "UNAVAILABLE" || code == "LIMIT" {
-		text = "[SYS/TEMP] " + text
-	}
-	p.write("-ERR %s\r\n", text)
-}
+func (p *pop3Session) goodbye(code, text string) { p.no(&failure{code: code, text: text}) }
 
 // follow: POP3 has no line that comes unasked.
 func (p *pop3Session) follow(_, _ *relay.Side) func() []byte { return nil }
@@ -137,7 +132,7 @@ func (p *pop3Session) no(f *failure) {
 		p.err("[SYS/TEMP] " + f.text)
 	case "INUSE":
 		p.err("[IN-USE] " + f.text)
-	case "PRIVACYREQUIRED", "":
+	case "PRIVACYREQUIRED", "TOOBIG", "":
 		p.err(f.text)
 	default:
 		p.err("[SYS/PERM] " + f.text)

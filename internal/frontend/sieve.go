@@ -62,13 +62,7 @@ func (p *sieveSession) shared(prefix string) []string {
 	return list
 }
 
-func (p *sieveSession) goodbye(code, text string) {
-	if code == "UNAVAILABLE" || code == "LIMIT" {
-		p.write("BYE (TRYLATER) \"%s\"\r\n", text)
-	} else {
-		p.write("BYE \"%s\"\r\n", text)
-	}
-}
+func (p *sieveSession) goodbye(code, text string) { p.deny("BYE", code, text) }
 
 // follow: after the login nobody knows a string from a line.
 func (p *sieveSession) follow(_, _ *relay.Side) func() []byte { return nil }
@@ -100,16 +94,17 @@ func (p *sieveSession) refuse(cause error) {
 	p.fault()
 }
 
-// no is a failure in the codes of RFC 5804 1.3.
-func (p *sieveSession) no(f *failure) {
-	code := ""
-	switch f.code {
+func (p *sieveSession) no(f *failure) { p.deny("NO", f.code, f.text) }
+
+// deny says something with the code that RFC 5804 1.3 has for IMAP's.
+func (p *sieveSession) deny(what, code, text string) {
+	switch code {
 	case "UNAVAILABLE", "LIMIT", "INUSE":
-		code = "(TRYLATER) "
+		what += " (TRYLATER)"
 	case "PRIVACYREQUIRED":
-		code = "(ENCRYPT-NEEDED) "
+		what += " (ENCRYPT-NEEDED)"
 	}
-	p.write("NO %s\"%s\"\r\n", code, strings.NewReplacer(`\`, "?", `"`, "'").Replace(f.text))
+	p.write("%s \"%s\"\r\n", what, strings.NewReplacer(`\`, "?", `"`, "'").Replace(text))
 }
 
 func (p *sieveSession) loggedIn() { p.write("OK \"Logged in\"\r\n") }
