@@ -192,22 +192,13 @@ func (m *Map) Get(key string) (value string, found bool, err error) {
 	if key == storyKey {
 		return "", false, nil
 	}
-	value, found, err = m.get(key)
-	if !found && err == nil && m.foreign {
-		// Some builders end keys and values with a NUL, as C strings.
-		value, found, err = m.get(key + "\x00")
-	}
-	return value, found, err
+	return m.get(key)
 }
 
 func (m *Map) get(key string) (value string, found bool, err error) {
 	err = m.guard(func() error {
-		v, err := m.lookup([]byte(key))
-		if err != nil || v == nil {
-			return err
-		}
-		v, err = m.text([]byte(key), v)
-		value, found = string(v), err == nil
+		v, err := m.find([]byte(key))
+		value, found = string(v), v != nil
 		return err
 	})
 	return value, found, err
@@ -222,16 +213,27 @@ func (m *Map) Lookups(look func(get func(key []byte) (value []byte, err error)) 
 			if string(key) == storyKey {
 				return nil, nil
 			}
-			value, err := m.lookup(key)
-			if value == nil && err == nil && m.foreign {
-				value, err = m.lookup(append(key[:len(key):len(key)], 0))
-			}
-			if value == nil || err != nil {
-				return nil, err
-			}
-			return m.text(key, value)
+			return m.find(key)
 		})
 	})
+}
+
+// find is the value of a key, checked, and nil if there is none.
+func (m *Map) find(key []byte) (value []byte, err error) {
+	value, err = m.lookup(key)
+	if m.foreign { // some builders end keys and values with a NUL, as C strings
+		if value == nil && err == nil {
+			value, err = m.lookup(append(key[:len(key):len(key)], 0))
+		}
+		value = bytes.TrimSuffix(value, []byte{0})
+	}
+	switch {
+	case err != nil, value == nil:
+		return nil, err
+	case len(value) == 0, bytes.IndexByte(value, 0) >= 0, !utf8.Valid(value):
+		return nil, m.damaged("the value of %q is not text", key)
+	}
+	return value, nil
 }
 
 // Ahead touches what will be read for some keys, for use within Lookups. A
@@ -255,17 +257,6 @@ func (m *Map) Ahead(keys [][]byte) (touched byte) {
 		}
 	}
 	return touched
-}
-
-// text checks a value.
-func (m *Map) text(key, value []byte) ([]byte, error) {
-	if m.foreign {
-		value = bytes.TrimSuffix(value, []byte{0})
-	}
-	if len(value) == 0 || bytes.IndexByte(value, 0) >= 0 || !utf8.Valid(value) {
-		return nil, m.damaged("the value of %q is not text", key)
-	}
-	return value, nil
 }
 
 // guard turns a memory fault into an error. It is that of a disk that cannot be read,
