@@ -18,9 +18,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
-
-	"golang.org/x/text/unicode/norm"
 
 	"postern/internal/account"
 	"postern/internal/sysexits"
@@ -38,18 +35,6 @@ const (
 // Names are those of all tables.
 var Names = []string{Transport, Alias, Recipient, Domain}
 
-// What Postfix is told where no store is. error(8) returns the mail, retry(8)
-// keeps it; smtpd(8) refuses the former at RCPT.
-const (
-	disabledResult = "error:5.2.1 Mailbox disabled"
-	holdResult     = "retry:4.2.1 Mailbox is being moved, try again later"
-	doubtResult    = "retry:4.3.5 Address in doubt, postmaster was told"
-	// For what the alias table rewrites. Postfix gets to see it only where
-	// it does not use that table, or for mail that was queued before the
-	// address became an alias: neither may bounce.
-	aliasedResult = "retry:4.3.5 Address was not rewritten by the alias table"
-)
-
 // A Map is what the tables are made from.
 type Map interface {
 	Get(key string) (value string, found bool, err error)
@@ -59,20 +44,6 @@ type Map interface {
 	// Lookups and Ahead are for many keys at a time, see mapfile.
 	Lookups(look func(get func(key []byte) (value []byte, err error)) error) error
 	Ahead(keys [][]byte) byte
-}
-
-// A Site is what the maps do not say.
-type Site struct {
-	Domains   []string          // the first completes a mailbox name without one
-	Aliases   map[string]string // a domain, and the one that it mirrors
-	Delimiter string            // recipient_delimiter
-	// Unknown is for addresses of the domains that stand in no table: users so
-	// new that only some of Postfix's processes know them, which must wait,
-	// or those of an older system. Not retry: or error:, for then smtpd
-	// answers by it before it looks who exists.
-	Unknown string
-	Lenient bool // defer what leads nowhere, instead of refusing all
-	Nexthop func(store string) (string, error)
 }
 
 // Tables are the routes of a site, ready to be listed table by table.
@@ -96,12 +67,6 @@ type Tables struct {
 	deliveryDomains map[string]bool // where the site names no domain
 
 	notes []string
-}
-
-// A route is what the tables say of one address.
-type route struct {
-	transport string
-	alias     string // the alias table's value; none: not rewritten
 }
 
 // Plan reads both maps and finds what is in doubt. An error means that no table
@@ -150,87 +115,6 @@ func (t *Tables) Notes() []string { return t.notes }
 
 func (t *Tables) note(format string, args ...any) {
 	t.notes = append(t.notes, fmt.Sprintf(format, args...))
-}
-
-func (t *Tables) checkSite() error {
-	isDomain := func(domain string) bool { return account.CheckAddress("x@"+domain) == nil }
-	for i, domain := range t.site.Domains {
-		folded := account.Fold(strings.TrimSuffix(domain, "."))
-		if !isDomain(folded) {
-			return sysexits.Config.Errorf("domain %q is not a domain name", domain)
-		}
-		t.site.Domains[i] = folded
-	}
-	aliases := map[string]string{}
-	for from, to := range t.site.Aliases {
-		from, to = account.Fold(from), account.Fold(to)
-		for _, domain := range []string{from, to} {
-			if !isDomain(domain) {
-				return sysexits.Config.Errorf("domain alias %q: %q is not a domain name", from, domain)
-			}
-		}
-		aliases[from] = to
-	}
-	for from, to := range aliases {
-		if _, chained := aliases[to]; chained {
-			return sysexits.Config.Errorf("domain alias %q: %q is an alias itself", from, to)
-		}
-	}
-	// Postfix takes the two forms of an internationalised domain for two
-	// domains.
-	mirrorForm := func(domain, to string) {
-		other := account.OtherForm(domain)
-		if _, named := aliases[other]; other != "" && !named && other != to {
-			aliases[other] = to
-		}
-	}
-	for from, to := range maps.Clone(aliases) {
-		mirrorForm(from, to)
-	}
-	for _, domain := range t.site.Domains {
-		if _, mirror := aliases[domain]; !mirror {
-			mirrorForm(domain, domain)
-		}
-	}
-	t.site.Aliases = aliases
-	if t.site.Unknown != "" {
-		if err := CheckResult(t.site.Unknown); err != nil {
-			return sysexits.Config.Errorf("transport of unknown addresses: %w", err)
-		}
-	}
-	return nil
-}
-
-// DeliveryAddress returns the address under which a mailbox gets its mail, as its
-// store spells it: the mailbox's name at its own domain, or at the first of the
-// site's. It fails for a name that no address can be made of, and where one needs a
-// domain and the site names none: the configuration is at fault then.
-func (s Site) DeliveryAddress(mailbox string) (string, error) {
-	local, domain := mailbox, ""
-	switch at := strings.LastIndexByte(mailbox, '@'); {
-	case at >= 0:
-		local, domain = mailbox[:at], mailbox[at+1:]
-	case len(s.Domains) > 0:
-		domain = s.Domains[0]
-	default:
-		return "", sysexits.Config.Errorf("mailbox %q has no domain: name the site's with --domain, or route.domain in postern.conf", mailbox)
-	}
-	if len(local) > 64 { // octets, RFC 5321 4.5.3.1.1
-		return "", fmt.Errorf("mailbox %q is too long for the local part of an address", mailbox)
-	}
-	if s.Delimiter != "" && strings.IndexAny(local, s.Delimiter) > 0 {
-		return "", fmt.Errorf("mailbox %q contains recipient_delimiter %q, so a store takes its mail for another's", mailbox, s.Delimiter)
-	}
-	// Postfix composes no letters, and the tables have a local part composed and
-	// decomposed, but not half and half.
-	if !norm.NFC.IsNormalString(local) {
-		local = norm.NFD.String(local)
-	}
-	address := account.QuoteLocal(local) + "@" + norm.NFC.String(domain)
-	if local == "" || account.CheckAddress(address) != nil {
-		return "", fmt.Errorf("mailbox %q makes no address", mailbox)
-	}
-	return address, nil
 }
 
 // deliveryAddress is DeliveryAddress as Postfix asks for it.
@@ -513,11 +397,6 @@ func (t *Tables) ours(address string) bool {
 		return true
 	}
 	return t.ownDomain(address)
-}
-
-func (t *Tables) ownDomain(address string) bool {
-	domain := domainOf(address)
-	return t.site.Aliases[domain] != "" || slices.Contains(t.site.Domains, domain)
 }
 
 // entry finds an address in address.cdb as Postfix would find it in the tables.
