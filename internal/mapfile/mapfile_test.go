@@ -569,6 +569,30 @@ func TestCopiesAreKept(t *testing.T) {
 	}
 }
 
+// A damaged map is nothing to go back to: it takes no good copy's place, and those that
+// there are stay a pair.
+func TestADamagedMapIsNotKept(t *testing.T) {
+	dir := t.TempDir()
+	publishAll := func(value string) {
+		t.Helper()
+		err := publish(t, dir, 1, Draft{Name: Login, Records: listing("a", value)}, Draft{Name: Address, Records: listing("a", value)})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	publishAll("1")
+	publishAll("2")
+	if err := os.Truncate(filepath.Join(dir, Login), headerSize+1); err != nil {
+		t.Fatal(err)
+	}
+	publishAll("3")
+	for _, name := range []string{Login, Address} {
+		if got := get(t, openMap(t, filepath.Join(dir, name+".1"), false), "a"); got != "1" {
+			t.Errorf("%s.1 has %q", name, got)
+		}
+	}
+}
+
 // Postfix goes on with the old answers while the old file has a link left.
 // What stands in a map's place and is none is replaced, and not waited for.
 func TestCopiesAreOfMaps(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -85,18 +86,20 @@ func (w *Writer) publishMaps(keep int, differs func(old *Map, now Story) bool, d
 		if err != nil {
 			return false, false, err
 		}
+		whole := true
 		for i, name := range names {
 			now := scripts[i].story
-			old, err := Open(filepath.Join(w.dir, name), false)
+			old, err := Open(filepath.Join(w.dir, name), true)
 			if err != nil {
 				changed, news = true, true
+				whole = whole && errors.Is(err, fs.ErrNotExist)
 				continue
 			}
 			changed = changed || differs(old, now)
 			news = news || old.Story().Digest != now.Digest
 			old.Close()
 		}
-		return changed, news, nil
+		return changed, news && whole, nil // a damaged one is nothing to go back to
 	}, verify)
 }
 
