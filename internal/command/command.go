@@ -194,8 +194,10 @@ func Say(log io.Writer, tool string, severity syslog.Priority, format string, ar
 }
 
 // Line makes of a text with foreign words in it, as what a server says to
-// explain itself, one line that no terminal takes for a command.
-func Line(text string) string { return account.Printable(strings.ReplaceAll(text, "\n", " ")) }
+// explain itself, or of several errors, one line that no terminal takes for a command.
+func Line(text string) string {
+	return account.Printable(strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "; "))
+}
 
 // Report writes an error as `tool: what: why` to standard error, one line, or
 // one for each of the config.Faults in it, and returns the exit status it stands

@@ -50,7 +50,7 @@ func TestErrorsBecomeOneLineAndAStatus(t *testing.T) {
 		stderr string
 	}{
 		{nil, 0, ""},
-		{errors.New("a\nb"), 70, "tool: a b\n"},
+		{errors.New("a\nb"), 70, "tool: a; b\n"},
 		{sysexits.TempFail.Errorf("busy"), 75, "tool: busy\n"},
 		{sysexits.Usage.Errorf("no name"), 64, "tool: no name (see tool --help)\n"},
 		{errors.New("a server said \"\x1b[2J\u009b31m\""), 70, "tool: a server said \"\\x1b[2J\\u009b31m\"\n"},
