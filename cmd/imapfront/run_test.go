@@ -1157,6 +1157,29 @@ func TestBecomingWithoutRoot(t *testing.T) {
 	}
 }
 
+// Of a map that may not be read, as after a restore by root, it is said whose it is.
+func TestAMapOfSomebodyElse(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
+	for parent := dir; parent != os.TempDir() && parent != "/"; parent = filepath.Dir(parent) {
+		os.Chmod(parent, 0o755)
+	}
+	file := filepath.Join(dir, "login.cdb")
+	if err := os.Chmod(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.Open(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	cmd := asNobody("/proc/self/fd/3", "--config", conf, "--check")
+	cmd.ExtraFiles, cmd.Dir = []*os.File{program}, "/"
+	begin(t, cmd).logged(file + ": permission denied: the file belongs to root")
+}
+
 // The password is nowhere that somebody could look, once the login is over.
 func TestRule12_PasswordsAreNowhere(t *testing.T) {
 	st := takingStore(t)

@@ -27,6 +27,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"postern/internal/private"
 	"postern/internal/sysexits"
 )
 
@@ -84,7 +85,7 @@ func open(path string) (*Map, error) {
 		name := filepath.Base(path)
 		switch {
 		case errors.Is(err, fs.ErrPermission):
-			return nil, sysexits.NoPerm.Wrap(err)
+			return nil, sysexits.NoPerm.Errorf("%w: %s", err, private.Whose(path))
 		case errors.Is(err, fs.ErrNotExist) && (name == Login || name == Address):
 			return nil, sysexits.NoInput.Errorf("%w: ldap2cdb makes it", err)
 		}

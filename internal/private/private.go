@@ -34,7 +34,7 @@ func Open(path string) (*os.File, error) {
 		}
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("%w: %s", err, whose(path))
+		return nil, fmt.Errorf("%w: %s", err, Whose(path))
 	}
 	return file, err
 }
@@ -81,8 +81,8 @@ func Give(file *os.File) {
 	}
 }
 
-// whose tells to whom a file belongs, or the folder that it would be in.
-func whose(path string) string {
+// Whose tells to whom a file belongs, or the folder that it would be in.
+func Whose(path string) string {
 	what := "the file"
 	info, err := os.Lstat(path)
 	if err != nil {
