@@ -54,7 +54,8 @@ const refusedRetry = 10 * time.Minute
 // run follows one server after the other until it is told to stop, or may not go on.
 // A server that is away leaves what is known of it. One that refuses us is a fault of
 // the settings as long as there are no maps; later it may be one that is being
-// restored and knows nobody yet, and will let us in again.
+// restored and knows nobody yet, and will let us in again. A damaged registry is mended
+// by whoever starts us again.
 func (f *follower) run(ctx context.Context) error {
 	pause := f.retry
 	for {
@@ -71,7 +72,7 @@ func (f *follower) run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm && f.removed():
+		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm && f.removed(), errors.Is(err, registry.ErrDamaged):
 			return err
 		case refused:
 			// Who changes a password tells the directory first, and then us.

@@ -22,6 +22,7 @@ import (
 	"postern/internal/command"
 	"postern/internal/directory"
 	"postern/internal/mapfile"
+	"postern/internal/registry"
 	"postern/internal/roster"
 	"postern/internal/sysexits"
 )
@@ -162,7 +163,7 @@ func (w *watch) run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm:
+		case sysexits.Of(err) == sysexits.Config, sysexits.Of(err) == sysexits.NoPerm, errors.Is(err, registry.ErrDamaged):
 			return err
 		}
 		if errors.Is(err, errDoubtful) {

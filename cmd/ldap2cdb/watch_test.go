@@ -20,6 +20,7 @@ import (
 	"postern/internal/config"
 	"postern/internal/logbook"
 	"postern/internal/mapfile"
+	"postern/internal/registry"
 	"postern/internal/roster"
 	"postern/internal/slapd"
 )
@@ -404,6 +405,32 @@ func TestWatchReplacedMaps(t *testing.T) {
 	for name, text := range backup {
 		put(t, filepath.Join(dir, name), text)
 	}
+	eventually(t, dir, "u1", "imap1.example.org", log)
+}
+
+// A watch whose registry is damaged ends, for the next one goes on by what is left.
+func TestWatchDamagedRegistry(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	dir, log := t.TempDir(), &logbook.Book{}
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
+	over := make(chan error)
+	go func() {
+		a := app()
+		a.ErrWriter = log
+		over <- a.RunContext(t.Context(), append([]string{"ldap2cdb", "--watch"}, args...))
+	}()
+	eventually(t, dir, "u1", "imap2.example.org", log)
+	wait := grows(t, dir)
+	server.Modify(change("u2", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	wait()
+	if err := os.Truncate(filepath.Join(dir, ".ldap2cdb.registry"), 0); err != nil {
+		t.Fatal(err)
+	}
+	server.Modify(change("u1", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	if err := <-over; !errors.Is(err, registry.ErrDamaged) {
+		t.Errorf("the watch ended in %v", err)
+	}
+	follow(t, log, args...)
 	eventually(t, dir, "u1", "imap1.example.org", log)
 }
 

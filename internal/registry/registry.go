@@ -12,6 +12,7 @@ package registry
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -140,24 +141,24 @@ func (r *Registry) begin() error {
 	return err
 }
 
-var errDamaged = errors.New("damaged")
+var errRecord = errors.New("no record")
 
 // readRecord reads a record: its length, its checksum, itself.
-func readRecord(in *bufio.Reader) (record []byte, length int, err error) {
+func readRecord(in io.Reader) (record []byte, length int, err error) {
 	var head [8]byte
 	if _, err := io.ReadFull(in, head[:]); err != nil {
 		return nil, 0, err
 	}
 	n := binary.LittleEndian.Uint32(head[:])
 	if n == 0 || n > maxRecord {
-		return nil, 0, errDamaged
+		return nil, 0, errRecord
 	}
 	record = make([]byte, n)
 	if _, err := io.ReadFull(in, record); err != nil {
 		return nil, 0, err
 	}
 	if crc32.ChecksumIEEE(record) != binary.LittleEndian.Uint32(head[4:]) {
-		return nil, 0, errDamaged
+		return nil, 0, errRecord
 	}
 	return record, len(head) + len(record), nil
 }
@@ -177,7 +178,7 @@ func (r *Registry) take(record []byte, at int64, length int) error {
 		return nil
 	}
 	if len(body) < len(ID{}) {
-		return errDamaged
+		return errRecord
 	}
 	id := ID(body[:len(ID{})])
 	switch kind {
@@ -298,12 +299,25 @@ func (r *Registry) read(p place) (id ID, a account.Account, err error) {
 	if written := r.size - int64(len(r.tail)); p.at >= written {
 		copy(record, r.tail[p.at-written:])
 	} else if _, err := r.file.ReadAt(record, p.at); err != nil {
-		return id, a, sysexits.CantCreate.Errorf("%s: %w", r.path, err)
+		return id, a, r.damaged(err)
 	}
-	const head = 8 + 1
-	id = ID(record[head:])
-	a, _, err = decode(record[head+len(id):])
-	return id, a, err
+	record, _, err = readRecord(bytes.NewReader(record))
+	if err == nil {
+		id = ID(record[1:])
+		a, _, err = decode(record[1+len(id):])
+	}
+	return id, a, r.damaged(err)
+}
+
+// ErrDamaged is that of a journal that is not what was written, as on a disk that
+// fails. Whoever opens it anew goes on by what is left of it.
+var ErrDamaged = errors.New("damaged")
+
+func (r *Registry) damaged(err error) error {
+	if err == nil {
+		return nil
+	}
+	return sysexits.CantCreate.Errorf("%s: %w: %w", r.path, ErrDamaged, err)
 }
 
 // Len is how many accounts there are, without the entries that make none.
@@ -473,7 +487,7 @@ func (r *Registry) each(yield func(number uint32, record []byte) error) error {
 	for at < r.size {
 		record, length, err := readRecord(in)
 		if err != nil {
-			return sysexits.CantCreate.Errorf("%s: %w", r.path, err)
+			return r.damaged(err)
 		}
 		if record[0] == recordAccount {
 			if number := r.numbers[ID(record[1:])]; r.places[number].at == at {
@@ -593,7 +607,7 @@ func decode(b []byte) (a account.Account, end time.Time, err error) {
 		end = time.UnixMilli(int64(d.number()))
 	}
 	if d.b == nil {
-		return a, end, fmt.Errorf("an account: %w", errDamaged)
+		return a, end, fmt.Errorf("an account: %w", errRecord)
 	}
 	return a, end, nil
 }

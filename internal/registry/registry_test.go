@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -94,6 +95,29 @@ func TestWhatIsKnownLasts(t *testing.T) {
 	must(t, r.Delete(ID{1}))
 	if got := claimants(t, r, true, "x@e"); got != "uid=b" {
 		t.Errorf("x@e: %s", got)
+	}
+}
+
+// What the disk has lost is no account, and none that claims nothing.
+func TestDamagedUnderUse(t *testing.T) {
+	for name, damage := range map[string]func(path string) error{
+		"cut short": func(path string) error { return os.Truncate(path, 0) },
+		"zeros": func(path string) error {
+			info, err := os.Stat(path)
+			return errors.Join(err, os.Truncate(path, 0), os.Truncate(path, info.Size()))
+		},
+	} {
+		path := filepath.Join(t.TempDir(), "r")
+		r := open(t, path)
+		must(t, r.Put(ID{1}, user("a", "imap1"), never))
+		must(t, r.SetCookie("server", "csn=1"))
+		must(t, damage(path))
+		if _, _, err := r.Get(ID{1}); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := r.All(func(account.Account) error { return nil }); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: all: %v", name, err)
+		}
 	}
 }
 
