@@ -12,7 +12,6 @@ import (
 	"time"
 
 	ber "github.com/go-asn1-ber/asn1-ber"
-	"github.com/go-ldap/ldap/v3"
 )
 
 // element writes a BER element whose length takes that many octets more than
@@ -117,25 +116,6 @@ func TestTapRefuses(t *testing.T) {
 	}
 }
 
-func TestPlainError(t *testing.T) {
-	for _, test := range []struct {
-		err  error
-		want string
-	}{
-		{ldap.NewError(49, errors.New("80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 52e, v2580\x00")),
-			"invalid credentials (49): 80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 52e, v2580"},
-		{ldap.NewError(13, errors.New("confidentiality required")), "confidentiality required (13)"},
-		{ldap.NewError(32, errors.New("")), "no such object (32)"},
-		{ldap.NewError(ldap.ErrorNetwork, errors.New("unable to read LDAP response packet: unexpected EOF")), "the server closed the connection"},
-		{io.EOF, "the server closed the connection"},
-		{errors.New("unable to read LDAP response packet: i/o timeout"), "i/o timeout"},
-	} {
-		if got := plainError(test.err).Error(); got != test.want {
-			t.Errorf("got %q, want %q", got, test.want)
-		}
-	}
-}
-
 // The tap and go-ldap's own reader agree about every entry, and neither
 // garbage nor a cut makes it panic or invent one.
 func FuzzTap(f *testing.F) {
@@ -200,43 +180,5 @@ func TestTapHearsOfReferences(t *testing.T) {
 		if _, err := io.ReadAll(tap); !errors.Is(err, test.err) || fmt.Sprint(heard) != test.want {
 			t.Errorf("%s: heard %v, %v", name, heard, err)
 		}
-	}
-}
-
-func TestPosition(t *testing.T) {
-	csn := func(second, server int) string {
-		return fmt.Sprintf("202611231745%02d.000000Z#000000#%03d#000000", second, server)
-	}
-	for _, test := range []struct {
-		name string
-		p, q Position
-		want bool
-	}{
-		{"the same", Position(csn(5, 0)), Position(csn(5, 0)), false},
-		{"older", Position(csn(4, 0)), Position(csn(5, 0)), true},
-		{"younger", Position(csn(6, 0)), Position(csn(5, 0)), false},
-		{"older by one of two", Position(csn(9, 1) + ";" + csn(4, 2)), Position(csn(5, 1) + ";" + csn(5, 2)), true},
-		{"another server joined", Position(csn(5, 1) + ";" + csn(4, 2)), Position(csn(5, 1)), false},
-		{"nothing in common, older", Position(csn(4, 1)), Position(csn(5, 2)), true},
-		{"nothing in common, younger", Position(csn(6, 1)), Position(csn(5, 2)), false},
-		{"it doesn't say", "", Position(csn(5, 0)), false},
-		{"nobody knew", Position(csn(5, 0)), "", false},
-	} {
-		if got := test.p.Before(test.q); got != test.want {
-			t.Errorf("%s: got %v", test.name, got)
-		}
-	}
-	for _, test := range []struct{ before, cookie, want string }{
-		{"", "rid=000,sid=001,csn=" + csn(1, 1), "rid=000,sid=001,csn=" + csn(1, 1)},
-		{"rid=000,sid=001,csn=" + csn(1, 1) + ";" + csn(2, 2), "rid=000,sid=001,csn=" + csn(3, 1), "rid=000,sid=001,csn=" + csn(3, 1) + ";" + csn(2, 2)},
-		{"rid=000,csn=" + csn(1, 2), "rid=000,csn=" + csn(3, 0) + ",more", "rid=000,csn=" + csn(3, 0) + ";" + csn(1, 2) + ",more"},
-		{"rid=000,csn=" + csn(1, 0), "host:389#cn=whatever#12", "host:389#cn=whatever#12"},
-	} {
-		if got := merged(test.before, test.cookie); got != test.want {
-			t.Errorf("%s after %s is %s, want %s", test.cookie, test.before, got, test.want)
-		}
-	}
-	if got := CookiePosition("rid=000,csn=" + csn(1, 0)); got != Position(csn(1, 0)) {
-		t.Errorf("got %q", got)
 	}
 }

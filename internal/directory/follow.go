@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,41 +40,6 @@ type Changes interface {
 	Cookie(cookie string)
 	// Refreshed says that from now on everything is heard as it happens.
 	Refreshed()
-}
-
-// CookiePosition is how far OpenLDAP says in a cookie that it has got: it is of
-// the form rid=000,sid=001,csn=one;another. Of other servers' cookies it is "".
-func CookiePosition(cookie string) Position {
-	for part := range strings.SplitSeq(cookie, ",") {
-		if csns, is := strings.CutPrefix(part, "csn="); is {
-			return Position(csns)
-		}
-	}
-	return ""
-}
-
-// merged is a cookie of OpenLDAP's with what an earlier one said of other servers:
-// beside a change there is only the CSN of the one where it was made. Without the
-// rest the server would have us read all again, and nobody could tell later who
-// hangs behind.
-func merged(before, cookie string) string {
-	csns := CookiePosition(cookie).byServer()
-	if len(csns) == 0 {
-		return cookie
-	}
-	all := CookiePosition(before).byServer()
-	maps.Copy(all, csns)
-	parts := strings.Split(cookie, ",")
-	for i, part := range parts {
-		if strings.HasPrefix(part, "csn=") {
-			ordered := make([]string, 0, len(all))
-			for _, server := range slices.Sorted(maps.Keys(all)) {
-				ordered = append(ordered, all[server])
-			}
-			parts[i] = "csn=" + strings.Join(ordered, ";")
-		}
-	}
-	return strings.Join(parts, ",")
 }
 
 // errNoSync is a server that cannot be followed.

@@ -181,6 +181,15 @@ func (r *reading) search(ctx context.Context, s *session, q query) ([][]string, 
 	}
 }
 
+// aliases is whether alias entries stand for what they name, RFC 4511 section
+// 4.5.1.3.
+func (d *LDAP) aliases() int {
+	if d.conf.Aliases {
+		return ldap.DerefAlways
+	}
+	return ldap.NeverDerefAliases
+}
+
 // ask sends a search and waits for its end. Without the server's word for it
 // there was none: go-ldap takes a connection closed at a bad moment for one.
 func (s *session) ask(ctx context.Context, request *ldap.SearchRequest, listen *ears) (ldap.Response, error) {

@@ -1,14 +1,11 @@
 package directory
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -23,7 +20,6 @@ import (
 	"github.com/go-ldap/ldap/v3/gssapi"
 
 	"postern/internal/config"
-	"postern/internal/private"
 	"postern/internal/sysexits"
 	"postern/internal/trust"
 )
@@ -74,130 +70,6 @@ func NewLDAP(conf config.Directory) (*LDAP, error) {
 	}
 	d := &LDAP{failed: map[string]bool{}, faulty: map[string]bool{}, conf: conf, lookup: net.DefaultResolver.LookupHost}
 	return d, d.readCredentials()
-}
-
-// readCredentials reads the files that say whom to trust, and who we are.
-func (d *LDAP) readCredentials() error {
-	d.read = d.credentials()
-	settings, password := &tls.Config{MinVersion: tls.VersionTLS12}, ""
-	if d.conf.CAFile != "" {
-		var err error
-		if settings.RootCAs, err = trust.File(d.conf.CAFile); err != nil {
-			return err
-		}
-	}
-	if d.conf.Cert != "" {
-		cert, err := tls.LoadX509KeyPair(d.conf.Cert, d.conf.Key)
-		if err != nil {
-			return sysexits.Config.Errorf("client certificate: %w", err)
-		}
-		settings.Certificates = []tls.Certificate{cert}
-	}
-	if d.conf.PasswordFile != "" {
-		line, err := private.Password(d.conf.PasswordFile)
-		if err != nil {
-			return fmt.Errorf("password-file: %w", err)
-		}
-		password = string(line)
-	}
-	d.tls, d.password = settings, password
-	return nil
-}
-
-// credentials tells the files that say who we are from others.
-func (d *LDAP) credentials() (all []string) {
-	for _, file := range []string{d.conf.PasswordFile, d.conf.Cert, d.conf.Key, d.conf.Keytab} {
-		now, _ := look(file) // one that is missing is another, too
-		all = append(all, now)
-	}
-	return all
-}
-
-// AwaitCredentials returns when there are others than those that were read last.
-func (d *LDAP) AwaitCredentials(ctx context.Context) {
-	for ctx.Err() == nil && slices.Equal(d.credentials(), d.read) {
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Duration(d.conf.PollInterval)):
-		}
-	}
-}
-
-// Refused is the error of a server to which our password, key or certificate is not
-// good. Whoever tries the same again and again may have the account locked, for all
-// machines that have the right one, too.
-type Refused struct{ error }
-
-func (r *Refused) Unwrap() error { return r.error }
-
-// position is how far a server has got, as OpenLDAP's contextCSN says, "" if it
-// doesn't say. Its values hold a time each, and the server that it is of.
-func (d *LDAP) position(s *session) Position {
-	root := s.entry("", "namingContexts")
-	if root == nil {
-		return "" // then it doesn't say
-	}
-	var csns []string
-	for _, context := range root.GetAttributeValues("namingContexts") {
-		if !d.below(context) {
-			continue
-		}
-		if top := s.entry(context, "contextCSN"); top != nil {
-			csns = append(csns, top.GetAttributeValues("contextCSN")...)
-		}
-	}
-	slices.Sort(csns)
-	return Position(strings.Join(csns, ";"))
-}
-
-// below tells whether a base is in a naming context.
-func (d *LDAP) below(context string) bool {
-	return slices.ContainsFunc(d.conf.Base, func(base string) bool { return holds(context, base) })
-}
-
-// holds tells whether an entry is another, or below it.
-func holds(top, dn string) bool {
-	above, err := ldap.ParseDN(top)
-	if err != nil {
-		return false
-	}
-	name, err := ldap.ParseDN(dn)
-	return err == nil && (above.EqualFold(name) || above.AncestorOfFold(name))
-}
-
-// A Position is how far a directory has got: CSNs with semicolons between.
-type Position string
-
-// Before tells whether a directory at p has yet to hear of something that one
-// at q knew. CSNs of one server compare as text, draft-chu-ldap-csn; where both
-// have none of the same server the youngest count.
-func (p Position) Before(q Position) bool {
-	mine, others := p.byServer(), q.byServer()
-	common := false
-	for server, csn := range others {
-		if at, known := mine[server]; known {
-			common = true
-			if at < csn {
-				return true
-			}
-		}
-	}
-	return !common && len(mine) > 0 && len(others) > 0 && youngest(mine) < youngest(others)
-}
-
-func (p Position) byServer() map[string]string {
-	all := map[string]string{}
-	for csn := range strings.SplitSeq(string(p), ";") {
-		// 20261123174500.123456Z#000000#001#000000
-		if parts := strings.Split(csn, "#"); len(parts) == 4 {
-			all[parts[2]] = csn
-		}
-	}
-	return all
-}
-
-func youngest(csns map[string]string) string {
-	return slices.Max(slices.Collect(maps.Values(csns)))
 }
 
 // errTold is that the context is done: somebody wants us to end.
@@ -285,17 +157,6 @@ func (d *LDAP) connect(ctx context.Context) (found *session, err error) {
 // inAll is what is wrong with servers, behind what was with those that are not tried
 // again.
 func (d *LDAP) inAll(failed ...error) error { return joined(append(slices.Clone(d.faults), failed...)) }
-
-// lapsed adds to what went wrong that our certificate has expired: many a server hangs
-// up then without a word.
-func (d *LDAP) lapsed(err error) error {
-	for _, own := range d.tls.Certificates {
-		if end := own.Leaf.NotAfter; time.Now().After(end) {
-			return fmt.Errorf("%w; our certificate has expired at %s", err, end.Format(time.RFC3339))
-		}
-	}
-	return err
-}
 
 // A candidate is one address of a server.
 type candidate struct {
@@ -490,147 +351,4 @@ func (l *lentConn) Read(p []byte) (int, error) {
 func (l *lentConn) Close() error {
 	l.over.Store(true)
 	return l.Conn.SetReadDeadline(time.Now())
-}
-
-func (d *LDAP) bind(conn *ldap.Conn, who ticket, host string) error {
-	var err error
-	switch {
-	case d.conf.SASL == "gssapi":
-		err = bindKerberos(conn, who, host)
-	case d.conf.SASL == "external":
-		// The server knows us by our certificate, or over ldapi by our
-		// user number, RFC 4422 appendix A.
-		err = conn.ExternalBind()
-	case d.conf.BindDN != "":
-		err = conn.Bind(d.conf.BindDN, d.password)
-	}
-	if err == nil {
-		return nil
-	}
-	status := sysexits.Unavailable
-	switch {
-	case d.conf.SASL == "gssapi" && ldap.IsErrorWithCode(err, ldap.LDAPResultInvalidCredentials):
-		// So says a server that cannot read our ticket, for it has an old keytab or
-		// a wrong clock. The KDC has let us in, and so may the next server.
-	case refusal(err):
-		status = sysexits.NoPerm
-	}
-	why := fmt.Errorf("bind as %s: %w", d.whom(), d.advised(err))
-	if status == sysexits.NoPerm && d.conf.PasswordFile+d.conf.Cert != "" && ldap.IsErrorWithCode(err, ldap.LDAPResultInvalidCredentials) {
-		why = &Refused{why}
-	}
-	return status.Wrap(why)
-}
-
-// whom we bind as, for errors.
-func (d *LDAP) whom() string {
-	switch {
-	case d.conf.SASL == "gssapi":
-		return cmp.Or(d.conf.Principal, "whom the ticket cache tells")
-	case d.conf.SASL == "external":
-		return "whom our certificate or socket tells"
-	}
-	return d.conf.BindDN
-}
-
-// advised is plainError with what to do about it.
-func (d *LDAP) advised(err error) error {
-	plain := plainError(err)
-	anonymous := d.conf.BindDN == "" && d.conf.SASL == ""
-	switch {
-	case d.conf.SASL == "gssapi" && ldap.IsErrorWithCode(err, ldap.LDAPResultStrongAuthRequired):
-		return fmt.Errorf("%w: gssapi neither signs nor seals: use starttls, or ldaps:// URLs, and let the server be content with that", plain)
-	case ldap.IsErrorWithCode(err, ldap.LDAPResultConfidentialityRequired), ldap.IsErrorWithCode(err, ldap.LDAPResultStrongAuthRequired):
-		return fmt.Errorf("%w: use starttls, or ldaps:// URLs", plain)
-	case anonymous && ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject):
-		return fmt.Errorf("%w, or nobody is bound who may see it", plain) // few servers say that something is hidden
-	case ldap.IsErrorWithCode(err, ldap.LDAPResultInvalidCredentials):
-		return windowsReason(plain)
-	case anonymous && (refusal(err) || ldap.IsErrorWithCode(err, ldap.LDAPResultOperationsError)): // Active Directory's way of saying so
-		return fmt.Errorf("%w: nobody is bound, see bind-dn in postern.conf(5)", plain)
-	}
-	return plain
-}
-
-// windowsReasons are what Active Directory says only by the number of a Windows error,
-// [MS-ERREF] section 2.2, in hexadecimal.
-var windowsReasons = map[string]string{
-	"525": "no such user",
-	"52e": "the name or the password",
-	"530": "not at this hour",
-	"531": "not from this machine",
-	"532": "the password has expired",
-	"533": "the account is disabled",
-	"701": "the account has expired",
-	"773": "the password has to be changed",
-	"775": "the account is locked",
-
-	"35b":      otherCertificate,
-	"80090346": otherCertificate,
-}
-
-const otherCertificate = "the ticket is bound to another certificate: something before the server ends TLS"
-
-func windowsReason(err error) error {
-	_, data, _ := strings.Cut(err.Error(), "AcceptSecurityContext error, data ")
-	number, _, _ := strings.Cut(data, ",")
-	if reason := windowsReasons[number]; reason != "" {
-		return fmt.Errorf("%w: %s", err, reason)
-	}
-	return err
-}
-
-// aliases is whether alias entries stand for what they name, RFC 4511 section
-// 4.5.1.3.
-func (d *LDAP) aliases() int {
-	if d.conf.Aliases {
-		return ldap.DerefAlways
-	}
-	return ldap.NeverDerefAliases
-}
-
-// refusal tells whether a result means that it is us who are not wanted, RFC
-// 4511 appendix A.
-func refusal(err error) bool {
-	for _, code := range []uint16{
-		ldap.LDAPResultAuthMethodNotSupported, ldap.LDAPResultStrongAuthRequired,
-		ldap.LDAPResultConfidentialityRequired, ldap.LDAPResultInappropriateAuthentication,
-		ldap.LDAPResultInvalidCredentials, ldap.LDAPResultInsufficientAccessRights,
-	} {
-		if ldap.IsErrorWithCode(err, code) {
-			return true
-		}
-	}
-	return false
-}
-
-// plainError says what go-ldap says in fewer words.
-func plainError(err error) error {
-	e, fromLDAP := errors.AsType[*ldap.Error](err)
-	if !fromLDAP {
-		return plainLoss(err)
-	}
-	name := strings.ToLower(ldap.LDAPResultCodeMap[e.ResultCode])
-	if e.Err == nil || e.Err.Error() == "" || strings.EqualFold(e.Err.Error(), name) {
-		return fmt.Errorf("%s (%d)", name, e.ResultCode)
-	}
-	if e.ResultCode >= ldap.ErrorNetwork {
-		return plainLoss(e.Err) // go-ldap's own, not the server's
-	}
-	// Active Directory ends its text as C does.
-	return fmt.Errorf("%s (%d): %s", name, e.ResultCode, strings.TrimRight(e.Err.Error(), "\x00\r\n "))
-}
-
-var errClosed = errors.New("the server closed the connection")
-
-// plainLoss has words for EOF, of which go-ldap keeps no more than the text.
-func plainLoss(err error) error {
-	text, read := strings.CutPrefix(err.Error(), "unable to read LDAP response packet: ")
-	switch {
-	case text == io.EOF.Error() || text == io.ErrUnexpectedEOF.Error():
-		return errClosed
-	case read:
-		return errors.New(text)
-	}
-	return err
 }
