@@ -163,7 +163,7 @@ func checkLogin(conf *config.Config, story mapfile.Story) func(login, value stri
 			err = fmt.Errorf("looked up as %q, so never found: make the map with that", story.Key(login))
 		}
 		if _, allowed := conf.StoreNamed(where.Store); err == nil && !allowed {
-			err = fmt.Errorf("store %q is not allowed by postern.conf", where.Store)
+			err = fmt.Errorf(notAllowed, where.Store)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %q: %w", mapfile.Login, login, err)

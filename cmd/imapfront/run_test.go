@@ -1402,7 +1402,7 @@ metrics = ":99999"
 	}
 	wrong(fmt.Sprintf("[frontend]\ncert = %q\nkey = %q\n", in("good.pem"), in("sealed.key")), ": the key is encrypted: ")
 	// Records that are of no use, as in a map that was another proxy's.
-	wrong("frontend.allow-plaintext = true\n[store.other]\n", `login.cdb: "joe": store "imap1.example.org" is not allowed`)
+	wrong("frontend.allow-plaintext = true\n[store.other]\n", `login.cdb: "joe": store "imap1.example.org" is in the map, but postern.conf does not allow it`)
 	for record, cause := range map[string]string{
 		"jim jim@imap1.example.org:imap2": `login.cdb: "jim": store "imap1.example.org": ":imap2" is not a port`,
 		"Jane imap1.example.org":          `login.cdb: "Jane": looked up as "jane"`,

@@ -87,13 +87,15 @@ func (s *stores) read(table string, how config.Store) (wrong config.Faults) {
 	return wrong
 }
 
+const notAllowed = "store %q is in the map, but postern.conf does not allow it"
+
 // at returns the store of a location, for a protocol. The map picks among the
 // stores that the configuration allows, and adds none. A port in it is that of
 // IMAP.
 func (s *stores) at(protocol string, where account.Location) (*store.Store, error) {
 	how, allowed := s.conf.StoreNamed(where.Store)
 	if !allowed {
-		return nil, fmt.Errorf("store %q is in the map, but postern.conf does not allow it", where.Store)
+		return nil, fmt.Errorf(notAllowed, where.Store)
 	}
 	port := how.Port
 	switch {
