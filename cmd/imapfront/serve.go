@@ -267,11 +267,7 @@ func (s *service) lookAfterMaps(ctx context.Context) {
 // tellTroubles says what is wrong with the maps, unless it was said just before.
 func (s *service) tellTroubles(before []string) (now []string) {
 	front := s.current.Load()
-	known, is := front.Users.(users)
-	if !is {
-		return nil
-	}
-	for _, err := range known.troubles() {
+	for _, err := range front.Users.(users).troubles() {
 		cause := outOfReach(err).Error()
 		if now = append(now, cause); !slices.Contains(before, cause) {
 			front.Log.Error("map is not used", "cause", cause)
