@@ -4,7 +4,6 @@ package cmd_test
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,29 +11,14 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"postern/internal/built"
 )
 
 // bin is the folder that the tools of this tree were built into.
 var bin string
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "postern-bin-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		build := exec.Command("go", "build", "-tags", "urfave_cli_no_docs", "-o", dir, "./...")
-		build.Stderr = os.Stderr
-		if err := build.Run(); err != nil {
-			fmt.Fprintln(os.Stderr, "building the tools:", err)
-			return 1
-		}
-		bin = dir
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { os.Exit(built.Main(&bin, m.Run, "postern/cmd/...")) }
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"postern/internal/authority"
+	"postern/internal/built"
 	"postern/internal/loopback"
 )
 
@@ -29,24 +30,7 @@ var bin string
 
 func TestMain(m *testing.M) {
 	syscall.Umask(0o022) // what is built here runs as other users
-	os.Exit(func() int {
-		var err error
-		if bin, err = os.MkdirTemp("", "postern-contrib-"); err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(bin)
-		build := exec.Command("go", "build", "-tags", "urfave_cli_no_docs", "-o", bin, "./cmd/...", "./tools/orgmaker")
-		build.Dir = ".."
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Printf("%s: %v\n%s", build, err, out)
-			return 1
-		}
-		// What a daemon runs as another user has to be reachable.
-		if err := os.Chmod(bin, 0o755); err != nil {
-			panic(err)
-		}
-		return m.Run()
-	}())
+	os.Exit(built.Main(&bin, m.Run, "postern/cmd/...", "postern/tools/orgmaker"))
 }
 
 // need finds a program, or skips the test.

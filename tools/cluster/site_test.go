@@ -25,6 +25,7 @@ import (
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
 
+	"postern/internal/built"
 	"postern/internal/cluster"
 	"postern/internal/logbook"
 	"postern/internal/mapfile"
@@ -36,17 +37,7 @@ var site = cluster.Site{Options: cluster.Options{LDIF: "testdata/people.ldif"}}
 var bin string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "postern-bin-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		os.Chmod(dir, 0o755) // xinetd's children go there as nobody
-		bin = dir
-		return site.Main(m)
-	}())
+	os.Exit(built.Main(&bin, func() int { return site.Main(m) }, "postern/cmd/..."))
 }
 
 const password = "open, Sesame! 12"
@@ -70,10 +61,6 @@ const mover = "mover" // at imap1 until TestMove
 // wrong one shows.
 var home = sync.OnceValues(func() (*cluster.Cluster, error) {
 	c := theSite
-	build := exec.Command("go", "build", "-tags", "urfave_cli_no_docs", "-o", bin, "postern/cmd/...")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the tools: %w: %s", err, out)
-	}
 	errs := make([]error, len(c.Stores))
 	var wg sync.WaitGroup
 	for i, s := range c.Stores {

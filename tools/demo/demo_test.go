@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/built"
 	"postern/internal/logbook"
 )
 
@@ -21,20 +22,7 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		var err error
-		if bin, err = os.MkdirTemp("", "postern-demo-bin-"); err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(bin)
-		build := exec.Command("go", "build", "-tags", "urfave_cli_no_docs", "-o", bin, "./cmd/...", "./tools/orgmaker", "./tools/demo")
-		build.Dir = "../.."
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Printf("%s: %v\n%s", build, err, out)
-			return 1
-		}
-		return m.Run()
-	}())
+	os.Exit(built.Main(&bin, m.Run, "postern/cmd/...", "postern/tools/orgmaker", "postern/tools/demo"))
 }
 
 // start prepares a run whose folders can be seen afterwards.
