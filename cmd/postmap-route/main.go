@@ -162,7 +162,7 @@ func site(conf *config.Config, flag bool) transport.Site {
 	}
 	return transport.Site{
 		Domains: route.Domains, Aliases: route.Mirrors, Delimiter: route.Delimiter,
-		Unknown: route.Unknown, Lenient: route.Lenient, Nexthop: hops.nexthop,
+		Unknown: route.Unknown, Lenient: route.Lenient, Text: route.Text, Nexthop: hops.nexthop,
 	}
 }
 

@@ -23,6 +23,7 @@ type Site struct {
 	// answers by it before it looks who exists.
 	Unknown string
 	Lenient bool // defer what leads nowhere, instead of refusing all
+	Text    bool // for postmap(1), and not as CDB
 	Nexthop func(store string) (string, error)
 }
 

@@ -26,8 +26,8 @@ func (table Table) WriteText(to io.Writer) error {
 	return sysexits.CantCreate.Wrap(out.Flush())
 }
 
-// checkText refuses what postmap(1) would read as something else: a comment,
-// a continued line, or a key that ends too early.
+// checkText refuses what postmap(1) would read as something else: a continued line,
+// or a key that ends too early. Of comments Plan has told.
 func checkText(key, value string) error {
 	quoted := false
 	for i := 0; i < len(key); i++ {
@@ -40,7 +40,7 @@ func checkText(key, value string) error {
 			return sysexits.DataErr.Errorf("key %q cannot be written as text: use CDB tables", key)
 		}
 	}
-	if key == "" || key[0] == '#' || quoted || value == "" || strings.TrimSpace(value) != value || strings.ContainsAny(value, "\n\r\x00") {
+	if key == "" || quoted || value == "" || strings.TrimSpace(value) != value || strings.ContainsAny(value, "\n\r\x00") {
 		return sysexits.DataErr.Errorf("record %q %q cannot be written as text: use CDB tables", key, value)
 	}
 	return nil

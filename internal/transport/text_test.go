@@ -55,7 +55,7 @@ func TestTextRefused(t *testing.T) {
 		{`"j doe"@example.org`, "x", true},
 		{`"j\"doe"@example.org`, "x", true},
 		{"", "x", false},
-		{"#1@example.org", "x", false},
+		{"#1@example.org", "x", true}, // a comment, see Site.Text
 		{"j doe@example.org", "x", false},
 		{`"jdoe@example.org`, "x", false},
 		{`"j	doe"@example.org`, "x", false},

@@ -150,8 +150,8 @@ func (t *Tables) readKeys() error {
 			t.catchAll[account.Fold(key[1:])] = true
 		}
 		address := t.asked(key)
-		if address == key {
-			return nil
+		if err := t.comment(address); err != nil || address == key {
+			return err
 		}
 		// Two spellings of one address: the one that needs no rewriting was
 		// meant so.
@@ -236,7 +236,7 @@ func (t *Tables) readLogins(odd sieve) error {
 		case err != nil:
 			return err
 		case !found:
-			t.settle(address, to)
+			return t.settle(address, to)
 		case claimed != to.String():
 			return t.compare(address, claimed, to)
 		}
@@ -254,17 +254,30 @@ func (t *Tables) refuse(format string, args ...any) error {
 	return sysexits.DataErr.Errorf(format+": correct the directory, or let --lenient leave it out", args...)
 }
 
+// comment refuses an address that postmap(1) takes for a comment, as which it stays
+// in the text otherwise.
+func (t *Tables) comment(address string) error {
+	if t.site.Text && address[0] == '#' {
+		return t.refuse("address %q would be a comment in text tables", address)
+	}
+	return nil
+}
+
 // settle notes a mailbox under its delivery address.
-func (t *Tables) settle(address string, to account.Destination) {
+func (t *Tables) settle(address string, to account.Destination) error {
 	home, mailbox := t.homes[address], to.String()
 	switch {
 	case home == "":
+		if err := t.comment(address); err != nil {
+			return err
+		}
 		t.homes[address] = mailbox
 		t.homeless = append(t.homeless, address)
 	case home != mailbox && t.clashes[address] == "":
 		t.clashes[address] = home + " and " + mailbox
 		t.note("%q would be the delivery address of two mailboxes, %s: its mail is deferred (4.3.5)", address, t.clashes[address])
 	}
+	return nil
 }
 
 // compare reports a user whose login and mail go to different stores.
@@ -381,8 +394,7 @@ func (t *Tables) isStraight(address string, to account.Destination) (bool, error
 	case err != nil:
 		return false, err
 	case !found:
-		t.settle(delivery, to) // a clash is seen to at the end
-		return true, nil
+		return true, t.settle(delivery, to) // a clash is seen to at the end
 	}
 	return claimed == to.String(), nil
 }
