@@ -40,7 +40,7 @@ func checkText(key, value string) error {
 			return sysexits.DataErr.Errorf("key %q cannot be written as text: use CDB tables", key)
 		}
 	}
-	if key == "" || quoted || value == "" || strings.TrimSpace(value) != value || strings.ContainsAny(value, "\n\r\x00") {
+	if key == "" || quoted || value == "" || strings.Trim(value, " \t\v\f") != value || strings.ContainsAny(value, "\n\r\x00") {
 		return sysexits.DataErr.Errorf("record %q %q cannot be written as text: use CDB tables", key, value)
 	}
 	return nil

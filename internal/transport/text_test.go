@@ -62,6 +62,7 @@ func TestTextRefused(t *testing.T) {
 		{"jdoe@example.org", "", false},
 		{"jdoe@example.org", " x", false},
 		{"jdoe@example.org", "x\ny", false},
+		{"jdoe@example.org", "\u3000x@example.org", true}, // no space of Postfix's
 	} {
 		table := Table{Transport, func(put func(key, value string) error) error { return put(test.key, test.value) }}
 		var text bytes.Buffer
