@@ -176,7 +176,9 @@ func (f *follower) Entry(id [16]byte, e *directory.Entry) (news bool, err error)
 		return false, nil
 	}
 	if fault := outcome.Skip; fault != nil && !f.refreshing {
-		f.say("skipped: %s: %v", account.Printable(now.Source), fault)
+		if f.skipped++; f.skipped <= few { // where an attribute has another name now, they are all
+			f.say("skipped: %s: %v", account.Printable(now.Source), fault)
+		}
 	}
 	f.changed(before, now)
 	return true, f.known.Put(id, now, end)

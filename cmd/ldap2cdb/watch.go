@@ -45,6 +45,7 @@ type watch struct {
 	built    time.Time // the maps, when they were last looked at
 	disputed disputes  // in the maps
 	untold   bool      // the textfile cannot be written
+	skipped  int       // entries that changed and make no account, since the last try
 	wake     chan struct{}
 
 	ours      mapfile.Mark  // the files of the maps, when they were last published
@@ -88,6 +89,9 @@ const (
 	keepEvery    = time.Hour // copies of the last seconds' maps are of no use
 	freshenEvery = 5 * time.Second
 )
+
+// few is how many of a kind a publication names.
+const few = 5
 
 // mostTouched is how many keys are decided about one by one; beyond, going
 // through all is faster.
@@ -365,6 +369,10 @@ func (w *watch) refreshTextfile() {
 func (w *watch) publishNow() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if more := w.skipped - few; more > 0 {
+		w.say("skipped: and %d more", more)
+	}
+	w.skipped = 0
 	if !w.complete() {
 		return nil
 	}
@@ -447,7 +455,6 @@ func (w *watch) announce(r *roster.Report, started time.Time) {
 	changed := func(t roster.Tally) string {
 		return fmt.Sprintf("%d names, %s", t.Records, t)
 	}
-	const few = 5 // of a kind
 	for _, c := range r.Conflicts.Named[:min(len(r.Conflicts.Named), few)] {
 		w.warn("%s", c)
 	}

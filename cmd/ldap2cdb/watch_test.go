@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"postern/internal/config"
+	"postern/internal/directory"
 	"postern/internal/logbook"
 	"postern/internal/mapfile"
 	"postern/internal/registry"
@@ -512,6 +513,44 @@ func TestWatchTextfileWhileAway(t *testing.T) {
 	stop()
 	if err := <-over; err != nil {
 		t.Error(err)
+	}
+}
+
+// Of many entries that make no account any more, as where an attribute has another name
+// now, a few are named.
+func TestWatchSkipsMany(t *testing.T) {
+	dir, log := t.TempDir(), &logbook.Book{}
+	ldif := filepath.Join(dir, "people.ldif")
+	conf, err := settingsFor(t, "--ldif", ldif, "--maps", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := newBuild(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watch{build: b, log: log, touched: keys{}, wake: make(chan struct{}, 1)}
+	f, err := w.newFollower(b.origins[0], "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.known.Close()
+	w.followers = []*follower{f}
+	for _, text := range []string{people(20), strings.ReplaceAll(people(20), "mailHost: ", "mailStore: ")} {
+		put(t, ldif, text)
+		var id [16]byte
+		err := b.read(t.Context(), f.origin, set{}, func(e *directory.Entry) error {
+			id[0]++
+			_, err := f.Entry(id, e)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.publishNow()
+	if text := log.String(); strings.Count(text, "ldap2cdb: skipped: uid=") != few || strings.Count(text, "ldap2cdb: skipped: and 15 more\n") != 1 {
+		t.Error(text)
 	}
 }
 
