@@ -168,12 +168,16 @@ func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
 	defer stop()
 	s.arm()
 	if err := s.admit(); err != nil {
-		s.ended = err.Error()
+		if others, tell := s.refusal(time.Now()); tell {
+			s.log.Info("no login", "reason", err.Error(), "others", others)
+		}
 		if !implicit || s.secure { // or a handshake would cost more than the word is worth
 			s.dismiss(err.Error(), "LIMIT", "Too many connections")
 		}
 		s.raw.Close() // at once, for nobody counts those who are refused
-	} else if !implicit || s.secure || s.startTLS() {
+		return false
+	}
+	if !implicit || s.secure || s.startTLS() {
 		s.converse()
 	}
 	switch {

@@ -188,6 +188,28 @@ func TestRule9_AStoreThatRefusesSlowlySlowsAllRefusals(t *testing.T) {
 	}
 }
 
+// Of a thousand that are one too many the log has a line a second, and how many.
+func TestRefusalsAreToldOnceASecond(t *testing.T) {
+	shared, now := NewShared(), time.Now()
+	for i, want := range []struct {
+		after  time.Duration
+		others int
+		tell   bool
+	}{{0, 0, true}, {0, 0, false}, {tellEvery / 2, 0, false}, {tellEvery, 2, true}, {tellEvery, 0, false}, {3 * tellEvery, 1, true}} {
+		if others, tell := shared.refusal(now.Add(want.after)); others != want.others || tell != want.tell {
+			t.Errorf("%d: %d, %v", i, others, tell)
+		}
+	}
+	s := newSite(t, func(s *site) { s.MaxPerAddress = 1; s.refusedAt = now.Add(time.Hour) })
+	s.client()
+	s.connect().wantEnd("* BYE [LIMIT] Too many connections\r\n")
+	s.stop()
+	<-s.done
+	if text := s.log.String(); strings.Contains(text, "too many sessions") {
+		t.Error(text)
+	}
+}
+
 func TestRule11_Sessions(t *testing.T) {
 	f := newFakeStore(t, loginScript(accepted+"hang"))
 	s := newSite(t, func(s *site) { s.MaxPerAddress = 2 })

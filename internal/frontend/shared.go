@@ -33,7 +33,9 @@ type Shared struct {
 	members    map[*member]struct{}
 	perAddress map[netip.Prefix]int
 	perUser    map[string]int
-	closed     bool // no session gets a store any more
+	closed     bool      // no session gets a store any more
+	refusedAt  time.Time // when the log was last told of one too many
+	refused    int       // since then
 }
 
 // NewShared returns what sessions share, with nothing known yet.
@@ -103,6 +105,23 @@ func (s *session) admit() error {
 	}
 	s.members[s.member] = struct{}{}
 	return nil
+}
+
+// tellEvery is how often the log is told of sessions that are one too many: a scanner
+// makes thousands of them in a second.
+const tellEvery = time.Second
+
+// refusal tells whether the log is to be told of one more session that is refused, and
+// how many others there were since it was.
+func (s *Shared) refusal(now time.Time) (others int, tell bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now.Sub(s.refusedAt) < tellEvery {
+		s.refused++
+		return 0, false
+	}
+	others, s.refused, s.refusedAt = s.refused, 0, now
+	return others, true
 }
 
 // countAddress counts a session as one of its client's address.
