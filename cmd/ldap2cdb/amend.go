@@ -17,21 +17,24 @@ type keys map[account.Key]bool
 func (k keys) has(key account.Key) bool { return k[key] }
 
 // changes are what a few keys' decision comes to, for each map.
-type changes struct{ login, address, size []roster.Change }
+type changes [3][]roster.Change
 
 // decide settles the touched keys among those in the roster.
 func decide(few *roster.Roster, last set, touched keys) (*roster.Report, changes, error) {
 	var all changes
-	if err := few.Remember(touchedIn(last.login, touched, false), touchedIn(last.address, touched, true), touchedIn(last.size, touched, false)); err != nil {
+	var known [3]roster.Records
+	for i, m := range last {
+		known[i] = touchedIn(m, touched, roster.Map(i) == roster.Address)
+	}
+	if err := few.Remember(known); err != nil {
 		return nil, all, err
 	}
 	few.Held = func(address string) (bool, error) {
-		_, found, err := last.address.Get(address)
+		_, found, err := last[roster.Address].Get(address)
 		return found, err
 	}
 	err := few.Settle(func(c roster.Change) error {
-		list := map[string]*[]roster.Change{"login": &all.login, "address": &all.address, "size": &all.size}[c.Map]
-		*list = append(*list, c)
+		all[c.Map] = append(all[c.Map], c)
 		return nil
 	})
 	if err != nil {
@@ -41,13 +44,10 @@ func decide(few *roster.Roster, last set, touched keys) (*roster.Report, changes
 	if err != nil {
 		return nil, all, err
 	}
-	for _, m := range []struct {
-		last  *mapfile.Map
-		tally *roster.Tally
-	}{{last.login, &report.Logins}, {last.address, &report.Addresses}, {last.size, &report.Sizes}} {
-		if m.last != nil {
-			m.tally.Before = m.last.Story().Records
-			m.tally.Records = m.tally.Before + m.tally.Added - m.tally.Removed
+	for i, tally := range report.Tallies() {
+		if last[i] != nil {
+			tally.Before = last[i].Story().Records
+			tally.Records = tally.Before + tally.Added - tally.Removed
 		}
 	}
 	return report, all, nil
@@ -85,20 +85,17 @@ func touchedIn(m *mapfile.Map, touched keys, address bool) roster.Records {
 // than what they tell.
 func (b *build) amend(writer *mapfile.Writer, last set, story mapfile.Story, c changes, keep int) (published bool, err error) {
 	var drafts []mapfile.Draft
-	draft := func(name string, of *mapfile.Map, changes []roster.Change) {
-		values := map[string]string{}
-		for _, c := range changes {
-			values[c.Key] = c.New
+	before := last.story()
+	both := len(c[roster.Login])+len(c[roster.Address]) > 0 || before.Accounts != story.Accounts || before.Conflicts != story.Conflicts
+	for i, name := range b.maps() {
+		if len(c[i]) == 0 && (roster.Map(i) == roster.Size || !both) {
+			continue
 		}
-		drafts = append(drafts, mapfile.Draft{Name: name, Story: story, Of: of, Changes: values})
-	}
-	before := last.login.Story()
-	if len(c.login)+len(c.address) > 0 || before.Accounts != story.Accounts || before.Conflicts != story.Conflicts {
-		draft(mapfile.Login, last.login, c.login)
-		draft(mapfile.Address, last.address, c.address)
-	}
-	if len(c.size) > 0 {
-		draft(mapfile.Size, last.size, c.size)
+		values := map[string]string{}
+		for _, change := range c[i] {
+			values[change.Key] = change.New
+		}
+		drafts = append(drafts, mapfile.Draft{Name: name, Story: story, Of: last[i], Changes: values})
 	}
 	if len(drafts) == 0 {
 		return false, nil

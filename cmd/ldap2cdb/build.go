@@ -98,9 +98,7 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 		return nil, err
 	}
 	defer last.close()
-	if last.login != nil && last.address != nil {
-		b.before = mapfile.PairName(last.login, last.address)
-	}
+	b.before = last.pair()
 	b.choose(last)
 	all := roster.New(scratch)
 	defer func() { all.Close() }()
@@ -130,10 +128,8 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 				return ""
 			}
 			at := o.ldap.At()
-			if last.login != nil {
-				if err := o.older(at, last.login.Story().Position); err != nil {
-					report.Doubt("%v", err)
-				}
+			if err := o.older(at, last.story().Position); err != nil {
+				report.Doubt("%v", err)
 			}
 			return at
 		})
@@ -158,12 +154,12 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 	return report, failed
 }
 
-// A set is the maps that we build, as they are published now. Nil is none, as
-// size is where the configuration wants no sizes.
-type set struct{ login, address, size *mapfile.Map }
+// A set is the maps that we build, by their numbers, as they are published now. Nil
+// is none, as that of sizes where the configuration wants none.
+type set [3]*mapfile.Map
 
 func (s set) close() {
-	for _, m := range []*mapfile.Map{s.login, s.address, s.size} {
+	for _, m := range s {
 		if m != nil {
 			m.Close()
 		}
@@ -173,43 +169,56 @@ func (s set) close() {
 // of is the map that a key belongs to.
 func (s set) of(key account.Key) *mapfile.Map {
 	if key.Address {
-		return s.address
+		return s[roster.Address]
 	}
-	return s.login
+	return s[roster.Login]
 }
 
 // story is that of the maps, the zero value of none.
 func (s set) story() mapfile.Story {
-	if s.login == nil {
+	if s[roster.Login] == nil {
 		return mapfile.Story{}
 	}
-	return s.login.Story()
+	return s[roster.Login].Story()
 }
 
-// sizes tells whether size.cdb is one of the maps.
-func (b *build) sizes() bool {
-	return slices.ContainsFunc(b.origins, func(o *origin) bool { return o.conf.Attributes.Size != "" })
+// pair is the name of the login and the address map, "" where one is not there.
+func (s set) pair() string {
+	if slices.Contains(s[:roster.Size], nil) {
+		return ""
+	}
+	return mapfile.PairName(s[roster.Login], s[roster.Address])
+}
+
+// records lists the maps for a roster.
+func (s set) records() (all [3]roster.Records) {
+	for i, m := range s {
+		if m != nil {
+			all[i] = m.Records
+		}
+	}
+	return all
+}
+
+// maps are the files that we build, by the numbers of the maps.
+func (b *build) maps() []string {
+	all := []string{roster.Login: mapfile.Login, roster.Address: mapfile.Address, roster.Size: mapfile.Size}
+	if slices.ContainsFunc(b.origins, func(o *origin) bool { return o.conf.Attributes.Size != "" }) {
+		return all
+	}
+	return all[:roster.Size]
 }
 
 // lacks tells whether the set is short of a map that we build.
-func (b *build) lacks(last set) bool {
-	return last.login == nil || last.address == nil || last.size == nil && b.sizes()
-}
+func (b *build) lacks(last set) bool { return slices.Contains(last[:len(b.maps())], nil) }
 
 // lastMaps opens what is published now. Only with --force is a map that
 // cannot be read as good as none.
 func (b *build) lastMaps() (last set, err error) {
-	maps := map[string]**mapfile.Map{mapfile.Login: &last.login, mapfile.Address: &last.address}
-	if b.sizes() {
-		maps[mapfile.Size] = &last.size
-	}
-	for name, m := range maps {
-		opened, err := mapfile.Open(filepath.Join(b.conf.Maps, name), b.conf.Foreign)
+	for i, name := range b.maps() {
+		last[i], err = mapfile.Open(filepath.Join(b.conf.Maps, name), b.conf.Foreign)
 		switch {
-		case err == nil:
-			*m = opened
-			continue
-		case errors.Is(err, fs.ErrNotExist), b.force:
+		case err == nil, errors.Is(err, fs.ErrNotExist), b.force:
 			continue
 		case sysexits.Of(err) != sysexits.DataErr: // it may be well, and we the wrong user
 			err = fmt.Errorf("%w, and new maps are compared with it", err)
@@ -225,18 +234,15 @@ func (b *build) lastMaps() (last set, err error) {
 // choose has servers chosen by how far the directories had got for the last maps.
 // A watch goes by what it published last, see follower.run.
 func (b *build) choose(last set) {
-	if last.login == nil {
-		return
-	}
 	for _, o := range b.origins {
-		o.last(last.login.Story().Position)
+		o.last(last.story().Position)
 	}
 }
 
 // gather reads the directories into the roster, and the last maps beside it.
 func (b *build) gather(ctx context.Context, all *roster.Roster, last set) ([]roster.Directory, error) {
 	remembered := make(chan error, 1)
-	go func() { remembered <- all.Remember(records(last.login), records(last.address), records(last.size)) }()
+	go func() { remembered <- all.Remember(last.records()) }()
 	var err error
 	var read []roster.Directory
 	for _, o := range b.origins {
@@ -320,13 +326,6 @@ func (o *origin) enter(all *roster.Roster, outcome directory.Outcome) error {
 	return all.Add(o.ranked(outcome.Account))
 }
 
-func records(m *mapfile.Map) roster.Records {
-	if m == nil {
-		return nil
-	}
-	return m.Records
-}
-
 // compare prints what would change.
 func (b *build) compare(all *roster.Roster) error { return printed(all.Settle) }
 
@@ -378,14 +377,10 @@ func (b *build) believe(report *roster.Report) error {
 }
 
 // drafts are the maps as the roster settles them, while they are written.
-func (b *build) drafts(all *roster.Roster, settled func() (mapfile.Story, error)) []mapfile.Draft {
+func (b *build) drafts(all *roster.Roster, settled func() (mapfile.Story, error)) (drafts []mapfile.Draft) {
 	settled = sync.OnceValues(settled)
-	drafts := []mapfile.Draft{
-		{Name: mapfile.Login, Records: all.Logins, Settled: settled},
-		{Name: mapfile.Address, Records: all.Addresses, Settled: settled},
-	}
-	if b.sizes() {
-		drafts = append(drafts, mapfile.Draft{Name: mapfile.Size, Records: all.Sizes, Settled: settled})
+	for i, name := range b.maps() {
+		drafts = append(drafts, mapfile.Draft{Name: name, Records: all.Map(roster.Map(i)), Settled: settled})
 	}
 	return drafts
 }

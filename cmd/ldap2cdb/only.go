@@ -53,7 +53,7 @@ func (b *build) only(ctx context.Context, filter string) error {
 	if b.lacks(last) {
 		return sysexits.NoInput.Errorf("%s: no maps yet: run ldap2cdb without --only first", b.conf.Maps)
 	}
-	if last.login.Story().PRECIS != b.conf.Attributes.PRECIS {
+	if last.story().PRECIS != b.conf.Attributes.PRECIS {
 		return sysexits.Config.Errorf("%s: attributes.precis has changed since the maps were made: run ldap2cdb without --only first", b.conf.Maps)
 	}
 	b.choose(last)
@@ -170,7 +170,7 @@ func (o *only) search(ctx context.Context, from *origin, filter string, most int
 	for _, a := range found {
 		o.found[a.Source] = a
 	}
-	if err := from.older(narrowed.At(), o.last.login.Story().Position); err != nil && !o.force {
+	if err := from.older(narrowed.At(), o.last.story().Position); err != nil && !o.force {
 		return sysexits.DataErr.Errorf("%w; if it is meant so, use --force", err)
 	}
 	return nil
@@ -211,7 +211,7 @@ func (o *only) namesOf() error {
 		mailboxes[home.Mailbox] = true
 		values[home.String()] = true
 	}
-	err := o.last.login.Records(func(key, value string) error {
+	err := o.last[roster.Login].Records(func(key, value string) error {
 		// Most values are a store alone, and then the key is the mailbox.
 		if !mailboxes[key] && strings.IndexByte(value, '@') < 0 {
 			return nil
@@ -221,7 +221,7 @@ func (o *only) namesOf() error {
 	if err != nil {
 		return err
 	}
-	return o.last.address.Records(func(key, value string) error {
+	return o.last[roster.Address].Records(func(key, value string) error {
 		if !values[value] && strings.IndexByte(value, ' ') < 0 {
 			return nil
 		}
@@ -278,7 +278,7 @@ func (o *only) publish(writer *mapfile.Writer) (*roster.Report, error) {
 		return nil, err
 	}
 	// The maps are as old as the last time that all was read.
-	before, then := o.last.login.Story(), *report
+	before, then := o.last.story(), *report
 	then.Source, then.Started, then.Position, then.Accounts = before.Source, before.Built, before.Position, before.Accounts
 	story := o.story(&then)
 	story.Trouble, story.Told = before.Trouble, before.Told
@@ -290,7 +290,7 @@ func (o *only) publish(writer *mapfile.Writer) (*roster.Report, error) {
 	report.Judge(0, float64(o.conf.Limits.MaxShrink))
 	if o.dryRun {
 		err = printed(func(print func(roster.Change) error) error {
-			for _, c := range slices.Concat(changes.login, changes.address, changes.size) {
+			for _, c := range slices.Concat(changes[:]...) {
 				if err := print(c); err != nil {
 					return err
 				}
@@ -314,11 +314,11 @@ func (o *only) publish(writer *mapfile.Writer) (*roster.Report, error) {
 func (o *only) standing(a account.Account) (account.Account, error) {
 	var kept []string
 	for _, address := range a.Derived {
-		value, found, err := o.last.address.Get(address)
+		value, found, err := o.last[roster.Address].Get(address)
 		if err != nil {
 			return a, err
 		}
-		if !found && o.last.login.Story().Conflicts == 0 || found && slices.ContainsFunc(account.Key{Address: true, Name: address}.Homes(value), func(d account.Destination) bool {
+		if !found && o.last.story().Conflicts == 0 || found && slices.ContainsFunc(account.Key{Address: true, Name: address}.Homes(value), func(d account.Destination) bool {
 			return d.Mailbox == a.Location.Mailbox
 		}) {
 			kept = append(kept, address)

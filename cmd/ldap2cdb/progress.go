@@ -9,6 +9,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"postern/internal/directory"
+	"postern/internal/roster"
 )
 
 // A progress is a bar on a terminal, and nothing elsewhere.
@@ -59,8 +60,8 @@ func (r barReader) Read(p []byte) (int, error) {
 // as many as there were accounts last time.
 func counted(from source, last set) source {
 	expected := int64(-1)
-	if last.login != nil {
-		expected = int64(last.login.Story().Accounts)
+	if last[roster.Login] != nil {
+		expected = int64(last.story().Accounts)
 	}
 	return countedSource{from, newBar(expected, progressbar.OptionSetItsString("entries"))}
 }

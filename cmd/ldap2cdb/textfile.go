@@ -30,7 +30,7 @@ func (b *build) tablesBehind(last set) (age time.Duration, are bool) {
 	}
 	defer table.Close()
 	story := table.Story()
-	if of := story.Source; of == b.before || of == mapfile.PairName(last.login, last.address) {
+	if of := story.Source; of == b.before || of == last.pair() {
 		return 0, true
 	}
 	return time.Since(story.Built), true
@@ -52,8 +52,8 @@ func (b *build) writeTextfile(report *roster.Report, succeeded bool) error {
 	}
 	metric("last_run_timestamp_seconds", "When ldap2cdb last tried.", "", float64(time.Now().Unix()))
 	metric("last_run_success", "Whether it succeeded.", "", map[bool]float64{true: 1}[succeeded])
-	if last, err := b.lastMaps(); err == nil && last.login != nil && last.address != nil {
-		story := last.login.Story()
+	if last, err := b.lastMaps(); err == nil && last.pair() != "" {
+		story := last.story()
 		built := story.Built
 		if succeeded {
 			built = time.Now() // a directory in which nothing happens leaves the maps as they are
@@ -62,7 +62,7 @@ func (b *build) writeTextfile(report *roster.Report, succeeded bool) error {
 		metric("accounts", "Accounts in the maps in use.", "", float64(story.Accounts))
 		metric("conflicts", "Names that several entries claim.", "", float64(story.Conflicts))
 		metric("names", "Names in the maps in use.", `{map="login"}`, float64(story.Records))
-		metric("names", "", `{map="address"}`, float64(last.address.Story().Records))
+		metric("names", "", `{map="address"}`, float64(last[roster.Address].Story().Records))
 		if behind, are := b.tablesBehind(last); are {
 			metric("tables_behind_seconds", "Of Postfix's tables that are not those of the maps, how old they are; else 0.", "", behind.Seconds())
 		}

@@ -41,7 +41,7 @@ type watch struct {
 	kept     time.Time // when the last copies were made
 	recent   []loss    // for the limit on shrinking
 	doubted  bool      // since the last publication
-	printed  setDigest // the maps that we have published, or have seen of somebody else
+	printed  digests   // the maps that we have published, or have seen of somebody else
 	built    time.Time // the maps, when they were last looked at
 	disputed disputes  // in the maps
 	untold   bool      // the textfile cannot be written
@@ -52,22 +52,26 @@ type watch struct {
 	published chan struct{} // since the command after it was run last
 }
 
-// setDigest tells maps from others.
-type setDigest struct{ login, address, size string }
+// digests tell maps from others.
+type digests [3]string
 
-// disputes are the keys that several entries claim, each with the map before it.
-type disputes map[string]bool
+// A dispute is a key that several entries claim.
+type dispute struct {
+	of  roster.Map
+	key string
+}
 
-func (d disputes) note(name, key string) { d[name+" "+key] = true }
+type disputes map[dispute]bool
+
+func (d disputes) note(of roster.Map, key string) { d[dispute{of, key}] = true }
 
 // drop forgets those over a key, before it is decided about again.
 func (d disputes) drop(key account.Key) {
-	names := []string{"login", "size"}
 	if key.Address {
-		names = []string{"address"}
-	}
-	for _, name := range names {
-		delete(d, name+" "+key.Name)
+		delete(d, dispute{roster.Address, key.Name})
+	} else {
+		delete(d, dispute{roster.Login, key.Name})
+		delete(d, dispute{roster.Size, key.Name})
 	}
 }
 
@@ -112,13 +116,11 @@ func (b *build) watch(ctx context.Context, log io.Writer, retry time.Duration) e
 	if err != nil {
 		return err
 	}
-	story := ""
-	if last.login != nil {
-		story, w.built = last.login.Story().Position, last.login.Story().Built
-	}
+	story := last.story()
+	w.built = story.Built
 	last.close()
 	for _, o := range b.origins {
-		f, err := w.newFollower(o, story)
+		f, err := w.newFollower(o, story.Position)
 		if err != nil {
 			return err
 		}
@@ -340,11 +342,7 @@ func (w *watch) freshen() {
 
 // removed tells whether a map is not there, or no more.
 func (w *watch) removed() bool {
-	names := []string{mapfile.Login, mapfile.Address}
-	if w.sizes() {
-		names = append(names, mapfile.Size)
-	}
-	return slices.ContainsFunc(names, func(name string) bool {
+	return slices.ContainsFunc(w.maps(), func(name string) bool {
 		_, err := os.Stat(filepath.Join(w.conf.Maps, name))
 		return errors.Is(err, fs.ErrNotExist)
 	})
@@ -390,7 +388,7 @@ func (w *watch) publishNow() error {
 			return err
 		}
 		defer last.close()
-		if w.lacks(last) || w.printed != digestsOf(last) {
+		if there := last.digests(); w.lacks(last) || w.printed != there {
 			w.whole = true // never published, or by somebody else
 			if w.doubted {
 				w.recent, w.doubted = nil, false // who may have meant it so
@@ -399,7 +397,7 @@ func (w *watch) publishNow() error {
 				return nil
 			}
 			if !w.lacks(last) {
-				w.printed = digestsOf(last) // a doubt that comes now they do not answer
+				w.printed = there // a doubt that comes now they do not answer
 				if err := w.endForeignHolds(last); err != nil {
 					return err
 				}
@@ -442,12 +440,13 @@ func (w *watch) position() string {
 	return w.positions(func(o *origin) directory.Position { return w.followers[o.rank].position })
 }
 
-func digestsOf(s set) setDigest {
-	digests := setDigest{login: s.login.Story().Digest, address: s.address.Story().Digest}
-	if s.size != nil {
-		digests.size = s.size.Story().Digest
+func (s set) digests() (all digests) {
+	for i, m := range s {
+		if m != nil {
+			all[i] = m.Story().Digest
+		}
 	}
-	return digests
+	return all
 }
 
 // announce says what was published, if anything, and that we are ready.
@@ -480,7 +479,7 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 	defer all.Close()
 	all.Disputed = disputed.note
 	remembered := make(chan error, 1)
-	go func() { remembered <- all.Remember(records(last.login), records(last.address), records(last.size)) }()
+	go func() { remembered <- all.Remember(last.records()) }()
 	var err error
 	for _, f := range w.followers {
 		err = errors.Join(err, f.known.All(func(a account.Account) error {
@@ -538,8 +537,8 @@ func (w *watch) remember() error {
 		return err
 	}
 	defer now.close()
-	if w.printed = (setDigest{}); !w.lacks(now) { // somebody may have removed them already
-		w.printed, w.built = digestsOf(now), now.login.Story().Built
+	if w.printed = (digests{}); !w.lacks(now) { // somebody may have removed them already
+		w.printed, w.built = now.digests(), now.story().Built
 	}
 	return nil
 }
@@ -564,11 +563,11 @@ func (w *watch) heed() {
 // older than the maps, and somebody has gone back to it: what is known of it is what
 // there was before.
 func (w *watch) yield(last set) {
-	if last.login == nil {
+	if last[roster.Login] == nil {
 		return
 	}
 	for _, f := range w.followers {
-		if story := last.login.Story().Position; f.refused != "" && f.older(f.refused, story) == nil {
+		if story := last.story().Position; f.refused != "" && f.older(f.refused, story) == nil {
 			f.complete, f.refused, f.story = false, "", story
 		}
 	}

@@ -445,8 +445,8 @@ func TestWatchMapsGoneAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &watch{build: b, printed: setDigest{login: "x", address: "y"}}
-	if err := w.remember(); err != nil || w.printed != (setDigest{}) {
+	w := &watch{build: b, printed: digests{"x", "y"}}
+	if err := w.remember(); err != nil || w.printed != (digests{}) {
 		t.Errorf("%v, %v", w.printed, err)
 	}
 }
@@ -1308,7 +1308,7 @@ func TestYield(t *testing.T) {
 		defer login.Close()
 		f := &follower{origin: &origin{conf: config.Directory{Name: "a"}}, complete: true, refused: "20260601000000.000000Z#000000#000#000000"}
 		w := &watch{followers: []*follower{f}}
-		if w.yield(set{login: login}); f.complete != want {
+		if w.yield(set{roster.Login: login}); f.complete != want {
 			t.Errorf("maps of %s: complete is %v", position, f.complete)
 		}
 	}

@@ -39,6 +39,11 @@ type Report struct {
 	Published bool     `json:"published"`
 }
 
+// Tallies are those of all maps.
+func (r *Report) Tallies() []*Tally {
+	return []*Tally{Login: &r.Logins, Address: &r.Addresses, Size: &r.Sizes}
+}
+
 // A Directory is what one of several came to.
 type Directory struct {
 	Name     string `json:"name"`
@@ -200,17 +205,17 @@ func (r *Roster) conflict(b *book, key, kept []byte, claims []claim) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.Disputed != nil {
-		r.Disputed(b.name, string(key))
+		r.Disputed(b.of, string(key))
 	}
 	all := &r.report.Conflicts
-	all.sum.add(b.name, string(key), string(kept))
+	all.sum.add(b.of.String(), string(key), string(kept))
 	for _, claim := range claims {
-		all.sum.add(b.name, string(key), string(claim.value))
+		all.sum.add(b.of.String(), string(key), string(claim.value))
 	}
 	if all.Count++; all.Count > mostNamed {
 		return nil
 	}
-	c := Conflict{Map: b.name, Key: string(key), Kept: string(kept)}
+	c := Conflict{Map: b.of.String(), Key: string(key), Kept: string(kept)}
 	for _, claim := range claims[:min(len(claims), mostClaimants)] {
 		name, spare, err := r.names.entry(claim.source)
 		if err != nil {
@@ -252,10 +257,10 @@ func (r *Roster) yielded(b *book, value []byte, best, yields []claim) error {
 		}
 		sameWay := c.kind.made() == best[0].kind.made()
 		switch {
-		case name == owner || b.name == "size", sameWay && bytes.Equal(c.value, value):
+		case name == owner || b.of == Size, sameWay && bytes.Equal(c.value, value):
 			continue
 		case c.kind.made() == claimed:
-			r.report.Overruled.add(name, b.name+" of an earlier directory", fmt.Sprintf("%s belongs to %s", c.key, owner))
+			r.report.Overruled.add(name, b.of.String()+" of an earlier directory", fmt.Sprintf("%s belongs to %s", c.key, owner))
 			continue
 		}
 		named := r.report.LeftOut.add(name, "standard address taken", fmt.Sprintf("%s belongs to %s", c.key, owner))
@@ -301,7 +306,7 @@ func (r *Roster) propose() error {
 			taken[address] = false
 		}
 	}
-	claims, err := r.runs(addressMap)
+	claims, err := r.runs(Address)
 	for _, of := range claims {
 		for err = of.advance(); err == nil && !of.ended; err = of.advance() {
 			if _, wished := taken[string(of.key)]; wished {
@@ -354,16 +359,13 @@ func (r *Report) Judge(minAccounts int, maxShrink float64) {
 	if r.Accounts < minAccounts {
 		doubt("%s, fewer than min-accounts = %d", count(r.Accounts, "account"), minAccounts)
 	}
-	for _, m := range []struct {
-		name string
-		*Tally
-	}{{"login", &r.Logins}, {"address", &r.Addresses}} {
+	for m, t := range r.Tallies()[:Size] {
 		const few = 10 // so many may always go
-		if share := 100 * float64(m.Lost()) / float64(max(m.Before, 1)); m.Lost() > few && share > maxShrink {
-			doubt("the %s map would lose %d of its %d names%s (%.1f %%, max-shrink is %g %%)", m.name, m.Lost(), m.Before, m.disabled(), share, maxShrink)
+		if share := 100 * float64(t.Lost()) / float64(max(t.Before, 1)); t.Lost() > few && share > maxShrink {
+			doubt("the %s map would lose %d of its %d names%s (%.1f %%, max-shrink is %g %%)", Map(m), t.Lost(), t.Before, t.disabled(), share, maxShrink)
 		}
-		if m.Bytes > maxMap {
-			doubt("the %s map would have %d MiB, and a CDB holds no more than 4 GiB", m.name, m.Bytes>>20)
+		if t.Bytes > maxMap {
+			doubt("the %s map would have %d MiB, and a CDB holds no more than 4 GiB", Map(m), t.Bytes>>20)
 		}
 	}
 	for _, store := range slices.Sorted(maps.Keys(r.Stores)) {
@@ -398,14 +400,11 @@ func (r *Report) Text(out io.Writer, mark string) error {
 	for _, d := range r.Directories {
 		fmt.Fprintf(w, "directory %s: %s, %s\n", d.Name, entries(d.Entries), count(d.Accounts, "account"))
 	}
-	for _, m := range []struct {
-		name string
-		Tally
-	}{{"login", r.Logins}, {"address", r.Addresses}, {"size", r.Sizes}} {
-		if m.name == "size" && m.Tally == (Tally{}) {
+	for m, t := range r.Tallies() {
+		if Map(m) == Size && *t == (Tally{}) {
 			continue
 		}
-		fmt.Fprintf(w, "%s: %d names, %d before: %s\n", m.name, m.Records, m.Before, m.Tally)
+		fmt.Fprintf(w, "%s: %d names, %d before: %s\n", Map(m), t.Records, t.Before, t)
 	}
 	for _, store := range slices.Sorted(maps.Keys(r.Stores)) {
 		s := r.Stores[store]

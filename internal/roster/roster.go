@@ -26,9 +26,9 @@ type Roster struct {
 	// Held tells whether an address is somebody's that this roster does not
 	// decide about; nil: it decides about all.
 	Held func(address string) (bool, error)
-	// Disputed hears of each conflict, also of those that the report only counts:
-	// the map, by its name in reports, and the key. nil: nobody does.
-	Disputed func(name, key string)
+	// Disputed hears of each conflict, also of those that the report only counts.
+	// nil: nobody does.
+	Disputed func(of Map, key string)
 
 	dir      string // for what doesn't fit in memory
 	size     int    // of a run
@@ -46,9 +46,21 @@ type Roster struct {
 	wishes []wish
 }
 
+// A Map is one of those that accounts claim keys of.
+type Map int
+
+const (
+	Login Map = iota
+	Address
+	Size
+)
+
+// String is its name in reports.
+func (m Map) String() string { return [...]string{"login", "address", "size"}[m] }
+
 // A book is one map in the making.
 type book struct {
-	name   string  // "login", "address" or "size", in reports
+	of     Map
 	claims *sorter // of the directory
 	last   Records // the last map, if it is in order
 	former *sorter // else its records
@@ -75,10 +87,9 @@ func newSized(dir string, size int, room int64) *Roster {
 	}
 	left := &atomic.Int64{}
 	left.Store(room)
-	for i, name := range []string{"login", "address", "size"} {
-		r.maps[i] = &book{name: name, claims: &sorter{dir: dir, room: left}, former: &sorter{dir: dir, room: left}}
+	for m, tally := range r.report.Tallies() {
+		r.maps[m] = &book{of: Map(m), tally: tally, claims: &sorter{dir: dir, room: left}, former: &sorter{dir: dir, room: left}}
 	}
-	r.maps[0].tally, r.maps[1].tally, r.maps[2].tally = &r.report.Logins, &r.report.Addresses, &r.report.Sizes
 	return r
 }
 
@@ -94,16 +105,16 @@ func (r *Roster) Close() {
 // Records lists a map, as mapfile does.
 type Records func(yield func(key, value string) error) error
 
-// Remember takes the maps as they are now for the last word where accounts
+// Remember takes the maps as they are now, nil for none, for the last word where accounts
 // disagree, and as what the new ones are compared with. It may run beside Add.
 // Maps that come in the order of their keys, as ours do, are read again when
 // the new ones are settled, instead of being kept.
-func (r *Roster) Remember(logins, addresses, sizes Records) error {
-	for i, records := range []Records{logins, addresses, sizes} {
+func (r *Roster) Remember(last [3]Records) error {
+	for m, records := range last {
 		if records == nil {
 			continue
 		}
-		b := r.maps[i]
+		b := r.maps[m]
 		count, ordered, err := inOrder(records)
 		switch {
 		case err != nil:
@@ -147,13 +158,13 @@ func (r *Roster) AddSome(a account.Account, wanted func(account.Key) bool) error
 	d := r.desk()
 	defer d.mu.Unlock()
 	rank := kind(a.Rank)
-	claim := func(b int, key string, kind kind) error {
-		if wanted != nil && !wanted(account.Key{Address: b == addressMap, Name: key}) {
+	claim := func(m Map, key string, kind kind) error {
+		if wanted != nil && !wanted(account.Key{Address: m == Address, Name: key}) {
 			return nil
 		}
-		p := &d.piles[b]
+		p := &d.piles[m]
 		if len(p.text) > r.size {
-			if err := r.maps[b].claims.take(p, r.busy); err != nil {
+			if err := r.maps[m].claims.take(p, r.busy); err != nil {
 				return err
 			}
 		}
@@ -162,14 +173,14 @@ func (r *Roster) AddSome(a account.Account, wanted func(account.Key) bool) error
 	if a.Location.Store != "" {
 		for _, key := range a.Logins {
 			d.value = a.Location.AppendValue(d.value[:0], key)
-			if err := claim(loginMap, key, claimed); err != nil {
+			if err := claim(Login, key, claimed); err != nil {
 				return err
 			}
 		}
 		if a.Size > 0 {
 			d.value = strconv.AppendInt(d.value[:0], a.Size, 10)
 			for _, key := range a.Logins {
-				if err := claim(sizeMap, key, claimed); err != nil {
+				if err := claim(Size, key, claimed); err != nil {
 					return err
 				}
 			}
@@ -177,24 +188,17 @@ func (r *Roster) AddSome(a account.Account, wanted func(account.Key) bool) error
 	}
 	d.value = a.AppendDestinations(d.value[:0])
 	for _, key := range a.Addresses {
-		if err := claim(addressMap, key, claimed); err != nil {
+		if err := claim(Address, key, claimed); err != nil {
 			return err
 		}
 	}
 	for _, key := range a.Derived {
-		if err := claim(addressMap, key, derived); err != nil {
+		if err := claim(Address, key, derived); err != nil {
 			return err
 		}
 	}
 	return nil
 }
-
-// The maps, as places in Roster.maps.
-const (
-	loginMap = iota
-	addressMap
-	sizeMap
-)
 
 // desk returns one that is free, and locks it.
 func (r *Roster) desk() *desk {
@@ -225,21 +229,11 @@ func (r *Roster) LeaveOut(source, reason, detail string) {
 	r.report.LeftOut.add(source, reason, detail)
 }
 
-// Logins decides about every login name and lists login.cdb as it shall be, in
-// the order of its keys. The three maps may be listed at the same time, each
-// once, after the last Add.
-func (r *Roster) Logins(put func(key, value string) error) error {
-	return r.settle(loginMap, put)
-}
-
-// Addresses does it for address.cdb.
-func (r *Roster) Addresses(put func(key, value string) error) error {
-	return r.settle(addressMap, put)
-}
-
-// Sizes does it for size.cdb.
-func (r *Roster) Sizes(put func(key, value string) error) error {
-	return r.settle(sizeMap, put)
+// Map decides about every key of a map and lists it as it shall be, in the order
+// of the keys. The three maps may be listed at the same time, each once, after the
+// last Add.
+func (r *Roster) Map(m Map) Records {
+	return func(put func(key, value string) error) error { return r.settle(r.maps[m], put) }
 }
 
 // Report tells what has become of it all, after the maps have been listed. The
@@ -257,7 +251,7 @@ func (r *Roster) Report() (*Report, error) {
 
 // A Change is one key that the new map has otherwise than the last one.
 type Change struct {
-	Map      string // "login", "address" or "size"
+	Map      Map
 	Key      string
 	Old, New string // empty where it is not
 	Moved    bool   // to another store
@@ -267,7 +261,7 @@ type Change struct {
 // change.
 func (r *Roster) Settle(changed func(Change) error) error {
 	r.changed = changed
-	for b := range r.maps {
+	for _, b := range r.maps {
 		if err := r.settle(b, func(string, string) error { return nil }); err != nil {
 			return err
 		}
@@ -276,9 +270,8 @@ func (r *Roster) Settle(changed func(Change) error) error {
 }
 
 // settle decides about every key of one map.
-func (r *Roster) settle(number int, put func(key, value string) error) error {
-	b := r.maps[number]
-	runs, err := r.runs(number)
+func (r *Roster) settle(b *book, put func(key, value string) error) error {
+	runs, err := r.runs(b.of)
 	if err != nil {
 		return err
 	}
@@ -345,10 +338,10 @@ func (s *shelf) clear(put func(key, value string) error) error {
 }
 
 // runs returns all claims on a map's keys, from the start.
-func (r *Roster) runs(number int) ([]*run, error) {
-	sorter := r.maps[number].claims
+func (r *Roster) runs(m Map) ([]*run, error) {
+	sorter := r.maps[m].claims
 	for i := range r.desks {
-		if p := &r.desks[i].piles[number]; len(p.text) > 0 {
+		if p := &r.desks[i].piles[m]; len(p.text) > 0 {
 			if err := sorter.take(p, r.busy); err != nil {
 				return nil, err
 			}
@@ -391,7 +384,7 @@ func (r *Roster) decide(b *book, group []claim, put func(key, value string) erro
 	case agreed(best):
 		value = best[0].value
 	default:
-		value = standing(account.Key{Address: b.name == "address", Name: string(group[0].key)}, best, last)
+		value = standing(account.Key{Address: b.of == Address, Name: string(group[0].key)}, best, last)
 		if err := r.conflict(b, group[0].key, value, best); err != nil {
 			return err
 		}
@@ -466,14 +459,14 @@ func place(value string) string {
 // compare counts how a key has changed.
 func (r *Roster) compare(b *book, key, last, value []byte) error {
 	same := bytes.Equal(last, value)
-	if b.name == "login" {
+	if b.of == Login {
 		r.count(key, last, value)
 	}
 	if same {
 		return nil
 	}
-	c := Change{Map: b.name, Key: string(key), Old: string(last), New: string(value)}
-	if b.name == "login" && account.Disables(c.Key, c.Old, c.New) {
+	c := Change{Map: b.of, Key: string(key), Old: string(last), New: string(value)}
+	if b.of == Login && account.Disables(c.Key, c.Old, c.New) {
 		b.tally.Disabled++
 	}
 	switch {
@@ -481,7 +474,7 @@ func (r *Roster) compare(b *book, key, last, value []byte) error {
 		b.tally.Added++
 	case c.New == "":
 		b.tally.Removed++
-	case b.name != "size" && account.Key{Address: b.name == "address", Name: c.Key}.Moved(c.Old, c.New):
+	case b.of != Size && account.Key{Address: b.of == Address, Name: c.Key}.Moved(c.Old, c.New):
 		c.Moved = true
 		b.tally.Moved++
 	default:

@@ -53,11 +53,11 @@ func settled(t *testing.T, size int, logins, addresses Records, accounts ...acco
 			t.Fatal(err)
 		}
 	}
-	if err := r.Remember(logins, addresses, nil); err != nil {
+	if err := r.Remember([3]Records{logins, addresses}); err != nil {
 		t.Fatal(err)
 	}
 	r.changed = func(c Change) error { changes = append(changes, c); return nil }
-	login, address = collect(t, r.Logins), collect(t, r.Addresses)
+	login, address = collect(t, r.Map(Login)), collect(t, r.Map(Address))
 	if report, err := r.Report(); err == nil {
 		return login, address, report, changes
 	}
@@ -276,7 +276,7 @@ func TestNobodyReadsOnAfterAFailure(t *testing.T) {
 	}
 	r := New(t.TempDir())
 	defer r.Close()
-	if err := r.Remember(last, nil, nil); err != nil {
+	if err := r.Remember([3]Records{last}); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Add(user("jdoe", "imap1.example.org")); err != nil {
@@ -284,7 +284,7 @@ func TestNobodyReadsOnAfterAFailure(t *testing.T) {
 	}
 	full := errors.New("disk full")
 	r.changed = func(Change) error { return full }
-	if err := r.Logins(func(string, string) error { return nil }); !errors.Is(err, full) {
+	if err := r.Map(Login)(func(string, string) error { return nil }); !errors.Is(err, full) {
 		t.Errorf("got %v", err)
 	}
 	if reading.Load() {
@@ -371,10 +371,10 @@ func TestAddSome(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := r.Remember(nil, listing("x@e", "a@imap1"), nil); err != nil {
+	if err := r.Remember([3]Records{Address: listing("x@e", "a@imap1")}); err != nil {
 		t.Fatal(err)
 	}
-	if login, address := collect(t, r.Logins), collect(t, r.Addresses); login != "b imap2" || address != "x@e a@imap1" {
+	if login, address := collect(t, r.Map(Login)), collect(t, r.Map(Address)); login != "b imap2" || address != "x@e a@imap1" {
 		t.Errorf("got %s and %s", login, address)
 	}
 }
@@ -448,13 +448,13 @@ func TestSizes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		err := r.Remember(nil, nil, listing("a", "100", "b", "200", "gone", "1"))
+		err := r.Remember([3]Records{Size: listing("a", "100", "b", "200", "gone", "1")})
 		if err != nil {
 			t.Fatal(err)
 		}
 		var changes []Change
 		r.changed = func(c Change) error { changes = append(changes, c); return nil }
-		got := collect(t, r.Sizes)
+		got := collect(t, r.Map(Size))
 		report, err := r.Report()
 		if err != nil {
 			t.Fatal(err)
