@@ -29,6 +29,15 @@ func QueryForm(address string) string {
 	return QuoteLocal(UnquoteLocal(address[:at])) + address[at:]
 }
 
+// Asked returns a folded address with the letters that Postfix asks for: it composes
+// none, and some fold to parts that are composed in a map, as ΐ.
+func Asked(address string) string {
+	if IsASCII(address) {
+		return address
+	}
+	return foldAll(address)
+}
+
 // QuoteLocal writes the local part of an address as Postfix does.
 func QuoteLocal(local string) string {
 	if isPlainLocal(local) {

@@ -26,13 +26,23 @@ func (t *Tables) eachWith(decide func(address, value string) (route, error), yie
 	// e and an accent where the directory has one letter, Unicode TR 15, in the local
 	// part, in the domain, or in both.
 	spelled := func(address string, r route) error {
-		if err := yield(address, r); err != nil || account.IsASCII(address) {
-			return err
+		if account.IsASCII(address) {
+			return yield(address, r)
+		}
+		forms := []string{address}
+		if asked := account.Asked(address); len(asked) > account.MaxName {
+			return nil // postmap(1) dies of what is longer than LMDB's keys
+		} else if asked != address {
+			forms = append(forms, asked)
+		}
+		for _, form := range forms {
+			if err := yield(form, r); err != nil {
+				return err
+			}
 		}
 		domain := domainOf(address)
 		local := strings.TrimSuffix(address, domain)
 		decomposed := norm.NFD.String(local) + domain
-		forms := []string{address}
 		for _, form := range []string{decomposed, local + norm.NFD.String(domain), norm.NFD.String(address)} {
 			if slices.Contains(forms, form) {
 				continue
@@ -90,10 +100,9 @@ func (t *Tables) eachWith(decide func(address, value string) (route, error), yie
 }
 
 // mirror lists another form of an address, that of a mirrored domain or another
-// spelling, unless it has a say of its own, or is longer than an address may be:
-// postmap(1) dies of a key that is too long for LMDB. It is rewritten to the one that
-// it mirrors, address by address: one wildcard for the whole domain would accept mail
-// for everybody, virtual(5).
+// spelling, unless it has a say of its own or is longer than an address may be. It is
+// rewritten to the one that it mirrors, address by address: one wildcard for the whole
+// domain would accept mail for everybody, virtual(5).
 func (t *Tables) mirror(mirrored, address string, r route, yield func(string, route) error) error {
 	if len(mirrored) > account.MaxName {
 		return nil
