@@ -366,9 +366,9 @@ func shortened(cause error) string {
 // graceAfterEnd is how long a store may still take when the client has ended
 // its half of the connection and nothing of it is left to be answered, or is gone:
 // it may wait for this one answer, or do without. For a store says yes at once and
-// holds a no back, Dovecot two seconds and Cyrus three: a guess would be cheap, and
-// not counted, for who hangs up before that; or who comes late.
-var graceAfterEnd = 5 * time.Second
+// holds a no back, Dovecot two seconds and Cyrus three, and longer under load: a guess
+// would be cheap, and not counted, for who hangs up before that; or who comes late.
+var graceAfterEnd = slowestLimit
 
 // watch reads ahead while a store is asked, to learn whether the client is
 // still there. It returns a function that ends it, after which the session's
