@@ -24,16 +24,23 @@ type Selection struct {
 func newSelection(names []string) *Selection {
 	s := &Selection{slots: map[string]int{}, dn: unwanted}
 	for _, name := range names {
-		key := canonical(name)
-		if _, found := s.slots[key]; !found {
-			s.slots[key] = len(s.names)
-			s.names = append(s.names, name)
-		}
-	}
-	if slot, found := s.slots["dn"]; found {
-		s.dn = slot
+		s.add(name)
 	}
 	return s
+}
+
+// add selects an attribute, if it is not yet, and returns its slot.
+func (s *Selection) add(name string) (slot int) {
+	key := canonical(name)
+	slot, found := s.slots[key]
+	if !found {
+		slot = len(s.names)
+		s.names, s.slots[key] = append(s.names, name), slot
+	}
+	if key == "dn" {
+		s.dn = slot
+	}
+	return slot
 }
 
 // with is a selection of more. What was wanted keeps its slots.

@@ -38,8 +38,20 @@ type Rules struct {
 // NewRules compiles the rules. Stores that are not allowed make no accounts:
 // no tool of ours would connect to them.
 func NewRules(attributes config.Attributes, standardAddress string, allowed func(store string) bool) (*Rules, error) {
-	r := &Rules{precis: attributes.PRECIS, allowed: allowed}
-	names := slices.Concat(attributes.Login, attributes.Address, attributes.Forward)
+	r := &Rules{want: newSelection(nil), precis: attributes.PRECIS, allowed: allowed}
+	slots := func(list []string) (slots []int) {
+		for _, attribute := range list {
+			slots = append(slots, r.want.add(attribute))
+		}
+		return slots
+	}
+	slot := func(attribute string) int {
+		if attribute == "" {
+			return unwanted
+		}
+		return r.want.add(attribute)
+	}
+	r.login, r.address, r.forward = slots(attributes.Login), slots(attributes.Address), slots(attributes.Forward)
 	var err error
 	for _, text := range attributes.Store {
 		s := storeSource{name: text}
@@ -47,9 +59,9 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 			if s.template, err = parsePieces(text); err != nil {
 				return nil, fmt.Errorf("store %q: %w", text, err)
 			}
-			names = append(names, s.template.attributes()...)
+			s.template.resolve(r.want)
 		} else {
-			names = append(names, text)
+			s.slot = r.want.add(text)
 		}
 		r.store = append(r.store, s)
 	}
@@ -71,59 +83,22 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 			return nil, fmt.Errorf("mailbox %q: %w", attributes.Mailbox, err)
 		}
 		attributes.Mailbox = ""
-		names = append(names, r.named.attributes()...)
+		r.named.resolve(r.want)
 	}
-	for _, attribute := range []string{attributes.Mailbox, attributes.Size, attributes.Status} {
-		if attribute != "" {
-			names = append(names, attribute)
-		}
-	}
+	r.mailbox, r.size, r.status = slot(attributes.Mailbox), slot(attributes.Size), slot(attributes.Status)
 	if standardAddress != "" {
 		if r.standard, err = parseTemplate(standardAddress); err != nil {
 			return nil, fmt.Errorf("standard address %q: %w", standardAddress, err)
 		}
-		names = append(append(names, r.standard.attributes()...), "initials")
+		r.standard.resolve(r.want)
+		r.initials = r.want.add("initials")
 	}
-	for _, name := range names {
+	for _, name := range r.want.names {
 		if !isAttribute(name) {
 			return nil, fmt.Errorf("attributes: %q is not the name of an attribute", name)
 		}
 	}
-	r.resolve(names, attributes)
 	return r, nil
-}
-
-// resolve selects attributes, and has the rules know where the values of each will be.
-func (r *Rules) resolve(names []string, attributes config.Attributes) {
-	r.want = newSelection(names)
-	slots := func(list []string) (slots []int) {
-		for _, attribute := range list {
-			slots = append(slots, r.want.find(attribute))
-		}
-		return slots
-	}
-	slot := func(attribute string) int {
-		if attribute == "" {
-			return unwanted
-		}
-		return r.want.find(attribute)
-	}
-	r.login, r.address, r.forward = slots(attributes.Login), slots(attributes.Address), slots(attributes.Forward)
-	r.mailbox, r.size, r.status = slot(attributes.Mailbox), slot(attributes.Size), slot(attributes.Status)
-	for i, s := range r.store {
-		if s.template == nil {
-			r.store[i].slot = slot(s.name)
-		} else {
-			s.template.resolve(r.want)
-		}
-	}
-	if r.standard != nil {
-		r.initials = slot("initials")
-		r.standard.resolve(r.want)
-	}
-	if r.named != nil {
-		r.named.resolve(r.want)
-	}
 }
 
 // isAttribute tells whether a server may know an attribute by that name, RFC 4512

@@ -94,7 +94,7 @@ func parseTemplate(text string) (*template, error) {
 		}
 		sample.WriteString(p.literal)
 	}
-	if len(t.attributes()) == 0 {
+	if !slices.ContainsFunc(t.pieces, func(p piece) bool { return p.names != nil }) {
 		return nil, errors.New("the same address for everybody")
 	}
 	return t, account.CheckAddress(sample.String())
@@ -150,19 +150,11 @@ func parsePiece(text string) (piece, error) {
 	return p, nil
 }
 
-// attributes lists what the template needs.
-func (t *template) attributes() []string {
-	var names []string
-	for _, p := range t.pieces {
-		names = append(names, p.names...)
-	}
-	return names
-}
-
+// resolve selects what the template needs.
 func (t *template) resolve(want *Selection) {
 	for i, p := range t.pieces {
 		for _, name := range p.names {
-			t.pieces[i].slots = append(t.pieces[i].slots, want.find(name))
+			t.pieces[i].slots = append(t.pieces[i].slots, want.add(name))
 		}
 	}
 }
