@@ -23,14 +23,14 @@ type Rules struct {
 	stores  *storeNames
 	spread  []string
 	mailbox int
-	named   *template // of the mailbox, if that is not an attribute alone
+	named   template // of the mailbox, if that is not an attribute alone
 	address []int
 	forward []int
 	size    int
 	status  int
 
 	statuses statuses
-	standard *template
+	standard template
 	initials int // of names that the standard address has no room for
 	allowed  func(store string) bool
 }
@@ -361,7 +361,7 @@ func (r *Rules) part(e *Entry, a *account.Account, p piece) string {
 type storeSource struct {
 	name     string
 	slot     int
-	template *template
+	template template
 }
 
 // storeValues is what one of them tells: of a template nothing, if the entry

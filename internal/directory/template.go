@@ -21,9 +21,7 @@ import (
 // Of a value that is a DN, {dn:ou=} takes what its first ou is; dn is the
 // entry's own. Behind the @ a value that is a domain stays one, with its dots.
 // Of {sn;lang-en|sn} the first counts that the entry has.
-type template struct {
-	pieces []piece
-}
+type template []piece
 
 // A piece is fixed text, or one of some attributes.
 type piece struct {
@@ -80,36 +78,36 @@ func (p piece) part(value string) string {
 }
 
 // parseTemplate reads the template of an address.
-func parseTemplate(text string) (*template, error) {
+func parseTemplate(text string) (template, error) {
 	t, err := parsePieces(text)
 	if err != nil {
 		return nil, err
 	}
 	// Any letter will do to see whether an address comes of it.
 	var sample strings.Builder
-	for i, p := range t.pieces {
-		t.pieces[i].domain = strings.Contains(sample.String(), "@")
+	for i, p := range t {
+		t[i].domain = strings.Contains(sample.String(), "@")
 		if p.names != nil {
 			sample.WriteByte('x')
 		}
 		sample.WriteString(p.literal)
 	}
-	if !slices.ContainsFunc(t.pieces, func(p piece) bool { return p.names != nil }) {
+	if !slices.ContainsFunc(t, func(p piece) bool { return p.names != nil }) {
 		return nil, errors.New("the same address for everybody")
 	}
 	return t, account.CheckAddress(sample.String())
 }
 
-func parsePieces(text string) (*template, error) {
-	t := &template{}
+func parsePieces(text string) (template, error) {
+	var t template
 	for rest := text; rest != ""; {
 		open := strings.IndexAny(rest, "{}")
 		if open < 0 {
-			t.pieces = append(t.pieces, piece{literal: rest})
+			t = append(t, piece{literal: rest})
 			break
 		}
 		if open > 0 {
-			t.pieces = append(t.pieces, piece{literal: rest[:open]})
+			t = append(t, piece{literal: rest[:open]})
 		}
 		end := strings.IndexByte(rest, '}')
 		if rest[open] == '}' || end < 0 {
@@ -119,7 +117,7 @@ func parsePieces(text string) (*template, error) {
 		if err != nil {
 			return nil, err
 		}
-		t.pieces = append(t.pieces, p)
+		t = append(t, p)
 		rest = rest[end+1:]
 	}
 	return t, nil
@@ -151,23 +149,23 @@ func parsePiece(text string) (piece, error) {
 }
 
 // resolve selects what the template needs.
-func (t *template) resolve(want *Selection) {
-	for i, p := range t.pieces {
+func (t template) resolve(want *Selection) {
+	for i, p := range t {
 		for _, name := range p.names {
-			t.pieces[i].slots = append(t.pieces[i].slots, want.add(name))
+			t[i].slots = append(t[i].slots, want.add(name))
 		}
 	}
 }
 
 // expand makes the address of an entry.
-func (t *template) expand(e *Entry) (string, error) {
+func (t template) expand(e *Entry) (string, error) {
 	return t.address(func(p piece) string { return p.cut(p.spell(p.first(e))) })
 }
 
 // spare makes another address of an entry, with the initial of a middle name
 // behind the first piece that has no room for it: jmdoe and not jdoe. It is
 // empty for somebody without a middle name.
-func (t *template) spare(e *Entry, initials int) string {
+func (t template) spare(e *Entry, initials int) string {
 	done := false
 	address, err := t.address(func(p piece) string {
 		name := p.cut(p.spell(p.first(e)))
@@ -184,7 +182,7 @@ func (t *template) spare(e *Entry, initials int) string {
 	return address
 }
 
-func (t *template) address(value func(piece) string) (string, error) {
+func (t template) address(value func(piece) string) (string, error) {
 	text, err := t.fill(value)
 	if err != nil {
 		return "", fmt.Errorf("%w in the letters of an address", err)
@@ -265,9 +263,9 @@ func (p piece) spell(value string) string {
 }
 
 // fill puts values into the braces.
-func (t *template) fill(value func(piece) string) (string, error) {
+func (t template) fill(value func(piece) string) (string, error) {
 	var b strings.Builder
-	for _, p := range t.pieces {
+	for _, p := range t {
 		if p.names == nil {
 			b.WriteString(p.literal)
 			continue
