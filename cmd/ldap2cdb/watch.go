@@ -332,13 +332,16 @@ func (w *watch) freshen() {
 	defer w.mu.Unlock()
 	switch {
 	case !w.complete() || w.whole || len(w.touched) > 0:
-	case w.removed(), w.ours != mapfile.MarkOf(w.conf.Maps):
+	case w.removed(), w.ours != w.files():
 		w.whole = true
 		w.rouse()
 	default:
 		w.refreshTextfile()
 	}
 }
+
+// files tell the maps that are there from others.
+func (w *watch) files() mapfile.Mark { return mapfile.MarkOf(w.conf.Maps, w.maps()...) }
 
 // removed tells whether a map is not there, or no more.
 func (w *watch) removed() bool {
@@ -531,7 +534,7 @@ func (w *watch) refused(doubts []string, err error) error {
 
 // remember notes which maps are ours.
 func (w *watch) remember() error {
-	w.ours = mapfile.MarkOf(w.conf.Maps)
+	w.ours = w.files()
 	now, err := w.lastMaps()
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/syslog"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -19,13 +20,13 @@ import (
 
 const (
 	lookEvery = 100 * time.Millisecond // whether the maps are others
-	tryEvery  = 10 * time.Second       // after tables that could not be made
+	tryEvery  = 10 * time.Second       // for tables that could not be made, or are not as they were
 	startTime = 10 * time.Second       // for new tables, where there are old ones
 )
 
 // watch makes the tables of the maps, again and again: also of those that are
-// published while it is at work on others. The settings are read again each time,
-// and at SIGHUP. Only what is wrong from the start, and no wait mends, ends it,
+// published while it is at work on others, and when somebody has removed or replaced a
+// table. The settings are read again each time, and at SIGHUP. Only what is wrong from the start, and no wait mends, ends it,
 // sysexits(3).
 func watch(c *cli.Context) error {
 	ctx := command.Told(c)
@@ -35,16 +36,17 @@ func watch(c *cli.Context) error {
 	var trouble string // a night of it is a line, not thousands
 	for first := true; ; first = false {
 		conf, err := settings(c)
-		var made mapfile.Mark
+		var of, made mapfile.Mark
 		if err == nil {
 			slow := time.AfterFunc(startTime, func() { tellReady(conf) })
-			made = mapfile.MarkOf(conf.Maps)
+			of = mapsIn(conf)
 			var notes []string
 			if notes, err = makeTables(ctx, c, conf); err == nil && !slices.Equal(notes, told) {
 				report(log, notes)
 				told = notes
 			}
 			slow.Stop()
+			made = tablesOf(conf)
 		}
 		if err != nil && ctx.Err() != nil {
 			return nil // it was waiting for somebody else
@@ -64,7 +66,9 @@ func watch(c *cli.Context) error {
 		if conf != nil {
 			tellReady(conf)
 		}
-		if !await(ctx, again, func() bool { return conf != nil && made != mapfile.MarkOf(conf.Maps) }, err != nil) {
+		others := func() bool { return conf != nil && of != mapsIn(conf) }
+		stale := func() bool { return err != nil || made != tablesOf(conf) }
+		if !await(ctx, again, others, stale) {
 			return nil
 		}
 	}
@@ -81,9 +85,25 @@ func tellReady(conf *config.Config) {
 	daemon.SdNotify(false, daemon.SdNotifyReady)
 }
 
+// Marks of the maps, and of the tables.
+
+func mapsIn(conf *config.Config) mapfile.Mark {
+	return mapfile.MarkOf(conf.Maps, mapfile.Login, mapfile.Address)
+}
+
+func tablesOf(conf *config.Config) mapfile.Mark {
+	var files []string
+	for _, name := range transport.Names {
+		files = append(files, filepath.Base(tableFile(conf, name)))
+	}
+	return mapfile.MarkOf(conf.Route.Out, files...)
+}
+
 // await returns when there is something to do: the maps are others, somebody says
-// so, or what has failed is to be tried again. It is false at the end.
-func await(ctx context.Context, again <-chan os.Signal, others func() bool, failed bool) bool {
+// so, or, after a while, the tables are not as they were made, if they were. Whoever
+// replaces them again and again, as another watch by other settings, has no quicker
+// answer. It is false at the end.
+func await(ctx context.Context, again <-chan os.Signal, others, stale func() bool) bool {
 	for until := time.Now().Add(tryEvery); ; {
 		select {
 		case <-ctx.Done():
@@ -92,7 +112,7 @@ func await(ctx context.Context, again <-chan os.Signal, others func() bool, fail
 			return true
 		case <-time.After(lookEvery):
 		}
-		if others() || failed && time.Now().After(until) {
+		if others() || time.Now().After(until) && stale() {
 			return true
 		}
 	}

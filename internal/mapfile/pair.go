@@ -1,6 +1,7 @@
 package mapfile
 
 import (
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -44,14 +45,16 @@ func PairName(login, address *Map) string {
 	return "login " + login.story.Digest + ", address " + address.story.Digest
 }
 
-// A Mark tells the pair of maps that is in a folder from the pairs before it. Two
-// marks are equal if they are of the same maps, or of none.
-type Mark [2]fileID
+// A Mark tells the files of some names from those before them. Two marks are equal if
+// they are of the same files, or of none.
+type Mark string
 
-// MarkOf looks which maps are there.
-func MarkOf(dir string) (m Mark) {
-	for i, name := range []string{Login, Address} {
-		m[i], _ = identify(filepath.Join(dir, name))
+// MarkOf looks which files there are in a folder.
+func MarkOf(dir string, names ...string) Mark {
+	var files []fileID
+	for _, name := range names {
+		id, _ := identify(filepath.Join(dir, name))
+		files = append(files, id)
 	}
-	return m
+	return Mark(fmt.Sprint(files))
 }
