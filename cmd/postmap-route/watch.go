@@ -66,7 +66,7 @@ func watch(c *cli.Context) error {
 		if conf != nil {
 			tellReady(conf)
 		}
-		others := func() bool { return conf != nil && of != mapsIn(conf) }
+		others := func() bool { return conf != nil && of != mapsIn(conf) || err == nil && !complete(conf) }
 		stale := func() bool { return err != nil || made != tablesOf(conf) }
 		if !await(ctx, again, others, stale) {
 			return nil
@@ -77,12 +77,17 @@ func watch(c *cli.Context) error {
 // tellReady tells systemd that there are tables, be they old. A Postfix that starts
 // behind us and does not find any would never see them appear.
 func tellReady(conf *config.Config) {
-	for _, name := range transport.Names {
-		if _, err := os.Stat(tableFile(conf, name)); err != nil {
-			return
-		}
+	if complete(conf) {
+		daemon.SdNotify(false, daemon.SdNotifyReady)
 	}
-	daemon.SdNotify(false, daemon.SdNotifyReady)
+}
+
+// complete tells whether all tables are there.
+func complete(conf *config.Config) bool {
+	return !slices.ContainsFunc(transport.Names, func(name string) bool {
+		_, err := os.Stat(tableFile(conf, name))
+		return err != nil
+	})
 }
 
 // Marks of the maps, and of the tables.
@@ -99,8 +104,8 @@ func tablesOf(conf *config.Config) mapfile.Mark {
 	return mapfile.MarkOf(conf.Route.Out, files...)
 }
 
-// await returns when there is something to do: the maps are others, somebody says
-// so, or, after a while, the tables are not as they were made, if they were. Whoever
+// await returns when there is something to do: the maps are others, a table is gone,
+// somebody says so, or, after a while, the tables are not as they were made, if they were. Whoever
 // replaces them again and again, as another watch by other settings, has no quicker
 // answer. It is false at the end.
 func await(ctx context.Context, again <-chan os.Signal, others, stale func() bool) bool {
