@@ -329,7 +329,6 @@ func TestWatchDoubtThatPasses(t *testing.T) {
 	}
 	all("delete: mailHost\n")
 	eventuallySays(t, log, "doubtful: ")
-	eventuallySays(t, log, "skipped: uid=u39,")
 	if got := recordsOf(t, dir, mapfile.Login)["u39"]; got != "imap2.example.org" {
 		t.Errorf("u39 is at %q", got)
 	}

@@ -55,7 +55,7 @@ func TestForeignTextStaysText(t *testing.T) {
 	}
 	log := &logbook.Book{}
 	follow(t, log, "--ldif", file, "--maps", t.TempDir())
-	eventuallySays(t, log, `people READY=1:2: a change (changetype: mod\x1b[31m), where`)
+	eventuallySays(t, log, `people; READY=1:2: a change (changetype: mod\x1b[31m), where`)
 	systemd.SetDeadline(time.Now().Add(patience))
 	buf := make([]byte, 4096)
 	n, err := systemd.Read(buf)
