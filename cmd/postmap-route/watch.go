@@ -26,8 +26,8 @@ const (
 
 // watch makes the tables of the maps, again and again: also of those that are
 // published while it is at work on others, and when somebody has removed or replaced a
-// table. The settings are read again each time, and at SIGHUP. Only what is wrong from the start, and no wait mends, ends it,
-// sysexits(3).
+// table. The settings are read again each time, and at SIGHUP. Only what is wrong from
+// the start, and no wait mends, ends it, sysexits(3).
 func watch(c *cli.Context) error {
 	ctx := command.Told(c)
 	again := command.HangUps()
@@ -104,10 +104,9 @@ func tablesOf(conf *config.Config) mapfile.Mark {
 	return mapfile.MarkOf(conf.Route.Out, files...)
 }
 
-// await returns when there is something to do: the maps are others, a table is gone,
-// somebody says so, or, after a while, the tables are not as they were made, if they were. Whoever
-// replaces them again and again, as another watch by other settings, has no quicker
-// answer. It is false at the end.
+// await returns when there is something to do: others, as the maps are; somebody says
+// so; or, after a while, the tables are stale. Whoever replaces them again and again, as
+// another watch by other settings, has no quicker answer. It is false at the end.
 func await(ctx context.Context, again <-chan os.Signal, others, stale func() bool) bool {
 	for until := time.Now().Add(tryEvery); ; {
 		select {
