@@ -30,6 +30,9 @@ import (
 // runs much else.
 const patience = time.Minute
 
+// parsing is held while a command line is read: all have cli's own flags together.
+var parsing sync.Mutex
+
 // follow runs `ldap2cdb --watch` until the test, or the returned function,
 // ends it.
 func follow(t testing.TB, log *logbook.Book, args ...string) (stop func()) {
@@ -37,8 +40,16 @@ func follow(t testing.TB, log *logbook.Book, args ...string) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() {
+		parsing.Lock()
+		parsed := sync.OnceFunc(parsing.Unlock)
+		defer parsed()
 		a := app()
 		a.ErrWriter = log
+		action := a.Action
+		a.Action = func(c *cli.Context) error {
+			parsed()
+			return action(c)
+		}
 		done <- a.RunContext(ctx, append([]string{"ldap2cdb", "--watch"}, args...))
 	}()
 	once := sync.OnceFunc(func() {
