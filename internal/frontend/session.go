@@ -76,9 +76,9 @@ type session struct {
 	protocol protocol
 	log      *slog.Logger
 
+	begun listener.Conn // from the client, or a front end that speaks for it
 	local netip.AddrPort
-	peer  netip.Addr // the client, or a front end that speaks for it
-	hops  int        // front ends that the login may still pass
+	hops  int // front ends that the login may still pass
 
 	promised imap.Capabilities // of IMAP, what all stores had when the session began
 
@@ -152,7 +152,7 @@ func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
 	if !implicit { // else TLS begins here, whatever there was on the client's way
 		s.secure, s.tls = conn.Secure, conn.TLS
 	}
-	s.client, s.local, s.peer = conn.Client, conn.Local, conn.Client.Addr()
+	s.begun, s.client, s.local = conn, conn.Client, conn.Local
 	s.log = s.Log.With("session", s.id, "protocol", s.name, "client", address(s.client))
 	if isGone(err) {
 		s.Metrics.silent(s.name)
@@ -304,7 +304,7 @@ func (s *session) close() {
 // passed on, from a front end before us, by the fields that Dovecot has for it.
 // Anybody else could choose his address so.
 func (s *session) introduced(fields map[string]string) {
-	if !listener.Within(s.Trusted, s.peer) {
+	if !listener.Within(s.Trusted, s.begun.Client.Addr()) {
 		return
 	}
 	// A web mailer tells the address alone, and the port stays that of its connection.
@@ -320,16 +320,25 @@ func (s *session) introduced(fields map[string]string) {
 	client := s.client
 	addr("x-originating-ip", "x-originating-port", &client)
 	addr("x-connected-ip", "x-connected-port", &s.local)
-	if client != s.client {
-		s.log = s.Log.With("session", s.id, "protocol", s.name, "client", address(client))
-		if err := s.moveTo(client); err != nil {
-			s.dismiss(err.Error(), "LIMIT", "Too many connections")
-			return
-		}
+	if !s.speaksFor(client) {
+		return
 	}
 	if hops, err := strconv.Atoi(fields["x-proxy-ttl"]); err == nil && hops > 0 {
 		s.hops = min(hops, maxHops)
 	}
+}
+
+// speaksFor has a session be another client's, unless that has too many.
+func (s *session) speaksFor(client netip.AddrPort) bool {
+	if client == s.client {
+		return true
+	}
+	s.log = s.Log.With("session", s.id, "protocol", s.name, "client", address(client))
+	if err := s.moveTo(client); err != nil {
+		s.dismiss(err.Error(), "LIMIT", "Too many connections")
+		return false
+	}
+	return true
 }
 
 // private tells whether a password may be sent.
@@ -352,7 +361,9 @@ func (s *session) startTLS() bool {
 	s.in = input{conn: conn, heard: s.commands > 0} // nothing of before; a balancer's check may shake hands and go
 	s.arm()
 	s.Metrics.handshake(s.tls)
-	return true
+	// Whoever is on the way may have named another client in clear.
+	s.local, s.hops = s.begun.Local, maxHops
+	return s.speaksFor(s.begun.Client)
 }
 
 var (

@@ -160,6 +160,19 @@ func TestRule8_6_OriginByID(t *testing.T) {
 			t.Errorf("got %s", id)
 		}
 	}
+	// What was said in clear anybody on the way may have said: after STARTTLS it is forgotten.
+	s = newSite(t, func(s *site) { s.people["joe"] = f.value(); s.Stores = trusted; s.Trusted = local; s.TLS = serverTLS() })
+	c = s.client()
+	c.send(`i ID ("x-originating-ip" "192.0.2.66" "x-originating-port" "66" "x-connected-ip" "192.0.2.1" "x-connected-port" "993" "x-proxy-ttl" "1")` + "\r\n")
+	c.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\n")
+	c.send("a STARTTLS\r\n")
+	c.want("a OK Begin TLS\r\n")
+	c.startTLS(clientTLS())
+	c.send("a LOGIN joe secret\r\n")
+	c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+	if id := f.id(); strings.Contains(id, "192.0.2.") || !strings.Contains(id, `"x-proxy-ttl" "4"`) {
+		t.Errorf("got %s", id)
+	}
 	c = s.client()
 	c.send(`i ID ("x-proxy-ttl" "1")` + "\r\na LOGIN joe secret\r\n")
 	c.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\na " + unreached)
