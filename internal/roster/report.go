@@ -104,6 +104,18 @@ func (r *Report) share(store string) *Share {
 // mostNamed bounds how many of a kind a report names; all are counted.
 const mostNamed = 10_000
 
+// mostText is how many octets of a text a report keeps: a directory's names and values
+// are as long as it likes.
+const mostText = 1000
+
+// short is a text by itself, and not a part of all that an entry has.
+func short(text string) string {
+	if len(text) > mostText {
+		return strings.ToValidUTF8(text[:mostText], "") + "..."
+	}
+	return strings.Clone(text)
+}
+
 // Faults are entries grouped by what is wrong with them.
 type Faults struct {
 	Count  int      `json:"count"`
@@ -163,7 +175,7 @@ func (f *Faults) add(entry, reason, detail string) *Named {
 	if g.Count++; g.Count > mostNamed {
 		return nil
 	}
-	named := &Named{Entry: entry, Detail: detail}
+	named := &Named{Entry: short(entry), Detail: short(detail)}
 	g.Named = append(g.Named, named)
 	return named
 }
@@ -215,15 +227,15 @@ func (r *Roster) conflict(b *book, key, kept []byte, claims []claim) error {
 	if all.Count++; all.Count > mostNamed {
 		return nil
 	}
-	c := Conflict{Map: b.of.String(), Key: string(key), Kept: string(kept)}
+	c := Conflict{Map: b.of.String(), Key: string(key), Kept: short(string(kept))}
 	for _, claim := range claims[:min(len(claims), mostClaimants)] {
 		name, spare, err := r.names.entry(claim.source)
 		if err != nil {
 			return err
 		}
-		claimant := &Named{Entry: name, Detail: string(claim.value)}
+		claimant := &Named{Entry: short(name), Detail: short(string(claim.value))}
 		c.Claimants = append(c.Claimants, claimant)
-		if claim.kind.made() == derived && claimant.Detail != c.Kept {
+		if claim.kind.made() == derived && !bytes.Equal(claim.value, kept) {
 			r.wishes = append(r.wishes, wish{c.Key, spare, claimant})
 		}
 	}

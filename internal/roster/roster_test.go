@@ -341,6 +341,46 @@ func TestTheReportNamesAFew(t *testing.T) {
 	}
 }
 
+// What a directory says is as long as it likes, and the report keeps ten thousand of a
+// kind.
+func TestTheReportKeepsLittle(t *testing.T) {
+	r := New(t.TempDir())
+	defer r.Close()
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range 100 {
+		entry := strings.Repeat(string(rune('a'+i%26)), 1<<20)
+		r.Skip(entry, "long", "so")
+		r.Skip(entry[:10], "part of what is long", entry)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if kept := int64(after.HeapAlloc - before.HeapAlloc); kept > 10<<20 {
+		t.Errorf("%d MiB are kept", kept>>20)
+	}
+	long := user("jdoe", "imap1.example.org", "jdoe@example.org")
+	for range 100 {
+		long.Forward = append(long.Forward, strings.Repeat("x", 100)+"@example.net")
+	}
+	for _, a := range []account.Account{long, user("jd", "imap1.example.org", "jdoe@example.org")} {
+		if err := r.Add(a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Settle(nil); err != nil {
+		t.Fatal(err)
+	}
+	report, err := r.Report()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := report.Text(&out, ""); err != nil || out.Len() > 30_000 || !strings.Contains(out.String(), "wants jd@imap1") {
+		t.Errorf("%v, %d octets", err, out.Len())
+	}
+}
+
 func BenchmarkRoster(b *testing.B) {
 	dir := b.TempDir()
 	for b.Loop() {
