@@ -194,8 +194,13 @@ func Say(log io.Writer, tool string, severity syslog.Priority, format string, ar
 }
 
 // Line makes of a text with foreign words in it, as what a server says to
-// explain itself, or of several errors, one line that no terminal takes for a command.
+// explain itself, or of several errors, one line that no terminal takes for a command,
+// and whose midst is left out where it fills a log.
 func Line(text string) string {
+	const most, end = 4000, 1000
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most-end], "") + " ... " + strings.ToValidUTF8(text[len(text)-end:], "")
+	}
 	return account.Printable(strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "; "))
 }
 

@@ -63,6 +63,15 @@ func TestErrorsBecomeOneLineAndAStatus(t *testing.T) {
 	}
 }
 
+// What a server says to explain itself may be megabytes, and comes each time it is
+// asked. What became of it, and what to do, stands before and behind.
+func TestLineOfALongText(t *testing.T) {
+	line := Line("ldap://a: " + strings.Repeat("é\n", 1<<20) + "; maps not changed")
+	if len(line) > 6000 || !strings.HasPrefix(line, "ldap://a: é; é;") || !strings.HasSuffix(line, "; é; ; maps not changed") || strings.Contains(line, `\x`) {
+		t.Errorf("%d octets: %.50s ... %s", len(line), line, line[max(0, len(line)-50):])
+	}
+}
+
 // A wrong flag must not print the usage to standard output: under inetd that
 // is the client's connection, in a shell script it is data.
 func TestUsageErrorsKeepOffStandardOutput(t *testing.T) {
