@@ -14,23 +14,28 @@ import (
 
 // Tags of RFC 4511.
 const (
-	tagBoolean      = 0x01
-	tagInteger      = 0x02
-	tagOctetString  = 0x04
-	tagEnumerated   = 0x0a
-	tagSequence     = 0x30
-	tagSet          = 0x31
-	tagSearchEntry  = 0x64 // [APPLICATION 4]
-	tagSearchDone   = 0x65 // [APPLICATION 5]
-	tagReference    = 0x73 // [APPLICATION 19]
-	tagExtended     = 0x78 // [APPLICATION 24]
-	tagIntermediate = 0x79 // [APPLICATION 25]
-	tagControls     = 0xa0 // [0] of an LDAPMessage
-	tagReferral     = 0xa3 // [3] of an LDAPResult
+	tagBoolean       = 0x01
+	tagInteger       = 0x02
+	tagOctetString   = 0x04
+	tagEnumerated    = 0x0a
+	tagSequence      = 0x30
+	tagSet           = 0x31
+	tagSearchRequest = 0x63 // [APPLICATION 3]
+	tagSearchEntry   = 0x64 // [APPLICATION 4]
+	tagSearchDone    = 0x65 // [APPLICATION 5]
+	tagReference     = 0x73 // [APPLICATION 19]
+	tagExtended      = 0x78 // [APPLICATION 24]
+	tagIntermediate  = 0x79 // [APPLICATION 25]
+	tagControls      = 0xa0 // [0] of an LDAPMessage
+	tagReferral      = 0xa3 // [3] of an LDAPResult
 )
 
-// maxMessage bounds one answer: an entry with a picture or two.
-const maxMessage = 16 << 20
+// maxMessage bounds one answer: an entry with a picture or two. All else is less than
+// maxAnswer; go-ldap takes it apart, which may take a hundred times the memory.
+const (
+	maxMessage = 16 << 20
+	maxAnswer  = 256 << 10
+)
 
 var errShort = errors.New("message cut short")
 
@@ -97,11 +102,18 @@ func (p *parser) tag(b []byte) byte {
 
 // operation looks into an LDAPMessage's content and splits off the operation
 // behind the message number.
-func operation(message []byte) (tag byte, op []byte, err error) {
+func operation(message []byte) (number int64, tag byte, op []byte, err error) {
 	var p parser
-	_, op = p.next(message, tagInteger)
+	octets, op := p.next(message, tagInteger)
+	for i, octet := range octets {
+		if i == 0 {
+			number = int64(int8(octet))
+		} else {
+			number = number<<8 | int64(octet)
+		}
+	}
 	tag = p.tag(op)
-	return tag, op, p.err
+	return number, tag, op, p.err
 }
 
 // parseEntry reads a SearchResultEntry. What follows it (the message's controls) is

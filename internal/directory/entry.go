@@ -166,6 +166,16 @@ func (e *Entry) clone() *Entry {
 	return c
 }
 
+// octets is how much memory its values take, near enough.
+func (e *Entry) octets() (n int) {
+	for _, values := range e.values {
+		for _, value := range values {
+			n += len(value) + 16 // where it is, and how long
+		}
+	}
+	return n
+}
+
 // A builder puts one entry after the other together of what a source finds. All
 // strings of an entry are parts of one: millions of them are no work for the
 // garbage collector.

@@ -19,10 +19,12 @@ import (
 // doesn't name.
 
 // maxHops is how many servers may refer to one another, maxReferences how many
-// references one search may have.
+// references one search may have that are followed, and maxReferred how many octets
+// of any.
 const (
 	maxHops       = 10
 	maxReferences = 1000
+	maxReferred   = 1 << 20
 )
 
 // A hop is a search at one server that led to another.

@@ -89,7 +89,12 @@ type reading struct {
 	take       func(*Entry) error
 	controls   []ldap.Control // beside that of pages
 	references int            // that have been followed
+	referred   int            // octets of all, also of those that are not
 }
+
+// maxParts bounds what waits for the rest of its values: a page of Active Directory's
+// entries may be in 1,500 groups each, and more.
+const maxParts = 256 << 20
 
 // follow searches at one server, then wherever it refers to. The trail is the
 // searches that led here.
@@ -114,6 +119,7 @@ func (r *reading) search(ctx context.Context, s *session, q query) ([][]string, 
 		away    [][]string
 		found   = builder{want: r.want}
 		partial []*Entry
+		parts   int // octets of these
 		read    int
 		refused error // by take: not the server's fault
 	)
@@ -124,12 +130,21 @@ func (r *reading) search(ctx context.Context, s *session, q query) ([][]string, 
 		}
 		read++
 		if len(e.rests) > 0 {
+			if parts += e.octets(); parts > maxParts {
+				return fmt.Errorf("the server sent more than %d MiB of entries in parts", maxParts>>20)
+			}
 			partial = append(partial, e.clone())
 			return nil
 		}
 		refused = r.take(e)
 		return refused
 	}, away: func(urls []string) error {
+		for _, url := range urls {
+			r.referred += len(url) + 1
+		}
+		if r.referred > maxReferred {
+			return fmt.Errorf("the server sent more than %d KiB of references", maxReferred>>10)
+		}
 		away = append(away, urls)
 		return nil
 	}}
@@ -163,7 +178,7 @@ func (r *reading) search(ctx context.Context, s *session, q query) ([][]string, 
 				return nil, err
 			}
 		}
-		partial = partial[:0]
+		partial, parts = partial[:0], 0
 		if page == nil {
 			return away, nil
 		}
@@ -234,6 +249,8 @@ func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
 			return sysexits.Unavailable.Wrap(plainError(err))
 		case values == 0 || len(more) > 0 && more[0].from <= missing.from:
 			return sysexits.Unavailable.Errorf("no value of %s from number %d on, where the server promised some", r.want.names[slot], missing.from)
+		case e.octets() > maxRecord:
+			return sysexits.Unavailable.Errorf("an entry of more than %d MiB", maxRecord>>20)
 		}
 		e.rests = append(e.rests, more...)
 	}

@@ -290,7 +290,7 @@ func (d *LDAP) open(ctx context.Context, u *url.URL, address string) (*session, 
 // secure returns the connection that the URL and starttls ask for.
 func (d *LDAP) secure(ctx context.Context, u *url.URL, wire *gatherer, limit time.Duration) (net.Conn, error) {
 	if u.Scheme == "ldap" && d.conf.StartTLS {
-		if err := startTLS(wire.Conn, limit); err != nil {
+		if err := startTLS(wire, limit); err != nil {
 			return nil, fmt.Errorf("StartTLS: %w", plainError(err))
 		}
 	} else if u.Scheme != "ldaps" {
@@ -314,12 +314,13 @@ func (d *LDAP) secure(ctx context.Context, u *url.URL, wire *gatherer, limit tim
 // would put its TLS between the tap and the server, so it gets a connection
 // for this one request and the handshake is ours. Whatever the server may have
 // said beyond its answer was read by go-ldap and dies with it.
-func startTLS(conn net.Conn, limit time.Duration) error {
+func startTLS(wire *gatherer, limit time.Duration) error {
+	conn := wire.Conn
 	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		return err
 	}
 	lent := &lentConn{Conn: conn}
-	l := ldap.NewConn(lent, false)
+	l := ldap.NewConn(newTap(lent, wire), false)
 	l.Start()
 	_, err := l.Extended(ldap.NewExtendedRequest("1.3.6.1.4.1.1466.20037", nil))
 	l.Close()

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -16,6 +17,8 @@ type tap struct {
 	net.Conn
 	wire *gatherer // below the TLS, if there is any
 
+	last    atomic.Int64 // the number of the request that was sent last
+	search  atomic.Int64 // that of the search whose end has not come; 0: there is none
 	ears    atomic.Pointer[ears]
 	page    atomic.Int64          // entries in an answer; 0: nobody knows
 	done    atomic.Bool           // a SearchResultDone has gone by
@@ -27,6 +30,7 @@ type tap struct {
 	pass       []byte     // part of buf that go-ldap is due
 	entries    int64      // of this answer
 	octets     int64      // that they took
+	named      int        // entries that are for go-ldap, which asks for one by its name
 }
 
 // ears are who hears what go-ldap does not.
@@ -46,6 +50,19 @@ func (t *tap) err() error {
 
 func newTap(conn net.Conn, wire *gatherer) *tap {
 	return &tap{Conn: conn, wire: wire, buf: make([]byte, 256<<10)}
+}
+
+// Write notes what is asked.
+func (t *tap) Write(request []byte) (int, error) {
+	if _, start, _, err := header(request); err == nil {
+		if number, kind, _, err := operation(request[start:]); err == nil {
+			t.last.Store(number)
+			if kind == tagSearchRequest {
+				t.search.Store(number)
+			}
+		}
+	}
+	return t.Conn.Write(request)
 }
 
 // Read gives go-ldap whole messages.
@@ -80,12 +97,16 @@ func (t *tap) advance() error {
 	}
 	message := t.buf[t.start : t.start+start+length]
 	t.start += len(message)
-	kind, op, err := operation(message[start:])
+	number, kind, op, err := operation(message[start:])
 	if err != nil {
 		return fmt.Errorf("the server sent no LDAP: %w", err)
 	}
 	ears := t.ears.Load()
 	switch {
+	case !t.asked(number, kind):
+		// Whoever asks the next question would take it for the answer to that, and
+		// of what has an end already nobody would ever see another.
+		return fmt.Errorf("the server answers no question of ours: number %d, tag %#02x", number, kind)
 	case ears != nil && kind == tagSearchEntry:
 		t.entries++
 		t.octets += int64(len(message))
@@ -98,6 +119,12 @@ func (t *tap) advance() error {
 			return err
 		}
 		return ears.away(urls)
+	case kind == tagIntermediate:
+		return errors.New("the server sent an intermediate response, and nobody asked for any")
+	case kind == tagSearchEntry:
+		if t.named++; t.named > 1 {
+			return errors.New("the server sent more than one entry of one name")
+		}
 	case kind == tagExtended:
 		notice, err := parseNotice(message[start:])
 		if err == nil && notice != nil { // go-ldap would keep it to itself
@@ -116,10 +143,24 @@ func (t *tap) advance() error {
 		if t.page.Load() > 0 { // which may be less than it was asked for
 			t.page.Store(t.entries)
 		}
-		t.entries, t.octets = 0, 0
+		t.entries, t.octets, t.named = 0, 0, 0
+		t.search.Store(0)
+	}
+	if len(message) > maxAnswer {
+		return fmt.Errorf("the server sent a message of more than %d KiB that is no user's", maxAnswer>>10)
 	}
 	t.pass = message
 	return nil
+}
+
+// asked tells whether a message is one that somebody waits for. The server may say by
+// number 0 that it ends.
+func (t *tap) asked(number int64, kind byte) bool {
+	switch kind {
+	case tagSearchEntry, tagSearchDone, tagReference, tagIntermediate:
+		return number != 0 && number == t.search.Load()
+	}
+	return number == 0 && kind == tagExtended || number == t.last.Load()
 }
 
 // fill reads more, making room for a message of that many bytes.
