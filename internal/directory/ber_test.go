@@ -21,6 +21,9 @@ func element(tag byte, slack int, content ...[]byte) []byte {
 	length := []byte{byte(len(body))}
 	if len(body) > 127 || slack > 0 {
 		octets := []byte{byte(len(body) >> 8), byte(len(body))}
+		if len(body) > 0xffff {
+			octets = append([]byte{byte(len(body) >> 16)}, octets...)
+		}
 		for range slack {
 			octets = append([]byte{0}, octets...)
 		}

@@ -223,9 +223,13 @@ type following struct {
 }
 
 // heard notes the server's cookie, and when all was read last.
-func (f *following) heard(cookie string) {
+func (f *following) heard(cookie string) error {
+	if len(cookie) > maxAnswer {
+		return fmt.Errorf("a cookie of more than %d KiB", maxAnswer>>10)
+	}
 	f.cookie = merged(f.cookie, cookie)
 	f.changes.Cookie(fmt.Sprintf("read=%d,%s", f.read.Unix(), f.cookie))
+	return nil
 }
 
 // cutReadTime takes apart what heard has put together.
@@ -271,7 +275,7 @@ func (f *following) entry(op []byte) error {
 		err = fmt.Errorf("the unknown sync state %d", state)
 	}
 	if err == nil && cookie != "" {
-		f.heard(cookie)
+		err = f.heard(cookie)
 	}
 	return err
 }
@@ -345,8 +349,7 @@ func (f *following) info(op []byte) error {
 	choice := p.tag(value)
 	content, _ := p.next(value, choice)
 	if p.err == nil && choice == tagNewCookie {
-		f.heard(string(content))
-		return nil
+		return f.heard(string(content))
 	}
 	cookie, flag, ids := p.syncParts(content, choice != tagSyncIDSet)
 	if p.err != nil {
@@ -379,11 +382,11 @@ func (f *following) info(op []byte) error {
 	default:
 		return fmt.Errorf("an unknown sync info %#02x", choice)
 	}
+	if err == nil && cookie != "" {
+		err = f.heard(cookie)
+	}
 	if err != nil {
 		return err
-	}
-	if cookie != "" {
-		f.heard(cookie)
 	}
 	if choice != tagSyncIDSet && flag && !f.refreshed {
 		f.refreshed = true

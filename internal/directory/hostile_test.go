@@ -174,3 +174,12 @@ func TestHostileServer(t *testing.T) {
 		})
 	}
 }
+
+// A cookie is remembered with every change.
+func TestHugeCookie(t *testing.T) {
+	cookie := element(tagNewCookie, 0, bytes.Repeat([]byte{'x'}, 1<<20))
+	info := element(tagIntermediate, 0, element(tagResponseName, 0, []byte(oidSyncInfo)), element(tagResponseValue, 0, cookie))
+	if err := new(following).info(info); err == nil || !strings.Contains(err.Error(), "a cookie of more than 256 KiB") {
+		t.Error(err)
+	}
+}

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -28,15 +29,24 @@ func (p Position) Before(q Position) bool {
 	return !common && len(mine) > 0 && len(others) > 0 && youngest(mine) < youngest(others)
 }
 
+// csnForm is draft-chu-ldap-csn's, as 20261123174500.123456Z#000000#001#000000. What is
+// none tells nothing: positions of several directories stand beside one another in a
+// map, and one shall not speak for another, nor have more servers than there can be.
+var csnForm = regexp.MustCompile(`^[0-9]{14}(?:\.[0-9]{6})?Z#[0-9a-fA-F]{6}#([0-9a-fA-F]{2,3})#[0-9a-fA-F]{6}$`)
+
 func (p Position) byServer() map[string]string {
 	all := map[string]string{}
 	for csn := range strings.SplitSeq(string(p), ";") {
-		// 20261123174500.123456Z#000000#001#000000
-		if parts := strings.Split(csn, "#"); len(parts) == 4 {
-			all[parts[2]] = csn
+		if parts := csnForm.FindStringSubmatch(csn); parts != nil {
+			all[parts[1]] = csn
 		}
 	}
 	return all
+}
+
+// positionOf is a position of what a server says of it.
+func positionOf(csns string) Position {
+	return Position(strings.Join(slices.Sorted(maps.Values(Position(csns).byServer())), ";"))
 }
 
 func youngest(csns map[string]string) string {
@@ -59,8 +69,7 @@ func (d *LDAP) position(s *session) Position {
 			csns = append(csns, top.GetAttributeValues("contextCSN")...)
 		}
 	}
-	slices.Sort(csns)
-	return Position(strings.Join(csns, ";"))
+	return positionOf(strings.Join(csns, ";"))
 }
 
 // below tells whether a base is in a naming context.
@@ -83,7 +92,7 @@ func holds(top, dn string) bool {
 func CookiePosition(cookie string) Position {
 	for part := range strings.SplitSeq(cookie, ",") {
 		if csns, is := strings.CutPrefix(part, "csn="); is {
-			return Position(csns)
+			return positionOf(csns)
 		}
 	}
 	return ""

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -26,6 +27,20 @@ func TestPosition(t *testing.T) {
 	} {
 		if got := test.p.Before(test.q); got != test.want {
 			t.Errorf("%s: got %v", test.name, got)
+		}
+	}
+	long := make([]string, 100_000)
+	for i := range long {
+		long[i] = csn(i%60, i%1000)
+	}
+	for cookie, want := range map[string]Position{
+		"rid=000,csn=" + csn(3, 2) + ";" + csn(4, 1):           Position(csn(3, 2) + ";" + csn(4, 1)),
+		"csn=2026 b=" + csn(5, 1) + ";" + csn(4, 1) + ";x":     Position(csn(4, 1)), // of another directory it has nothing to say
+		"csn=x#y#z#" + strings.Repeat("a", 100) + ";a#b\n#c#d": "",
+		"csn=" + strings.Join(long, ";"):                       CookiePosition("csn=" + strings.Join(long[len(long)-1000:], ";")),
+	} {
+		if got := CookiePosition(cookie); got != want {
+			t.Errorf("%.100s is %.200q", cookie, got)
 		}
 	}
 	for _, test := range []struct{ before, cookie, want string }{
