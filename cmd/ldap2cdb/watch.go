@@ -246,6 +246,7 @@ func (w *watch) touch(accounts ...account.Account) {
 	if !w.whole {
 		for _, a := range accounts {
 			for _, key := range a.Keys() {
+				key.Name = strings.Clone(key.Name) // and not all that the entry has
 				w.touched[key] = true
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"postern/internal/account"
 	"postern/internal/config"
 	"postern/internal/directory"
 	"postern/internal/logbook"
@@ -562,6 +564,24 @@ func TestWatchSkipsMany(t *testing.T) {
 	if text := log.String(); strings.Count(text, "ldap2cdb: skipped: uid=") != few || strings.Count(text, "ldap2cdb: skipped: and 15 more\n") != 1 {
 		t.Error(text)
 	}
+}
+
+// The keys that wait for the next publication do not keep all that their entries have.
+func TestTouchedKeysKeepLittle(t *testing.T) {
+	w := &watch{touched: keys{}, wake: make(chan struct{}, 1)}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range 100 {
+		entry := fmt.Sprint(i, "@example.org", strings.Repeat("x", 1<<20))
+		w.touch(account.Account{Addresses: []string{entry[:10]}})
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if kept := int64(after.HeapAlloc - before.HeapAlloc); kept > 10<<20 {
+		t.Errorf("%d MiB are kept", kept>>20)
+	}
+	runtime.KeepAlive(w)
 }
 
 // A command follows each publication, one at a time, and again where it failed.
