@@ -221,7 +221,7 @@ func where(conf *config.Config, names []string, out *output) error {
 }
 
 // print answers one name. Alone, an unknown name prints nothing, so that
-// `if store=$(mailwhere "$user")` works.
+// `if store=$(mailwhere -- "$user")` works.
 func (f *finder) print(name string, several bool, out *output) (found bool, err error) {
 	a, err := f.find(name)
 	if err != nil {

@@ -11,15 +11,17 @@ import (
 	"postern/internal/sysexits"
 )
 
-// quick answers `mailwhere [--maps DIR] NAME`, which scripts run for each login
+// quick answers `mailwhere [--maps DIR] [--] NAME`, which scripts run for each login
 // of somebody: setting up the flag library takes longer than the look-up. What
 // is not exactly of this form is left to the library.
 func quick(args []string) (status int, answered bool) {
 	maps := ""
-	if len(args) == 4 && args[1] == "--maps" {
+	if len(args) > 3 && args[1] == "--maps" {
 		maps, args = args[2], args[2:]
 	}
-	if len(args) != 2 || args[1] == "" || args[1][0] == '-' {
+	if len(args) == 3 && args[1] == "--" && args[2] != "" && args[2] != "-" {
+		args = args[1:]
+	} else if len(args) != 2 || args[1] == "" || args[1][0] == '-' {
 		return 0, false
 	}
 	conf, err := config.Load(config.DefaultFile)
