@@ -219,9 +219,7 @@ func (a answer) stores() string {
 		if at.Forward != "" {
 			word = "<" + at.Forward + ">"
 		}
-		if !slices.Contains(words, word) {
-			words = append(words, word)
-		}
+		words = append(words, word)
 	}
-	return strings.Join(words, " ")
+	return strings.Join(account.Distinct(words), " ")
 }

@@ -133,6 +133,17 @@ func TestEvenOut(t *testing.T) {
 }
 
 // However the names come in, each is answered once and in order.
+// Each place once, also of a list that somebody made to be long.
+func TestStoresOfVeryMany(t *testing.T) {
+	var a answer
+	for i := range 400_000 {
+		a.To = append(a.To, end{Mailbox: "m", Store: "imap1"}, end{Forward: fmt.Sprint("x", i%200_000, "@e")})
+	}
+	if text := a.stores(); strings.Count(text, " ") != 200_000 || !strings.HasPrefix(text, "imap1 <x0@e> <x1@e> ") {
+		t.Errorf("%d octets: %.50s", len(text), text)
+	}
+}
+
 func TestStream(t *testing.T) {
 	dir := t.TempDir()
 	w, err := mapfile.Lock(dir, "test")
