@@ -37,9 +37,13 @@ const (
 	maxAnswer  = 256 << 10
 )
 
-var errShort = errors.New("message cut short")
+var (
+	errShort = errors.New("message cut short")
+	errLarge = fmt.Errorf("a message of more than %d MiB", maxMessage>>20)
+)
 
-// header reads a tag and a length. Of too little to tell the error is errShort.
+// header reads a tag and a length. Of too little to tell the error is errShort; of too
+// much it is errLarge, and where that starts is told.
 func header(b []byte) (tag byte, start, length int, err error) {
 	if len(b) < 2 {
 		return 0, 0, 0, errShort
@@ -62,7 +66,7 @@ func header(b []byte) (tag byte, start, length int, err error) {
 	}
 	for _, octet := range b[2 : 2+n] {
 		if length = length<<8 | int(octet); length > maxMessage {
-			return 0, 0, 0, fmt.Errorf("a message of more than %d MiB", maxMessage>>20)
+			return tag, 2 + n, 0, errLarge
 		}
 	}
 	return tag, 2 + n, length, nil
@@ -114,6 +118,18 @@ func operation(message []byte) (number int64, tag byte, op []byte, err error) {
 	}
 	tag = p.tag(op)
 	return number, tag, op, p.err
+}
+
+// nameIn is whose entry a message is that is too large, as far as it has been read.
+func nameIn(message []byte) string {
+	var p parser
+	_, start, _, _ := header(message)
+	_, op := p.next(message[start:], tagInteger)
+	if tag, start, _, _ := header(op); tag == tagSearchEntry {
+		name, _ := p.next(op[start:], tagOctetString)
+		return string(name)
+	}
+	return ""
 }
 
 // parseEntry reads a SearchResultEntry. What follows it (the message's controls) is

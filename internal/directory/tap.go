@@ -92,6 +92,12 @@ func (t *tap) advance() error {
 	switch {
 	case err == errShort || err == nil && t.end-t.start < start+length:
 		return t.fill(start + length)
+	case err == errLarge:
+		// Somebody may have written so much into his own entry: who?
+		if name := nameIn(t.buf[t.start:t.end]); name != "" {
+			return fmt.Errorf("the server sent %w: the entry %s", err, name)
+		}
+		return fmt.Errorf("the server sent %w", err)
 	case err != nil:
 		return fmt.Errorf("the server sent no LDAP: %w", err)
 	}
