@@ -63,6 +63,7 @@ func (f *follower) run(ctx context.Context) error {
 		f.heed()
 		f.last(f.story)
 		f.mu.Unlock()
+		started := time.Now()
 		err := f.named(f.follow(ctx, f))
 		f.mu.Lock()
 		heard := f.heard
@@ -84,7 +85,7 @@ func (f *follower) run(ctx context.Context) error {
 		case errors.Is(err, directory.ErrRefresh):
 			f.forget()
 		}
-		if heard {
+		if heard && time.Since(started) > pause { // or it hangs up each time
 			pause = f.retry
 		}
 		if !f.pause(ctx, &pause, err) {
