@@ -38,6 +38,11 @@ func (d *LDAP) ticketFor(ctx context.Context, host string) (*gssapi.Client, erro
 	}
 	got := make(chan result, 1)
 	go func() {
+		defer func() {
+			if recover() != nil {
+				got <- result{nil, errNoKerberos}
+			}
+		}()
 		who, err := d.principal()
 		if err == nil {
 			_, _, err = who.GetServiceTicket("ldap/" + host)
@@ -54,6 +59,10 @@ func (d *LDAP) ticketFor(ctx context.Context, host string) (*gssapi.Client, erro
 		return r.who, r.err
 	}
 }
+
+// errNoKerberos is what a KDC or a server may say as well. gokrb5 trusts both to send
+// no less than they should, and panics.
+var errNoKerberos = errors.New("what was answered is no Kerberos")
 
 // wrongKey tells whether a KDC has found that the keytab's key is not ours. Active
 // Directory counts that as a wrong password. gokrb5 keeps no more than the text.
@@ -140,7 +149,15 @@ type ticket struct {
 // Directory may demand: nobody between us can bind by it elsewhere. The library
 // leaves the place for that empty.
 func (t ticket) InitSecContextWithOptions(target string, input []byte, options []int) (output []byte, goOn bool, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errNoKerberos
+		}
+	}()
 	output, goOn, err = t.Client.InitSecContextWithOptions(target, input, options)
+	if goOn && input != nil { // a ticket has one answer, or it went on for ever
+		return nil, false, errNoKerberos
+	}
 	if err != nil || input != nil || t.bindings == nil {
 		return output, goOn, err
 	}
