@@ -168,6 +168,7 @@ func (e *Entry) clone() *Entry {
 
 // octets is how much memory its values take, near enough.
 func (e *Entry) octets() (n int) {
+	n = 16 * len(e.rests)
 	for _, values := range e.values {
 		for _, value := range values {
 			n += len(value) + 16 // where it is, and how long

@@ -162,6 +162,18 @@ func TestHostileServer(t *testing.T) {
 			from := strings.TrimSuffix(strings.TrimPrefix(request.Children[7].Children[0].Data.String(), "mail;range="), "-*")
 			return write(conn, aRange(number, from+"-"+from, strings.Repeat("x", 60_000)), endOfSearch(number))
 		}, nil, "MiB"},
+		"a part of an entry without end": {func(conn net.Conn, number int64, request *ber.Packet) error {
+			switch asked := request.Children[7].Children; {
+			case !byName(request):
+				return write(conn, aRange(number, "0-0", "a"), endOfSearch(number))
+			case len(asked) == 1 && strings.HasPrefix(asked[0].Data.String(), "mail;range="):
+				return again(conn, aRange(number, "1-1", strings.Repeat("x", 60_000)))
+			}
+			return orderly(conn, number, request)
+		}, nil, "an entry of more than 64 MiB"},
+		"references of the root without end": {func(conn net.Conn, number int64, request *ber.Packet) error {
+			return again(conn, message(number, element(tagReference, 1, element(tagOctetString, 0, []byte("ldap://a/")))))
+		}, nil, "more than one entry"},
 		"parts of entries without end": {searched(func(conn net.Conn, number int64) error {
 			return again(conn, aRange(number, "0-0", strings.Repeat("x", 60_000)))
 		}), nil, "MiB"},

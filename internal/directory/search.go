@@ -222,6 +222,7 @@ func (s *session) ask(ctx context.Context, request *ldap.SearchRequest, listen *
 // complete asks for the values of an entry that the server has kept back, one
 // range after the other.
 func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
+	octets := e.octets()
 	for len(e.rests) > 0 {
 		missing := e.rests[0]
 		e.rests = e.rests[1:]
@@ -233,6 +234,9 @@ func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
 			part, _, err := parseEntry(op, &found)
 			if err != nil {
 				return err
+			}
+			if octets += part.octets(); octets > maxRecord {
+				return fmt.Errorf("an entry of more than %d MiB", maxRecord>>20)
 			}
 			values += len(part.values[slot])
 			e.values[slot] = append(e.values[slot], part.values[slot]...)
@@ -249,8 +253,6 @@ func (r *reading) complete(ctx context.Context, s *session, e *Entry) error {
 			return sysexits.Unavailable.Wrap(plainError(err))
 		case values == 0 || len(more) > 0 && more[0].from <= missing.from:
 			return sysexits.Unavailable.Errorf("no value of %s from number %d on, where the server promised some", r.want.names[slot], missing.from)
-		case e.octets() > maxRecord:
-			return sysexits.Unavailable.Errorf("an entry of more than %d MiB", maxRecord>>20)
 		}
 		e.rests = append(e.rests, more...)
 	}

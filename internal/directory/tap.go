@@ -127,7 +127,7 @@ func (t *tap) advance() error {
 		return ears.away(urls)
 	case kind == tagIntermediate:
 		return errors.New("the server sent an intermediate response, and nobody asked for any")
-	case kind == tagSearchEntry:
+	case kind == tagSearchEntry, kind == tagReference:
 		if t.named++; t.named > 1 {
 			return errors.New("the server sent more than one entry of one name")
 		}
