@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	ber "github.com/go-asn1-ber/asn1-ber"
+	"github.com/go-ldap/ldap/v3"
 
 	"postern/internal/config"
 	"postern/internal/loopback"
@@ -174,6 +175,11 @@ func TestHostileServer(t *testing.T) {
 		"references of the root without end": {func(conn net.Conn, number int64, request *ber.Packet) error {
 			return again(conn, message(number, element(tagReference, 1, element(tagOctetString, 0, []byte("ldap://a/")))))
 		}, nil, "more than one entry"},
+		"pages without end": {searched(func(conn net.Conn, number int64) error {
+			cookie := element(tagSequence, 0, []byte{tagInteger, 1, 0}, element(tagOctetString, 0, []byte("more")))
+			paged := element(tagSequence, 0, element(tagOctetString, 0, []byte(ldap.ControlTypePaging)), element(tagOctetString, 0, cookie))
+			return write(conn, message(number, element(tagSearchDone, 0, success), element(tagControls, 0, paged)))
+		}), nil, "1000 pages without an entry"},
 		"parts of entries without end": {searched(func(conn net.Conn, number int64) error {
 			return again(conn, aRange(number, "0-0", strings.Repeat("x", 60_000)))
 		}), nil, "MiB"},

@@ -96,6 +96,10 @@ type reading struct {
 // entries may be in 1,500 groups each, and more.
 const maxParts = 256 << 20
 
+// maxEmpty is how many pages may come without an entry: Active Directory, in a hurry,
+// sends some where few entries are looked for among many.
+const maxEmpty = 1000
+
 // follow searches at one server, then wherever it refers to. The trail is the
 // searches that led here.
 func (r *reading) follow(ctx context.Context, s *session, q query, trail []hop) error {
@@ -121,6 +125,7 @@ func (r *reading) search(ctx context.Context, s *session, q query) ([][]string, 
 		partial []*Entry
 		parts   int // octets of these
 		read    int
+		empty   int   // pages, one behind the other
 		refused error // by take: not the server's fault
 	)
 	listen := &ears{entry: func(op []byte) error {
@@ -156,6 +161,7 @@ func (r *reading) search(ctx context.Context, s *session, q query) ([][]string, 
 		s.tap.page.Store(r.conf.PageSize)
 	}
 	for {
+		before := read
 		request := ldap.NewSearchRequest(q.base, q.scope, r.aliases(), 0, 0, false, q.filter, r.want.names, controls)
 		response, err := s.ask(ctx, request, listen)
 		switch {
@@ -185,6 +191,12 @@ func (r *reading) search(ctx context.Context, s *session, q query) ([][]string, 
 		answer, _ := ldap.FindControl(response.Controls(), ldap.ControlTypePaging).(*ldap.ControlPaging)
 		switch {
 		case answer != nil && len(answer.Cookie) > 0:
+			if empty++; read > before {
+				empty = 0
+			}
+			if empty == maxEmpty {
+				return nil, sysexits.Unavailable.Errorf("%d pages without an entry, after %d entries", maxEmpty, read)
+			}
 			page.SetCookie(answer.Cookie)
 		case read == 0 && len(away) == 0 && q.filter == r.conf.Filter:
 			// 389 Directory Server has a page without entries for a
