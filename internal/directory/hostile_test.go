@@ -201,3 +201,44 @@ func TestHugeCookie(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// mute hears of changes, and keeps nothing.
+type mute struct{}
+
+func (mute) Way(string)                               {}
+func (mute) Begin(string, Position) (string, error)   { return "", nil }
+func (mute) Entry([16]byte, *Entry) (bool, error)     { return true, nil }
+func (mute) Present([16]byte)                         {}
+func (mute) Gone([16]byte) error                      { return nil }
+func (mute) Named(string) (ids [][16]byte, err error) { return nil, nil }
+func (mute) Members(string) string                    { return "" }
+func (mute) Mentioned() error                         { return nil }
+func (mute) Cookie(string)                            {}
+func (mute) Refreshed()                               {}
+
+// What stands beside entries, and between them, may be anything.
+func FuzzSync(f *testing.F) {
+	state := element(tagSequence, 0, []byte{tagEnumerated, 1, stateAdd}, element(tagOctetString, 0, make([]byte, 16)), element(tagOctetString, 0, []byte("rid=000")))
+	control := element(tagControls, 0, element(tagSequence, 0, element(tagOctetString, 0, []byte(oidSyncState)), []byte{tagBoolean, 1, 0}, element(tagOctetString, 0, state)))
+	message := searchEntry(1, "uid=x", "uid=x")
+	_, start, _, _ := header(message)
+	_, _, op, _ := operation(message[start:])
+	f.Add(concat(op, control))
+	for _, value := range [][]byte{
+		element(tagNewCookie, 0, []byte("rid=000,csn=x")), element(tagRefreshDelete, 0), element(tagRefreshPresent, 0, []byte{tagBoolean, 1, 0}),
+		element(tagSyncIDSet, 0, element(tagOctetString, 0, []byte("c")), []byte{tagBoolean, 1, 255}, element(tagSet, 0, element(tagOctetString, 0, make([]byte, 16)))),
+	} {
+		f.Add(element(tagIntermediate, 0, element(tagResponseName, 0, []byte(oidSyncInfo)), element(tagResponseValue, 0, value)))
+	}
+	f.Fuzz(func(t *testing.T, op []byte) {
+		follower := func() *following {
+			return &following{current: builder{want: newSelection([]string{"uid"})}, changes: mute{}, quiet: func() {}}
+		}
+		follower().entry(op)
+		follower().info(op)
+		parseReference(op)
+		parseReferral(op)
+		parseNotice(op)
+		nameIn(op)
+	})
+}
