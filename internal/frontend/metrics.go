@@ -34,6 +34,7 @@ type counter struct {
 var (
 	connectionsTotal = &counter{"imapfront_connections_total", []string{"protocol"}}
 	silentTotal      = &counter{"imapfront_silent_connections_total", []string{"protocol"}}
+	refusedTotal     = &counter{"imapfront_refused_connections_total", []string{"protocol"}}
 	handshakesTotal  = &counter{"imapfront_tls_handshakes_total", []string{"version"}}
 	loginsTotal      = &counter{"imapfront_logins_total", []string{"protocol", "store", "result"}}
 	mismatchesTotal  = &counter{"imapfront_capability_mismatches_total", []string{"store"}}
@@ -80,6 +81,9 @@ func (m *Metrics) connection(protocol string) { m.add(1, connectionsTotal, proto
 
 // silent counts connections whose clients have gone without a word.
 func (m *Metrics) silent(protocol string) { m.add(1, silentTotal, protocol) }
+
+// refused counts those that were one too many.
+func (m *Metrics) refused(protocol string) { m.add(1, refusedTotal, protocol) }
 
 func (m *Metrics) handshake(version string) { m.add(1, handshakesTotal, version) }
 

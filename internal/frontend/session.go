@@ -168,6 +168,7 @@ func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
 	defer stop()
 	s.arm()
 	if err := s.admit(); err != nil {
+		s.Metrics.refused(s.name)
 		if others, tell := s.refusal(time.Now()); tell {
 			s.log.Info("no login", "reason", err.Error(), "others", others)
 		}
@@ -335,6 +336,7 @@ func (s *session) speaksFor(client netip.AddrPort) bool {
 	}
 	s.log = s.Log.With("session", s.id, "protocol", s.name, "client", address(client))
 	if err := s.moveTo(client); err != nil {
+		s.Metrics.refused(s.name)
 		s.dismiss(err.Error(), "LIMIT", "Too many connections")
 		return false
 	}

@@ -256,6 +256,12 @@ func TestRule11_Sessions(t *testing.T) {
 		return len(s.perAddress) == 1 && s.perAddress[netip.MustParsePrefix("192.0.2.7/32")] == 2
 	})
 
+	var metrics strings.Builder
+	s.Metrics.Write(&metrics)
+	if want := `imapfront_refused_connections_total{protocol="imap"} 2`; !strings.Contains(metrics.String(), want) {
+		t.Errorf("got %s, want %s", &metrics, want)
+	}
+
 	newSite(t, func(s *site) { s.MaxPerAddress = 1; s.Exempt = local }).several(3)
 	all := newSite(t, func(s *site) { s.MaxSessions = 1; s.Exempt = local })
 	all.client()
