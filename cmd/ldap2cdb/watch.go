@@ -333,7 +333,7 @@ func (w *watch) freshen() {
 	defer w.mu.Unlock()
 	switch {
 	case !w.complete() || w.whole || len(w.touched) > 0:
-	case w.removed(), w.ours != w.files():
+	case w.removed(), w.replaced():
 		w.whole = true
 		w.rouse()
 	default:
@@ -343,6 +343,25 @@ func (w *watch) freshen() {
 
 // files tell the maps that are there from others.
 func (w *watch) files() mapfile.Mark { return mapfile.MarkOf(w.conf.Maps, w.maps()...) }
+
+// replaced tells whether the maps have become others. A build beside us, as cron's,
+// replaces the files each time, and mostly by the same.
+func (w *watch) replaced() bool {
+	files := w.files()
+	if w.ours == files {
+		return false
+	}
+	there, err := w.lastMaps()
+	if err != nil {
+		return true // whoever publishes next will say so
+	}
+	defer there.close()
+	if w.lacks(there) || w.printed != there.digests() {
+		return true
+	}
+	w.ours = files
+	return false
+}
 
 // removed tells whether a map is not there, or no more.
 func (w *watch) removed() bool {

@@ -511,6 +511,12 @@ func TestWatchTextfileWhileAway(t *testing.T) {
 	if w.freshen(); os.Remove(textfile) != nil {
 		t.Error("nothing is told while all is well")
 	}
+	if status, stderr := tool(t, "--ldif", ldif, "--maps", dir); status != 0 {
+		t.Fatal(stderr)
+	}
+	if w.freshen(); w.whole || os.Remove(textfile) != nil {
+		t.Error("the same maps once more, as cron's build has them, are taken for others")
+	}
 	if err := os.Remove(ldif); err != nil {
 		t.Fatal(err)
 	}
