@@ -24,7 +24,7 @@ func (f *follower) hold(id registry.ID, before, none account.Account) (now accou
 			return none, end
 		}
 		left := time.Duration(f.conf.HoldTime)
-		end = time.UnixMilli(time.Now().Add(left).UnixMilli())
+		end = time.Now().Add(left)
 		time.AfterFunc(left, f.rouse)
 	}
 	before.Source = none.Source
@@ -58,18 +58,13 @@ func (w *watch) endHolds() error {
 	return nil
 }
 
-// endForeignHolds ends those of whom the maps of somebody else leave out, as a build
-// does by --force after a doubt.
-func (w *watch) endForeignHolds(last set) error {
+// eachHeld goes through those who are on hold.
+func (w *watch) eachHeld(do func(f *follower, id registry.ID, a account.Account) error) error {
 	for _, f := range w.followers {
 		for id := range f.known.Ends() {
 			a, _, err := f.known.Get(id)
-			if err != nil {
-				return err
-			}
-			has, err := last.has(a)
-			if err == nil && !has {
-				err = f.release(id)
+			if err == nil {
+				err = do(f, id, a)
 			}
 			if err != nil {
 				return err
@@ -77,6 +72,17 @@ func (w *watch) endForeignHolds(last set) error {
 		}
 	}
 	return nil
+}
+
+// endForeignHolds ends those of whom the maps of somebody else leave out, as a build
+// does by --force after a doubt.
+func (w *watch) endForeignHolds(last set) error {
+	return w.eachHeld(func(f *follower, id registry.ID, a account.Account) error {
+		if has, err := last.has(a); err != nil || has {
+			return err
+		}
+		return f.release(id)
+	})
 }
 
 // has tells whether the maps have a key of an account.
@@ -92,15 +98,10 @@ func (s set) has(a account.Account) (found bool, err error) {
 // heldNames counts what the end of all holds would take away: that a directory empties
 // itself shall be doubted before everybody is on hold.
 func (w *watch) heldNames() (logins, addresses int, err error) {
-	for _, f := range w.followers {
-		for id := range f.known.Ends() {
-			a, _, err := f.known.Get(id)
-			if err != nil {
-				return 0, 0, err
-			}
-			logins += len(a.Logins)
-			addresses += len(a.Addresses) + len(a.Derived)
-		}
-	}
-	return logins, addresses, nil
+	err = w.eachHeld(func(_ *follower, _ registry.ID, a account.Account) error {
+		logins += len(a.Logins)
+		addresses += len(a.Addresses) + len(a.Derived)
+		return nil
+	})
+	return logins, addresses, err
 }
