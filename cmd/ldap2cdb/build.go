@@ -394,6 +394,14 @@ func (b *build) story(r *roster.Report) mapfile.Story {
 	}
 }
 
+// storyAfter is that of maps that are made of the last ones. They remember of what
+// somebody was told, as those do: a build tells him, and would again.
+func (b *build) storyAfter(last set, r *roster.Report) mapfile.Story {
+	now, before := b.story(r), last.story()
+	now.Trouble, now.Told = before.Trouble, before.Told
+	return now
+}
+
 // tell hands out the report: as JSON where it was asked for, and as text if
 // somebody is looking or should.
 func (b *build) tell(report *roster.Report) error {

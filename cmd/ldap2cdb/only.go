@@ -280,8 +280,7 @@ func (o *only) publish(writer *mapfile.Writer) (*roster.Report, error) {
 	// The maps are as old as the last time that all was read.
 	before, then := o.last.story(), *report
 	then.Source, then.Started, then.Position, then.Accounts = before.Source, before.Built, before.Position, before.Accounts
-	story := o.story(&then)
-	story.Trouble, story.Told = before.Trouble, before.Told
+	story := o.storyAfter(o.last, &then)
 	story.Conflicts = max(story.Conflicts, before.Conflicts) // at least, until all are decided the next time
 	// The report is about what was looked at, which tells no store's share, nor
 	// whether there are accounts enough.

@@ -536,14 +536,6 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 	return report, w.remember()
 }
 
-// storyAfter is that of new maps. They remember of what somebody was told, as those
-// before them: a build beside the watch tells him, and would again.
-func (w *watch) storyAfter(last set, r *roster.Report) mapfile.Story {
-	now, before := w.story(r), last.story()
-	now.Trouble, now.Told = before.Trouble, before.Told
-	return now
-}
-
 func (w *watch) refused(doubts []string, err error) error {
 	if len(doubts) == 0 || w.force {
 		return err
