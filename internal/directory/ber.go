@@ -1,7 +1,6 @@
 package directory
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 
@@ -188,14 +187,10 @@ func parseReferral(op []byte) (urls []string, err error) {
 	return urls, p.err
 }
 
-// parseNotice reads a notice of disconnection, RFC 4511 section 4.4.1: an
-// answer to message 0, which nobody has sent. Any other message is none.
-func parseNotice(message []byte) (notice *ldap.Error, err error) {
+// parseNotice reads a notice of disconnection, RFC 4511 section 4.4.1.
+func parseNotice(op []byte) (notice *ldap.Error, err error) {
 	var p parser
-	number, op := p.next(message, tagInteger)
-	if p.err == nil && len(bytes.Trim(number, "\x00")) == 0 {
-		notice, _ = p.result(op, tagExtended)
-	}
+	notice, _ = p.result(op, tagExtended)
 	return notice, p.err
 }
 

@@ -131,14 +131,12 @@ func (t *tap) advance() error {
 		if t.named++; t.named > 1 {
 			return errors.New("the server sent more than one entry of one name")
 		}
-	case kind == tagExtended:
-		notice, err := parseNotice(message[start:])
-		if err == nil && notice != nil { // go-ldap would keep it to itself
+	case kind == tagExtended && number == 0: // go-ldap would keep it to itself
+		notice, err := parseNotice(op)
+		if err == nil {
 			err = fmt.Errorf("the server ends the connection: %w", plainError(notice))
 		}
-		if err != nil {
-			return err
-		}
+		return err
 	case kind == tagSearchDone:
 		if urls, err := parseReferral(op); err == nil && len(urls) > 0 && ears != nil && ears.away != nil {
 			if err := ears.away(urls); err != nil {
