@@ -13,19 +13,21 @@ type Capabilities []string
 // seventy. Each is compared with all others, and a store can say very many.
 const maxCapabilities = 256
 
-// ParseCapabilities reads a list. Words that the grammar does not have, repeated
-// ones, and those of a list without end are left out.
-func ParseCapabilities(text string) Capabilities {
-	var list Capabilities
+// ParseCapabilities reads a list.
+func ParseCapabilities(text string) (list Capabilities) {
 	for word := range strings.FieldsSeq(text) {
-		if len(list) == maxCapabilities {
-			break
-		}
-		if !slices.ContainsFunc([]byte(word), func(c byte) bool { return !isAtomChar(c) }) && !list.Has(word) {
-			list = append(list, word)
-		}
+		list = list.With(word)
 	}
 	return list
+}
+
+// With adds a word. Those that the grammar does not have, repeated ones, and those of a
+// list without end are left out.
+func (l Capabilities) With(word string) Capabilities {
+	if len(l) == maxCapabilities || slices.ContainsFunc([]byte(word), func(c byte) bool { return !isAtomChar(c) }) || l.Has(word) {
+		return l
+	}
+	return append(l, word)
 }
 
 func (l Capabilities) String() string { return strings.Join(l, " ") }

@@ -99,13 +99,12 @@ func (pop3Store) capabilities(d *dialogue) error {
 		words := strings.Fields(strings.ToUpper(line))
 		if len(words) > 1 && words[0] == "SASL" {
 			for _, name := range words[1:] {
-				d.caps = append(d.caps, "AUTH="+name)
+				d.caps = d.caps.With("AUTH=" + name)
 			}
 		} else if len(words) > 0 {
-			d.caps = append(d.caps, words[0])
+			d.caps = d.caps.With(words[0])
 		}
 	}
-	d.caps = imap.ParseCapabilities(d.caps.String()) // or a map of them could have anything in it
 	return err
 }
 

@@ -124,24 +124,23 @@ func (d *dialogue) listed(words []string) error {
 	}
 	if name == "SASL" && len(words) > 1 {
 		for mechanism := range strings.FieldsSeq(words[1]) {
-			d.caps = append(d.caps, "AUTH="+strings.ToUpper(mechanism))
+			d.caps = d.caps.With("AUTH=" + strings.ToUpper(mechanism))
 		}
 		return nil
 	}
 	if words = words[1:]; (name == "SIEVE" || name == "NOTIFY") && len(words) > 0 {
 		for word := range strings.FieldsSeq(words[0]) {
-			d.caps = append(d.caps, name+"="+word)
+			d.caps = d.caps.With(name + "=" + word)
 		}
 	}
-	d.caps = append(d.caps, name)
+	d.caps = d.caps.With(name)
 	return nil
 }
 
 // greet reads the list that is the greeting.
 func (sieveStore) greet(d *dialogue) error {
-	err := unmeant(d.sieveAnswer(d.listed))
-	d.caps, d.known = imap.ParseCapabilities(d.caps.String()), true // as POP3's
-	return err
+	d.known = true
+	return unmeant(d.sieveAnswer(d.listed))
 }
 
 func (sieveStore) startTLS(d *dialogue) error {
