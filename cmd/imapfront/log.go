@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -49,9 +48,9 @@ func newLog(f config.Frontend) (log *slog.Logger) {
 	return slog.New(handler)
 }
 
-// A logDaemon takes lines of one severity. It may be away for a while, also when we
-// start: mail matters more, and meanwhile they go to standard error, if that is not the
-// client.
+// A logDaemon takes lines of one severity, and what would have gone to a standard error
+// that is the client. It may be away for a while, also when we start: mail matters more,
+// and meanwhile they go to standard error, if it is not.
 type logDaemon struct {
 	severity syslog.Priority
 	w        *syslog.Writer // which finds it again by itself
@@ -138,16 +137,4 @@ func (h bySeverity) WithGroup(name string) slog.Handler {
 		h[i] = h[i].WithGroup(name)
 	}
 	return h
-}
-
-// syslogLines takes what would have gone to standard error.
-type syslogLines struct{}
-
-func (syslogLines) Write(line []byte) (int, error) {
-	w, err := syslog.New(facility|syslog.LOG_ERR, "imapfront")
-	if err != nil {
-		return 0, errors.Join(err, errors.New("and no standard error to say so"))
-	}
-	defer w.Close()
-	return w.Write(line)
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"log/syslog"
 	"os"
 	"os/signal"
 	"slices"
@@ -24,7 +25,7 @@ func main() {
 	// the client.
 	if listener.GuardStderr() {
 		diagnostics = toSyslog
-		command.Stderr = command.NewPatient(syslogLines{}, command.Unknown, func(int) {})
+		command.Stderr = command.NewPatient(&logDaemon{severity: syslog.LOG_ERR}, command.Unknown, func(int) {})
 	}
 	if alone.Looks() {
 		signal.Ignore(syscall.SIGHUP) // there is no next connection for new settings
