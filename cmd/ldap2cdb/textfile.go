@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -24,7 +23,7 @@ func (b *build) tablesBehind(last set) (age time.Duration, are bool) {
 	if b.conf.Route.Text {
 		return 0, false
 	}
-	table, err := mapfile.Open(filepath.Join(cmp.Or(b.conf.Route.Out, b.conf.Maps), transport.Transport+".cdb"), false)
+	table, err := mapfile.Open(filepath.Join(b.conf.TablesIn(), transport.Transport+".cdb"), false)
 	if err != nil {
 		return 0, false
 	}

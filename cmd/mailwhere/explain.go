@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -228,7 +227,7 @@ type tables struct {
 func openTables(conf *config.Config) (*tables, error) {
 	t := &tables{open: map[string]*mapfile.Map{}}
 	for _, name := range transport.Names {
-		m, err := mapfile.Open(filepath.Join(cmp.Or(conf.Route.Out, conf.Maps), name+".cdb"), conf.Foreign)
+		m, err := mapfile.Open(filepath.Join(conf.TablesIn(), name+".cdb"), conf.Foreign)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			t.missing = err

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -141,7 +140,7 @@ func settings(c *cli.Context) (*config.Config, error) {
 	command.Set(c, "lenient", &route.Lenient, c.Bool)
 	command.Set(c, "transport", &route.Transport, c.String)
 	command.Set(c, "domain", &route.Domains, c.StringSlice)
-	route.Out = cmp.Or(route.Out, conf.Maps)
+	route.Out = conf.TablesIn()
 	return conf, nil
 }
 

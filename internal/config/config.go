@@ -294,6 +294,9 @@ func (c *Config) Where(value string) string {
 	return ""
 }
 
+// TablesIn is the folder of Postfix's tables.
+func (c *Config) TablesIn() string { return cmp.Or(c.Route.Out, c.Maps) }
+
 // StoreNamed returns how to reach the store that a map names, and whether the
 // configuration allows it: a map picks among hosts, it never adds one. Where
 // the configuration neither names a store nor has an allow rule, the map is
