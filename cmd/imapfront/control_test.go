@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode"
@@ -106,6 +107,30 @@ func TestFewMayAskByHTTPAtATime(t *testing.T) {
 	c := dial(t, l.Addr().String(), nil)
 	c.say("GET / HTTP/1.0\r\n")
 	c.want("HTTP/1.0 404 ")
+}
+
+// Who asks a front end that is just replaced, or told to end, gets an answer.
+func TestWhoHasGotThroughByHTTPIsAnswered(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{}
+	s.serveHTTP(l, http.NotFoundHandler())
+	asking, later := dial(t, l.Addr().String(), nil), dial(t, l.Addr().String(), nil)
+	later.say("GET / HTTP/1.0\r\n")
+	later.want("HTTP/1.0 404 ") // and who came before is inside
+	var closing sync.WaitGroup
+	closing.Go(s.close)
+	for err == nil {
+		var late net.Conn
+		if late, err = net.Dial("tcp", l.Addr().String()); err == nil {
+			late.Close()
+		}
+	}
+	asking.say("GET / HTTP/1.1\r\nHost: imapfront\r\n")
+	asking.want("HTTP/1.1 404 ")
+	closing.Wait()
 }
 
 // An older front end must not end everybody where it cannot tell who is meant.

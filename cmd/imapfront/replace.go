@@ -146,9 +146,6 @@ func (s *service) replace(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	log.Info("is replaced", "by", successor.Pid)
-	for _, l := range s.sockets {
-		l.Close()
-	}
 	s.close()
 	time.AfterFunc(retire, s.end)
 }

@@ -163,17 +163,33 @@ type service struct {
 	sockets  []net.Listener // all that listen, for a successor
 	control  *net.UnixListener
 	servers  []*http.Server
-	replaced sync.Mutex // locked while there is a successor, or somebody who wants to be one
+	asking   sync.WaitGroup // who may still ask them
+	replaced sync.Mutex     // locked while there is a successor, or somebody who wants to be one
 }
 
 // closeTime is for what somebody asks just now by HTTP.
 const closeTime = time.Second
 
+// close listens no more, and answers who has got through. It isn't Shutdown that does
+// so: that hangs up on who is about to ask.
 func (s *service) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
-	defer cancel()
+	for _, l := range s.sockets {
+		l.Close()
+	}
 	for _, server := range s.servers {
-		server.Shutdown(ctx)
+		server.SetKeepAlivesEnabled(false)
+	}
+	answered := make(chan struct{})
+	go func() {
+		s.asking.Wait()
+		close(answered)
+	}()
+	select {
+	case <-answered:
+	case <-time.After(closeTime):
+	}
+	for _, server := range s.servers {
+		server.Close()
 	}
 }
 
