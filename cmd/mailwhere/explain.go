@@ -194,6 +194,12 @@ func (f *finder) sayMail(e *explanation, tables *tables) error {
 		e.say("recipient", "%s: in neither alias.cdb nor recipient.cdb: refused 550 5.1.1", address)
 		return nil
 	}
+	switch ours, err := walk.Owns(address); {
+	case err != nil:
+		return err
+	case !ours && e.Address != "" && !e.delivery:
+		e.say("domain", "not one of the site's, which route.domain names: in none of Postfix's tables")
+	}
 	steps, recipients, err := walk.Expand(address)
 	for _, s := range steps {
 		e.say("alias", "alias.cdb: %s -> %s", s.Key, s.Value)

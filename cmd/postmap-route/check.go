@@ -78,6 +78,7 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 			c.checkDomain(domain.key)
 		}
 	}
+	c.checkForeign(tables.Foreign())
 	c.checkSettings(records)
 	c.checkPostmaster(records[transport.Domain])
 	c.checkServices(records[transport.Transport])
@@ -310,6 +311,18 @@ func (c *checker) checkDomain(domain string) {
 		c.ok("%s is in %s, and %s knows who exists", domain, in[0], recipients)
 	} else {
 		c.bad("%s is in %s, but %s %s; unknown users are accepted and bounce late", domain, in[0], recipients, near)
+	}
+}
+
+// checkForeign looks whether Postfix takes mail for domains that the tables leave out.
+func (c *checker) checkForeign(domains []string) {
+	const most = 20 // each is some runs of postmap(1), and people have addresses in many
+	for _, domain := range domains[:min(most, len(domains))] {
+		for _, class := range classes {
+			if c.listed(class.domains, domain) {
+				c.bad("%s is in %s, but route.domain of postern.conf does not name it: the tables have none of its addresses", domain, class.domains)
+			}
+		}
 	}
 }
 

@@ -78,10 +78,3 @@ func (t *Tables) plainAddress(address record) (mailbox, store string, ok bool) {
 	}
 	return address.value[:at], address.value[at+1:], true
 }
-
-// count adds an address to its domain's.
-func (t *Tables) count(domain string) {
-	if len(t.site.Domains) == 0 || domain != t.site.Domains[0] {
-		t.foreign[domain]++
-	}
-}

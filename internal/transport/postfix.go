@@ -55,14 +55,20 @@ func (p Postfix) search(table Lookup, address string, domains ...string) (step S
 	return step, "", nil
 }
 
+// Owns tells whether an address is in one of the site's domains.
+func (p Postfix) Owns(address string) (bool, error) {
+	_, ours, err := p.Domain.Get(domainOf(account.QueryForm(address)))
+	return ours, err
+}
+
 // Refuses tells whether smtpd(8) refuses an address because it is in one of the
 // site's domains and nobody has it. An alias of it is enough to be taken.
 func (p Postfix) Refuses(address string) (bool, error) {
-	address = account.QueryForm(address)
-	domain := domainOf(address)
-	if _, ours, err := p.Domain.Get(domain); err != nil || !ours {
+	if ours, err := p.Owns(address); err != nil || !ours {
 		return false, err
 	}
+	address = account.QueryForm(address)
+	domain := domainOf(address)
 	for _, table := range []Lookup{p.Alias, p.Recipient} {
 		if step, _, err := p.search(table, address, "@"+domain); err != nil || step.Key != "" {
 			return false, err

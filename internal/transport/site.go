@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -51,22 +52,6 @@ func (t *Tables) checkSite() error {
 			return sysexits.Config.Errorf("domain alias %q: %q is an alias itself", from, to)
 		}
 	}
-	// Postfix takes the two forms of an internationalised domain for two
-	// domains.
-	mirrorForm := func(domain, to string) {
-		other := account.OtherForm(domain)
-		if _, named := aliases[other]; other != "" && !named && other != to {
-			aliases[other] = to
-		}
-	}
-	for from, to := range maps.Clone(aliases) {
-		mirrorForm(from, to)
-	}
-	for _, domain := range t.site.Domains {
-		if _, mirror := aliases[domain]; !mirror {
-			mirrorForm(domain, domain)
-		}
-	}
 	t.site.Aliases = aliases
 	if t.site.Unknown != "" {
 		if err := CheckResult(t.site.Unknown); err != nil {
@@ -78,8 +63,7 @@ func (t *Tables) checkSite() error {
 
 // DeliveryAddress returns the address under which a mailbox gets its mail, as its
 // store spells it: the mailbox's name at its own domain, or at the first of the
-// site's. It fails for a name that no address can be made of, and where one needs a
-// domain and the site names none: the configuration is at fault then.
+// site's. It fails for a name that no address can be made of.
 func (s Site) DeliveryAddress(mailbox string) (string, error) {
 	local, domain := mailbox, ""
 	switch at := strings.LastIndexByte(mailbox, '@'); {
@@ -88,7 +72,7 @@ func (s Site) DeliveryAddress(mailbox string) (string, error) {
 	case len(s.Domains) > 0:
 		domain = s.Domains[0]
 	default:
-		return "", sysexits.Config.Errorf("mailbox %q has no domain: name the site's with --domain, or route.domain in postern.conf", mailbox)
+		return "", fmt.Errorf("mailbox %q has no domain, and route.domain in postern.conf names none", mailbox)
 	}
 	if len(local) > 64 { // octets, RFC 5321 4.5.3.1.1
 		return "", fmt.Errorf("mailbox %q is too long for the local part of an address", mailbox)
@@ -108,52 +92,109 @@ func (s Site) DeliveryAddress(mailbox string) (string, error) {
 	return address, nil
 }
 
-func (t *Tables) ownDomain(address string) bool {
-	domain := domainOf(address)
-	return t.site.Aliases[domain] != "" || slices.Contains(t.site.Domains, domain)
-}
-
-// nameDomains decides which domains are the site's: those that it names, else
-// those of its mailboxes. An address alone proves nothing: people put their
-// private addresses into directories.
-func (t *Tables) nameDomains() {
-	ours := map[string]bool{}
-	for _, domain := range t.site.Domains {
-		ours[domain] = true
-	}
-	if len(ours) == 0 {
-		ours = t.deliveryDomains
-		for domain := range maps.Clone(ours) {
-			if other := account.OtherForm(domain); other != "" {
-				ours[other] = true
-			}
+// nameDomains decides which domains are the site's: those that it names, else those
+// of its mailboxes. An address alone proves nothing: people put their private
+// addresses into directories, and may do so with those of others. The tables hold
+// none in other domains, for Postfix would rewrite them wherever mail for them comes
+// from.
+func (t *Tables) nameDomains(logins Map) error {
+	named := t.site.Domains
+	if len(named) == 0 {
+		var err error
+		if named, err = t.mailboxDomains(logins); err != nil {
+			return err
 		}
 	}
-	for from := range t.site.Aliases {
-		ours[from] = true
+	// Postfix takes the two forms of an internationalised domain for two
+	// domains.
+	aliases := t.site.Aliases
+	mirrorForm := func(domain, to string) {
+		other := account.OtherForm(domain)
+		if _, mirror := aliases[other]; other != "" && !mirror && other != to {
+			aliases[other] = to
+		}
 	}
-	for domain := range maps.Clone(ours) {
-		ours[norm.NFD.String(domain)] = true // as addresses may come with it
+	for from, to := range maps.Clone(aliases) {
+		mirrorForm(from, to)
 	}
-	t.domains = slices.Sorted(maps.Keys(ours))
-	t.noteForeign(ours)
+	for _, domain := range named {
+		t.own[domain] = true
+		if _, mirror := aliases[domain]; !mirror {
+			mirrorForm(domain, domain)
+		}
+	}
+	for from, to := range aliases {
+		t.own[from], t.own[to] = true, true
+	}
+	listed := maps.Clone(t.own)
+	for domain := range t.own {
+		listed[norm.NFD.String(domain)] = true // as addresses may come with it
+	}
+	t.domains = slices.Sorted(maps.Keys(listed))
+	return nil
 }
 
-// noteForeign tells of addresses in domains that are not ours.
-func (t *Tables) noteForeign(ours map[string]bool) {
-	maps.DeleteFunc(t.foreign, func(domain string, _ int) bool { return ours[domain] })
-	if len(t.foreign) == 0 {
+// mailboxDomains are the domains in the names of all mailboxes.
+func (t *Tables) mailboxDomains(logins Map) ([]string, error) {
+	domains := map[string]bool{}
+	met := map[string]bool{} // as the names have them
+	meet := func(mailbox string) {
+		at := strings.LastIndexByte(mailbox, '@')
+		if at < 0 || met[mailbox[at:]] {
+			return
+		}
+		if delivery, err := t.deliveryAddress(mailbox); err == nil {
+			met[strings.Clone(mailbox[at:])] = true
+			domains[domainOf(delivery)] = true
+		}
+	}
+	err := logins.Records(func(login, value string) error {
+		at, err := account.ParseLocation(login, value)
+		if err != nil {
+			return sysexits.DataErr.Errorf("login %q: %w", login, err)
+		}
+		meet(at.Mailbox)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = t.mailings.Records(func(address, value string) error {
+		all, err := account.ParseDestinations(value)
+		if err != nil {
+			return sysexits.DataErr.Errorf("address %q: %w", address, err)
+		}
+		for _, to := range all {
+			meet(to.Mailbox)
+		}
+		return nil
+	})
+	if err == nil && len(domains) == 0 {
+		err = sysexits.Config.Errorf("no mailbox has a domain: name the site's with --domain, or route.domain in postern.conf")
+	}
+	return slices.Sorted(maps.Keys(domains)), err
+}
+
+// Foreign lists the domains that are not the site's, with addresses in address.cdb
+// that the tables leave out: first where most are, for that may be one that was
+// forgotten.
+func (t *Tables) Foreign() []string {
+	return slices.SortedFunc(maps.Keys(t.foreign), func(a, b string) int {
+		return cmp.Or(cmp.Compare(t.foreign[b], t.foreign[a]), strings.Compare(a, b))
+	})
+}
+
+func (t *Tables) noteForeign() {
+	domains := t.Foreign()
+	if len(domains) == 0 {
 		return
 	}
-	count := 0
-	for _, addresses := range t.foreign {
-		count += addresses
+	var examples []string
+	for _, domain := range domains[:min(3, len(domains))] {
+		examples = append(examples, fmt.Sprintf("%s (%d)", domain, t.foreign[domain]))
 	}
-	domains := slices.Sorted(maps.Keys(t.foreign))
-	examples := strings.Join(domains[:min(3, len(domains))], ", ")
 	if len(domains) > 3 {
-		examples += ", ..."
+		examples = append(examples, "...")
 	}
-	t.note("%d addresses are in domains that are not the site's (%s): mail from elsewhere reaches them only if main.cf names those domains",
-		count, examples)
+	t.note("addresses are left out, for their domains are not the site's (route.domain): those in %s", strings.Join(examples, ", "))
 }

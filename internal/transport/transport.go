@@ -51,20 +51,18 @@ type Tables struct {
 	site     Site
 	mailings Map // address.cdb
 
-	flags     map[string]account.Flags // of mailboxes, by mailbox@store
-	homes     map[string]string        // delivery addresses that address.cdb lacks, and their mailboxes
-	homeless  []string                 // the same, in the order they were met
-	clashes   map[string]string        // those that two mailboxes have, and why
-	spelled   map[string]string        // those that a store spells in another way: Straße, and not strasse
-	special   map[string]route         // addresses that need more than a look at their destinations
-	catchAll  map[string]bool          // domains with an @domain address
-	renamed   map[string]string        // addresses that address.cdb spells in another way, and its key
-	inhabited map[string]bool          // domains that address.cdb has addresses in
-	foreign   map[string]int           // those that are not the site's, and how many addresses are there
-	domains   []string
-	nexthops  map[string]string // by store
-
-	deliveryDomains map[string]bool // where the site names no domain
+	flags    map[string]account.Flags // of mailboxes, by mailbox@store
+	homes    map[string]string        // delivery addresses that address.cdb lacks, and their mailboxes
+	homeless []string                 // the same, in the order they were met
+	clashes  map[string]string        // those that two mailboxes have, and why
+	spelled  map[string]string        // those that a store spells in another way: Straße, and not strasse
+	special  map[string]route         // addresses that need more than a look at their destinations
+	catchAll map[string]bool          // domains with an @domain address
+	renamed  map[string]string        // addresses that address.cdb spells in another way, and its key
+	own      map[string]bool          // domains of the site
+	domains  []string                 // the same, in all spellings
+	foreign  map[string]int           // other domains, and how many addresses address.cdb has there
+	nexthops map[string]string        // by store
 
 	notes []string
 }
@@ -74,20 +72,21 @@ type Tables struct {
 func Plan(site Site, logins, addresses Map) (*Tables, error) {
 	t := &Tables{
 		site: site, mailings: addresses,
-		flags:     map[string]account.Flags{},
-		homes:     map[string]string{},
-		clashes:   map[string]string{},
-		spelled:   map[string]string{},
-		special:   map[string]route{},
-		catchAll:  map[string]bool{},
-		renamed:   map[string]string{},
-		inhabited: map[string]bool{},
-		foreign:   map[string]int{},
-		nexthops:  map[string]string{},
-
-		deliveryDomains: map[string]bool{},
+		flags:    map[string]account.Flags{},
+		homes:    map[string]string{},
+		clashes:  map[string]string{},
+		spelled:  map[string]string{},
+		special:  map[string]route{},
+		catchAll: map[string]bool{},
+		renamed:  map[string]string{},
+		own:      map[string]bool{},
+		foreign:  map[string]int{},
+		nexthops: map[string]string{},
 	}
 	if err := t.checkSite(); err != nil {
+		return nil, err
+	}
+	if err := t.nameDomains(logins); err != nil {
 		return nil, err
 	}
 	oddLogins, oddAddresses := t.sift(logins, t.plainLogin), t.sift(addresses, t.plainAddress)
@@ -106,7 +105,7 @@ func Plan(site Site, logins, addresses Map) (*Tables, error) {
 	if err := t.untie(knots); err != nil {
 		return nil, err
 	}
-	t.nameDomains()
+	t.noteForeign()
 	return t, nil
 }
 
@@ -131,25 +130,20 @@ func (t *Tables) deliveryAddress(mailbox string) (string, error) {
 	return folded, nil
 }
 
-// meet notes the domain of a delivery address, for a site that names none.
-func (t *Tables) meet(delivery string) {
-	if len(t.site.Domains) == 0 {
-		t.deliveryDomains[domainOf(delivery)] = true
-	}
-}
-
 // readKeys finds the keys that are special by their form.
 func (t *Tables) readKeys() error {
-	last := ""
 	return t.mailings.Records(func(key, _ string) error {
-		if domain := domainOf(key); domain != last {
-			last = domain
-			t.inhabited[domain] = true
+		if t.isPlainAddress(key) {
+			return nil
+		}
+		address := account.QueryForm(key)
+		if domain := domainOf(address); !t.own[domain] {
+			t.foreign[domain]++
+			return nil
 		}
 		if key[0] == '@' {
 			t.catchAll[account.Fold(key[1:])] = true
 		}
-		address := t.asked(key)
 		if err := t.comment(address); err != nil || address == key {
 			return err
 		}
@@ -166,18 +160,15 @@ func (t *Tables) readKeys() error {
 	})
 }
 
-// asked returns the form under which Postfix asks for a key of address.cdb.
-func (t *Tables) asked(key string) string {
-	if t.isPlainAddress(key) {
-		return key
-	}
-	return account.QueryForm(key)
-}
-
-// address is asked, and false if another key stands for the same address.
+// address returns the form under which Postfix asks for a key of address.cdb, and
+// false for one that it should not find: it is in a domain of others, or another key
+// stands for the same address.
 func (t *Tables) address(key string) (string, bool) {
-	address := t.asked(key)
-	return address, address == key || t.renamed[address] == key
+	if t.isPlainAddress(key) {
+		return key, true
+	}
+	address := account.QueryForm(key)
+	return address, t.own[domainOf(address)] && (address == key || t.renamed[address] == key)
 }
 
 // sharedDelivery tells whether two mailboxes among the destinations have one
@@ -200,8 +191,11 @@ func (t *Tables) sharedDelivery(destinations []account.Destination) bool {
 	return false
 }
 
-// get looks an address up in address.cdb.
+// get looks an address up in address.cdb, unless it is in a domain of others.
 func (t *Tables) get(address string) (value string, found bool, err error) {
+	if !t.own[domainOf(address)] {
+		return "", false, nil
+	}
 	if key, ok := t.renamed[address]; ok {
 		address = key
 	}
@@ -224,13 +218,9 @@ func (t *Tables) readLogins(odd sieve) error {
 			t.flags[to.String()] |= at.Flags
 		}
 		address, err := t.deliveryAddress(at.Mailbox)
-		if sysexits.Of(err) == sysexits.Config {
-			return err
-		}
 		if err != nil {
 			return t.refuse("login %q: %v", login, err)
 		}
-		t.meet(address)
 		claimed, found, err := t.get(address)
 		switch {
 		case err != nil:
@@ -346,7 +336,6 @@ func (t *Tables) readAddresses(odd sieve) (knots []string, err error) {
 				return sysexits.DataErr.Wrap(err)
 			}
 		}
-		t.count(domainOf(address))
 		destinations, err := t.destinations(address, value)
 		if err != nil {
 			return err
@@ -354,8 +343,8 @@ func (t *Tables) readAddresses(odd sieve) (knots []string, err error) {
 		simple := len(destinations) > 0 && !t.sharedDelivery(destinations)
 		for _, to := range destinations {
 			if to.Address != "" {
-				// Whether it is ours can be told when all homes are known.
-				simple = simple && !t.ours(to.Address)
+				// Who has it can be told when all homes are known.
+				simple = simple && !t.own[domainOf(to.Address)]
 				continue
 			}
 			straight, err := t.isStraight(address, to)
@@ -379,13 +368,9 @@ func (t *Tables) isStraight(address string, to account.Destination) (bool, error
 		return false, err
 	}
 	delivery, err := t.deliveryAddress(to.Mailbox)
-	if sysexits.Of(err) == sysexits.Config {
-		return false, err
-	}
 	if err != nil {
 		return false, nil
 	}
-	t.meet(delivery)
 	if delivery == address {
 		return true, nil
 	}
@@ -397,18 +382,6 @@ func (t *Tables) isStraight(address string, to account.Destination) (bool, error
 		return true, t.settle(delivery, to) // a clash is seen to at the end
 	}
 	return claimed == to.String(), nil
-}
-
-// ours tells whether an address may be one of the maps'.
-func (t *Tables) ours(address string) bool {
-	if !t.inhabited[domainOf(address)] && !t.ownDomain(address) {
-		return false
-	}
-	_, found, err := t.entry(address)
-	if found || err != nil {
-		return true
-	}
-	return t.ownDomain(address)
 }
 
 // entry finds an address in address.cdb as Postfix would find it in the tables.
