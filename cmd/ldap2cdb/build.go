@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -246,18 +245,12 @@ func (b *build) gather(ctx context.Context, all *roster.Roster, last set) ([]ros
 	var err error
 	var read []roster.Directory
 	for _, o := range b.origins {
-		var entries, accounts atomic.Int64
-		if err = b.read(ctx, o, last, func(e *directory.Entry) error {
-			outcome := o.judge(e)
-			entries.Add(1)
-			if outcome.Skip == nil && !outcome.Nobody {
-				accounts.Add(1)
-			}
-			return o.enter(all, outcome)
-		}); err != nil {
+		entries, accounts := all.Counted()
+		if err = b.read(ctx, o, last, func(e *directory.Entry) error { return o.enter(all, e.Reader, o.judge(e)) }); err != nil {
 			break
 		}
-		read = append(read, roster.Directory{Name: o.conf.Name, Source: o.label(), Entries: int(entries.Load()), Accounts: int(accounts.Load())})
+		entriesNow, accountsNow := all.Counted()
+		read = append(read, roster.Directory{Name: o.conf.Name, Source: o.label(), Entries: entriesNow - entries, Accounts: accountsNow - accounts})
 	}
 	if again := <-remembered; err == nil {
 		err = again
@@ -310,7 +303,7 @@ func (b *build) positions(of func(o *origin) directory.Position) string {
 }
 
 // enter puts what an entry came to into the roster.
-func (o *origin) enter(all *roster.Roster, outcome directory.Outcome) error {
+func (o *origin) enter(all *roster.Roster, reader int, outcome directory.Outcome) error {
 	name := outcome.Account.Source
 	if outcome.Nobody {
 		all.Pass()
@@ -323,7 +316,7 @@ func (o *origin) enter(all *roster.Roster, outcome directory.Outcome) error {
 	for _, fault := range outcome.Minor {
 		all.LeaveOut(name, fault.Reason, fault.Detail)
 	}
-	return all.Add(o.ranked(outcome.Account))
+	return all.AddFrom(reader, o.ranked(outcome.Account))
 }
 
 // compare prints what would change.

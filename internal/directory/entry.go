@@ -140,6 +140,7 @@ func cutRange(name string) (whole string, next int, ranged bool) {
 // until the source reads on; its strings last.
 type Entry struct {
 	DN     string
+	Reader int        // who has read it: each of several at a time has a number, from 0
 	values [][]string // by slot
 	rests  []rest     // values that are missing
 }

@@ -44,8 +44,8 @@ func (l LDIF) Entries(ctx context.Context, want *Selection, take func(*Entry) er
 	blocks, used := make(chan block), make(chan []byte, 4)
 	var workers sync.WaitGroup
 	var failed failure
-	for range runtime.GOMAXPROCS(0) {
-		made := builder{want: want.clone()}
+	for reader := range runtime.GOMAXPROCS(0) {
+		made := builder{want: want.clone(), made: Entry{Reader: reader}}
 		workers.Go(func() {
 			for b := range blocks {
 				if line, err := b.entries(&made, take); err != nil {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"os"
 	"strings"
-	"sync"
 
 	"postern/internal/account"
 	"postern/internal/sysexits"
@@ -14,9 +13,6 @@ import (
 // needs only a few: those who claim the same key. So a claim carries a number in
 // their place.
 type names struct {
-	dir string
-
-	mu   sync.Mutex
 	text []byte // the last ones
 	file *os.File
 	size int64 // of the file
@@ -29,16 +25,14 @@ const namesSize = 1 << 20
 // proposed to it.
 const spareMark = "\x00"
 
-func (n *names) put(a account.Account) (number uint64, err error) {
+func (n *names) put(dir string, a account.Account) (number uint64, err error) {
 	name := a.Source
 	if len(a.Derived) > 0 && a.Spare != "" {
 		name += spareMark + a.Spare
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	if len(n.text) > namesSize {
 		if n.file == nil {
-			if n.file, err = scratch(n.dir); err != nil {
+			if n.file, err = scratch(dir); err != nil {
 				return 0, err
 			}
 		}
@@ -61,8 +55,6 @@ func (n *names) entry(number uint64) (name, spare string, err error) {
 }
 
 func (n *names) get(number uint64) (string, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	at := int64(number)
 	if at >= n.size {
 		rest := n.text[at-n.size:]

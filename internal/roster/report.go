@@ -229,7 +229,7 @@ func (r *Roster) conflict(b *book, key, kept []byte, claims []claim) error {
 	}
 	c := Conflict{Map: b.of.String(), Key: string(key), Kept: short(string(kept))}
 	for _, claim := range claims[:min(len(claims), mostClaimants)] {
-		name, spare, err := r.names.entry(claim.source)
+		name, spare, err := r.entry(claim.source)
 		if err != nil {
 			return err
 		}
@@ -254,7 +254,7 @@ func (r *Roster) yielded(b *book, value []byte, best, yields []claim) error {
 	defer r.mu.Unlock()
 	owner := ""
 	for _, c := range best {
-		name, _, err := r.names.entry(c.source)
+		name, _, err := r.entry(c.source)
 		if err != nil {
 			return err
 		}
@@ -263,7 +263,7 @@ func (r *Roster) yielded(b *book, value []byte, best, yields []claim) error {
 		}
 	}
 	for _, c := range yields {
-		name, spare, err := r.names.entry(c.source)
+		name, spare, err := r.entry(c.source)
 		if err != nil {
 			return err
 		}

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/cpu"
+
 	"postern/internal/account"
 )
 
@@ -30,16 +32,14 @@ type Roster struct {
 	// nil: nobody does.
 	Disputed func(of Map, key string)
 
-	dir      string // for what doesn't fit in memory
-	size     int    // of a run
-	desks    []desk
-	busy     chan struct{} // room for as many as sort at once
-	names    names
-	maps     [3]*book
-	homes    map[string]*Share // by value of login.cdb
-	changed  func(Change) error
-	entries  atomic.Int64
-	accounts atomic.Int64
+	dir     string // for what doesn't fit in memory
+	size    int    // of a run
+	desks   []desk
+	busy    chan struct{} // room for as many as sort at once
+	maps    [3]*book
+	homes   map[string]*Share // by value of login.cdb
+	changed func(Change) error
+	others  atomic.Int64 // entries that make no account
 
 	mu     sync.Mutex // over all below
 	report Report
@@ -68,12 +68,15 @@ type book struct {
 	shelf  shelf
 }
 
-// A desk is where an account's claims are entered. There is one for each
-// processor, so that nobody waits.
+// A desk is where accounts are entered. Each of several readers has one for himself:
+// to share them takes longer than most of what is done there.
 type desk struct {
-	mu    sync.Mutex
-	piles [3]pile // for each map
-	value []byte
+	mu       sync.Mutex
+	accounts int
+	names    names
+	piles    [3]pile // for each map
+	value    []byte
+	_        cpu.CacheLinePad
 }
 
 // New returns an empty roster that keeps scratch files in a folder.
@@ -82,7 +85,7 @@ func New(dir string) *Roster { return newSized(dir, runSize, roomSize) }
 func newSized(dir string, size int, room int64) *Roster {
 	processors := runtime.GOMAXPROCS(0)
 	r := &Roster{
-		dir: dir, size: size, desks: make([]desk, processors), busy: make(chan struct{}, processors), names: names{dir: dir},
+		dir: dir, size: size, desks: make([]desk, processors), busy: make(chan struct{}, processors),
 		report: newReport(), homes: map[string]*Share{},
 	}
 	left := &atomic.Int64{}
@@ -99,7 +102,9 @@ func (r *Roster) Close() {
 		b.claims.close()
 		b.former.close()
 	}
-	r.names.close()
+	for i := range r.desks {
+		r.desks[i].names.close()
+	}
 }
 
 // Records lists a map, as mapfile does.
@@ -143,20 +148,30 @@ func (r *Roster) Remember(last [3]Records) error {
 	return nil
 }
 
-// Add enters an account's claims. It may be called by several goroutines.
-func (r *Roster) Add(a account.Account) error { return r.AddSome(a, nil) }
+// Add enters an account's claims.
+func (r *Roster) Add(a account.Account) error { return r.enter(0, a, nil) }
+
+// AddFrom is Add for several readers at a time, each with a number of his own, from
+// 0 and as few as there are processors.
+func (r *Roster) AddFrom(reader int, a account.Account) error { return r.enter(reader, a, nil) }
 
 // AddSome is Add for those of the account's keys that are wanted, all if
 // wanted is nil: to decide again about a few keys, only who claims them counts.
 func (r *Roster) AddSome(a account.Account, wanted func(account.Key) bool) error {
-	r.entries.Add(1)
-	r.accounts.Add(1)
-	source, err := r.names.put(a)
+	return r.enter(0, a, wanted)
+}
+
+func (r *Roster) enter(reader int, a account.Account, wanted func(account.Key) bool) error {
+	number := reader % len(r.desks)
+	d := &r.desks[number]
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.accounts++
+	at, err := d.names.put(r.dir, a)
 	if err != nil {
 		return err
 	}
-	d := r.desk()
-	defer d.mu.Unlock()
+	source := at*uint64(len(r.desks)) + uint64(number)
 	rank := kind(a.Rank)
 	claim := func(m Map, key string, kind kind) error {
 		if wanted != nil && !wanted(account.Key{Address: m == Address, Name: key}) {
@@ -200,23 +215,31 @@ func (r *Roster) AddSome(a account.Account, wanted func(account.Key) bool) error
 	return nil
 }
 
-// desk returns one that is free, and locks it.
-func (r *Roster) desk() *desk {
+// entry is who made a claim, and the address that may be proposed to him, if any.
+func (r *Roster) entry(source uint64) (name, spare string, err error) {
+	d := &r.desks[source%uint64(len(r.desks))]
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.names.entry(source / uint64(len(r.desks)))
+}
+
+// Counted tells how many entries there have been, and how many of them make accounts.
+func (r *Roster) Counted() (entries, accounts int) {
 	for i := range r.desks {
-		if r.desks[i].mu.TryLock() {
-			return &r.desks[i]
-		}
+		d := &r.desks[i]
+		d.mu.Lock()
+		accounts += d.accounts
+		d.mu.Unlock()
 	}
-	r.desks[0].mu.Lock()
-	return &r.desks[0]
+	return int(r.others.Load()) + accounts, accounts
 }
 
 // Pass counts an entry that is nobody's.
-func (r *Roster) Pass() { r.entries.Add(1) }
+func (r *Roster) Pass() { r.others.Add(1) }
 
 // Skip notes an entry that makes no account.
 func (r *Roster) Skip(source, reason, detail string) {
-	r.entries.Add(1)
+	r.others.Add(1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.report.Skipped.add(source, reason, detail)
@@ -239,8 +262,7 @@ func (r *Roster) Map(m Map) Records {
 // Report tells what has become of it all, after the maps have been listed. The
 // claims are let go.
 func (r *Roster) Report() (*Report, error) {
-	r.report.Entries = int(r.entries.Load())
-	r.report.Accounts = int(r.accounts.Load())
+	r.report.Entries, r.report.Accounts = r.Counted()
 	err := r.propose()
 	for _, b := range r.maps {
 		b.claims.close()
