@@ -19,8 +19,8 @@ import (
 )
 
 // Open opens a file for reading and writing, and makes it if it is not there. It
-// does not follow a symbolic link. What root makes belongs to the owner of the
-// folder. A refusal tells whose the file is.
+// follows no symbolic link, and takes none that anybody may write to. What root makes
+// belongs to the owner of the folder. A refusal tells whose the file is.
 func Open(path string) (*os.File, error) {
 	const flags = os.O_RDWR | syscall.O_NOFOLLOW
 	file, err := os.OpenFile(path, flags, 0)
@@ -36,7 +36,18 @@ func Open(path string) (*os.File, error) {
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("%w: %s", err, Whose(path))
 	}
-	return file, err
+	if err != nil {
+		return nil, err
+	}
+	switch info, err := file.Stat(); {
+	case err != nil:
+		file.Close()
+		return nil, err
+	case info.Mode().Perm()&0o002 != 0:
+		file.Close()
+		return nil, sysexits.NoPerm.Errorf("%s: anybody can write to it: chmod o= it", path)
+	}
+	return file, nil
 }
 
 // Password reads the first line of a file that is nobody else's business.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"postern/internal/sysexits"
 )
 
 // nobody has no name here, so that errors show the number.
@@ -111,6 +113,23 @@ func TestOpenRefused(t *testing.T) {
 	err = openAs(t, nobody, path)
 	if want := fmt.Sprintf("%s: permission denied: the file belongs to %d", path, nobody+1); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// What anybody may write to tells nothing.
+func TestOpenWritable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	for mode, good := range map[os.FileMode]bool{0o660: true, 0o602: false, 0o666: false} {
+		if err := errors.Join(os.WriteFile(path, nil, mode), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		file, err := Open(path)
+		if err == nil {
+			file.Close()
+		}
+		if (err == nil) != good || err != nil && sysexits.Of(err) != sysexits.NoPerm {
+			t.Errorf("%v: %v", mode, err)
+		}
 	}
 }
 
