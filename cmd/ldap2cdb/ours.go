@@ -1,0 +1,101 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"postern/internal/mapfile"
+	"postern/internal/roster"
+)
+
+// What the watch knows of the maps that are there: whether they are those that it has
+// published, for others publish, too.
+
+// digests tell maps from others.
+type digests [3]string
+
+func (s set) digests() (all digests) {
+	for i, m := range s {
+		if m != nil {
+			all[i] = m.Story().Digest
+		}
+	}
+	return all
+}
+
+// files tell the maps that are there from others.
+func (w *watch) files() mapfile.Mark { return mapfile.MarkOf(w.conf.Maps, w.maps()...) }
+
+// replaced tells whether the maps have become others. A build beside us, as cron's,
+// replaces the files each time, and mostly by the same.
+func (w *watch) replaced() bool {
+	files := w.files()
+	if w.ours == files {
+		return false
+	}
+	there, err := w.lastMaps()
+	if err != nil {
+		return true // whoever publishes next will say so
+	}
+	defer there.close()
+	if w.lacks(there) || w.printed != there.digests() {
+		return true
+	}
+	w.ours = files
+	return false
+}
+
+// removed tells whether a map is not there, or no more.
+func (w *watch) removed() bool {
+	return slices.ContainsFunc(w.maps(), func(name string) bool {
+		_, err := os.Stat(filepath.Join(w.conf.Maps, name))
+		return errors.Is(err, fs.ErrNotExist)
+	})
+}
+
+// remember notes which maps are ours.
+func (w *watch) remember() error {
+	w.ours = w.files()
+	now, err := w.lastMaps()
+	if err != nil {
+		return err
+	}
+	defer now.close()
+	if w.printed = (digests{}); !w.lacks(now) { // somebody may have removed them already
+		w.printed, w.built = now.digests(), now.story().Built
+	}
+	return nil
+}
+
+// heed notes how far the directories had got for the maps of somebody else, who may
+// have meant it so that they are older than ours.
+func (w *watch) heed() {
+	login, err := mapfile.Open(filepath.Join(w.conf.Maps, mapfile.Login), w.conf.Foreign)
+	if err != nil {
+		return // whoever publishes next will say so
+	}
+	defer login.Close()
+	if story := login.Story(); !story.Built.Equal(w.built) {
+		w.built = story.Built
+		for _, f := range w.followers {
+			f.story = story.Position
+		}
+	}
+}
+
+// yield has a directory read before it is published, if it was refused for being
+// older than the maps, and somebody has gone back to it: what is known of it is what
+// there was before.
+func (w *watch) yield(last set) {
+	if last[roster.Login] == nil {
+		return
+	}
+	for _, f := range w.followers {
+		if story := last.story().Position; f.refused != "" && f.older(f.refused, story) == nil {
+			f.complete, f.refused, f.story = false, "", story
+		}
+	}
+}
