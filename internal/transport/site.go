@@ -184,17 +184,16 @@ func (t *Tables) Foreign() []string {
 	})
 }
 
+// noteForeign says which they are, and not how many: what changes each night would be
+// told each night.
 func (t *Tables) noteForeign() {
 	domains := t.Foreign()
 	if len(domains) == 0 {
 		return
 	}
-	var examples []string
-	for _, domain := range domains[:min(3, len(domains))] {
-		examples = append(examples, fmt.Sprintf("%s (%d)", domain, t.foreign[domain]))
-	}
+	examples := strings.Join(domains[:min(3, len(domains))], ", ")
 	if len(domains) > 3 {
-		examples = append(examples, "...")
+		examples += ", ..."
 	}
-	t.note("addresses are left out, for their domains are not the site's (route.domain): those in %s", strings.Join(examples, ", "))
+	t.note("addresses are left out, for their domains are not the site's (route.domain): those in %s", examples)
 }

@@ -262,7 +262,7 @@ func TestForeignDomains(t *testing.T) {
 		}
 	}
 	// The one that may have been forgotten comes first.
-	if got := tables.Notes(); len(got) != 1 || !strings.Contains(got[0], ": those in c.example (2), a.example (1), b.example (1), ...") {
+	if got := tables.Notes(); len(got) != 1 || !strings.Contains(got[0], ": those in c.example, a.example, b.example, ...") {
 		t.Errorf("notes: %q", got)
 	}
 	if len(p[Domain]) != 1 {
@@ -278,7 +278,7 @@ func TestForeignDomains(t *testing.T) {
 	if got := slices.Sorted(maps.Keys(p[Domain])); !slices.Equal(got, []string{"example.net", "example.org"}) || p[Alias]["jdoe@c.example"] != "" || p[Recipient]["shared@example.net"] == "" {
 		t.Errorf("domains %q, aliases %q, recipients %q", got, p[Alias], p[Recipient])
 	}
-	if got := tables.Notes(); len(got) != 1 || !strings.Contains(got[0], ": those in c.example (1)") {
+	if got := tables.Notes(); len(got) != 1 || !strings.Contains(got[0], ": those in c.example") {
 		t.Errorf("notes: %q", got)
 	}
 }
