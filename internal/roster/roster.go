@@ -18,8 +18,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sys/cpu"
-
 	"postern/internal/account"
 )
 
@@ -76,7 +74,7 @@ type desk struct {
 	names    names
 	piles    [3]pile // for each map
 	value    []byte
-	_        cpu.CacheLinePad
+	_        [64]byte // a cache line between one and the next
 }
 
 // New returns an empty roster that keeps scratch files in a folder.
