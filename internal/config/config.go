@@ -90,9 +90,11 @@ type Attributes struct {
 	Spread  []string          // stores for users who have none
 	Mailbox string            // an attribute, or a template; empty: the first login name
 	Address []string
-	Forward []string
-	Size    string // octets of a mailbox, or its quota
-	Status  string
+	// CatchAll are those of Address whose @domain is one.
+	CatchAll []string `toml:"catch-all"`
+	Forward  []string
+	Size     string // octets of a mailbox, or its quota
+	Status   string
 	// Status values and the flag that each means; any other value, unless
 	// it is in Active, means hold.
 	Disabled, Hold, Active []string
@@ -255,6 +257,7 @@ func defaultAttributes() Attributes {
 		Login:    []string{"uid"},
 		Store:    []string{"mailHost"},
 		Address:  []string{"mailLocalAddress", "mail"},
+		CatchAll: []string{"mailLocalAddress"},
 		Forward:  []string{"mailRoutingAddress"},
 		Active:   []string{"active"},
 		Disabled: []string{"disabled", "inactive", "closed"},

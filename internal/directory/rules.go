@@ -25,6 +25,7 @@ type Rules struct {
 	mailbox int
 	named   template // of the mailbox, if that is not an attribute alone
 	address []int
+	single  []int // those of them that hold no catch-alls
 	forward []int
 	size    int
 	status  int
@@ -52,6 +53,11 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 		return r.want.add(attribute)
 	}
 	r.login, r.address, r.forward = slots(attributes.Login), slots(attributes.Address), slots(attributes.Forward)
+	for i, attribute := range attributes.Address {
+		if !slices.ContainsFunc(attributes.CatchAll, func(name string) bool { return strings.EqualFold(name, attribute) }) {
+			r.single = append(r.single, r.address[i])
+		}
+	}
 	var err error
 	for _, text := range attributes.Store {
 		s := storeSource{name: text}
@@ -436,6 +442,8 @@ func (r *Rules) addresses(e *Entry, slots []int, minor []*Fault) ([]string, []*F
 			switch {
 			case err != nil:
 				minor = append(minor, fault("bad address", "%v", err))
+			case mail && address[0] == '@' && slices.Contains(r.single, slot):
+				minor = append(minor, fault("bad address", "%q is a whole domain, which catch-all of [attributes] does not allow for this attribute", address))
 			case mail:
 				list = append(list, address)
 			}

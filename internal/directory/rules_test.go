@@ -97,7 +97,8 @@ func TestRules(t *testing.T) {
 		{"without one it goes on", "uid: b\nmail: b@e\nmailRoutingAddress: X@y\n", "[] {  0 } [b@e] [x@y] []"},
 		{"to an address that it has as its own", "mail: X@Müller.example\nmail: b@e\nmailRoutingAddress: x@xn--mller-kva.example\n", "[] {  0 } [b@e] [x@xn--mller-kva.example] []"},
 		{"to that alone", "mail: x@y\nmailRoutingAddress: x@y\n", "bad forward: x@y is sent on to itself"},
-		{"a catch-all", "uid: b\nmailHost: imap1\nmail: @e\n", "[b] {b imap1 0 } [@e] [] []"},
+		{"a catch-all", "uid: b\nmailHost: imap1\nmailLocalAddress: @e\n", "[b] {b imap1 0 } [@e] [] []"},
+		{"a name that got lost", "uid: b\nmailHost: imap1\nmail: @e\n", `[b] {b imap1 0 } [] [] []; bad address: "@e" is a whole domain, which catch-all of [attributes] does not allow for this attribute`},
 		{"a store twice", "uid: b\nmailHost: imap1\nmailHost: IMAP1.\n", "[b] {b imap1 0 } [] [] []"},
 		{"active", "uid: b\nmailHost: imap1\nmailStatus: Active\n", "[b] {b imap1 0 } [] [] []"},
 		{"closed", "uid: b\nmailHost: imap1\nmailStatus: closed\n", "[b] {b imap1 0 disabled} [] [] []"},
@@ -260,7 +261,7 @@ func TestDNsAndOptions(t *testing.T) {
 	table := of("dn", "")
 	table.Stores = map[string]string{"/.*,dc=e/": "imap5.example.org"}
 	byAddress := config.Default().Attributes
-	byAddress.Login = []string{"mail"}
+	byAddress.Login, byAddress.CatchAll = []string{"mail"}, []string{"Mail"}
 	german := config.Default().Attributes
 	german.Address = []string{"mail;x-b;lang-de", "mail"}
 	for _, test := range []struct {
