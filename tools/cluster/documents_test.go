@@ -20,7 +20,7 @@ const reader = "ada"
 // written to and are as before when the test is over.
 func TestDocuments(t *testing.T) {
 	c := start(t)
-	if err := c.Modify(t.Context(), "dn: uid="+reader+",ou=people,dc=example,dc=org\nchangetype: modify\nadd: description\ndescription: 20480\n"); err != nil {
+	if err := c.Modify(t.Context(), "dn: uid="+reader+",ou=people,dc=example,dc=org\nchangetype: modify\nreplace: description\ndescription: 20480\n"); err != nil {
 		t.Fatal(err) // a mailbox has to have a size to be planned by
 	}
 	for _, document := range []struct {
