@@ -27,7 +27,7 @@ func (c change) print(out *output) error {
 	if out.json {
 		return out.object(c)
 	}
-	text := c.Old + " -> " + c.New
+	text := c.Old + arrow + c.New
 	if c.Old == "" || c.New == "" {
 		text = c.Old + c.New
 	}

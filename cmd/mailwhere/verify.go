@@ -122,10 +122,30 @@ func parseChange(line string) change {
 	case "added":
 		c.New = values
 	default:
-		c.Old, c.New, _ = strings.Cut(values, " -> ")
+		c.Old, c.New = cutArrow(values)
 	}
 	return c
 }
+
+// cutArrow splits two values at the arrow between them, and not at one within the
+// quotes of a forward.
+func cutArrow(values string) (before, after string) {
+	quoted := false
+	for i := 0; i < len(values); i++ {
+		switch {
+		case values[i] == '"':
+			quoted = !quoted
+		case values[i] == '\\' && quoted:
+			i++
+		case !quoted && strings.HasPrefix(values[i:], arrow):
+			return values[:i], values[i+len(arrow):]
+		}
+	}
+	before, after, _ = strings.Cut(values, arrow) // of a mailbox with a quote in its name
+	return before, after
+}
+
+const arrow = " -> "
 
 // endOfQuoted is where a quoted local part ends that a text may begin with, RFC 5321
 // section 4.1.2: colons and spaces in it are its own.
