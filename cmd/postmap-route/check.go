@@ -319,9 +319,14 @@ func (c *checker) checkForeign(domains []string) {
 	const most = 20 // each is some runs of postmap(1), and people have addresses in many
 	for _, domain := range domains[:min(most, len(domains))] {
 		for _, class := range classes {
-			if c.listed(class.domains, domain) {
-				c.bad("%s is in %s, but route.domain of postern.conf does not name it: the tables have none of its addresses", domain, class.domains)
+			if !c.listed(class.domains, domain) {
+				continue
 			}
+			remedy := "name it there"
+			if class.domains == "mydestination" { // or it would be in two
+				remedy = "let aliases(5) send its mail on, or take it out of mydestination and name it there"
+			}
+			c.bad("%s is in %s, but route.domain of postern.conf does not name it, so that the tables have none of its addresses: %s", domain, class.domains, remedy)
 		}
 	}
 }
