@@ -187,17 +187,20 @@ func (f *finder) sayMail(e *explanation, tables *tables) error {
 		Transport: tables.open[transport.Transport], Domain: tables.open[transport.Domain],
 		Delimiter: f.conf.Route.Delimiter,
 	}
-	switch refused, err := walk.Refuses(address); {
-	case err != nil:
+	ours, err := walk.Owns(address)
+	if err != nil {
 		return err
-	case refused:
-		e.say("recipient", "%s: in neither alias.cdb nor recipient.cdb: refused 550 5.1.1", address)
-		return nil
 	}
-	switch ours, err := walk.Owns(address); {
-	case err != nil:
-		return err
-	case !ours && e.Address != "" && !e.delivery:
+	if ours {
+		known, err := walk.Knows(address)
+		if err != nil {
+			return err
+		}
+		if !known {
+			e.say("recipient", "%s: in neither alias.cdb nor recipient.cdb: refused 550 5.1.1", address)
+			return nil
+		}
+	} else if e.Address != "" && !e.delivery {
 		e.say("domain", "not one of the site's, which route.domain names: in none of Postfix's tables")
 	}
 	steps, recipients, err := walk.Expand(address)

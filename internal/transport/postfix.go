@@ -61,20 +61,16 @@ func (p Postfix) Owns(address string) (bool, error) {
 	return ours, err
 }
 
-// Refuses tells whether smtpd(8) refuses an address because it is in one of the
-// site's domains and nobody has it. An alias of it is enough to be taken.
-func (p Postfix) Refuses(address string) (bool, error) {
-	if ours, err := p.Owns(address); err != nil || !ours {
-		return false, err
-	}
+// Knows tells whether smtpd(8) takes an address in one of the site's domains: it
+// refuses those that nobody has. An alias of it is enough to be taken.
+func (p Postfix) Knows(address string) (bool, error) {
 	address = account.QueryForm(address)
-	domain := domainOf(address)
 	for _, table := range []Lookup{p.Alias, p.Recipient} {
-		if step, _, err := p.search(table, address, "@"+domain); err != nil || step.Key != "" {
-			return false, err
+		if step, _, err := p.search(table, address, "@"+domainOf(address)); err != nil || step.Key != "" {
+			return err == nil, err
 		}
 	}
-	return true, nil
+	return false, nil
 }
 
 // Expand rewrites an address by the alias table until nothing changes,

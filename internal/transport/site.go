@@ -149,25 +149,19 @@ func (t *Tables) mailboxDomains(logins Map) ([]string, error) {
 		}
 	}
 	err := logins.Records(func(login, value string) error {
-		at, err := account.ParseLocation(login, value)
-		if err != nil {
-			return sysexits.DataErr.Errorf("login %q: %w", login, err)
-		}
+		at, err := parseLocation(login, value)
 		meet(at.Mailbox)
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	err = t.mailings.Records(func(address, value string) error {
-		all, err := account.ParseDestinations(value)
-		if err != nil {
-			return sysexits.DataErr.Errorf("address %q: %w", address, err)
-		}
+		all, err := parseDestinations(address, value)
 		for _, to := range all {
 			meet(to.Mailbox)
 		}
-		return nil
+		return err
 	})
 	if err == nil && len(domains) == 0 {
 		err = sysexits.Config.Errorf("no mailbox has a domain: name the site's with --domain, or route.domain in postern.conf")

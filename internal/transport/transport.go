@@ -206,9 +206,9 @@ func (t *Tables) get(address string) (value string, found bool, err error) {
 // no address leads to: a login name gets mail, too.
 func (t *Tables) readLogins(odd sieve) error {
 	return odd.Records(func(login, value string) error {
-		at, err := account.ParseLocation(login, value)
+		at, err := parseLocation(login, value)
 		if err != nil {
-			return sysexits.DataErr.Errorf("login %q: %w", login, err)
+			return err
 		}
 		if err := t.meetStore(at.Store); err != nil {
 			return err
@@ -272,9 +272,9 @@ func (t *Tables) settle(address string, to account.Destination) error {
 
 // compare reports a user whose login and mail go to different stores.
 func (t *Tables) compare(address, claimed string, login account.Destination) error {
-	destinations, err := account.ParseDestinations(claimed)
+	destinations, err := parseDestinations(address, claimed)
 	if err != nil {
-		return sysexits.DataErr.Errorf("address %q: %w", address, err)
+		return err
 	}
 	for _, to := range destinations {
 		if to.Mailbox == login.Mailbox && to.Store != login.Store {
@@ -301,12 +301,28 @@ func (t *Tables) Nexthops() []string {
 	return slices.Compact(slices.Sorted(maps.Values(t.nexthops)))
 }
 
+func parseLocation(login, value string) (account.Location, error) {
+	at, err := account.ParseLocation(login, value)
+	if err != nil {
+		err = sysexits.DataErr.Errorf("login %q: %w", login, err)
+	}
+	return at, err
+}
+
+func parseDestinations(address, value string) ([]account.Destination, error) {
+	all, err := account.ParseDestinations(value)
+	if err != nil {
+		err = sysexits.DataErr.Errorf("address %q: %w", address, err)
+	}
+	return all, err
+}
+
 // destinations of an address, without repetitions and without the address
 // itself: "keep a copy" is often written as a forward to oneself.
 func (t *Tables) destinations(address, value string) ([]account.Destination, error) {
-	all, err := account.ParseDestinations(value)
+	all, err := parseDestinations(address, value)
 	if err != nil {
-		return nil, sysexits.DataErr.Errorf("address %q: %w", address, err)
+		return nil, err
 	}
 	if len(all) == 1 && all[0].Address == "" {
 		return all, nil
