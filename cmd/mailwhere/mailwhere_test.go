@@ -132,7 +132,6 @@ func TestEvenOut(t *testing.T) {
 	}
 }
 
-// However the names come in, each is answered once and in order.
 // Each place once, also of a list that somebody made to be long.
 func TestStoresOfVeryMany(t *testing.T) {
 	var a answer
@@ -144,6 +143,7 @@ func TestStoresOfVeryMany(t *testing.T) {
 	}
 }
 
+// However the names come in, each is answered once and in order.
 func TestStream(t *testing.T) {
 	dir := t.TempDir()
 	w, err := mapfile.Lock(dir, "test")

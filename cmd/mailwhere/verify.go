@@ -130,14 +130,9 @@ func parseChange(line string) change {
 // cutArrow splits two values at the arrow between them, and not at one within the
 // quotes of a forward.
 func cutArrow(values string) (before, after string) {
-	quoted := false
 	for i := 0; i < len(values); i++ {
-		switch {
-		case values[i] == '"':
-			quoted = !quoted
-		case values[i] == '\\' && quoted:
-			i++
-		case !quoted && strings.HasPrefix(values[i:], arrow):
+		i += endOfQuoted(values[i:])
+		if strings.HasPrefix(values[i:], arrow) {
 			return values[:i], values[i+len(arrow):]
 		}
 	}
