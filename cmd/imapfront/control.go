@@ -119,18 +119,18 @@ func (s *service) serveHTTP(l net.Listener, handler http.Handler) {
 	count := func(conn net.Conn, state http.ConnState) {
 		switch state {
 		case http.StateNew:
-			s.asking.Add(1)
+			s.unanswered.Add(1)
 			if asking.Add(1) > maxAsking {
 				conn.Close()
 			}
 		case http.StateHijacked, http.StateClosed:
 			asking.Add(-1)
-			s.asking.Done()
+			s.unanswered.Done()
 		}
 	}
 	server := &http.Server{Handler: handler, ConnState: count, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
 	s.sockets, s.servers = append(s.sockets, l), append(s.servers, server)
-	s.asking.Go(func() { server.Serve(l) })
+	s.unanswered.Go(func() { server.Serve(l) })
 }
 
 // health answers 200 while a login could succeed: while there is a map.

@@ -160,11 +160,11 @@ type service struct {
 	files   []string                          // of keys, as the settings name them
 	end     context.CancelFunc                // as SIGTERM
 
-	sockets  []net.Listener // all that listen, for a successor
-	control  *net.UnixListener
-	servers  []*http.Server
-	asking   sync.WaitGroup // who may still ask them
-	replaced sync.Mutex     // locked while there is a successor, or somebody who wants to be one
+	sockets    []net.Listener // all that listen, for a successor
+	control    *net.UnixListener
+	servers    []*http.Server
+	unanswered sync.WaitGroup // who may still ask them
+	replaced   sync.Mutex     // locked while there is a successor, or somebody who wants to be one
 }
 
 // closeTime is for what somebody asks just now by HTTP.
@@ -181,7 +181,7 @@ func (s *service) close() {
 	}
 	answered := make(chan struct{})
 	go func() {
-		s.asking.Wait()
+		s.unanswered.Wait()
 		close(answered)
 	}()
 	select {

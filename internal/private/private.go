@@ -39,13 +39,13 @@ func Open(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch info, err := file.Stat(); {
-	case err != nil:
+	info, err := file.Stat()
+	if err == nil && info.Mode().Perm()&0o002 != 0 {
+		err = sysexits.NoPerm.Errorf("%s: anybody can write to it: chmod o= it", path)
+	}
+	if err != nil {
 		file.Close()
 		return nil, err
-	case info.Mode().Perm()&0o002 != 0:
-		file.Close()
-		return nil, sysexits.NoPerm.Errorf("%s: anybody can write to it: chmod o= it", path)
 	}
 	return file, nil
 }
