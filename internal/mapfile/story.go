@@ -3,6 +3,8 @@ package mapfile
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
+	"strings"
 	"time"
 
 	"postern/internal/account"
@@ -58,9 +60,21 @@ func (s *Story) Remember(trouble string, before Story) (told bool) {
 	return told
 }
 
+// parseStory reads a story field by field. To read it as a whole the library would first
+// make all that it needs for such a struct, which takes longer than to look a name up,
+// and many a process is started to look up one.
 func parseStory(value string) (Story, error) {
 	var s Story
-	if err := json.Unmarshal([]byte(value), &s); err != nil {
+	var told map[string]json.RawMessage
+	err := json.Unmarshal([]byte(value), &told)
+	fields := reflect.ValueOf(&s).Elem()
+	for i := range fields.NumField() {
+		name, _, _ := strings.Cut(fields.Type().Field(i).Tag.Get("json"), ",")
+		if text := told[name]; text != nil && err == nil {
+			err = json.Unmarshal(text, fields.Field(i).Addr().Interface())
+		}
+	}
+	if err != nil {
 		return Story{}, sysexits.DataErr.Errorf("story record %s: %v", storyKey, err)
 	}
 	if s.Version < 1 || s.Version > formatVersion {
