@@ -24,7 +24,7 @@ type entry struct{ hash, pos uint32 }
 var errTooMuch = errors.New("more than a CDB can hold, 4 GiB")
 
 func newMaker(file io.WriteSeeker) (*maker, error) {
-	_, err := file.Write(make([]byte, headerSize))
+	_, err := file.Seek(headerSize, io.SeekStart)
 	return &maker{file: file, end: headerSize}, err
 }
 

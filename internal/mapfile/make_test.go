@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -81,8 +82,36 @@ func TestTooMuchForACDB(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole := func(records int64) int64 { return headerSize + records*int64(len(record)+2*8) }
-	if whole(written) > math.MaxUint32 || whole(written+1) <= math.MaxUint32 || file.octets != headerSize+written*int64(len(record)) {
+	if whole(written) > math.MaxUint32 || whole(written+1) <= math.MaxUint32 || file.octets != written*int64(len(record)) {
 		t.Errorf("refused after %d records, %d octets", written, file.octets)
+	}
+}
+
+// What is read back must be what was written, to the last octet.
+func TestReadBack(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), Login))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	s, err := newScript(Draft{Name: Login, Records: numbered(30)}, file)
+	if err == nil {
+		err = errors.Join(s.finish(Login), s.readBack(file.Name()))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := range whole {
+		if err := os.WriteFile(file.Name(), slices.Concat(whole[:at], []byte{whole[at] ^ 0x20}, whole[at+1:]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s.readBack(file.Name()) == nil {
+			t.Errorf("octet %d differs, and it is read back", at)
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
 	"math"
 	"path/filepath"
@@ -394,6 +395,10 @@ func (m *Map) cut(i, n int) int {
 // from end to end.
 const releaseEvery = 64 << 20
 
+// release is for a pass over the whole map, which must not count as our memory. The pages
+// stay in the cache.
+func (m *Map) release() error { return unix.Madvise(m.data, unix.MADV_DONTNEED) }
+
 func (m *Map) each(yield func(pos int, key, value []byte) error) error {
 	return m.between(headerSize, m.end, yield)
 }
@@ -403,9 +408,7 @@ func (m *Map) between(from, to int, yield func(pos int, key, value []byte) error
 		released, pos := from, from
 		for pos < to {
 			if pos-released > releaseEvery {
-				// A pass over the whole map must not count as
-				// our memory; the pages stay in the cache.
-				if err := unix.Madvise(m.data, unix.MADV_DONTNEED); err != nil {
+				if err := m.release(); err != nil {
 					return err
 				}
 				released = pos
@@ -428,19 +431,17 @@ func (m *Map) between(from, to int, yield func(pos int, key, value []byte) error
 
 // Verify reads the whole map: every record is found under its key, and number
 // and digest are what the story says.
-func (m *Map) Verify() error {
-	digest := newDigest()
-	summed := make(chan error, 1)
-	go func() {
-		summed <- m.each(func(_ int, key, value []byte) error {
-			if string(key) != storyKey {
-				digest.add(key, value)
-			}
-			return nil
-		})
-	}()
+func (m *Map) Verify() error { return m.verify(m.verifyDigest) }
+
+// verify is Verify with some way to tell whether the octets are those that were
+// published, which goes on meanwhile.
+func (m *Map) verify(octets func() error) error {
+	same := make(chan error, 1)
+	go func() { same <- octets() }()
+	records := 0
 	var due checks
 	err := m.each(func(pos int, key, value []byte) error {
+		records++
 		hash := hashOf(key)
 		if list := due.note(hash, pos); list != nil {
 			return m.findAll(hash%tables, list)
@@ -459,23 +460,54 @@ func (m *Map) Verify() error {
 			return nil
 		})
 	}
-	if failed := <-summed; err == nil {
+	if failed := <-same; err == nil {
 		err = failed
 	}
+	if err == nil && entries != records && m.story.Version != 0 {
+		// Each record was found, so these lead to something else.
+		err = m.damaged("%d entries in the hash tables for %d records", entries, records)
+	}
+	return err
+}
+
+// verifyDigest finds out whether the records are those of the story.
+func (m *Map) verifyDigest() error {
+	if m.story.Version == 0 {
+		return nil // a foreign map
+	}
+	digest := newDigest()
+	err := m.each(func(_ int, key, value []byte) error {
+		if string(key) != storyKey {
+			digest.add(key, value)
+		}
+		return nil
+	})
 	switch {
 	case err != nil:
 		return err
-	case m.story.Version == 0:
-		return nil // a foreign map
-	case entries != digest.records+1:
-		// Each record was found, so these lead to something else.
-		return m.damaged("%d entries in the hash tables for %d records", entries, digest.records+1)
 	case digest.records != m.story.Records:
 		return m.damaged("%d records, the story says %d", digest.records, m.story.Records)
 	case digest.sum() != m.story.Digest:
 		return m.damaged("the records are not those that were published: their digest differs")
 	}
 	return nil
+}
+
+// sum is that of a summed file with the same octets, of which the header was written last.
+func (m *Map) sum(seed maphash.Seed) (sum uint64, err error) {
+	var hash maphash.Hash
+	hash.SetSeed(seed)
+	err = m.guard(func() error {
+		for octets := range slices.Chunk(m.data[headerSize:], releaseEvery) {
+			hash.Write(octets)
+			if err := m.release(); err != nil {
+				return err
+			}
+		}
+		hash.Write(m.data[:headerSize])
+		return nil
+	})
+	return hash.Sum64(), err
 }
 
 // checks are records that are to be found, for each hash table: many at a time,

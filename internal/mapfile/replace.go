@@ -119,14 +119,14 @@ func (w *Writer) PublishTexts(keep int, texts ...Text) error {
 			changed, err = differ(filepath.Join(w.dir, names[i]), files[i].Name())
 		}
 		return changed, changed, err
-	}, func(string) error { return nil })
+	}, func(int, string) error { return nil })
 	return err
 }
 
 // publish replaces files by what is written, if that is a change, once it is checked
 // and complete on disk. What there was is worth a copy if there is news, or the copies
 // of a quiet day would all be the same.
-func (w *Writer) publish(keep int, names []string, write func([]*renameio.PendingFile) (changed, news bool, err error), check func(path string) error) (changed bool, err error) {
+func (w *Writer) publish(keep int, names []string, write func([]*renameio.PendingFile) (changed, news bool, err error), check func(i int, path string) error) (changed bool, err error) {
 	var pending []*renameio.PendingFile
 	copies := make([]*renameio.PendingFile, len(names))
 	defer func() {
@@ -166,7 +166,7 @@ func (w *Writer) publish(keep int, names []string, write func([]*renameio.Pendin
 			copies[i], err = copyOf(filepath.Join(w.dir, names[i]), keep)
 			copied <- keeping(err)
 		}()
-		err := check(pending[i].Name()) // the same pages that are on their way to the disk
+		err := check(i, pending[i].Name()) // the same pages that are on their way to the disk
 		return cmp.Or(<-synced, err, <-copied)
 	})
 	if err != nil {
