@@ -261,9 +261,9 @@ func publish(writer *mapfile.Writer, conf *config.Config, tables *transport.Tabl
 		told = story.Remember(fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(notes, "\n")))), writer.Story(transport.Transport+".cdb"))
 	}
 	var drafts []mapfile.Draft
-	for _, table := range tables.List() {
-		drafts = append(drafts, mapfile.Draft{Name: table.Name + ".cdb", Story: story, Records: table.Records})
+	for _, name := range transport.Names {
+		drafts = append(drafts, mapfile.Draft{Name: name + ".cdb", Story: story})
 	}
-	_, err = writer.PublishChanged(conf.Keep, drafts...)
+	_, err = writer.PublishListed(conf.Keep, tables.Records, drafts...)
 	return told, err
 }

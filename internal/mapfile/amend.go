@@ -96,9 +96,6 @@ func addedTo(of *Map, changes map[string]string) (added []string, err error) {
 		if value == "" {
 			continue
 		}
-		if err := checkRecord(key, value); err != nil {
-			return nil, err
-		}
 		if _, found, err := of.Get(key); err != nil {
 			return nil, err
 		} else if !found {

@@ -94,9 +94,13 @@ func TestReadBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	s, err := newScript(Draft{Name: Login, Records: numbered(30)}, file)
-	if err == nil {
-		err = errors.Join(s.finish(Login), s.readBack(file.Name()))
+	s, err := newScript(Story{}, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pen := s.pen()
+	if err = errors.Join(numbered(30)(pen.put), pen.stop(true), s.finish(Login)); err == nil {
+		err = s.readBack(file.Name())
 	}
 	if err != nil {
 		t.Fatal(err)

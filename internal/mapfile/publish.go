@@ -1,6 +1,8 @@
 package mapfile
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -20,12 +22,15 @@ import (
 	"postern/internal/sysexits"
 )
 
+// A Put takes a record, the next one in a map.
+type Put = func(key, value string) error
+
 // A Draft is a map to be published. The Records of several are asked for at
 // the same time.
 type Draft struct {
 	Name    string // the file's name in the folder
 	Story   Story
-	Records func(put func(key, value string) error) error
+	Records func(put Put) error
 	// Of, in place of Records, is a published map, of which only the values
 	// of some keys change; an empty one takes the key away.
 	Of      *Map
@@ -41,7 +46,7 @@ type Draft struct {
 // copies because Postfix watches the link count of the file it has open: a
 // hard link to a replaced map would keep the old answers alive.
 func (w *Writer) Publish(keep int, drafts ...Draft) error {
-	_, err := w.publishMaps(keep, func(*Map, Story) bool { return true }, drafts)
+	_, err := w.publishMaps(keep, func(*Map, Story) bool { return true }, drafts, w.eachByItself(drafts))
 	return err
 }
 
@@ -51,29 +56,67 @@ func (w *Writer) Publish(keep int, drafts ...Draft) error {
 // that differ. Maps of two publications, as a writer leaves them that was killed
 // between two renames, are a change.
 func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err error) {
+	return w.publishMaps(keep, differing(), drafts, w.eachByItself(drafts))
+}
+
+// PublishListed is PublishChanged of drafts without Records. Those of all of them are
+// listed at once, each with the put of its draft, by somebody who goes once through what
+// they come from.
+func (w *Writer) PublishListed(keep int, list func(puts []Put) error, drafts ...Draft) (changed bool, err error) {
+	return w.publishMaps(keep, differing(), drafts, func(names []string, scripts []*script) error {
+		var pens []*pen
+		var puts []Put
+		for _, s := range scripts {
+			pens = append(pens, s.pen())
+			puts = append(puts, pens[len(pens)-1].put)
+		}
+		err := list(puts)
+		return cmp.Or(w.together(names, func(i int) error { return pens[i].stop(err == nil) }), err)
+	})
+}
+
+// eachByItself lists the records of drafts side by side.
+func (w *Writer) eachByItself(drafts []Draft) func([]string, []*script) error {
+	return func(names []string, scripts []*script) error {
+		return w.together(names, func(i int) error {
+			if of := drafts[i].Of; of != nil {
+				return scripts[i].amend(of, drafts[i].Changes)
+			}
+			pen := scripts[i].pen()
+			err := drafts[i].Records(pen.put)
+			return cmp.Or(pen.stop(err == nil), err)
+		})
+	}
+}
+
+// differing tells of map after map whether it is another now, or not one of the same
+// publication as the first.
+func differing() func(old *Map, now Story) bool {
 	var built []time.Time
-	return w.publishMaps(keep, func(old *Map, now Story) bool {
+	return func(old *Map, now Story) bool {
 		built = append(built, old.Story().Built)
 		was := old.Story()
 		return !built[0].Equal(was.Built) || was.Digest != now.Digest || was.PRECIS != now.PRECIS ||
 			was.Source != now.Source || was.Accounts != now.Accounts || was.Conflicts != now.Conflicts ||
 			was.Trouble != now.Trouble || !was.Told.Equal(now.Told) || old.Verify() != nil
-	}, drafts)
+	}
 }
 
-// publishMaps publishes drafts if one differs from the map in place, or there is none.
-func (w *Writer) publishMaps(keep int, differs func(old *Map, now Story) bool, drafts []Draft) (changed bool, err error) {
+// publishMaps publishes drafts, once their records are listed, if one differs from the
+// map in place, or there is none.
+func (w *Writer) publishMaps(keep int, differs func(old *Map, now Story) bool, drafts []Draft, list func([]string, []*script) error) (changed bool, err error) {
 	var names []string
 	for _, draft := range drafts {
 		names = append(names, draft.Name)
 	}
 	scripts := make([]*script, len(drafts))
 	return w.publish(keep, names, func(files []*renameio.PendingFile) (changed, news bool, err error) {
-		err = w.together(names, func(i int) (err error) {
-			scripts[i], err = newScript(drafts[i], files[i].File)
-			return err
-		})
-		if err != nil {
+		for i, draft := range drafts {
+			if scripts[i], err = newScript(draft.Story, files[i].File); err != nil {
+				return false, false, err
+			}
+		}
+		if err := list(names, scripts); err != nil {
 			return false, false, err
 		}
 		for i, draft := range drafts {
@@ -122,64 +165,66 @@ type script struct {
 	story  Story
 }
 
-// newScript fills a file with a draft's records. Whoever lists them need not
-// wait until they are written: another goroutine does that.
-func newScript(d Draft, f *os.File) (*script, error) {
+func newScript(story Story, f *os.File) (*script, error) {
 	file := &summed{File: f}
 	out, err := newMaker(file)
-	if err != nil {
-		return nil, sysexits.CantCreate.Wrap(err)
-	}
-	s := &script{file: file, out: out, digest: newDigest(), story: d.Story}
-	if d.Of != nil {
-		return s, s.amend(d.Of, d.Changes)
-	}
-	sheets, blank, failed := make(chan sheet, 1), make(chan sheet, 3), make(chan error, 1)
+	return &script{file: file, out: out, digest: newDigest(), story: story}, sysexits.CantCreate.Wrap(err)
+}
+
+// A pen writes what is dictated to it into a script, sheet by sheet. Whoever dictates
+// need not wait until one is written: another goroutine does that.
+type pen struct {
+	sheets, blank chan sheet
+	failed        chan error
+	current       sheet
+	err           error // that of writing
+}
+
+func (s *script) pen() *pen {
+	p := &pen{sheets: make(chan sheet, 1), blank: make(chan sheet, 3), failed: make(chan error, 1)}
 	go func() {
-		defer close(failed)
-		for full := range sheets {
+		defer close(p.failed)
+		for full := range p.sheets {
 			if err := s.copy(full); err != nil {
-				failed <- err
+				p.failed <- err
 				return
 			}
-			blank <- full[:0]
+			p.blank <- full[:0]
 		}
 	}()
-	var current sheet
-	pass := func() (err error) {
-		select {
-		case sheets <- current:
-		case err = <-failed:
-			return err
-		}
-		select {
-		case current = <-blank:
-		default:
-			current = make(sheet, 0, sheetSize)
-		}
+	return p
+}
+
+func (p *pen) put(key, value string) error {
+	p.current = p.current.add(key, value)
+	if len(p.current) < sheetSize-1<<10 {
 		return nil
 	}
-	err = d.Records(func(key, value string) error {
-		if err := checkRecord(key, value); err != nil {
-			return err
-		}
-		current = current.add(key, value)
-		if len(current) < sheetSize-1<<10 {
-			return nil
-		}
-		return pass()
-	})
-	if err == nil {
-		err = pass()
+	return p.turn()
+}
+
+// turn has a full sheet written and begins another.
+func (p *pen) turn() error {
+	select {
+	case p.sheets <- p.current:
+	case p.err = <-p.failed:
+		return p.err
 	}
-	close(sheets)
-	if again := <-failed; err == nil {
-		err = again
+	select {
+	case p.current = <-p.blank:
+	default:
+		p.current = make(sheet, 0, sheetSize)
 	}
-	if err != nil {
-		return nil, err
+	return nil
+}
+
+// stop has the last sheet written, if all is dictated, and tells whether all could be.
+func (p *pen) stop(all bool) error {
+	if all {
+		p.turn()
 	}
-	return s, nil
+	close(p.sheets)
+	return cmp.Or(p.err, <-p.failed)
 }
 
 // manyRecords are worth a garbage collection: their hash tables alone take 8
@@ -213,6 +258,9 @@ func (s sheet) records(yield func(key, value []byte) bool) {
 // copy writes the records of a sheet.
 func (s *script) copy(full sheet) error {
 	for key, value := range full.records {
+		if err := checkRecord(key, value); err != nil {
+			return err
+		}
 		s.digest.add(key, value)
 	}
 	return s.write(full)
@@ -285,13 +333,13 @@ func (f *summed) Write(octets []byte) (int, error) {
 
 // checkRecord refuses what some reader dies of: Postfix 3.7 crashes on an
 // empty value and gives up on one that is not UTF-8.
-func checkRecord(key, value string) error {
-	for _, s := range []string{key, value} {
-		if s == "" || strings.IndexByte(s, 0) >= 0 || strings.IndexByte(s, '\n') >= 0 || !utf8.ValidString(s) {
+func checkRecord(key, value []byte) error {
+	for _, s := range [][]byte{key, value} {
+		if len(s) == 0 || bytes.IndexByte(s, 0) >= 0 || bytes.IndexByte(s, '\n') >= 0 || !utf8.Valid(s) {
 			return sysexits.DataErr.Errorf("record %q %q: neither may be empty, nor hold a NUL or a newline, and both must be UTF-8", key, value)
 		}
 	}
-	if key == storyKey {
+	if string(key) == storyKey {
 		return sysexits.DataErr.Errorf("key %s is the map's own", storyKey)
 	}
 	return nil

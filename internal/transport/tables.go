@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -13,10 +14,6 @@ import (
 // each lists every address with its route: those of address.cdb, the delivery
 // addresses that it lacks, and those that mirrored domains repeat.
 func (t *Tables) each(yield func(address string, r route) error) error {
-	return t.eachWith(t.route, yield)
-}
-
-func (t *Tables) eachWith(decide func(address, value string) (route, error), yield func(address string, r route) error) error {
 	mirrors := map[string][]string{}
 	for _, from := range slices.Sorted(maps.Keys(t.site.Aliases)) {
 		to := t.site.Aliases[from]
@@ -77,7 +74,7 @@ func (t *Tables) eachWith(decide func(address, value string) (route, error), yie
 		if !ok {
 			return nil
 		}
-		r, err := decide(address, value)
+		r, err := t.route(address, value)
 		if err != nil {
 			return err
 		}
@@ -126,56 +123,63 @@ type Table struct {
 	Records func(put func(key, value string) error) error
 }
 
-// List returns the four tables.
+// List returns the four tables, in the order of Names.
 func (t *Tables) List() []Table {
-	return []Table{
-		{Transport, t.listTransports},
-		{Recipient, t.listRecipients},
-		{Alias, t.listAliases},
-		{Domain, t.listDomains},
+	var all []Table
+	for i, name := range Names {
+		all = append(all, Table{name, func(put func(key, value string) error) error {
+			puts := slices.Repeat([]func(key, value string) error{func(string, string) error { return nil }}, len(Names))
+			puts[i] = put
+			return t.Records(puts)
+		}})
 	}
+	return all
 }
 
-func (t *Tables) listTransports(put func(key, value string) error) error {
-	rest := map[string]string{} // by domain, for addresses that no table has
+// Records lists the records of all tables at once, each with the put of its table, in
+// the order of Names.
+func (t *Tables) Records(put []func(key, value string) error) error {
+	transport, alias, recipient, domain := put[0], put[1], put[2], put[3]
+	rest := map[string]string{} // transports by domain, for addresses that no table has
 	if t.site.Unknown != "" {
 		for _, domain := range t.domains {
 			rest[domain] = t.site.Unknown
 		}
 	}
 	err := t.each(func(address string, r route) error {
-		if address[0] != '@' {
-			return put(address, r.transport)
-		}
-		// Never asked, transport(5). Where a catch-all is in doubt all of them are.
-		if r.transport == doubtResult {
+		var errs [3]error
+		catchAll := address[0] == '@'
+		switch {
+		case !catchAll:
+			errs[0] = transport(address, r.transport)
+		case r.transport == doubtResult:
+			// Never asked, transport(5). Where a catch-all is in doubt all of them are.
 			rest[address[1:]] = doubtResult
 		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, domain := range slices.Sorted(maps.Keys(rest)) {
-		if err := put(domain, rest[domain]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *Tables) listAliases(put func(key, value string) error) error {
-	return t.each(func(address string, r route) error {
 		switch {
 		case r.alias != "":
-			return put(address, r.alias)
-		case address[0] != '@' && (t.hasCatchAll(domainOf(address)) || t.hasDetail(address)):
+			errs[1] = alias(address, r.alias)
+		case !catchAll && (t.hasCatchAll(domainOf(address)) || t.hasDetail(address)):
 			// Or the catch-all would get it, or whoever has the address
 			// without the detail, virtual(5).
-			return put(address, address)
+			errs[1] = alias(address, address)
 		}
-		return nil
+		if !catchAll || r.transport != disabledResult { // else as if there were no catch-all
+			errs[2] = recipient(address, "OK")
+		}
+		return cmp.Or(errs[:]...)
 	})
+	for _, name := range slices.Sorted(maps.Keys(rest)) {
+		if err == nil {
+			err = transport(name, rest[name])
+		}
+	}
+	for _, name := range t.domains {
+		if err == nil {
+			err = domain(name, "OK")
+		}
+	}
+	return err
 }
 
 func (t *Tables) hasCatchAll(domain string) bool {
@@ -189,28 +193,4 @@ func (t *Tables) hasCatchAll(domain string) bool {
 func (t *Tables) hasDetail(address string) bool {
 	_, detail := cutDetail(address, t.site.Delimiter)
 	return detail != ""
-}
-
-func (t *Tables) listRecipients(put func(key, value string) error) error {
-	if len(t.site.Aliases) == 0 && len(t.catchAll) == 0 {
-		// All of them, whatever their route.
-		return t.eachWith(func(string, string) (route, error) { return route{}, nil }, func(address string, _ route) error {
-			return put(address, "OK")
-		})
-	}
-	return t.each(func(address string, r route) error {
-		if address[0] == '@' && r.transport == disabledResult {
-			return nil // as if there were no catch-all
-		}
-		return put(address, "OK")
-	})
-}
-
-func (t *Tables) listDomains(put func(key, value string) error) error {
-	for _, domain := range t.domains {
-		if err := put(domain, "OK"); err != nil {
-			return err
-		}
-	}
-	return nil
 }
