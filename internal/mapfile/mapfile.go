@@ -565,8 +565,8 @@ func (m *Map) entries() int {
 	count := 0
 	for number := range uint32(tables) {
 		table, slots := m.table(number)
-		for i := range slots {
-			if hash, pos := m.slot(table, i); hash != 0 || pos != 0 {
+		for at := table; at < table+slots*8; at += 8 {
+			if binary.LittleEndian.Uint64(m.data[at:]) != 0 {
 				count++
 			}
 		}

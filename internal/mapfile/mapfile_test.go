@@ -453,7 +453,7 @@ func TestPartOfADamagedMap(t *testing.T) {
 
 func TestRecordsThatBreakReaders(t *testing.T) {
 	for _, pair := range [][2]string{
-		{"", "x"}, {"x", ""}, {"x\x00", "y"}, {"x", "y\x00"}, {"x", "a\nb"}, {"x\xff", "y"}, {"x", "\xff"}, {"POSTERN", "x"},
+		{"", "x"}, {"x", ""}, {"x\x00", "y"}, {"x", "y\x00"}, {"x", "a\nb"}, {"x\xff", "y"}, {"x", "\xff"}, {"x\xc3", "\xa9y"}, {"x", "y\xc3"}, {"\xa9x", "y"}, {"POSTERN", "x"},
 	} {
 		dir := t.TempDir()
 		err := publish(t, dir, 0, Draft{Name: Login, Records: listing("ok", "ok", pair[0], pair[1])})

@@ -257,11 +257,21 @@ func (s sheet) records(yield func(key, value []byte) bool) {
 
 // copy writes the records of a sheet.
 func (s *script) copy(full sheet) error {
+	s.digest.sumUp()
+	records, good := 0, true
 	for key, value := range full.records {
-		if err := checkRecord(key, value); err != nil {
-			return err
-		}
 		s.digest.add(key, value)
+		records++
+		good = good && len(key) > 0 && len(value) > 0 && string(key) != storyKey
+	}
+	lines := s.digest.lines
+	good = good && utf8.Valid(lines) && bytes.IndexByte(lines, 0) < 0 && bytes.Count(lines, []byte{'\n'}) == records
+	if !good { // which is found out of a sheet in a quarter of the time
+		for key, value := range full.records {
+			if err := checkRecord(key, value); err != nil {
+				return err
+			}
+		}
 	}
 	return s.write(full)
 }
@@ -358,14 +368,17 @@ func (d *digest) add(key, value []byte) {
 	d.records++
 	d.lines = append(append(d.lines, key...), ' ')
 	d.lines = append(append(d.lines, value...), '\n')
-	if len(d.lines) > 1<<14 {
-		d.hash.Write(d.lines)
-		d.lines = d.lines[:0]
+	if len(d.lines) > 2*sheetSize {
+		d.sumUp()
 	}
 }
 
-func (d *digest) sum() string {
+func (d *digest) sumUp() {
 	d.hash.Write(d.lines)
-	d.lines = nil
+	d.lines = d.lines[:0]
+}
+
+func (d *digest) sum() string {
+	d.sumUp()
 	return hex.EncodeToString(d.hash.Sum(nil))
 }
