@@ -57,14 +57,15 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 		return command.Quiet(1)
 	}
 	records := map[string][]record{} // by table
-	for _, table := range tables.List() {
-		err := table.Records(func(key, value string) error {
-			records[table.Name] = append(records[table.Name], record{key, value})
+	var puts []transport.Put
+	for _, name := range transport.Names {
+		puts = append(puts, func(key, value string) error {
+			records[name] = append(records[name], record{key, value})
 			return nil
 		})
-		if err != nil {
-			return err
-		}
+	}
+	if err := tables.Records(puts); err != nil {
+		return err
 	}
 	c.checkReference("transport_maps", transport.Transport, "mail does not find its store")
 	if len(records[transport.Alias]) > 0 {

@@ -18,14 +18,14 @@ import (
 
 // diff prints what a run would change, and changes nothing. As with diff(1),
 // the exit status is 1 if that is anything.
-func diff(conf *config.Config, tables []transport.Table) error {
+func diff(conf *config.Config, tables *transport.Tables) error {
 	if conf.Route.Text {
 		return sysexits.Usage.Errorf("--diff is for CDB tables: with --text, write to another folder and use diff(1)")
 	}
 	out := bufio.NewWriter(os.Stdout)
 	changes := 0
-	for _, table := range tables {
-		n, err := diffTable(out, filepath.Join(conf.Route.Out, table.Name+".cdb"), table)
+	for _, name := range transport.Names {
+		n, err := diffTable(out, conf.Route.Out, name, tables)
 		if err != nil {
 			return errors.Join(err, out.Flush())
 		}
@@ -40,7 +40,7 @@ func diff(conf *config.Config, tables []transport.Table) error {
 	return nil
 }
 
-func diffTable(out *bufio.Writer, path string, table transport.Table) (changes int, err error) {
+func diffTable(out *bufio.Writer, dir, name string, tables *transport.Tables) (changes int, err error) {
 	say := func(format string, args ...any) error {
 		changes++
 		for i, arg := range args {
@@ -49,9 +49,9 @@ func diffTable(out *bufio.Writer, path string, table transport.Table) (changes i
 		_, err := fmt.Fprintf(out, format+"\n", args...)
 		return sysexits.CantCreate.Wrap(err)
 	}
-	old, err := mapfile.Open(path, false)
+	old, err := mapfile.Open(filepath.Join(dir, name+".cdb"), false)
 	if errors.Is(err, fs.ErrNotExist) {
-		err := table.Records(func(key, value string) error { return say("added %s %s: %s", table.Name, key, value) })
+		err := tables.RecordsOf(name, func(key, value string) error { return say("added %s %s: %s", name, key, value) })
 		return changes, err
 	}
 	if err != nil {
@@ -59,17 +59,17 @@ func diffTable(out *bufio.Writer, path string, table transport.Table) (changes i
 	}
 	defer old.Close()
 	kept := map[string]bool{}
-	err = table.Records(func(key, value string) error {
+	err = tables.RecordsOf(name, func(key, value string) error {
 		was, found, err := old.Get(key)
 		switch {
 		case err != nil:
 			return err
 		case !found:
-			return say("added %s %s: %s", table.Name, key, value)
+			return say("added %s %s: %s", name, key, value)
 		}
 		kept[key] = true
 		if was != value {
-			return say("changed %s %s: %s -> %s", table.Name, key, was, value)
+			return say("changed %s %s: %s -> %s", name, key, was, value)
 		}
 		return nil
 	})
@@ -80,7 +80,7 @@ func diffTable(out *bufio.Writer, path string, table transport.Table) (changes i
 		if kept[key] {
 			return nil
 		}
-		return say("removed %s %s: %s", table.Name, key, value)
+		return say("removed %s %s: %s", name, key, value)
 	})
 	return changes, err
 }

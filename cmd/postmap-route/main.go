@@ -88,7 +88,7 @@ func run(c *cli.Context) error {
 			return check(conf, tables, c.String("postfix"), c.Bool("all"), c.App.Writer)
 		}
 		report(os.Stderr, tables.Notes())
-		return diff(conf, tables.List())
+		return diff(conf, tables)
 	})
 }
 
@@ -247,11 +247,7 @@ func printMaster(tables *transport.Tables, out io.Writer) error {
 // publish tells whether somebody was told of the remarks already.
 func publish(writer *mapfile.Writer, conf *config.Config, tables *transport.Tables, from string) (told bool, err error) {
 	if conf.Route.Text {
-		var texts []mapfile.Text
-		for _, table := range tables.List() {
-			texts = append(texts, mapfile.Text{Name: table.Name, Write: table.WriteText})
-		}
-		return false, writer.PublishTexts(conf.Keep, texts...)
+		return false, writer.PublishTexts(conf.Keep, tables.WriteTexts, transport.Names...)
 	}
 	host, _ := os.Hostname() // only to tell tables apart
 	story := mapfile.Story{

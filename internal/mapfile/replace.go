@@ -100,21 +100,15 @@ func (w *Writer) sync() error {
 	return sysexits.CantCreate.Wrap(err)
 }
 
-// A Text is a file that is no map, and published like one.
-type Text struct {
-	Name  string // in the folder
-	Write func(to io.Writer) error
-}
-
-// PublishTexts is PublishChanged for texts: all or none, and only if one is not as
-// it was.
-func (w *Writer) PublishTexts(keep int, texts ...Text) error {
-	var names []string
-	for _, text := range texts {
-		names = append(names, text.Name)
-	}
+// PublishTexts is PublishListed for files that are no maps: all or none, and only if one
+// is not as it was.
+func (w *Writer) PublishTexts(keep int, write func(to []io.Writer) error, names ...string) error {
 	_, err := w.publish(keep, names, func(files []*renameio.PendingFile) (changed, news bool, err error) {
-		err = w.together(names, func(i int) error { return texts[i].Write(files[i]) })
+		var to []io.Writer
+		for _, file := range files {
+			to = append(to, file)
+		}
+		err = write(to)
 		for i := 0; err == nil && !changed && i < len(names); i++ {
 			changed, err = differ(filepath.Join(w.dir, names[i]), files[i].Name())
 		}

@@ -17,16 +17,14 @@ func TestPublishTexts(t *testing.T) {
 	}
 	defer w.Unlock()
 	publish := func(transport, alias string) error {
-		text := func(name, content string) Text {
-			return Text{name, func(to io.Writer) error {
-				if content == "" {
-					return errors.New("no content")
-				}
-				_, err := io.WriteString(to, content)
-				return err
-			}}
-		}
-		return w.PublishTexts(2, text("transport", transport), text("alias", alias))
+		return w.PublishTexts(2, func(to []io.Writer) error {
+			if alias == "" {
+				return errors.New("no content")
+			}
+			_, err := io.WriteString(to[0], transport)
+			_, again := io.WriteString(to[1], alias)
+			return errors.Join(err, again)
+		}, "transport", "alias")
 	}
 	expect := func(when string, want map[string]string) {
 		t.Helper()

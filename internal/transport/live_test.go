@@ -209,10 +209,10 @@ func (m *mx) publish(t *testing.T, site Site, logins, addresses Map) {
 	}
 	defer w.Unlock()
 	var drafts []mapfile.Draft
-	for _, table := range tables.List() {
-		drafts = append(drafts, mapfile.Draft{Name: table.Name + ".cdb", Records: table.Records})
+	for _, name := range Names {
+		drafts = append(drafts, mapfile.Draft{Name: name + ".cdb"})
 	}
-	if err := w.Publish(1, drafts...); err != nil {
+	if _, err := w.PublishListed(1, tables.Records, drafts...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -496,27 +496,27 @@ func TestPostfixReadsTheText(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(conf, "main.cf"), []byte("compatibility_level = 3.6\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	writeTexts(t, dir, tables.List())
-	for _, table := range tables.List() {
+	writeTexts(t, dir, tables)
+	for _, name := range Names {
 		var keys, want strings.Builder
-		table.Records(func(key, value string) error {
+		tables.RecordsOf(name, func(key, value string) error {
 			fmt.Fprintln(&keys, key)
 			_, err := fmt.Fprintf(&want, "%s\t%s\n", key, value)
 			return err
 		})
-		path := filepath.Join(dir, table.Name)
+		path := filepath.Join(dir, name)
 		if out, err := exec.Command("postmap", "-c", conf, "lmdb:"+path).CombinedOutput(); err != nil || len(out) > 0 {
-			t.Errorf("%s: %v %s", table.Name, err, out)
+			t.Errorf("%s: %v %s", name, err, out)
 		}
 		for _, kind := range []string{"texthash:", "lmdb:"} {
 			cmd := exec.Command("postmap", "-c", conf, "-q", "-", kind+path)
 			cmd.Stdin = strings.NewReader(keys.String())
 			if out, err := cmd.CombinedOutput(); err != nil || string(out) != want.String() {
-				t.Errorf("%s%s: %v\n%swant\n%s", kind, table.Name, err, out, &want)
+				t.Errorf("%s%s: %v\n%swant\n%s", kind, name, err, out, &want)
 			}
 		}
 		if out, err := exec.Command("postmap", "-c", conf, "-s", "lmdb:"+path).CombinedOutput(); err != nil || strings.Count(string(out), "\n") != strings.Count(want.String(), "\n") {
-			t.Errorf("%s: %v: it has\n%swant\n%s", table.Name, err, out, &want)
+			t.Errorf("%s: %v: it has\n%swant\n%s", name, err, out, &want)
 		}
 	}
 }

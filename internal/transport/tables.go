@@ -117,29 +117,20 @@ func (t *Tables) mirror(mirrored, address string, r route, yield func(string, ro
 	return yield(mirrored, route{transport: aliasedResult, alias: t.asStored(address)})
 }
 
-// A Table lists its records, ready for mapfile.Draft.
-type Table struct {
-	Name    string
-	Records func(put func(key, value string) error) error
-}
+// A Put takes a record of a table.
+type Put = func(key, value string) error
 
-// List returns the four tables, in the order of Names.
-func (t *Tables) List() []Table {
-	var all []Table
-	for i, name := range Names {
-		all = append(all, Table{name, func(put func(key, value string) error) error {
-			puts := slices.Repeat([]func(key, value string) error{func(string, string) error { return nil }}, len(Names))
-			puts[i] = put
-			return t.Records(puts)
-		}})
-	}
-	return all
+// RecordsOf lists the records of one table.
+func (t *Tables) RecordsOf(table string, put Put) error {
+	puts := slices.Repeat([]Put{func(string, string) error { return nil }}, len(Names))
+	puts[slices.Index(Names, table)] = put
+	return t.Records(puts)
 }
 
 // Records lists the records of all tables at once, each with the put of its table, in
 // the order of Names.
-func (t *Tables) Records(put []func(key, value string) error) error {
-	transport, alias, recipient, domain := put[0], put[1], put[2], put[3]
+func (t *Tables) Records(puts []Put) error {
+	transport, alias, recipient, domain := puts[0], puts[1], puts[2], puts[3]
 	rest := map[string]string{} // transports by domain, for addresses that no table has
 	if t.site.Unknown != "" {
 		for _, domain := range t.domains {

@@ -2,29 +2,45 @@ package transport
 
 import (
 	"bufio"
+	"cmp"
 	"io"
 	"strings"
 
 	"postern/internal/sysexits"
 )
 
-// WriteText writes the table for postmap(1), texthash: or another host.
-func (table Table) WriteText(to io.Writer) error {
-	out := bufio.NewWriterSize(to, 1<<16)
-	err := table.Records(func(key, value string) error {
-		if err := checkText(key, value); err != nil {
-			return err
-		}
-		out.WriteString(key)
-		out.WriteByte('\t')
-		out.WriteString(value)
-		return sysexits.CantCreate.Wrap(out.WriteByte('\n'))
-	})
-	if err != nil {
+// WriteTexts writes the tables, in the order of Names, for postmap(1), texthash: or
+// another host.
+func (t *Tables) WriteTexts(to []io.Writer) error {
+	var texts []text
+	var puts []Put
+	for _, file := range to {
+		texts = append(texts, newText(file))
+		puts = append(puts, texts[len(texts)-1].put)
+	}
+	err := t.Records(puts)
+	for _, text := range texts {
+		err = cmp.Or(err, text.end())
+	}
+	return err
+}
+
+// A text is a table on its way into a file.
+type text struct{ out *bufio.Writer }
+
+func newText(to io.Writer) text { return text{bufio.NewWriterSize(to, 1<<16)} }
+
+func (t text) put(key, value string) error {
+	if err := checkText(key, value); err != nil {
 		return err
 	}
-	return sysexits.CantCreate.Wrap(out.Flush())
+	t.out.WriteString(key)
+	t.out.WriteByte('\t')
+	t.out.WriteString(value)
+	return sysexits.CantCreate.Wrap(t.out.WriteByte('\n'))
 }
+
+func (t text) end() error { return sysexits.CantCreate.Wrap(t.out.Flush()) }
 
 // checkText refuses what postmap(1) would read as something else: a continued line,
 // or a key that ends too early. Of comments Plan has told.

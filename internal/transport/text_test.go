@@ -1,7 +1,8 @@
 package transport
 
 import (
-	"bytes"
+	"cmp"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,16 +11,19 @@ import (
 	"postern/internal/sysexits"
 )
 
-func writeTexts(t testing.TB, dir string, tables []Table) {
+func writeTexts(t testing.TB, dir string, tables *Tables) {
 	t.Helper()
-	for _, table := range tables {
-		var text bytes.Buffer
-		if err := table.WriteText(&text); err != nil {
+	var texts []io.Writer
+	for _, name := range Names {
+		file, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, table.Name), text.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		defer file.Close()
+		texts = append(texts, file)
+	}
+	if err := tables.WriteTexts(texts); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -31,15 +35,12 @@ func TestTextOnFullDisk(t *testing.T) {
 	}
 	defer full.Close()
 	for _, size := range []int{1, 1 << 16} {
-		table := Table{Transport, func(put func(key, value string) error) error {
-			for range 10 {
-				if err := put("jdoe@example.org", strings.Repeat("x", size)); err != nil {
-					return err
-				}
-			}
-			return nil
-		}}
-		if err := table.WriteText(full); sysexits.Of(err) != sysexits.CantCreate {
+		text := newText(full)
+		var err error
+		for i := 0; i < 10 && err == nil; i++ {
+			err = text.put("jdoe@example.org", strings.Repeat("x", size))
+		}
+		if err = cmp.Or(err, text.end()); sysexits.Of(err) != sysexits.CantCreate {
 			t.Errorf("status %d, %v", sysexits.Of(err), err)
 		}
 	}
@@ -64,9 +65,7 @@ func TestTextRefused(t *testing.T) {
 		{"jdoe@example.org", "x\ny", false},
 		{"jdoe@example.org", "\u3000x@example.org", true}, // no space of Postfix's
 	} {
-		table := Table{Transport, func(put func(key, value string) error) error { return put(test.key, test.value) }}
-		var text bytes.Buffer
-		if err := table.WriteText(&text); (err == nil) != test.fits || !test.fits && sysexits.Of(err) != sysexits.DataErr {
+		if err := newText(io.Discard).put(test.key, test.value); (err == nil) != test.fits || !test.fits && sysexits.Of(err) != sysexits.DataErr {
 			t.Errorf("%q %q: %v", test.key, test.value, err)
 		}
 	}

@@ -84,16 +84,16 @@ func plan(t testing.TB, site Site, logins, addresses book) (postfix, *Tables, er
 		return nil, nil, err
 	}
 	p := postfix{}
-	for _, table := range tables.List() {
-		p[table.Name] = map[string]string{}
-		err := table.Records(func(key, value string) error {
-			if _, twice := p[table.Name][key]; twice {
-				t.Errorf("%s: key %s stands twice", table.Name, key)
+	for _, name := range Names {
+		p[name] = map[string]string{}
+		err := tables.RecordsOf(name, func(key, value string) error {
+			if _, twice := p[name][key]; twice {
+				t.Errorf("%s: key %s stands twice", name, key)
 			}
 			if norm.NFC.String(key) != account.Fold(key) {
-				t.Errorf("%s: Postfix never asks for %s", table.Name, key)
+				t.Errorf("%s: Postfix never asks for %s", name, key)
 			}
-			p[table.Name][key] = value
+			p[name][key] = value
 			return nil
 		})
 		if err != nil {
@@ -677,13 +677,13 @@ func FuzzPlan(f *testing.F) {
 			return
 		}
 		p := postfix{}
-		for _, table := range tables.List() {
-			p[table.Name] = map[string]string{}
-			table.Records(func(key, value string) error {
-				if _, twice := p[table.Name][key]; twice || key == "" || value == "" {
-					t.Errorf("%s: %q %q, twice: %v", table.Name, key, value, twice)
+		for _, name := range Names {
+			p[name] = map[string]string{}
+			tables.RecordsOf(name, func(key, value string) error {
+				if _, twice := p[name][key]; twice || key == "" || value == "" {
+					t.Errorf("%s: %q %q, twice: %v", name, key, value, twice)
 				}
-				p[table.Name][key] = value
+				p[name][key] = value
 				return nil
 			})
 		}
