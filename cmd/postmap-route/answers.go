@@ -1,0 +1,168 @@
+package main
+
+import (
+	"cmp"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"postern/internal/account"
+	"postern/internal/transport"
+)
+
+// sampleSize is how many keys of a table are asked without --all.
+const sampleSize = 200
+
+// checkFile looks at what Postfix goes by when a table is replaced, and whether
+// it may read it at all.
+func (c *checker) checkFile(name string) {
+	path := tableFile(c.conf, name)
+	info, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		c.bad("%v: run postmap-route", err)
+		return
+	case info.Mode()&os.ModeSymlink != 0:
+		c.bad("%s is a symlink: Postfix does not see when it is switched", path)
+	case info.Sys().(*syscall.Stat_t).Nlink > 1:
+		c.bad("%s has a second hard link: Postfix will not see that it is replaced, as long as the old file lives", path)
+	case info.Mode().Perm()&0o004 == 0:
+		c.bad("%s cannot be read by user postfix: chmod o+r it", path)
+	}
+	for dir, _ := filepath.Abs(filepath.Dir(path)); ; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o001 == 0 {
+			c.bad("%s cannot be entered by user postfix: chmod o+x it", dir)
+		}
+		if dir == "/" {
+			return
+		}
+	}
+}
+
+// sample takes some of a table's records, and the keys as postmap(1) reads them.
+func (c *checker) sample(records []record) (want map[string]string, keys []byte) {
+	step := 1
+	if !c.all {
+		step = max(1, len(records)/sampleSize)
+	}
+	want = map[string]string{}
+	for i := 0; i < len(records); i += step {
+		keys = append(keys, records[i].key+"\n"...)
+		want[records[i].key] = records[i].value
+	}
+	return want, keys
+}
+
+// checkAnswers asks postmap(1) for keys, of the table as main.cf names it, and
+// compares what it says.
+func (c *checker) checkAnswers(name string, records []record) {
+	want, keys := c.sample(records)
+	table := cmp.Or(c.used[name], c.table(name))
+	got, err := c.query(table, keys)
+	if err != nil {
+		c.bad("%s: %v", name, err)
+		return
+	}
+	differ := 0
+	example := ""
+	for key, value := range want {
+		if got[key] != value {
+			if differ++; example == "" || key < example {
+				example = key
+			}
+		}
+	}
+	if differ == 0 {
+		c.ok("the %s table answers %d of %d keys as it should", name, len(want), len(records))
+		return
+	}
+	remedy := "run postmap-route"
+	if kind, _, _ := strings.Cut(table, ":"); kind != "cdb" && kind != "texthash" {
+		remedy += ", then postmap " + table
+	}
+	c.bad("the %s table answers %d of %d keys otherwise, %s with %q for %q: %s", name, differ, len(want), example, got[example], want[example], remedy)
+}
+
+// checkOthers asks the tables that main.cf has beside ours: the first answer
+// counts. What ours does not know it must be asked for with an empty value.
+func (c *checker) checkOthers(setting, name string, records []record) {
+	if c.used[name] == "" || !slices.ContainsFunc(c.words(setting), func(word string) bool { return c.isOurs(word, name) }) {
+		return // has been told, or is another class's
+	}
+	behind := false
+	want, keys := c.sample(records)
+	for _, word := range c.words(setting) {
+		if c.isOurs(word, name) {
+			behind = true
+			continue
+		}
+		if _, _, isTyped := typed(word); !isTyped {
+			continue
+		}
+		got, err := c.query(word, keys)
+		if err != nil {
+			if !behind {
+				c.bad("%s asks %s first, which does not answer: %v", setting, word, err)
+			}
+			continue
+		}
+		for _, key := range slices.Sorted(maps.Keys(got)) {
+			ours := want[key]
+			switch {
+			case got[key] == ours || behind && ours != "":
+				continue
+			case ours != "":
+				c.bad("%s asks %s first, which answers %s with %q for %q: remove it, or put %s in front",
+					setting, word, key, got[key], ours, c.used[name])
+			default:
+				c.bad("%s asks %s, which answers %s with %q, where no answer is meant: remove it there", setting, word, key, got[key])
+			}
+			break
+		}
+	}
+}
+
+// checkRewriting asks the tables that rewrite addresses. Whatever is no alias of
+// ours, delivery addresses above all, must be left alone by the others.
+func (c *checker) checkRewriting(records map[string][]record, strangers []record) {
+	aliases := map[string]string{}
+	for _, r := range records[transport.Alias] {
+		aliases[r.key] = r.value
+	}
+	var all []record
+	for _, r := range records[transport.Recipient] {
+		all = append(all, record{r.key, aliases[r.key]})
+	}
+	for _, r := range strangers {
+		if aliases["@"+r.key[strings.LastIndexByte(r.key, '@')+1:]] == "" {
+			all = append(all, r)
+		}
+	}
+	c.checkOthers("virtual_alias_maps", transport.Alias, all)
+	end := func(address string) string { return cmp.Or(aliases[address], address) }
+	_, keys := c.sample(all)
+	for _, setting := range []string{"canonical_maps", "recipient_canonical_maps"} {
+		if !slices.Contains(c.words(strings.TrimSuffix(setting, "maps")+"classes"), "envelope_recipient") {
+			continue
+		}
+		for _, word := range c.words(setting) {
+			got, err := c.query(word, keys)
+			if err != nil {
+				c.bad("%s asks %s first, which does not answer: %v", setting, word, err)
+				continue
+			}
+			for _, key := range slices.Sorted(maps.Keys(got)) {
+				if end(account.QueryForm(got[key])) != end(key) {
+					c.bad("%s has %s, which makes %q of the recipient %s: use sender_canonical_maps, or remove it there", setting, word, got[key], key)
+					break
+				}
+			}
+		}
+	}
+	if slices.Contains(c.words("masquerade_classes"), "envelope_recipient") && len(c.words("masquerade_domains")) > 0 {
+		c.bad("masquerade_classes has envelope_recipient: recipients in domains below those of masquerade_domains are not found; remove it there")
+	}
+}
