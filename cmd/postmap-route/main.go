@@ -10,6 +10,7 @@ import (
 	"log/syslog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -95,6 +96,10 @@ func run(c *cli.Context) error {
 // makeTables makes the tables of the maps as they are now, and returns remarks about
 // them, if somebody is to be told.
 func makeTables(ctx context.Context, c *cli.Context, conf *config.Config) (notes []string, err error) {
+	// Never touched, so no memory is taken; but what there is beside it is little
+	// then, and not worth to be searched for garbage every few megabytes.
+	ballast := make([]byte, 16<<20)
+	defer runtime.KeepAlive(ballast)
 	// Before the maps are read: one who read older maps must not be the last to
 	// publish.
 	writer, err := mapfile.LockSoon(ctx, conf.Route.Out, "postmap-route")
