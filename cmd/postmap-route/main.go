@@ -98,8 +98,8 @@ func run(c *cli.Context) error {
 func makeTables(ctx context.Context, c *cli.Context, conf *config.Config) (notes []string, err error) {
 	// Never touched, so no memory is taken; but what there is beside it is little
 	// then, and not worth to be searched for garbage every few megabytes.
-	ballast := make([]byte, 16<<20)
-	defer runtime.KeepAlive(ballast)
+	untouched := make([]byte, 16<<20)
+	defer runtime.KeepAlive(untouched)
 	// Before the maps are read: one who read older maps must not be the last to
 	// publish.
 	writer, err := mapfile.LockSoon(ctx, conf.Route.Out, "postmap-route")
