@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -142,23 +141,28 @@ func (p *pop3Session) no(f *failure) {
 func (p *pop3Session) loggedIn() { p.write("+OK Logged in\r\n") }
 
 func (p *pop3Session) capa([]byte) {
-	p.write("+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\n")
+	list := []string{"TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE"}
 	if shared := p.shared(); len(shared) == 0 || shared.Has("PIPELINING") { // a client goes on so after its login
-		p.write("PIPELINING\r\n")
+		list = append(list, "PIPELINING")
 	}
 	if p.canStartTLS() {
-		p.write("STLS\r\n")
+		list = append(list, "STLS")
 	}
 	if p.private() {
-		p.write("USER\r\n")
+		list = append(list, "USER")
 	}
 	if p.hasUTF8() {
-		p.write("UTF8\r\n")
+		list = append(list, "UTF8")
 	}
 	if names := p.offered(); len(names) > 0 {
-		p.write("SASL %s\r\n", strings.Join(names, " "))
+		list = append(list, "SASL "+strings.Join(names, " "))
 	}
-	p.write(".\r\n")
+	p.list(list)
+}
+
+// list answers with lines, at once: written one by one, each would be a packet.
+func (p *pop3Session) list(lines []string) {
+	p.write("+OK\r\n%s\r\n", strings.Join(append(lines, "."), "\r\n"))
 }
 
 func (p *pop3Session) quit([]byte) {
@@ -227,7 +231,7 @@ func (p *pop3Session) pass(password []byte) {
 // auth is RFC 5034. Without an argument some clients ask for a list.
 func (p *pop3Session) auth(rest []byte) {
 	if len(rest) == 0 {
-		p.write("+OK\r\n%s.\r\n", lines(p.offered()))
+		p.list(p.offered())
 		return
 	}
 	name, text, _ := bytes.Cut(rest, []byte(" "))
@@ -237,14 +241,6 @@ func (p *pop3Session) auth(rest []byte) {
 		return
 	}
 	p.exchange(strings.ToUpper(string(name)), initial, nil)
-}
-
-func lines(words []string) string {
-	var b strings.Builder
-	for _, word := range words {
-		fmt.Fprintf(&b, "%s\r\n", word)
-	}
-	return b.String()
 }
 
 // ask sends a challenge, and reads a line as the answer to it. "*" and what is no

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"postern/internal/account"
+	"postern/internal/imap"
 	"postern/internal/loopback"
 	"postern/internal/store"
 )
@@ -752,6 +753,32 @@ func TestNetworks(t *testing.T) {
 	for addr, want := range map[string]string{"192.0.2.7": "192.0.2.7/32", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64"} {
 		if got := network(netip.MustParseAddr(addr)).String(); got != want {
 			t.Errorf("%s counts as %s, not %s", addr, got, want)
+		}
+	}
+}
+
+// counted counts what is written to a client.
+type counted struct {
+	net.Conn
+	writes int
+}
+
+func (c *counted) Write(b []byte) (int, error) { c.writes++; return len(b), nil }
+
+// Each write is a packet, and under TLS a record.
+func TestAnAnswerIsOneWrite(t *testing.T) {
+	f := &Frontend{Shared: NewShared(), AllowPlaintext: true, TLS: serverTLS(), Capabilities: func(string) imap.Capabilities {
+		return imap.Capabilities{"UTF8", "PIPELINING", "SIEVE=fileinto", "NOTIFY=mailto"}
+	}}
+	for name, answer := range map[string]func(protocol){
+		"imap":  func(p protocol) { p.greet() },
+		"pop3":  func(p protocol) { p.(*pop3Session).capa(nil) },
+		"sieve": func(p protocol) { p.greet() },
+	} {
+		conn := new(counted)
+		answer(protocols[name].begin(&session{Frontend: f, member: new(member), name: name, conn: conn}))
+		if conn.writes != 1 {
+			t.Errorf("%s: %d writes", name, conn.writes)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package frontend
 
 import (
 	"encoding/base64"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -40,15 +41,15 @@ func (p *sieveSession) greet() { p.list("Ready") }
 // list tells the capabilities, RFC 5804 1.7. What Sieve can do is what all
 // stores can; after the login the client asks its own.
 func (p *sieveSession) list(text string) {
-	p.write("\"IMPLEMENTATION\" \"postern\"\r\n\"VERSION\" \"1.0\"\r\n\"SIEVE\" \"%s\"\r\n\"SASL\" \"%s\"\r\n",
-		strings.Join(p.shared("SIEVE="), " "), strings.Join(p.offered(), " "))
+	more := ""
 	if ways := p.shared("NOTIFY="); len(ways) > 0 {
-		p.write("\"NOTIFY\" \"%s\"\r\n", strings.Join(ways, " "))
+		more = fmt.Sprintf("\"NOTIFY\" \"%s\"\r\n", strings.Join(ways, " "))
 	}
 	if p.canStartTLS() {
-		p.write("\"STARTTLS\"\r\n")
+		more += "\"STARTTLS\"\r\n"
 	}
-	p.write("OK \"%s\"\r\n", text)
+	p.write("\"IMPLEMENTATION\" \"postern\"\r\n\"VERSION\" \"1.0\"\r\n\"SIEVE\" \"%s\"\r\n\"SASL\" \"%s\"\r\n%sOK \"%s\"\r\n",
+		strings.Join(p.shared("SIEVE="), " "), strings.Join(p.offered(), " "), more, text)
 }
 
 // shared lists what all stores have under a prefix.
