@@ -236,11 +236,7 @@ func (p *pop3Session) auth(rest []byte) {
 	}
 	name, text, _ := bytes.Cut(rest, []byte(" "))
 	initial, err := initialResponse(text)
-	if err != nil {
-		p.bad("Invalid base64")
-		return
-	}
-	p.exchange(strings.ToUpper(string(name)), initial, nil)
+	p.exchange(strings.ToUpper(string(name)), initial, err)
 }
 
 // ask sends a challenge, and reads a line as the answer to it. "*" and what is no
