@@ -39,6 +39,7 @@ import (
 	"postern/internal/frontend"
 	"postern/internal/logbook"
 	"postern/internal/loopback"
+	"postern/internal/relay"
 	"postern/internal/sysexits"
 )
 
@@ -682,7 +683,7 @@ func TestRule12_Systemd(t *testing.T) {
 // Who comes when there are no descriptors left is told so, and does not wait.
 func TestFewDescriptors(t *testing.T) {
 	_, conf := siteDir(t, "[frontend]\nallow-plaintext = true\n", "joe imap1.example.org")
-	cmd := exec.Command("sh", "-c", `ulimit -n 70 && exec "$0" "$@"`,
+	cmd := exec.Command("sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, 70+relay.Descriptors()),
 		os.Args[0], "--config", conf, "--listen", "imap://127.0.0.1:0")
 	cmd.Env = append(os.Environ(), "BE_IMAPFRONT=1")
 	s := startCommand(t, cmd)

@@ -27,6 +27,7 @@ import (
 	"postern/internal/imap"
 	"postern/internal/listener"
 	"postern/internal/penalty"
+	"postern/internal/relay"
 	"postern/internal/sysexits"
 )
 
@@ -413,10 +414,8 @@ func newFrontend(conf *config.Config, shared *frontend.Shared, one bool) (*front
 // as he is not where nobody can accept him; and no login fails for want of the
 // second descriptor, as if its store could not be reached.
 func mostSessions(wanted int) int {
-	const (
-		session = 2  // its client, its store
-		spare   = 64 // ports, maps, the log, metrics, those who are told
-	)
+	const session = 2                 // its client, its store
+	spare := 64 + relay.Descriptors() // ports, maps, the log, metrics, those who are told
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return wanted

@@ -179,6 +179,49 @@ func TestASlowReaderHoldsUpNobody(t *testing.T) {
 	})
 }
 
+// Readers that are slow keep pipes, and those descriptors; what is others' is copied then.
+func TestSlowReadersKeepFewPipes(t *testing.T) {
+	const many = mostPipes + 8
+	octets := bytes.Repeat([]byte("0123456789abcdef"), 1<<19)
+	var rigs []*rig
+	for range many {
+		r := newRig(t, plain, plain, Side{}, Side{})
+		go func() {
+			r.store.Write(octets)
+			r.store.Close()
+		}()
+		r.full(t, &r.pair.down)
+		rigs = append(rigs, r)
+	}
+	open, kept := 0, 0
+	for _, r := range rigs {
+		r.pair.mu.Lock()
+		if r.pair.down.pipe != nil {
+			kept++
+		}
+		r.pair.mu.Unlock()
+	}
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, name := range names {
+		if target, _ := os.Readlink("/proc/self/fd/" + name.Name()); strings.HasPrefix(target, "pipe:") {
+			open++
+		}
+	}
+	if kept == 0 || open > 2*mostPipes+8 { // the test's own
+		t.Errorf("%d slow readers have %d pipes, and %d descriptors are a pipe's", many, kept, open)
+	}
+	for _, r := range rigs {
+		if got, err := io.ReadAll(r.client); err != nil || !bytes.Equal(got, octets) {
+			t.Fatalf("got %d octets, %v; want %d", len(got), err, len(octets))
+		}
+		r.client.Close()
+		r.end(t)
+	}
+}
+
 func TestALastLine(t *testing.T) {
 	each(t, func(t *testing.T, a, b kind) {
 		r := newRig(t, a, b, Side{}, Side{})

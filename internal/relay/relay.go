@@ -13,6 +13,7 @@ package relay
 
 import (
 	"net"
+	"runtime"
 	"sync"
 	"time"
 
@@ -27,6 +28,9 @@ const linger = 60 * time.Second
 const byeTime = time.Second // for a client to take in a last line
 
 var goodbyeTime = time.Second // for a store's answers to a client's last commands
+
+// Descriptors is how many the relay may have beside those of its connections.
+func Descriptors() int { return 2 * (mostPipes + runtime.GOMAXPROCS(0)) }
 
 // A Side is one of the two ends.
 type Side struct {
