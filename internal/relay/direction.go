@@ -141,7 +141,7 @@ const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
 func (d *direction) drain() error {
 	for d.pipe.held > 0 {
 		n, err := unix.Splice(d.pipe.out, nil, d.to.out.fd, nil, d.pipe.held, spliceFlags)
-		if errors.Is(err, unix.EAGAIN) {
+		if later(err) {
 			return nil
 		}
 		if err != nil {

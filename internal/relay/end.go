@@ -127,7 +127,7 @@ func (e *end) Read(b []byte) (int, error) {
 
 func readError(n int, err error) error {
 	switch {
-	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+	case later(err):
 		return errWait
 	case err == nil && n == 0:
 		return io.EOF
@@ -182,11 +182,14 @@ var errUnread = errors.New("what TLS answers is not read")
 
 func (e *end) write(b []byte) (int, error) {
 	n, err := unix.Write(e.out.fd, b)
-	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+	if later(err) {
 		return 0, nil
 	}
 	return max(n, 0), err
 }
+
+// later tells an error that passes: the loop says when to go on.
+func later(err error) bool { return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) }
 
 // flush writes what is pending, as far as it is taken.
 func (e *end) flush() error {
