@@ -220,13 +220,13 @@ type Info struct {
 // Sessions lists the sessions that have a store, the oldest first.
 func (h *Shared) Sessions() []Info {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	var all []Info
 	for m := range h.members {
 		if m.hasStore() {
 			all = append(all, m.info)
 		}
 	}
+	h.mu.Unlock() // every login waits for it
 	slices.SortFunc(all, func(a, b Info) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Session, b.Session))
 	})
