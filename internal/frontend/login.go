@@ -44,7 +44,7 @@ func (s *session) login(c credentials) *failure {
 	defer time.AfterFunc(max(time.Until(s.deadline), graceAfterEnd), func() { cancel(os.ErrDeadlineExceeded) }).Stop()
 	stop := s.watch(cancel)
 
-	s.user, s.where = c.user, account.Location{}
+	s.user, s.key, s.where = c.user, s.Users.Key(c.user), account.Location{}
 	wait(ctx, s.penalty())
 	start := time.Now()
 	opened, failure, cause := s.open(ctx, c)
@@ -58,7 +58,7 @@ func (s *session) login(c credentials) *failure {
 		s.lost(cause)
 	}
 	if failure == nil {
-		s.Failures.Forgive("user " + s.Users.Key(s.user))
+		s.Failures.Forgive("user " + s.key)
 	}
 	s.opened = opened
 	if failure == denied && c.token != "" {
@@ -80,7 +80,7 @@ func (s *session) penalty() time.Duration {
 		return 0
 	}
 	return max(s.Failures.Delay(network(s.client.Addr()).String(), maxAddressDelay),
-		s.Failures.Delay("user "+s.Users.Key(s.user), maxUserDelay))
+		s.Failures.Delay("user "+s.key, maxUserDelay))
 }
 
 func wait(ctx context.Context, d time.Duration) {
@@ -148,7 +148,7 @@ func (s *session) failed(ctx context.Context, start time.Time, failure *failure,
 	}
 	if failure == denied && !s.exempt() {
 		s.Failures.Failed(network(s.client.Addr()).String())
-		s.Failures.Failed("user " + s.Users.Key(s.user))
+		s.Failures.Failed("user " + s.key)
 	}
 	delay := max(s.FailureDelay, min(s.FailureDelay<<s.failures, maxDelay), s.slowest.get())
 	s.failures++

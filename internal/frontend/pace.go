@@ -64,8 +64,7 @@ func (s *session) paced() error {
 		return nil
 	}
 	from := network(s.client.Addr()).String()
-	user := s.Users.Key(s.user)
-	user = user[:min(len(user), maxKept)]
+	user := s.key[:min(len(s.key), maxKept)]
 	switch now := time.Now(); {
 	case !s.paces.allow(from, s.LoginsPerAddress, now):
 		return fmt.Errorf("more than %d logins a minute from %s", s.LoginsPerAddress, from)

@@ -95,6 +95,7 @@ type session struct {
 	gone   bool   // because the client has left
 	opened *store.Session
 	user   string // as typed; known once a login was tried
+	key    string // his, in the map that there was then
 	where  account.Location
 }
 
