@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -214,7 +215,7 @@ func (c *client) wantEnd(text string) {
 	c.t.Helper()
 	c.want(text)
 	rest, err := io.ReadAll(c.in)
-	if len(rest) > 0 || errors.Is(err, context.DeadlineExceeded) {
+	if len(rest) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 		c.t.Fatalf("got %q (%v) behind the end", rest, err)
 	}
 }
