@@ -837,6 +837,20 @@ func TestRule9_LineEndsInCredentials(t *testing.T) {
 	}
 }
 
+// Nobody's password is empty, whatever a store makes of that.
+func TestRule9_AnEmptyPassword(t *testing.T) {
+	for _, answer := range []string{"S: P1 BAD Invalid authentication message", accepted} {
+		f := newFakeStore(t, strings.Replace(loginScript(answer), "AGpvZQBzZWNyZXQ=", b64("\x00joe\x00"), 1))
+		s := newSite(t, func(s *site) { s.people["joe"] = f.value() })
+		for _, user := range []string{"joe", "nobody"} {
+			s.talk(t, []exchange{{"a LOGIN " + user + " \"\"\r\n", "a " + failed}})
+		}
+		if f.connections() != 0 {
+			t.Error("the store was asked")
+		}
+	}
+}
+
 func TestRule10_4_TheStoreDies(t *testing.T) {
 	f := newFakeStore(t, loginScript(accepted+`S- * 1 FETCH (BODY[] {100}\r\nhalf`))
 	c := newSite(t, func(s *site) { s.people["joe"] = f.value() }).client()

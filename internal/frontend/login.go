@@ -181,6 +181,11 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 	if !store.Sendable(c.user+c.behalf, c.password) { // before a store counts as reached by it
 		return nil, denied, store.ErrNotSendable
 	}
+	if len(c.password) == 0 && c.token == "" && !c.proven {
+		// RFC 4616 2 has no such message: a store may call it nonsense, which is no
+		// refusal, or take it to a directory, where it is anybody's (RFC 4513 5.1.2).
+		return nil, denied, errors.New("the password is empty")
+	}
 	owner := c.user
 	if c.behalf != "" {
 		owner = c.behalf
