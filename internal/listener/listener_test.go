@@ -218,6 +218,35 @@ func TestHeader(t *testing.T) {
 	}
 }
 
+// However long a line is, not an octet behind it is read, and each octet of it is no
+// system call of its own.
+func TestHeaderOfAnyLength(t *testing.T) {
+	for n := proxyV1Min; n <= proxyV1Max+1; n++ {
+		line := "PROXY UNKNOWN" + strings.Repeat(" ", n-proxyV1Min) + "\r\n"
+		source := &counted{Reader: strings.NewReader(line + "rest")}
+		raw, err := readHeader(source)
+		if n > proxyV1Max {
+			if err == nil {
+				t.Errorf("%d octets were taken", n)
+			}
+			continue
+		}
+		if rest, _ := io.ReadAll(source.Reader); err != nil || string(raw) != line || string(rest) != "rest" {
+			t.Errorf("%d octets: %q (%v) and %q", n, raw, err, rest)
+		}
+		if most := 3 + (n-proxyV1Min+1)/2; source.reads > most {
+			t.Errorf("%d octets: %d reads, more than %d", n, source.reads, most)
+		}
+	}
+}
+
+type counted struct {
+	io.Reader
+	reads int
+}
+
+func (c *counted) Read(p []byte) (int, error) { c.reads++; return c.Reader.Read(p) }
+
 // That a client came by TLS counts where the balancer's word for it does. What cannot
 // be understood says nothing of the kind.
 func TestHeaderTellsOfTLS(t *testing.T) {

@@ -17,7 +17,8 @@ import (
 
 const (
 	proxyTime   = 5 * time.Second // for a header that comes with the connection
-	proxyV1Max  = 107             // octets of a line, by the protocol's text
+	proxyV1Min  = 15              // octets of a line, by the protocol's text
+	proxyV1Max  = 107             // the same
 	proxyV2Head = 16              // octets before the addresses
 	proxyV2Max  = 2048            // octets of addresses and TLVs
 
@@ -90,13 +91,18 @@ func readHeader(r io.Reader) ([]byte, error) {
 	if !bytes.HasPrefix(raw, []byte("PROXY ")) {
 		return nil, errors.New("missing")
 	}
+	due := proxyV1Min - 8 // what comes in any case: octet by octet a line costs as many system calls
 	for raw = raw[:8]; !bytes.HasSuffix(raw, []byte("\r\n")); {
-		if len(raw) == proxyV1Max {
+		if len(raw)+due > proxyV1Max {
 			return nil, errors.New("too long")
 		}
-		raw = append(raw, 0)
-		if _, err := io.ReadFull(r, raw[len(raw)-1:]); err != nil {
+		raw = raw[:len(raw)+due]
+		if _, err := io.ReadFull(r, raw[len(raw)-due:]); err != nil {
 			return nil, err
+		}
+		due = 2
+		if raw[len(raw)-1] == '\r' {
+			due = 1
 		}
 	}
 	return raw, nil
