@@ -113,14 +113,14 @@ const tellEvery = time.Second
 
 // refusal tells whether the log is to be told of one more session that is refused, and
 // how many others there were since it was.
-func (s *Shared) refusal(now time.Time) (others int, tell bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now.Sub(s.refusedAt) < tellEvery {
-		s.refused++
+func (h *Shared) refusal(now time.Time) (others int, tell bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if now.Sub(h.refusedAt) < tellEvery {
+		h.refused++
 		return 0, false
 	}
-	others, s.refused, s.refusedAt = s.refused, 0, now
+	others, h.refused, h.refusedAt = h.refused, 0, now
 	return others, true
 }
 

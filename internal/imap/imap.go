@@ -9,8 +9,7 @@
 // answers "+". So a Reader walks along the command with methods that are
 // named as the grammar's rules, and stops at the first fault:
 //
-//	tag, ok := r.Tag()
-//	ok = ok && r.SP() && r.Atom(&name) && r.SP() && r.Astring(&user, max) && r.CRLF()
+//	ok := r.SP() && r.Astring(&user, max) && r.SP() && r.Astring(&password, max) && r.CRLF()
 //
 // After a fault, Skip finds the end of the command, through the literals that
 // the client sends without being asked (RFC 7888 section 3): their octets must

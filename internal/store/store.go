@@ -37,8 +37,8 @@ const (
 	Implicit                 // from the first octet, as on port 993
 )
 
-// Time limits, each for one step. Together, with ConnectTimeout, they stay below the
-// minute that a client has for its login, unless name servers are silent, too.
+// Time limits, each for one step. All before the login itself take half of the minute
+// that a client has for it, with ConnectTimeout, unless name servers are silent, too.
 const (
 	answerTime    = 5 * time.Second  // for each answer between greeting and login
 	handshakeTime = 10 * time.Second // RSA on a store that has been swapped out
