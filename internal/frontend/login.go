@@ -54,14 +54,13 @@ func (s *session) login(c credentials) *failure {
 	stop()
 	// A client whose time is over is told that the store was at fault, before
 	// it is sent away; one that is gone is told nothing.
-	if cause := context.Cause(ctx); failure != nil && cause != nil && !errors.Is(cause, os.ErrDeadlineExceeded) {
-		s.lost(cause)
-	}
-	if failure == nil {
+	switch end := context.Cause(ctx); {
+	case failure == nil:
 		s.Failures.Forgive("user " + s.key)
-	}
-	s.opened = opened
-	if failure == denied && c.token != "" {
+		s.opened = opened
+	case end != nil && !errors.Is(end, os.ErrDeadlineExceeded):
+		s.lost(end)
+	case failure == denied && c.token != "":
 		failure = s.deniedToken(cause)
 	}
 	return failure
