@@ -64,7 +64,6 @@ func (imapStore) tell(d *dialogue, o Origin) error {
 // disabled (RFC 9051 6.2.3).
 func (imapStore) login(d *dialogue, login Login) error {
 	caps := d.caps
-	d.known = false // a login changes the list
 	mechanism, message := login.sasl()
 	defer clear(message)
 	var r imap.Response
@@ -94,6 +93,14 @@ func (imapStore) login(d *dialogue, login Login) error {
 	}
 	d.hear(r)
 	d.refers, _, _ = referral(r.Code)
+	if !d.known {
+		// What the store says before it answers is the client's, as it was behind
+		// the login's answer.
+		d.keep = true
+		if _, err := d.command("CAPABILITY"); err != nil {
+			return fmt.Errorf("CAPABILITY: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -164,21 +171,6 @@ func (d *dialogue) login(login Login, unasked bool) (imap.Response, error) {
 		}
 	}
 	return d.ask(false, append(parts, crlf)...)
-}
-
-// loggedIn makes sure that the store's true list is known. What the store says
-// before it answers is the client's, as it was behind the login's answer.
-func (imapStore) loggedIn(d *dialogue, s *Session) error {
-	if !d.known {
-		d.keep = true
-		if _, err := d.command("CAPABILITY"); err != nil {
-			return err
-		}
-	}
-	if d.known {
-		s.Capabilities = d.caps
-	}
-	return nil
 }
 
 // hear takes what a response has to say beside its answer: capabilities, and alerts,

@@ -176,5 +176,3 @@ func (d *dialogue) pop3Authenticate(mechanism string, message []byte) error {
 	}
 	return err
 }
-
-func (pop3Store) loggedIn(*dialogue, *Session) error { return nil }

@@ -186,5 +186,3 @@ func (sieveStore) login(d *dialogue, login Login) error {
 	}
 	return err
 }
-
-func (sieveStore) loggedIn(*dialogue, *Session) error { return nil }

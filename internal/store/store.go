@@ -140,12 +140,11 @@ func (u *Unreachable) Unwrap() error { return u.error }
 
 // A Protocol is how the store is spoken to.
 type Protocol interface {
-	greet(*dialogue) error              // reads the greeting
-	startTLS(*dialogue) error           // up to the answer that begins TLS
-	capabilities(*dialogue) error       // asks what the store can do now
-	login(*dialogue, Login) error       // returns a *Refusal where it was one
-	loggedIn(*dialogue, *Session) error // completes the session
-	tell(*dialogue, Origin) error       // says where the login comes from, if the store wants to know
+	greet(*dialogue) error        // reads the greeting
+	startTLS(*dialogue) error     // up to the answer that begins TLS
+	capabilities(*dialogue) error // asks what the store can do now
+	login(*dialogue, Login) error // returns a *Refusal where it was one
+	tell(*dialogue, Origin) error // says where the login comes from, if the store wants to know
 }
 
 // dialogue is a connection before its login is over.
@@ -183,12 +182,11 @@ func (s *Store) Open(ctx context.Context, p Protocol, login Login) (*Session, er
 		err = p.tell(d, login.Origin)
 	}
 	d.step(loginTime)
+	d.known = false // a login changes the list
 	if err != nil {
 		err = fmt.Errorf("telling the origin: %w", err)
 	} else if err = p.login(d, login); err != nil {
 		err = fmt.Errorf("login: %w", err)
-	} else if err = p.loggedIn(d, session); err != nil {
-		err = fmt.Errorf("after login: %w", err)
 	}
 	if !d.uncancelled() {
 		err = context.Cause(ctx)
@@ -199,6 +197,9 @@ func (s *Store) Open(ctx context.Context, p Protocol, login Login) (*Session, er
 	}
 	ahead, _ := d.in.Peek(d.in.Buffered())
 	session.Behind = append(d.behind, ahead...)
+	if d.known {
+		session.Capabilities = d.caps
+	}
 	session.Refers = d.refers
 	session.Conn.SetDeadline(time.Time{})
 	return session, nil
