@@ -12,8 +12,10 @@
 package relay
 
 import (
+	"fmt"
 	"net"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -119,6 +121,7 @@ const (
 func (p *Pair) happened(e *end, events uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.survive()
 	from, to := p.directions(e)
 	e.dry = false
 	switch p.state {
@@ -140,6 +143,19 @@ func (p *Pair) happened(e *end, events uint32) {
 		}
 	}
 	p.watch()
+}
+
+// survive ends a pair that has met a defect: no other may feel it.
+func (p *Pair) survive() {
+	defect := recover()
+	switch {
+	case defect == nil:
+	case p.state == leaving:
+		p.leave()
+	default:
+		p.reason = fmt.Sprintf("defect: %v: %s", defect, debug.Stack())
+		p.finish()
+	}
 }
 
 // directions are the one that an end is read by, and the one that it is written by.

@@ -381,6 +381,26 @@ func TestFollowersHearOfEachOctet(t *testing.T) {
 	})
 }
 
+// faulty is a follower with a defect, which only what its client sends can reach.
+type faulty struct{ *follower }
+
+func (faulty) Passed(octets []byte) { _ = octets[1<<20] }
+
+func TestADefectEndsOnePairOnly(t *testing.T) {
+	each(t, func(t *testing.T, a, b kind) {
+		hit, other := newRig(t, a, b, Side{Follow: faulty{}}, Side{}), newRig(t, a, b, Side{}, Side{})
+		io.WriteString(hit.client, "a NOOP\r\n")
+		if got := hit.end(t).Reason; !strings.HasPrefix(got, "defect: runtime error: index out of range") || !strings.Contains(got, "faulty") {
+			t.Errorf("ended: %s", got)
+		}
+		io.WriteString(other.client, "a NOOP\r\n")
+		echo(t, other.store, "a NOOP\r\n")
+		other.client.die()
+		other.store.Close()
+		other.end(t)
+	})
+}
+
 func echo(t *testing.T, from io.Reader, want string) {
 	t.Helper()
 	got := make([]byte, len(want))
