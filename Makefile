@@ -59,7 +59,7 @@ bench-quick:
 fuzz:
 	@for package in $$($(GO) list ./...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit; done; done
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package || exit; done; done
 
 demo: all
 	@CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -o bin/ ./tools/demo ./tools/orgmaker
