@@ -198,10 +198,9 @@ func (d *dialogue) note(r imap.Response) bool {
 // business.
 func (d *dialogue) newTag() string {
 	d.tags++
-	return d.tag()
+	d.tag = fmt.Sprintf("P%d", d.tags)
+	return d.tag
 }
-
-func (d *dialogue) tag() string { return fmt.Sprintf("P%d", d.tags) }
 
 // command sends a whole command and returns its tagged answer.
 func (d *dialogue) command(text string) (imap.Response, error) {
@@ -226,7 +225,7 @@ func (d *dialogue) answer(continuation bool) (imap.Response, error) {
 		switch {
 		case err != nil:
 			return r, err
-		case r.Tag == "+" && continuation, r.Tag == d.tag() && r.IsAnswer():
+		case r.Tag == "+" && continuation, r.Tag == d.tag && r.IsAnswer():
 			return r, nil
 		case r.Tag != "*":
 			return r, fmt.Errorf("%.80q does not answer what was asked", r.Raw)

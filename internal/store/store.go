@@ -155,6 +155,7 @@ type dialogue struct {
 	known  bool   // caps are what the store said in its present state
 	budget int    // octets it may still say before the present step is over
 	tags   int    // commands so far
+	tag    string // of the last of them
 	refers string // to which store, though it takes the login
 	keep   bool   // all that it says is the client's, and not only its alerts
 	behind []byte // what is the client's, once he is logged in
