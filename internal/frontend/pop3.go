@@ -142,7 +142,8 @@ func (p *pop3Session) loggedIn() { p.write("+OK Logged in\r\n") }
 
 func (p *pop3Session) capa([]byte) {
 	list := []string{"TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE"}
-	if shared := p.shared(); len(shared) == 0 || shared.Has("PIPELINING") { // a client goes on so after its login
+	shared := p.shared()
+	if len(shared) == 0 || shared.Has("PIPELINING") { // a client goes on so after its login
 		list = append(list, "PIPELINING")
 	}
 	if p.canStartTLS() {
@@ -151,7 +152,7 @@ func (p *pop3Session) capa([]byte) {
 	if p.private() {
 		list = append(list, "USER")
 	}
-	if p.hasUTF8() {
+	if shared.Has("UTF8") {
 		list = append(list, "UTF8")
 	}
 	if names := p.offered(); len(names) > 0 {
@@ -170,15 +171,13 @@ func (p *pop3Session) quit([]byte) {
 	p.ended = "logout"
 }
 
-// hasUTF8 tells whether every store can be asked for UTF8, as it will be
-// before the login there.
-func (p *pop3Session) hasUTF8() bool { return p.shared().Has("UTF8") }
-
 // shared is what all stores have, as far as that is known.
 func (p *pop3Session) shared() imap.Capabilities { return p.Capabilities(p.session.name) }
 
+// utf8Command: every store has to have it, for it will be asked for it before the login
+// there.
 func (p *pop3Session) utf8Command([]byte) {
-	if !p.hasUTF8() {
+	if !p.shared().Has("UTF8") {
 		p.err("UTF8 is not available")
 		return
 	}

@@ -2,7 +2,6 @@ package frontend
 
 import (
 	"encoding/base64"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -41,26 +40,26 @@ func (p *sieveSession) greet() { p.list("Ready") }
 // list tells the capabilities, RFC 5804 1.7. What Sieve can do is what all
 // stores can; after the login the client asks its own.
 func (p *sieveSession) list(text string) {
-	more := ""
-	if ways := p.shared("NOTIFY="); len(ways) > 0 {
-		more = fmt.Sprintf("\"NOTIFY\" \"%s\"\r\n", strings.Join(ways, " "))
+	shared, more := p.Capabilities(p.name), ""
+	if ways := behind("NOTIFY=", shared); ways != "" {
+		more = "\"NOTIFY\" \"" + ways + "\"\r\n"
 	}
 	if p.canStartTLS() {
 		more += "\"STARTTLS\"\r\n"
 	}
 	p.write("\"IMPLEMENTATION\" \"postern\"\r\n\"VERSION\" \"1.0\"\r\n\"SIEVE\" \"%s\"\r\n\"SASL\" \"%s\"\r\n%sOK \"%s\"\r\n",
-		strings.Join(p.shared("SIEVE="), " "), strings.Join(p.offered(), " "), more, text)
+		behind("SIEVE=", shared), strings.Join(p.offered(), " "), more, text)
 }
 
-// shared lists what all stores have under a prefix.
-func (p *sieveSession) shared(prefix string) []string {
+// behind is what words have behind a prefix.
+func behind(prefix string, words []string) string {
 	var list []string
-	for _, word := range p.Capabilities(p.name) {
+	for _, word := range words {
 		if rest, ok := strings.CutPrefix(word, prefix); ok {
 			list = append(list, rest)
 		}
 	}
-	return list
+	return strings.Join(list, " ")
 }
 
 func (p *sieveSession) goodbye(code, text string) { p.deny("BYE", code, text) }
