@@ -83,6 +83,7 @@ func (u users) troubles() (all []error) {
 // is no error: less is promised before the login.
 func sharedByStores(conf *config.Config, protocol string, fixed imap.Capabilities) func() imap.Capabilities {
 	if len(fixed) > 0 {
+		fixed = imap.ParseCapabilities(fixed.String()) // each word once
 		return func() imap.Capabilities { return fixed }
 	}
 	probed, all := follow(conf, mapfile.Store), keyOf("*", protocol)

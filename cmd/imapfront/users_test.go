@@ -51,3 +51,12 @@ func TestLocate(t *testing.T) {
 		}
 	}
 }
+
+// A list that the administrator has fixed is one that can be said: each word once, and
+// none that would end it.
+func TestAFixedList(t *testing.T) {
+	list := sharedByStores(config.Default(), "imap", []string{"IDLE", "idle MOVE", "BAD]"})()
+	if got := list.String(); got != "IDLE MOVE" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -94,31 +94,23 @@ func (p *imapSession) follow(client, store *relay.Side) (last func() []byte) {
 func (p *imapSession) capabilities() imap.Capabilities {
 	shared := p.promised.BeforeLogin()
 	list := imap.Capabilities{"IMAP4rev1"}
-	add := func(words ...string) {
-		for _, word := range words {
-			if !list.Has(word) {
-				list = append(list, word)
-			}
-		}
-	}
 	if shared.Has("IMAP4rev2") {
-		add("IMAP4rev2")
+		list = append(list, "IMAP4rev2")
 	}
-	add("SASL-IR", "ID")
+	list = append(list, "SASL-IR", "ID")
 	if shared.Has("LITERAL+") { // never both, RFC 7888 5
 		shared = shared.Without(imap.Capabilities{"LITERAL-"})
 	}
 	if p.canStartTLS() {
-		add("STARTTLS")
+		list = append(list, "STARTTLS")
 	}
 	if !p.private() {
-		add("LOGINDISABLED")
+		list = append(list, "LOGINDISABLED")
 	}
 	for _, name := range p.offered() {
-		add("AUTH=" + name)
+		list = append(list, "AUTH="+name)
 	}
-	add(shared...)
-	return list
+	return append(list, shared.Without(list)...)
 }
 
 func (p *imapSession) command() {
@@ -187,8 +179,8 @@ func (p *imapSession) ok(text string) { p.write("%s OK %s\r\n", p.tag, text) }
 func (p *imapSession) no(f *failure) { p.write("%s NO %s\r\n", p.tag, coded(f.code, f.text)) }
 
 func (p *imapSession) loggedIn() {
-	if after := p.opened.Capabilities; after != nil {
-		p.ok("[CAPABILITY " + after.AfterLogin().String() + "] Logged in")
+	if after := p.opened.Capabilities.AfterLogin(); len(after) > 0 {
+		p.ok("[CAPABILITY " + after.String() + "] Logged in")
 		return
 	}
 	p.ok("Logged in")

@@ -48,7 +48,7 @@ func (l Capabilities) Without(other Capabilities) Capabilities {
 }
 
 func (l Capabilities) only(keep func(string) bool) Capabilities {
-	var list Capabilities
+	list := make(Capabilities, 0, len(l))
 	for _, word := range l {
 		if keep(word) {
 			list = append(list, word)
