@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -305,15 +304,14 @@ func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *f
 }
 
 // accept looks at a login that the store has taken: whether the user may have
-// one more session, and whether the store has what its client was promised. The
-// promise of an initial response has been kept by then, if not by the store.
+// one more session, and whether the store has what its client was promised.
 func (s *session) accept(opened *store.Session, owner string, where account.Location) (*failure, error) {
 	if opened.Refers != "" {
 		// Known to the log alone: the map says which store is the user's.
 		s.log.Warn("store takes a user, and refers to another", "user", brief(s.user), "store", s.where.Store, "to", brief(opened.Refers))
 	}
 	if caps := opened.Capabilities; caps != nil {
-		if lacking := s.promised.BeforeLogin().Without(slices.Concat(caps, imap.Capabilities{"SASL-IR"})); len(lacking) > 0 {
+		if lacking := s.promised.BeforeLogin().Without(caps); len(lacking) > 0 {
 			s.Metrics.mismatch(s.where.Store)
 			s.log.Warn("store lacks what was promised", "user", brief(s.user), "store", s.where.Store, "capabilities", lacking.String())
 			if s.Strict {
