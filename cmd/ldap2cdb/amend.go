@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 
 	"postern/internal/account"
 	"postern/internal/mapfile"
@@ -31,6 +32,10 @@ func decide(few *roster.Roster, last set, touched keys) (*roster.Report, changes
 	}
 	few.Held = func(address string) (bool, error) {
 		_, found, err := last[roster.Address].Get(address)
+		if err == nil && !found {
+			local, _, _ := strings.Cut(address, "@")
+			_, found, err = last[roster.Login].Get(local) // whose mailbox has that address
+		}
 		return found, err
 	}
 	err := few.Settle(func(c roster.Change) error {

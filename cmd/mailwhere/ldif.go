@@ -63,7 +63,8 @@ func storeAttribute(attributes config.Attributes) (string, error) {
 	return attributes.Store[0], nil
 }
 
-// write prints the moves, or none: half a plan would be carried out, too.
+// write prints the moves, or none: half a plan would be carried out, too. Who is disabled
+// is marked: to hold him and to release him again would enable him.
 func (l *ldif) write(out io.Writer, moves []resident) error {
 	var text bytes.Buffer
 	for _, move := range moves {
@@ -76,6 +77,9 @@ func (l *ldif) write(out io.Writer, moves []resident) error {
 			localPart, escapeValue(move.Mailbox[:max(at, 0)]),
 			domainPart, escapeValue(move.Mailbox[at+1:]),
 		).Replace(l.template)
+		if move.Disabled {
+			text.WriteString("# disabled\n")
+		}
 		fmt.Fprintf(&text, "%s\nchangetype: modify\nreplace: %s\n%s\n\n", ldifLine("dn", dn), l.attribute, ldifLine(l.attribute, move.To))
 	}
 	_, err := text.WriteTo(out)

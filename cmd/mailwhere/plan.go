@@ -28,6 +28,8 @@ type resident struct {
 	Weight int64  `json:"-"` // octets, or 1 where mailboxes are counted
 
 	Mailbox string `json:"-"` // its name at the store
+
+	Disabled bool `json:"-"`
 }
 
 // plan prints who should move when stores are added or drained. Nobody moves
@@ -150,7 +152,8 @@ func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, er
 			}
 		}
 		home := stores[at.Store]
-		home.residents = append(home.residents, resident{Login: name, From: at.Store, Weight: weight, Mailbox: at.Mailbox})
+		home.residents = append(home.residents, resident{Login: name, From: at.Store, Weight: weight, Mailbox: at.Mailbox,
+			Disabled: at.Flags&account.Disabled != 0})
 		home.weight += weight
 	}
 	for _, own := range []bool{true, false} {

@@ -307,28 +307,45 @@ func (w wish) candidates() []string {
 	return list
 }
 
-// propose finds free addresses for all wishes: those that nobody claims.
+// propose finds free addresses for all wishes: those that nobody claims, and that are
+// no mailbox's of another, whose mail would be in doubt.
 func (r *Roster) propose() error {
 	if len(r.wishes) == 0 {
 		return nil
 	}
 	taken := map[string]bool{}
+	owners := map[string]string{} // of mailboxes that would have such an address
 	for _, w := range r.wishes {
 		for _, address := range w.candidates() {
 			taken[address] = false
+			owners[address], owners[localPart(address)] = "", ""
 		}
 	}
-	claims, err := r.runs(Address)
-	for _, of := range claims {
-		for err = of.advance(); err == nil && !of.ended; err = of.advance() {
-			if _, wished := taken[string(of.key)]; wished {
-				taken[string(of.key)] = true
+	err := r.eachClaim(Address, func(c *claim) error {
+		if _, wished := taken[string(c.key)]; wished {
+			taken[string(c.key)] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = r.eachClaim(Login, func(c *claim) error {
+		mailbox := c.key
+		if at := bytes.LastIndexByte(c.value, '@'); at >= 0 {
+			mailbox = c.value[:at]
+		}
+		for _, name := range [][]byte{c.key, mailbox} {
+			if _, wished := owners[string(name)]; wished {
+				owner, _, err := r.entry(c.source)
+				if err != nil {
+					return err
+				}
+				owners[string(name)] = owner
 			}
 		}
-		if err != nil {
-			break
-		}
-	}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
@@ -348,7 +365,8 @@ func (r *Roster) propose() error {
 	})
 	for _, w := range r.wishes {
 		for _, free := range w.candidates() {
-			if !taken[free] {
+			owner := cmp.Or(owners[free], owners[localPart(free)], w.of.Entry)
+			if !taken[free] && owner == w.of.Entry {
 				taken[free] = true // to the next one another
 				w.of.Free = free
 				break
@@ -356,6 +374,30 @@ func (r *Roster) propose() error {
 		}
 	}
 	r.wishes = nil
+	return nil
+}
+
+func localPart(address string) string {
+	local, _, _ := strings.Cut(address, "@")
+	return local
+}
+
+// eachClaim goes through all claims on a map's keys.
+func (r *Roster) eachClaim(m Map, visit func(*claim) error) error {
+	claims, err := r.runs(m)
+	if err != nil {
+		return err
+	}
+	for _, of := range claims {
+		for err = of.advance(); err == nil && !of.ended; err = of.advance() {
+			if err := visit(&of.claim); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

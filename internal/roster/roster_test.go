@@ -454,6 +454,15 @@ func TestProposals(t *testing.T) {
 		"uid=jack wants jack@imap1, jmdoe@e is free; uid=jim wants jim@imap1, jdoe2@e is free; uid=john wants john@imap1" {
 		t.Errorf("got %s", got)
 	}
+	// Whose mailbox has the name gets the mail of such an address, so it is proposed
+	// to nobody else.
+	boxed := user("joan", "imap1")
+	boxed.Location.Mailbox = "jdoe3"
+	_, _, report, _ = settled(t, runSize, nil, nil, named("jdoe2"), named("john"), boxed)
+	if got := report.Conflicts.Named[0].String(); got != "conflict: address jdoe@e: left out; "+
+		"uid=jdoe2 wants jdoe2@imap1, jdoe2@e is free; uid=john wants john@imap1, jdoe4@e is free" {
+		t.Errorf("got %s", got)
+	}
 	few := New(t.TempDir())
 	defer few.Close()
 	few.Held = func(address string) (bool, error) { return address != "jdoe9@e", nil }
