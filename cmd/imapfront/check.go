@@ -29,7 +29,7 @@ import (
 
 // check says all that is wrong with the settings at once, a line each, with the
 // line of the file where there is one. What the file itself has wrong is known.
-func check(conf *config.Config, known error, out io.Writer) error {
+func check(conf *config.Config, file string, known error, out io.Writer) error {
 	f := conf.Frontend
 	var wrong config.Faults
 	// A fault is of something that a value of the file names.
@@ -47,6 +47,14 @@ func check(conf *config.Config, known error, out io.Writer) error {
 	checkPlaces(f, note)
 	checkStores(conf, note)
 	checkMaps(conf, note)
+	if name := conf.Frontend.User; name != "" && len(wrong) == 0 && os.Geteuid() == 0 {
+		note(name, become(name)) // it was looked up: from here on this process is his
+		checkAgain(conf, file, func(value string, err error) {
+			if err != nil {
+				note(value, fmt.Errorf("as user %s, who is to read it again: %w", name, err))
+			}
+		})
+	}
 	if len(wrong) > 0 {
 		return sysexits.Config.Wrap(wrong)
 	}
@@ -151,6 +159,18 @@ func checkMaps(conf *config.Config, note func(value string, err error)) {
 			}
 			note(conf.Maps, err)
 			m.Close()
+		}
+	}
+}
+
+// checkAgain looks at what a service reads again while it runs, as the user that it has
+// become.
+func checkAgain(conf *config.Config, file string, note func(value string, err error)) {
+	checkClients(conf.Frontend, note)
+	checkStores(conf, note)
+	for _, path := range []string{file, filepath.Join(conf.Maps, mapfile.Login), filepath.Join(conf.Maps, mapfile.Store)} {
+		if err := unix.Access(path, unix.R_OK); err != nil && err != unix.ENOENT {
+			note("", &fs.PathError{Op: "open", Path: path, Err: err})
 		}
 	}
 }

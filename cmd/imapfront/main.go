@@ -69,7 +69,7 @@ connection that it is given; with --listen it serves by itself:
 		conf, err := configured(c)
 		switch {
 		case c.Bool("check") && conf != nil:
-			return check(conf, err, c.App.Writer)
+			return check(conf, c.String("config"), err, c.App.Writer)
 		case c.Bool("check"):
 			return err
 		case err != nil:

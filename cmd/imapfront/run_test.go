@@ -1133,6 +1133,27 @@ func TestAKeyForAGroupIsReadAgain(t *testing.T) {
 	dial(t, s.addrs[0], second).want("* OK ")
 }
 
+// A renewed key that the service may not read is found before it is needed, and who
+// looks at the log is sent to its mode.
+func TestAKeyOfRootAlone(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir, conf := siteDir(t, "[frontend]\nuser = \"nobody\"\n", "joe imap1.example.org")
+	cert := filepath.Join(dir, "cert.pem")
+	os.Chmod(filepath.Dir(dir), 0o755)
+	makeCert(t, cert, "imap.example.org")
+	if err := errors.Join(os.Chmod(cert, 0o600), os.Chown(cert, 65534, 0)); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--config", conf, "--cert", cert}
+	run(t, 0, append(args, "--check")...)
+	s := start(t, append(args, "--listen", "imaps://127.0.0.1:0")...)
+	os.Chown(cert, 0, 0)
+	run(t, 78, append(args, "--check")...)
+	s.hangUp("permission denied: its mode, or its folder's, keeps user nobody out")
+}
+
 // Who cannot become the user that the settings name does not serve as another; who
 // is him already need not.
 func TestBecomingWithoutRoot(t *testing.T) {
@@ -1413,7 +1434,7 @@ metrics = ":99999"
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := check(conf, nil, io.Discard); err == nil || !strings.Contains(err.Error(), cause) {
+		if err := check(conf, file, nil, io.Discard); err == nil || !strings.Contains(err.Error(), cause) {
 			t.Errorf("%s: %v", record, err)
 		}
 	}

@@ -27,6 +27,7 @@ import (
 	"postern/internal/imap"
 	"postern/internal/listener"
 	"postern/internal/penalty"
+	"postern/internal/private"
 	"postern/internal/relay"
 	"postern/internal/sysexits"
 )
@@ -210,12 +211,16 @@ func reread(c *cli.Context, now *frontend.Frontend) (next *frontend.Frontend, ke
 	return next, keyFiles(conf), nil
 }
 
-// outOfReach tells what may be behind a refusal that no mode explains, see confine.
+// outOfReach tells what is behind a refusal: a file that its mode keeps from us, or if no
+// mode explains it one that confine does.
 func outOfReach(err error) error {
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w: if its folder is new, or new in the settings, only a restart or --replace opens it", err)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
 	}
-	return err
+	if of, ok := errors.AsType[*fs.PathError](err); ok && unix.Access(of.Path, unix.R_OK) != nil { // which Landlock does not forbid
+		return fmt.Errorf("%w: its mode, or its folder's, keeps user %s out", err, private.Account(uint32(os.Getuid())))
+	}
+	return fmt.Errorf("%w: if its folder is new, or new in the settings, only a restart or --replace opens it", err)
 }
 
 // certificateCheck is how often files of certificates and tickets are looked
