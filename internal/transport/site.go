@@ -181,13 +181,17 @@ func (t *Tables) Foreign() []string {
 // noteForeign says which they are, and not how many: what changes each night would be
 // told each night.
 func (t *Tables) noteForeign() {
-	domains := t.Foreign()
-	if len(domains) == 0 {
-		return
+	if len(t.foreign) > 0 {
+		t.note("addresses are left out, for their domains are not the site's (route.domain): those in %s", t.someForeign())
 	}
+}
+
+// someForeign are the first of the domains that are not the site's.
+func (t *Tables) someForeign() string {
+	domains := t.Foreign()
 	examples := strings.Join(domains[:min(3, len(domains))], ", ")
 	if len(domains) > 3 {
 		examples += ", ..."
 	}
-	t.note("addresses are left out, for their domains are not the site's (route.domain): those in %s", examples)
+	return examples
 }

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"postern/internal/account"
 	"postern/internal/sysexits"
@@ -130,10 +131,13 @@ func (t *Tables) deliveryAddress(mailbox string) (string, error) {
 	return folded, nil
 }
 
-// readKeys finds the keys that are special by their form.
+// readKeys finds the keys that are special by their form. If none is in a domain that
+// the site names, that name is mistyped: with such tables all mail is refused for good.
 func (t *Tables) readKeys() error {
-	return t.mailings.Records(func(key, _ string) error {
+	ours := false
+	err := t.mailings.Records(func(key, _ string) error {
 		if t.isPlainAddress(key) {
+			ours = true
 			return nil
 		}
 		address := account.QueryForm(key)
@@ -141,6 +145,7 @@ func (t *Tables) readKeys() error {
 			t.foreign[domain]++
 			return nil
 		}
+		ours = true
 		if key[0] == '@' {
 			t.catchAll[account.Fold(key[1:])] = true
 		}
@@ -158,6 +163,11 @@ func (t *Tables) readKeys() error {
 		}
 		return nil
 	})
+	if err == nil && !ours && len(t.foreign) > 0 && len(t.site.Domains) > 0 {
+		err = sysexits.Config.Errorf("route.domain: nobody has an address in %s, but in %s: name the site's domains",
+			strings.Join(t.site.Domains, ", "), t.someForeign())
+	}
+	return err
 }
 
 // address returns the form under which Postfix asks for a key of address.cdb, and
