@@ -305,12 +305,15 @@ func (w *watch) distrust() {
 // freshen tells that the maps are right, while all that is known is in them. If
 // somebody has removed or replaced one it has them made again: a directory in which
 // nothing happens would be no reason to, and nobody could log in, or some only where they
-// were yesterday.
+// were yesterday. So it does if somebody has published what it doubts: those who wait
+// for its publications have not heard of that.
 func (w *watch) freshen() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
-	case !w.complete() || w.whole || len(w.touched) > 0:
+	case !w.complete():
+	case w.doubted && (w.removed() || !w.replaced()): // until somebody else has published
+	case !w.doubted && (w.whole || len(w.touched) > 0):
 	case w.removed(), w.replaced():
 		w.whole = true
 		w.rouse()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -643,6 +644,39 @@ func TestAfterPublication(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(scratch, "twice")); err == nil {
 		t.Error("twice at once")
+	}
+}
+
+// It follows what somebody else has published by force, too: who has left the store
+// gets no mail there.
+func TestAfterADoubt(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true})
+	dir, log := t.TempDir(), &logbook.Book{}
+	seen := filepath.Join(t.TempDir(), "seen")
+	settings := configFile(t, fmt.Sprintf("[watch]\nafter = [\"cp\", %q, %q]\n", filepath.Join(dir, mapfile.Login), seen))
+	args := []string{"--config", settings, "--url", server.URL(), "--base", slapd.Base, "--maps", dir}
+	follow(t, log, args...)
+	eventually(t, dir, "u7", "imap2.example.org", log)
+	var changes strings.Builder
+	for i := range 19 {
+		fmt.Fprintf(&changes, "dn: uid=u%d,ou=people,%s\nchangetype: delete\n\n", i, slapd.Base)
+	}
+	server.Modify(changes.String())
+	eventuallySays(t, log, "if it is meant so, run ldap2cdb --force once")
+	time.Sleep(2 * publishEvery) // with the last of the changes: from now on nothing happens there
+	if status, stderr := tool(t, append(args, "--force")...); status != 0 {
+		t.Fatal(stderr)
+	}
+	eventuallySays(t, log, ": login 1 names, ")
+	for end := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		login, err := os.ReadFile(filepath.Join(dir, mapfile.Login))
+		got, _ := os.ReadFile(seen)
+		if err == nil && bytes.Equal(got, login) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the command has not seen the last map\n%s", log)
+		}
 	}
 }
 
