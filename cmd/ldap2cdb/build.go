@@ -413,10 +413,14 @@ func (b *build) tell(report *roster.Report) error {
 	return report.Text(os.Stderr, command.Severity(syslog.LOG_WARNING))
 }
 
-// replace puts a file in place as a whole. What is no file, as /dev/stdout, is
-// written to: a rename would take its place. Where that leads to an open log, to
-// open it anew would cut off what is in it.
+// replace puts a file in place as a whole; "-" is standard output. What is no file, as
+// /dev/stdout, is written to: a rename would take its place. Where that leads to an open
+// log, to open it anew would cut off what is in it.
 func replace(path string, data []byte) error {
+	if path == "-" {
+		_, err := os.Stdout.Write(data)
+		return err
+	}
 	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
 		for _, open := range []*os.File{os.Stdout, os.Stderr} {
 			if isOpen(open, path) {

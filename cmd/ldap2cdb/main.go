@@ -28,7 +28,7 @@ const description = `Examples:
 
    ldap2cdb --ldif people.ldif --maps /tmp/maps
    ldap2cdb --url ldap://ldap.example.org --starttls --base dc=example,dc=org
-   slapcat | ldap2cdb --ldif - --dry-run`
+   slapcat -s ou=people,dc=example,dc=org | ldap2cdb --ldif - --dry-run`
 
 func app() *cli.App {
 	app := command.New("ldap2cdb", "build login.cdb and address.cdb from the directory", "", description)
@@ -124,11 +124,15 @@ func settings(c *cli.Context) (*config.Config, error) {
 	switch {
 	case c.IsSet("ldif") && c.IsSet("url"):
 		return nil, sysexits.Usage.Errorf("--ldif and --url: read one or the other")
+	case c.IsSet("ldif") && (c.IsSet("base") || c.IsSet("filter")):
+		return nil, sysexits.Usage.Errorf("--ldif: all of its entries are read: --base and --filter are for servers")
 	case c.IsSet("url"):
 		d.LDIF = ""
 	}
 	for _, d := range conf.Directories {
 		switch {
+		case d.LDIF != "" && len(d.URLs) > 0 && !c.IsSet("ldif"):
+			return nil, sysexits.Config.Errorf("directory.ldif and directory.urls: read one or the other")
 		case d.LDIF == "" && len(d.URLs) == 0:
 			return nil, sysexits.Usage.Errorf("no directory to read: set urls and base in [directory], or give --url and --base, or --ldif")
 		case d.LDIF == "" && len(d.Base) == 0:
