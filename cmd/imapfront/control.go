@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strings"
 	"sync/atomic"
 	"text/tabwriter"
 	"time"
@@ -168,6 +169,11 @@ func (s *service) endSessions(w http.ResponseWriter, r *http.Request) {
 func selected(values url.Values) func(frontend.Info) bool {
 	return func(info frontend.Info) bool {
 		known := map[string]string{"user": info.User, "store": info.Store, "session": info.Session, "address": info.Client.Addr().String()}
+		// As for mailwhere, the first label of a store is enough.
+		label, _, _ := strings.Cut(info.Store, ".")
+		if _, err := netip.ParseAddr(info.Store); err != nil && account.Fold(values.Get("store")) == label {
+			known["store"] = label
+		}
 		for name := range values {
 			// Users are the same however they were typed.
 			if have, is := known[name]; !is || account.Fold(values.Get(name)) != account.Fold(have) {

@@ -135,6 +135,14 @@ func TestWhoHasGotThroughByHTTPIsAnswered(t *testing.T) {
 
 // An older front end must not end everybody where it cannot tell who is meant.
 func TestWhatIsNotKnownSelectsNobody(t *testing.T) {
+	for store, want := range map[string]bool{"imap1": true, "IMAP1.example.org": true, "imap": false, "imap1.example": false, "example": false} {
+		if selected(url.Values{"store": {store}})(frontend.Info{Store: "imap1.example.org"}) != want {
+			t.Errorf("%s: not %v", store, want)
+		}
+	}
+	if selected(url.Values{"store": {"192"}})(frontend.Info{Store: "192.0.2.1"}) {
+		t.Error("an address has labels")
+	}
 	if selected(url.Values{"protocol": {"imap"}})(frontend.Info{}) || !selected(nil)(frontend.Info{}) {
 		t.Error("it selects the wrong ones")
 	}
