@@ -174,6 +174,10 @@ func selected(values url.Values) func(frontend.Info) bool {
 		if _, err := netip.ParseAddr(info.Store); err != nil && account.Fold(values.Get("store")) == label {
 			known["store"] = label
 		}
+		// Who has several login names may be in by another one.
+		if account.Fold(values.Get("user")) == account.Fold(info.Mailbox) {
+			known["user"] = info.Mailbox
+		}
 		for name := range values {
 			// Users are the same however they were typed.
 			if have, is := known[name]; !is || account.Fold(values.Get(name)) != account.Fold(have) {

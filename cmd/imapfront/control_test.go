@@ -140,6 +140,11 @@ func TestWhatIsNotKnownSelectsNobody(t *testing.T) {
 			t.Errorf("%s: not %v", store, want)
 		}
 	}
+	for user, want := range map[string]bool{"JDoe": true, "john.doe": true, "john": false, "": false} {
+		if selected(url.Values{"user": {user}})(frontend.Info{User: "John.Doe", Mailbox: "jdoe"}) != want {
+			t.Errorf("%s: not %v", user, want)
+		}
+	}
 	if selected(url.Values{"store": {"192"}})(frontend.Info{Store: "192.0.2.1"}) {
 		t.Error("an address has labels")
 	}
