@@ -283,6 +283,11 @@ tls = "none"
 	s.logged("client=192.0.2.7:4711 reason=logout")
 	replaceFile(t, conf, string(text))
 	s.hangUp(readAgain)
+	// Who sets another port is told that it is not open yet.
+	replaceFile(t, conf, strings.Replace(string(text), "[frontend]", "[frontend]\nfailure-file = \"/nowhere\"", 1))
+	s.hangUp(`msg="settings wait for --replace, or a restart" settings=failure-file`)
+	replaceFile(t, conf, string(text))
+	s.hangUp(readAgain)
 	// Wrong settings change nothing.
 	good, _ := os.ReadFile(conf)
 	os.WriteFile(conf, []byte("keeep = 1\n"), 0o644)

@@ -52,7 +52,10 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 		defer old.release()
 	}
 	listeners, err := connections(c, conf, old.handed)
-	if err != nil {
+	switch {
+	case c.Bool("replace") && old.conn == nil && errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%w; and no imapfront is at %s to be replaced", err, conf.Frontend.Control)
+	case err != nil:
 		return err
 	}
 	defer func() {
@@ -110,7 +113,7 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 	}
 	var settings func() (*frontend.Frontend, []string, error) // where there are later ones
 	if !one {
-		settings = func() (*frontend.Frontend, []string, error) { return reread(c, service.current.Load()) }
+		settings = func() (*frontend.Frontend, []string, error) { return reread(c, conf.Frontend, service.current.Load()) }
 	}
 	service.run(ctx, listeners, old, hangUp, settings)
 	return nil
@@ -197,7 +200,7 @@ func (s *service) close() {
 
 // reread makes settings anew from the files and flags of the start, to take the
 // place of those that hold now.
-func reread(c *cli.Context, now *frontend.Frontend) (next *frontend.Frontend, keys []string, err error) {
+func reread(c *cli.Context, start config.Frontend, now *frontend.Frontend) (next *frontend.Frontend, keys []string, err error) {
 	conf, err := configured(c)
 	if err != nil {
 		return nil, nil, err
@@ -208,7 +211,29 @@ func reread(c *cli.Context, now *frontend.Frontend) (next *frontend.Frontend, ke
 	if err := usable(next); err != nil && usable(now) == nil {
 		return nil, nil, outOfReach(err)
 	}
+	if later := waiting(start, conf.Frontend); len(later) > 0 {
+		next.Log.Warn("settings wait for --replace, or a restart", "settings", strings.Join(later, " "))
+	}
 	return next, keyFiles(conf), nil
+}
+
+// waiting lists what is not as at the start, and holds only from there.
+func waiting(start, next config.Frontend) (names []string) {
+	for _, setting := range []struct {
+		name    string
+		changed bool
+	}{
+		{"listen", !slices.Equal(start.Listen, next.Listen)},
+		{"user", start.User != next.User},
+		{"control", start.Control != next.Control},
+		{"metrics", start.Metrics != next.Metrics},
+		{"failure-file", start.FailureFile != next.FailureFile},
+	} {
+		if setting.changed {
+			names = append(names, setting.name)
+		}
+	}
+	return names
 }
 
 // outOfReach tells what is behind a refusal: a file that its mode keeps from us, or if no
