@@ -29,7 +29,7 @@ type resident struct {
 
 	Mailbox string `json:"-"` // its name at the store
 
-	Disabled bool `json:"-"`
+	Disabled bool `json:"disabled,omitempty"`
 }
 
 // plan prints who should move when stores are added or drained. Nobody moves
