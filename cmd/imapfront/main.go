@@ -103,7 +103,7 @@ func sessionsCommand(config, control cli.Flag) *cli.Command {
 		Name:  "sessions",
 		Usage: "list the sessions of a running imapfront, or end them",
 		Flags: []cli.Flag{config, control,
-			&cli.StringFlag{Name: "user", Usage: "only those of the login name `USER`"},
+			&cli.StringFlag{Name: "user", Usage: "only those of `USER`, by login name or mailbox"},
 			&cli.StringFlag{Name: "store", Usage: "only those at `STORE`"},
 			&cli.StringFlag{Name: "address", Usage: "only those from `ADDRESS`"},
 			&cli.StringFlag{Name: "session", Usage: "only the one of `ID`"},
