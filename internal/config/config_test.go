@@ -98,6 +98,25 @@ admin-password-file = "x"
 	}
 }
 
+// TOML has several ways to write the same.
+func TestTables(t *testing.T) {
+	for _, text := range []string{
+		"[store.\"a.b\"]\nport = 7", "[store]\n\"a.b\".port = 7", "store.\"a.b\".port = 7", "store = { \"a.b\" = { port = 7 } }",
+	} {
+		if c, err := load(t, text); err != nil || c.Stores["a.b"].Port != 7 {
+			t.Errorf("%s: got %v, %v", text, c.Stores, err)
+		}
+	}
+	for _, text := range []string{
+		"[[frontend.certificate]]\ncert = \"x\"\n[[frontend.certificate]]\ncert = \"y\"\nkey = \"z\"",
+		"frontend.certificate = [ { cert = \"x\" }, { cert = \"y\", key = \"z\" } ]",
+	} {
+		if c, err := load(t, text); err != nil || fmt.Sprint(c.Frontend.Certificates) != "[{x } {y z}]" {
+			t.Errorf("%s: got %v, %v", text, c.Frontend.Certificates, err)
+		}
+	}
+}
+
 func TestStoreAddress(t *testing.T) {
 	for _, address := range []string{"192.0.2.1", "::1", "fe80::1%eth0", "IMAP_7.example.org."} {
 		if _, err := load(t, fmt.Sprintf("[store.\"a.b\"]\naddress = %q", address)); err != nil {
@@ -296,6 +315,16 @@ func TestRefused(t *testing.T) {
 		{"[directory]\npage-size = -1", `:2: directory.page-size = -1: must be 0 to 2147483647`},
 		{"[directory]\npage-size = 4294967296", `:2: directory.page-size = 4294967296: must be 0 to 2147483647`},
 		{"[store.\"a.b\"]\nkey = \"x\"", `:2: store."a.b".key = "x": of no use without a cert`},
+		{"[attributes]\nstores = 1", `:2: attributes.stores: must be a table, [attributes.stores]`},
+		{"[[directory]]\nname = \"a\"\nattributes.stores = 1\n[[directory]]\nname = \"b\"\n[directory.attributes.stores]", `:3: directory.attributes.stores: must be a table`},
+		{"[frontend]\nrealms = \"EXAMPLE.ORG\"", `:2: frontend.realms: must be a table`},
+		{"[attributes.stores]\ndb1.example.org = \"a.b\"", `:2: attributes.stores.db1: a key with dots must be in quotes`},
+		{"[route.domain-alias]\n\"a.b\" = 1", `:2: route.domain-alias."a.b": must be a value in quotes`},
+		{"[[frontend.certificate]]\nCert = \"x\"", `:2: unknown key frontend.certificate.Cert`},
+		{"[[frontend.certificate]]\ncert = \"x\"\n[[frontend.certificate]]\nkey = 1", `:4: frontend.certificate.key: must be a value in quotes`},
+		{"[frontend]\ncertificate = \"x\"", `:2: frontend.certificate: must be a table`},
+		{"directory = []", `:1: directory: must be a table`},
+		{"store.imap1.example.org.port = 1", `:1: store.imap1.example.org: put the store's name in quotes: [store."imap1.example.org"]`},
 		{"[route]\ndomains = [\"example.org\"]", `:2: unknown key route.domains`},
 	} {
 		_, err := load(t, test.text)

@@ -62,11 +62,6 @@ func (c *Config) parse() (read bool, err error) {
 		delete(tables, read)
 	}
 	r.fields(nil, tables, c)
-	for _, key := range meta.Undecoded() { // in lists of tables
-		if !slices.ContainsFunc(r.faults, func(f fault) bool { return strings.HasPrefix(key.String()+".", f.key.String()+".") }) {
-			r.unknown(key)
-		}
-	}
 	return true, c.place(append(r.faults, c.check()...))
 }
 
@@ -126,19 +121,29 @@ func inWords(t reflect.Type) string {
 	return "a value in quotes"
 }
 
-// table opens a table. One that is not in the file is empty. Only directories
-// come in lists.
+// isTable tells whether a value is a table, or not there. Into a map the TOML library
+// reads anything else, too, as if there were nothing.
+func (r *reader) isTable(value toml.Primitive) bool {
+	return r.meta.PrimitiveDecode(value, &struct{}{}) == nil
+}
+
+// table opens a table. One that is not in the file is empty.
 func (r *reader) table(key toml.Key, table toml.Primitive) map[string]toml.Primitive {
 	values := map[string]toml.Primitive{}
-	switch kind := r.meta.Type(key...); {
-	case kind == "Hash", kind == "": // which is [a] where there is only [a.b]
-	case kind == "ArrayHash" && key.String() == "directory":
-	default:
+	if !r.isTable(table) {
 		r.faults = append(r.faults, fault{key, fmt.Sprintf("%s: must be a table, [%s]", key, key)})
 		return values
 	}
 	r.value(key, table, reflect.ValueOf(&values).Elem())
 	return values
+}
+
+// tables are those of a list of them, or the only one.
+func (r *reader) tables(list toml.Primitive) (all []toml.Primitive) {
+	if !r.isTable(list) && r.meta.PrimitiveDecode(list, &all) == nil && len(all) > 0 {
+		return all
+	}
+	return []toml.Primitive{list}
 }
 
 // fields reads the values of a table, each into the field for its key.
@@ -152,14 +157,40 @@ func (r *reader) fields(table toml.Key, values map[string]toml.Primitive, into a
 			r.unknown(key)
 		case field.Kind() == reflect.Struct:
 			r.fields(key, r.table(key, value), field.Addr().Interface())
+		case field.Kind() == reflect.Map:
+			r.texts(key, r.table(key, value), field.Addr().Interface().(*map[string]string))
+		case field.Type() == reflect.TypeFor[[]Certificate]():
+			var all []Certificate
+			for _, table := range r.tables(value) {
+				all = append(all, Certificate{})
+				r.fields(key, r.table(key, table), &all[len(all)-1])
+			}
+			field.Set(reflect.ValueOf(all))
 		default:
 			r.value(key, value, field)
 		}
 	}
 }
 
-// fieldFor finds a key's field as the TOML library does. Few keys are set, and
-// for each connection of inetd's the file is read anew.
+// texts adds what stands in a table of any keys.
+func (r *reader) texts(table toml.Key, values map[string]toml.Primitive, into *map[string]string) {
+	if *into == nil {
+		*into = map[string]string{}
+	}
+	for name, value := range values {
+		key := append(slices.Clone(table), name)
+		if r.isTable(value) {
+			r.faults = append(r.faults, fault{key, fmt.Sprintf("%s: a key with dots must be in quotes", key)})
+			continue
+		}
+		var text string
+		r.value(key, value, reflect.ValueOf(&text).Elem())
+		(*into)[name] = text
+	}
+}
+
+// fieldFor finds the field of a key. Few keys are set, and for each connection of
+// inetd's the file is read anew.
 func fieldFor(key string, fields reflect.Value) (reflect.Value, bool) {
 	for i := range fields.NumField() {
 		field := fields.Type().Field(i)
@@ -178,12 +209,8 @@ func (r *reader) directories(c *Config, tables map[string]toml.Primitive) {
 	r.fields(attributes, shared, &c.Attributes)
 
 	directory := toml.Key{"directory"}
-	all := []toml.Primitive{tables["directory"]}
-	if r.meta.Type("directory") == "ArrayHash" {
-		r.value(directory, tables["directory"], reflect.ValueOf(&all).Elem())
-	}
 	c.Directories = nil
-	for _, table := range all {
+	for _, table := range r.tables(tables["directory"]) {
 		d := defaultDirectory()
 		r.fields(attributes, shared, &d.Attributes)
 		r.fields(directory, r.table(directory, table), &d)
@@ -197,12 +224,8 @@ func (r *reader) stores(c *Config, table toml.Primitive) {
 	store := toml.Key{"store"}
 	shared, named := r.table(store, table), map[string]toml.Primitive{}
 	for name, value := range shared {
-		switch r.meta.Type("store", name) {
-		case "Hash":
+		if r.isTable(value) {
 			named[name] = value
-			delete(shared, name)
-		case "": // [store.a.b], where nothing is [store.a]
-			r.unquoted(name)
 			delete(shared, name)
 		}
 	}
@@ -219,6 +242,9 @@ func (r *reader) stores(c *Config, table toml.Primitive) {
 	c.Stores = map[string]Store{}
 	for name, value := range named {
 		key := toml.Key{"store", name}
+		if r.unquoted(key, value) {
+			continue
+		}
 		folded, err := account.CheckStore(name)
 		if err != nil {
 			r.faults = append(r.faults, fault{key, err.Error()})
@@ -232,13 +258,18 @@ func (r *reader) stores(c *Config, table toml.Primitive) {
 	}
 }
 
-// unquoted tells of stores whose dots TOML took for its own; label is their first.
-func (r *reader) unquoted(label string) {
-	for _, key := range r.meta.Keys() {
-		if len(key) > 2 && key[0] == "store" && key[1] == label && r.meta.Type(key...) == "Hash" {
-			r.faults = append(r.faults, fault{key, fmt.Sprintf("%s: put the store's name in quotes: [store.%q]", key, strings.Join(key[1:], "."))})
+// unquoted tells of stores whose dots TOML took for its own.
+func (r *reader) unquoted(key toml.Key, table toml.Primitive) (found bool) {
+	for name, value := range r.table(key, table) {
+		if !r.isTable(value) {
+			continue
+		}
+		found = true
+		if longer := append(slices.Clone(key), name); !r.unquoted(longer, value) {
+			r.faults = append(r.faults, fault{longer, fmt.Sprintf("%s: put the store's name in quotes: [store.%q]", longer, strings.Join(longer[1:], "."))})
 		}
 	}
+	return found
 }
 
 // lineNumbers tells in which line each key stands first, as far as that can be told.
@@ -263,8 +294,10 @@ func lineNumbers(text string) map[string]int {
 		} else {
 			found = append(slices.Clone(table), found...)
 		}
-		if _, earlier := numbers[found.String()]; !earlier {
-			numbers[found.String()] = number + 1
+		for n := range found { // a.b = 1 may be the first of a
+			if key := found[:n+1].String(); numbers[key] == 0 {
+				numbers[key] = number + 1
+			}
 		}
 	}
 	return numbers
