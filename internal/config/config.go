@@ -71,7 +71,7 @@ type Directory struct {
 	RereadInterval  Duration `toml:"reread-interval"` // of a watch, for what polling doesn't find
 	ResyncInterval  Duration `toml:"resync-interval"` // of a watch, for what the server doesn't tell
 	HoldTime        Duration `toml:"hold-time"`       // of a watch, for whose entry makes no account any more
-	PageSize        int64    `toml:"page-size"`       // entries; 0 asks for no pages
+	PageSize        int      `toml:"page-size"`       // entries; 0 asks for no pages
 	ConnectTimeout  Duration `toml:"connect-timeout"` // for one address
 	Timeout         Duration // without a byte from the server
 	StandardAddress string   `toml:"standard-address"`
@@ -278,7 +278,7 @@ func Load(file string) (*Config, error) {
 		return nil, status.Wrap(err)
 	}
 	c := Default()
-	c.file, c.text = file, string(data)
+	c.file, c.text = file, strings.TrimPrefix(string(data), "\ufeff") // which Windows puts before UTF-8
 	read, err := c.parse()
 	if !read {
 		c = nil

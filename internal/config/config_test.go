@@ -237,6 +237,7 @@ func TestAnyHostWithoutRules(t *testing.T) {
 func TestRefused(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
 		{"mapps = 1", `postern.conf:1: unknown key mapps`},
+		{"\ufeff[store]\ntsl = \"none\"", `:2: unknown key store.tsl`},
 		{"maps = \"x\"\n[frontend]\n\nlisten = [\n\"a\",\n]\nstartls = true", `:7: unknown key frontend.startls`},
 		{"[store.\"imap1.example.org\"]\naddress = \"x\"\nprot = 3", `:3: unknown key store."imap1.example.org".prot`},
 		{"[store]\ntsl = \"none\"", `:2: unknown key store.tsl`},
@@ -314,6 +315,7 @@ func TestRefused(t *testing.T) {
 		{"[frontend]\nmax-sessions = -1", `:2: frontend.max-sessions = -1: must not be negative`},
 		{"[directory]\npage-size = -1", `:2: directory.page-size = -1: must be 0 to 2147483647`},
 		{"[directory]\npage-size = 4294967296", `:2: directory.page-size = 4294967296: must be 0 to 2147483647`},
+		{"[directory]\npage-size = \"x\"", `:2: directory.page-size: must be a number`},
 		{"[store.\"a.b\"]\nkey = \"x\"", `:2: store."a.b".key = "x": of no use without a cert`},
 		{"[attributes]\nstores = 1", `:2: attributes.stores: must be a table, [attributes.stores]`},
 		{"[[directory]]\nname = \"a\"\nattributes.stores = 1\n[[directory]]\nname = \"b\"\n[directory.attributes.stores]", `:3: directory.attributes.stores: must be a table`},

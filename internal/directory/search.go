@@ -158,7 +158,7 @@ func (r *reading) search(ctx context.Context, s *session, q query) ([][]string, 
 	if r.conf.PageSize > 0 {
 		page = ldap.NewControlPaging(uint32(r.conf.PageSize))
 		controls = append([]ldap.Control{page}, controls...)
-		s.tap.page.Store(r.conf.PageSize)
+		s.tap.page.Store(int64(r.conf.PageSize))
 	}
 	for {
 		before := read
