@@ -5,23 +5,30 @@ import "strings"
 // FoldAddress returns an address as a key of address.cdb: folded, and in one
 // spelling, so that "jdoe"@example.org and jdoe@example.org are one address and
 // not two that belong to two users.
-func FoldAddress(address string) string {
-	folded := Fold(address)
-	if folded == "" || folded[0] != '"' {
-		return folded
+func FoldAddress(address string) string { return oneSpelling(Fold(address)) }
+
+// Onward returns an address that mail is sent on to. It is no key, so no letter of it
+// becomes another: straße.example and strasse.example are two, and so may two mailboxes
+// there be.
+func Onward(address string) string { return oneSpelling(Lower(address)) }
+
+func oneSpelling(address string) string {
+	if address == "" || address[0] != '"' {
+		return address
 	}
-	if form := QueryForm(folded); CheckAddress(form) == nil {
+	if form := requoted(address); CheckAddress(form) == nil {
 		return form
 	}
-	return folded
+	return address
 }
 
 // QueryForm returns an address as Postfix asks tables for it: folded, and with
 // a local part that is quoted only where it must be. What looks like `"john"`
 // in the directory is asked as `john`, RFC 5321 4.1.2 and Postfix's
 // quote_822_local(3).
-func QueryForm(address string) string {
-	address = Fold(address)
+func QueryForm(address string) string { return requoted(Fold(address)) }
+
+func requoted(address string) string {
 	at := strings.LastIndexByte(address, '@')
 	if at < 1 {
 		return address

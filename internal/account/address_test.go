@@ -38,6 +38,21 @@ func FuzzQueryForm(f *testing.F) {
 	})
 }
 
+// Mail is sent on to the letters that the directory has.
+func TestOnward(t *testing.T) {
+	for address, want := range map[string]string{
+		`JDoe@Partner.example`:         `jdoe@partner.example`,
+		`"JDoe"@Partner.example`:       `jdoe@partner.example`,
+		`GROẞ@Straße.example`:          `groß@straße.example`,
+		"JOSE\u0301@ΒΌΛΟς.example":     "josé@βόλος.example",
+		`"Großer Verteiler"@X.example`: `"großer verteiler"@x.example`,
+	} {
+		if got := Onward(address); got != want || Onward(got) != got {
+			t.Errorf("%s: %s, want %s", address, got, want)
+		}
+	}
+}
+
 // A key of address.cdb is an address still, and its own key.
 func TestFoldAddress(t *testing.T) {
 	for address, want := range map[string]string{

@@ -20,6 +20,13 @@ func CaseMapped(name string) string {
 	if IsASCII(name) {
 		return strings.ToLower(name)
 	}
-	name = strings.ReplaceAll(width.Fold.String(name), "İ", "i\u0307") // SpecialCasing.txt
-	return norm.NFC.String(strings.ToLower(name))
+	return Lower(width.Fold.String(name))
+}
+
+// Lower returns a name in small letters.
+func Lower(name string) string {
+	if IsASCII(name) {
+		return strings.ToLower(name)
+	}
+	return norm.NFC.String(strings.ToLower(strings.ReplaceAll(name, "İ", "i\u0307"))) // SpecialCasing.txt
 }

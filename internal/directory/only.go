@@ -45,7 +45,7 @@ func (r *Rules) Named(filter string) Names {
 			case slices.Contains(r.login, slot):
 				names.Logins = append(names.Logins, r.loginKey(value))
 			case slices.Contains(r.address, slot):
-				if address, mail := mailAddress(account.Fold(value)); mail {
+				if address, mail := mailAddress(value); mail {
 					names.Addresses = append(names.Addresses, account.FoldAddress(address))
 				}
 			}
@@ -68,7 +68,7 @@ func (r *Rules) NamesOf(e *Entry) Names {
 			names.Logins = append(names.Logins, r.loginKey(value))
 		}
 	}
-	names.Addresses, _ = r.addresses(e, r.address, nil)
+	names.Addresses, _ = r.addresses(e, r.address, account.FoldAddress, nil)
 	names.Logins, names.Addresses = account.WithForms(names.Logins), account.WithForms(names.Addresses)
 	return names
 }

@@ -162,13 +162,13 @@ func (r *Rules) Judge(e *Entry) Outcome {
 	if o.Skip = r.location(e, a); o.Skip != nil {
 		return o
 	}
-	a.Addresses, o.Minor = r.addresses(e, r.address, o.Minor)
+	a.Addresses, o.Minor = r.addresses(e, r.address, account.FoldAddress, o.Minor)
 	a.Addresses = account.WithForms(a.Addresses)
 	if a.Location.Store == "" {
 		// draft-lachman-laser-ldap-mail-routing section 2: with a mailHost
 		// the mail goes to that host, and a routing address is the host's
 		// business; without one mail goes to the routing address.
-		a.Forward, o.Minor = r.addresses(e, r.forward, o.Minor)
+		a.Forward, o.Minor = r.addresses(e, r.forward, account.Onward, o.Minor)
 		a.Forward = account.Distinct(a.Forward)
 		if o.Skip = checkForward(a); o.Skip != nil {
 			return o
@@ -432,13 +432,13 @@ func (r *Rules) sizeOf(e *Entry) (int64, *Fault) {
 	}
 }
 
-// addresses collects mail addresses. A bad one is left out alone, so that a
+// addresses collects mail addresses, each in some form. A bad one is left out alone, so that a
 // typing error in somebody's fifth alias doesn't cost him his mail.
-func (r *Rules) addresses(e *Entry, slots []int, minor []*Fault) ([]string, []*Fault) {
+func (r *Rules) addresses(e *Entry, slots []int, form func(address string) string, minor []*Fault) ([]string, []*Fault) {
 	var list []string
 	for _, slot := range slots {
 		for _, value := range e.values[slot] {
-			address, mail, err := addressOf(value)
+			address, mail, err := addressOf(value, form)
 			switch {
 			case err != nil:
 				minor = append(minor, fault("bad address", "%v", err))
@@ -453,17 +453,18 @@ func (r *Rules) addresses(e *Entry, slots []int, minor []*Fault) ([]string, []*F
 }
 
 // addressOf is a value as address.cdb has it, if it is mail's.
-func addressOf(value string) (address string, mail bool, err error) {
+func addressOf(value string, form func(address string) string) (address string, mail bool, err error) {
 	if account.IsPlainAddress(value) {
 		return value, true, nil
 	}
 	if address, err = text(value); err != nil {
 		return "", false, err
 	}
-	if address, mail = mailAddress(account.Fold(address)); !mail {
+	if address, mail = mailAddress(address); !mail {
 		return "", false, nil
 	}
-	return account.FoldAddress(address), true, account.CheckAddress(address)
+	address = form(address)
+	return address, true, account.CheckAddress(address)
 }
 
 // mailAddress takes off the type that stands before an address in Active
@@ -472,10 +473,12 @@ func addressOf(value string) (address string, mail bool, err error) {
 // early, RFC 5321 section 4.1.2.
 func mailAddress(address string) (rest string, mail bool) {
 	kind, rest, typed := strings.Cut(address, ":")
-	if !typed || kind == "" || strings.ContainsFunc(kind, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }) {
+	if !typed || kind == "" || strings.ContainsFunc(kind, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9')
+	}) {
 		return address, true
 	}
-	return rest, kind == mailType
+	return rest, strings.EqualFold(kind, mailType)
 }
 
 const mailType = "smtp"
@@ -498,7 +501,7 @@ func checkForward(a *account.Account) *Fault {
 	}
 	elsewhere := make(map[string]bool, len(a.Forward))
 	for _, address := range account.WithForms(slices.Clone(a.Forward)) {
-		elsewhere[address] = true
+		elsewhere[account.FoldAddress(address)] = true
 	}
 	own := slices.DeleteFunc(a.Addresses, func(address string) bool { return elsewhere[address] })
 	if len(own) == 0 {

@@ -96,6 +96,8 @@ func TestRules(t *testing.T) {
 		{"a store keeps the mail", "uid: b\nmailHost: imap1\nmail: b@e\nmailRoutingAddress: x@y\n", "[b] {b imap1 0 } [b@e] [] []"},
 		{"without one it goes on", "uid: b\nmail: b@e\nmailRoutingAddress: X@y\n", "[] {  0 } [b@e] [x@y] []"},
 		{"to an address that it has as its own", "mail: X@Müller.example\nmail: b@e\nmailRoutingAddress: x@xn--mller-kva.example\n", "[] {  0 } [b@e] [x@xn--mller-kva.example] []"},
+		{"to an address whose letters fold", "mail: groß@e\nmailRoutingAddress: Groß@Straße.example\n", "[] {  0 } [gross@e] [groß@straße.example] []"},
+		{"to its own one, whose letters fold", "mail: groß@e\nmail: b@e\nmailRoutingAddress: GROß@e\n", "[] {  0 } [b@e] [groß@e] []"},
 		{"to that alone", "mail: x@y\nmailRoutingAddress: x@y\n", "bad forward: x@y is sent on to itself"},
 		{"a catch-all", "uid: b\nmailHost: imap1\nmailLocalAddress: @e\n", "[b] {b imap1 0 } [@e] [] []"},
 		{"a name that got lost", "uid: b\nmailHost: imap1\nmail: @e\n", `[b] {b imap1 0 } [] [] []; bad address: "@e" is a whole domain, which catch-all of [attributes] does not allow for this attribute`},

@@ -340,7 +340,12 @@ func (t *Tables) destinations(address, value string) ([]account.Destination, err
 	kept, seen := all[:0], make(map[account.Destination]bool, len(all)) // there may be very many
 	for _, to := range all {
 		if to.Address != "" {
-			to.Address = account.QueryForm(to.Address)
+			// Of ours the key counts, of others' each letter.
+			if form := account.QueryForm(to.Address); t.own[domainOf(form)] {
+				to.Address = form
+			} else {
+				to.Address = account.Onward(to.Address)
+			}
 		}
 		if to.Address != address && !seen[to] {
 			kept, seen[to] = append(kept, to), true

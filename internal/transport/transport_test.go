@@ -410,6 +410,15 @@ func TestNeverAWrongMailbox(t *testing.T) {
 			note:      "meant for info@imap1",
 		},
 		{
+			name:      "forwards whose letters fold",
+			logins:    book{"gross imap1"},
+			addresses: book{"gross@example.org gross@imap1", "a@example.org <groß@straße.example>", "b@example.org <gross@strasse.example>", "c@example.org <groß@example.org>"},
+			delivered: map[string]string{
+				"a@example.org": "<groß@straße.example>", "b@example.org": "<gross@strasse.example>",
+				"c@example.org": "lmtp:inet:[imap1]:2003 gross@example.org",
+			},
+		},
+		{
 			name:      "a forward to nobody of ours",
 			addresses: book{"f@example.org <nobody@example.org>"},
 			delivered: map[string]string{"f@example.org": "retry:4.1.1"},
