@@ -318,6 +318,9 @@ func parseLine(line []byte, to *builder) error {
 	return nil
 }
 
+// aside are what ldapsearch has beside a result, of controls as -E pr asks for.
+var aside = []string{"search", "control", "pagedResults", "sortResult", "vlvResult", "ppolicy"}
+
 // parseFirst reads a line that stands where a DN is due. What ldapsearch says
 // beside its entries stands here, too, and its result counts: a search that
 // came to no good end gives no good map.
@@ -336,7 +339,7 @@ func parseFirst(name, value []byte, to *builder) error {
 		if version := string(bytes.TrimSpace(value)); version != "1" {
 			return fmt.Errorf("LDIF version %s, of which only 1 is known", clip([]byte(version)))
 		}
-	case equalFold(name, "search"):
+	case slices.ContainsFunc(aside, func(word string) bool { return equalFold(name, word) }):
 	case equalFold(name, "result"):
 		if result := bytes.TrimSpace(value); !bytes.HasPrefix(result, []byte("0 ")) {
 			return fmt.Errorf("the search ended in %q, so entries are missing", clip(result))

@@ -53,6 +53,8 @@ func TestLDIF(t *testing.T) {
 		{"unwanted things are not looked at", "dn: a\njpegPhoto:< file:///x\nphoto:: !\nuid: x\n", "a uid=x"},
 		{"add", "dn: a\nchangetype: add\nuid: x\n", "a uid=x"},
 		{"what ldapsearch says", "# extended LDIF\n#\n\n# a\ndn: a\nuid: x\n\n# search result\nsearch: 2\nresult: 0 Success\n\n# numResponses: 2\n", "a uid=x"},
+		{"what it says of pages", "dn: a\nuid: x\n\nsearch: 2\nresult: 0 Success\ncontrol: 1.2.840.113556.1.4.319 false MAUCAQAEAQo=\npagedresults: cookie=Cg==\n\n" +
+			"dn: b\n\nsearch: 3\nresult: 0 Success\ncontrol: 1.2.840.113556.1.4.319 false MAUCAQAEAA==\npagedresults: cookie=\n", "a uid=x|b"},
 	} {
 		for way, reader := range map[string]io.Reader{
 			"at once":          strings.NewReader(test.text),
