@@ -145,6 +145,28 @@ func TestOnly(t *testing.T) {
 	}
 }
 
+// Where people log in with their addresses, an address that a filter names is both.
+func TestOnlyWhereAddressesAreLogins(t *testing.T) {
+	forwarder := strings.TrimSpace(slapd.Person("f", "F", "Orward", "", "f@example.org")) + "\nmailRoutingAddress: f@partner.example\n\n"
+	server := slapd.Start(t, slapd.Settings{LDIF: people(2) + forwarder})
+	dir := t.TempDir()
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir, "--config", configFile(t, "[attributes]\nlogin = [\"uid\", \"mailLocalAddress\"]\n")}
+	if status, stderr := tool(t, args...); status != 0 {
+		t.Fatal(stderr)
+	}
+	if got := recordsOf(t, dir, mapfile.Address)["f@example.org"]; got != "<f@partner.example>" {
+		t.Errorf("f@example.org: %q", got)
+	}
+	server.Modify("dn: uid=f,ou=people,dc=example,dc=org\nchangetype: delete\n\ndn: uid=u1,ou=people,dc=example,dc=org\nchangetype: delete\n")
+	if status, stderr := tool(t, append(args, "--only", "(|(mailLocalAddress=F@example.org)(mailLocalAddress=u1@example.org))")...); status != 0 {
+		t.Error(stderr)
+	}
+	logins, addresses := recordsOf(t, dir, mapfile.Login), recordsOf(t, dir, mapfile.Address)
+	if len(logins) != 2 || len(addresses) != 1 {
+		t.Errorf("left %v and %v", logins, addresses)
+	}
+}
+
 // A name's holder is looked for in every directory, files too.
 func TestOnlyInSeveral(t *testing.T) {
 	staff := slapd.Start(t, slapd.Settings{LDIF: people(20)})

@@ -40,14 +40,11 @@ func (r *Rules) Named(filter string) Names {
 		if p.Tag == ldap.FilterEqualityMatch && len(p.Children) == 2 {
 			attribute, value := p.Children[0].Data.String(), p.Children[1].Data.String()
 			slot, known := r.want.slots[canonical(attribute)]
-			switch {
-			case !known:
-			case slices.Contains(r.login, slot):
+			if known && slices.Contains(r.login, slot) {
 				names.Logins = append(names.Logins, r.loginKey(value))
-			case slices.Contains(r.address, slot):
-				if address, mail := mailAddress(value); mail {
-					names.Addresses = append(names.Addresses, account.FoldAddress(address))
-				}
+			}
+			if address, mail := mailAddress(value); mail && known && slices.Contains(r.address, slot) {
+				names.Addresses = append(names.Addresses, account.FoldAddress(address))
 			}
 			return
 		}
