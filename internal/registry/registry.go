@@ -121,11 +121,7 @@ func (r *Registry) load() error {
 		}
 		r.size += int64(length)
 	}
-	if err := r.file.Truncate(r.size); err != nil {
-		return err
-	}
-	_, err := r.file.Seek(r.size, io.SeekStart)
-	return err
+	return r.file.Truncate(r.size)
 }
 
 func (r *Registry) begin() error {
@@ -133,11 +129,7 @@ func (r *Registry) begin() error {
 		return err
 	}
 	n, err := r.file.WriteAt([]byte(magic), 0)
-	if err != nil {
-		return err
-	}
 	r.size = int64(n)
-	_, err = r.file.Seek(r.size, io.SeekStart)
 	return err
 }
 
@@ -368,9 +360,8 @@ func (r *Registry) append(kind byte, id, body []byte) error {
 }
 
 func (r *Registry) flush() error {
-	n, err := r.file.Write(r.tail)
-	r.tail = r.tail[n:]
-	if err != nil {
+	// Where there is room for some of it only, all of it waits.
+	if _, err := r.file.WriteAt(r.tail, r.size-int64(len(r.tail))); err != nil {
 		return sysexits.CantCreate.Errorf("%s: %w", r.path, err)
 	}
 	r.tail = r.tail[:0:0]
@@ -549,11 +540,7 @@ func (r *Registry) compact() error {
 	if err != nil {
 		return err
 	}
-	_, err = again.Seek(size, io.SeekStart)
-	if err == nil {
-		err = file.CloseAtomicallyReplace()
-	}
-	if err != nil {
+	if err := file.CloseAtomicallyReplace(); err != nil {
 		again.Close()
 		return err
 	}

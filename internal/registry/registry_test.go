@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -243,6 +244,41 @@ func TestUselessRecordsGo(t *testing.T) {
 		}
 		must(t, r.Close())
 		r = open(t, path)
+	}
+	must(t, r.Close())
+}
+
+// What a full disk has no room for waits, and is known meanwhile.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1536k"); err != nil {
+		t.Skipf("mounting a small disk: %v: run this as root", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, 0) })
+	path := filepath.Join(dir, "r")
+	r := open(t, path)
+	put, full := 0, error(nil)
+	for ; full == nil; put++ {
+		full = r.Put(ID{byte(put), byte(put >> 8)}, user(fmt.Sprint("u", put), strings.Repeat("x", 200)), never)
+	}
+	if !errors.Is(full, syscall.ENOSPC) || r.SetCookie("s", "c") == nil {
+		t.Fatalf("%d accounts, %v", put, full)
+	}
+	must(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=8m"))
+	for again := range 2 {
+		for i := range put {
+			if a, found, err := r.Get(ID{byte(i), byte(i >> 8)}); err != nil || !found || a.Logins[0] != fmt.Sprint("u", i) {
+				t.Fatalf("%d of %d: %v %v", i, put, found, err)
+			}
+		}
+		if again == 0 {
+			must(t, r.SetCookie("s", "c"))
+			must(t, r.Close())
+			r = open(t, path)
+		}
+	}
+	if r.Cookie("s") != "c" || r.Len() != put {
+		t.Errorf("cookie %q, %d accounts of %d", r.Cookie("s"), r.Len(), put)
 	}
 	must(t, r.Close())
 }
