@@ -76,9 +76,10 @@ const (
 // compactSize is what a journal may have of useless records in any case.
 const compactSize = 1 << 20
 
-// maxRecord bounds a record that is believed: an account with 100,000
-// addresses.
-const maxRecord = 32 << 20
+// maxRecord bounds a record that is believed. An entry of LDIF may have 64 MiB, and
+// its shortest names, as a@é, take five times as much here: some of them are login
+// names and addresses, and each in two forms.
+const maxRecord = 512 << 20
 
 // Open reads a registry, or makes a new one. What a compaction that was killed has
 // left is removed.

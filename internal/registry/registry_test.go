@@ -248,6 +248,25 @@ func TestUselessRecordsGo(t *testing.T) {
 	must(t, r.Close())
 }
 
+// Who may write his own entry may have more addresses than anybody needs.
+func TestAnAccountOfManyAddresses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r")
+	r := open(t, path)
+	a := user("a", "imap1")
+	for i := range 120_000 {
+		a.Addresses = append(a.Addresses, fmt.Sprintf("%0300d@e", i))
+	}
+	must(t, r.Put(ID{1}, a, never))
+	must(t, r.Put(ID{2}, user("b", "imap1"), never))
+	must(t, r.SetCookie("s", "c"))
+	must(t, r.Close())
+	r = open(t, path)
+	if got := claimants(t, r, true, a.Addresses[7]) + ", " + claimants(t, r, false, "b"); got != "uid=a, uid=b" || r.Cookie("s") != "c" {
+		t.Errorf("got %s, cookie %q", got, r.Cookie("s"))
+	}
+	must(t, r.Delete(ID{1}))
+}
+
 // What a full disk has no room for waits, and is known meanwhile.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
