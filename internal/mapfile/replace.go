@@ -222,12 +222,13 @@ func (w *Writer) together(names []string, do func(i int) error) error {
 // Sweep removes what a writer that was killed before its rename has left of a file:
 // to the name renameio adds a number.
 func Sweep(path string) error {
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"[0-9]*"))
+	dir := filepath.Dir(path) // which may be named like a pattern
+	left, err := fs.Glob(os.DirFS(dir), "."+filepath.Base(path)+"[0-9]*")
 	if err != nil {
 		return err
 	}
 	for _, file := range left {
-		if err := os.Remove(file); err != nil {
+		if err := os.Remove(filepath.Join(dir, file)); err != nil {
 			return err
 		}
 	}

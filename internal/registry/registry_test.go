@@ -195,7 +195,8 @@ func TestCutAnywhere(t *testing.T) {
 
 // A compaction may be killed, and another directory's registry is not its leftover.
 func TestLeftoversOfACompactionAreSwept(t *testing.T) {
-	path := filepath.Join(t.TempDir(), ".r")
+	path := filepath.Join(t.TempDir(), "[maps", ".r") // no pattern
+	must(t, os.Mkdir(filepath.Dir(path), 0o755))
 	left, other := filepath.Join(filepath.Dir(path), "..r123"), filepath.Join(filepath.Dir(path), "..r-b123")
 	for _, file := range []string{left, other} {
 		must(t, os.WriteFile(file, []byte("half"), 0o600))
