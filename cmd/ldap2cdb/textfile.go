@@ -51,7 +51,9 @@ func (b *build) writeTextfile(report *roster.Report, succeeded bool) error {
 	}
 	metric("last_run_timestamp_seconds", "When ldap2cdb last tried.", "", float64(time.Now().Unix()))
 	metric("last_run_success", "Whether it succeeded.", "", map[bool]float64{true: 1}[succeeded])
-	if last, err := b.lastMaps(); err == nil && last.pair() != "" {
+	last, err := b.lastMaps()
+	defer last.close()
+	if err == nil && last.pair() != "" {
 		story := last.story()
 		built := story.Built
 		if succeeded {
@@ -65,7 +67,6 @@ func (b *build) writeTextfile(report *roster.Report, succeeded bool) error {
 		if behind, are := b.tablesBehind(last); are {
 			metric("tables_behind_seconds", "Of Postfix's tables that are not those of the maps, how old they are; else 0.", "", behind.Seconds())
 		}
-		last.close()
 	}
 	if report != nil {
 		metric("skipped", "Entries that made no account.", "", float64(report.Skipped.Count))
