@@ -7,6 +7,7 @@
 package directory
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -54,12 +55,20 @@ func (s *Selection) find(name string) int { return s.slots[canonical(name)] }
 // canonical spells an attribute description one way: in lower case, and its
 // options, which have no order, by the alphabet (RFC 4512 section 2.5).
 func canonical(description string) string {
-	description = strings.ToLower(description)
-	if parts := strings.Split(description, ";"); len(parts) > 2 {
-		slices.Sort(parts[1:])
-		description = strings.Join(parts, ";")
+	name, options, tagged := strings.Cut(strings.ToLower(description), ";")
+	if name = cmp.Or(otherNames[name], name); tagged {
+		list := strings.Split(options, ";")
+		slices.Sort(list)
+		name += ";" + strings.Join(list, ";")
 	}
-	return description
+	return name
+}
+
+// otherNames are those that attributes of people have, too (RFC 4519, RFC 4524): a
+// server answers by the name of its own choice, whichever it was asked by.
+var otherNames = map[string]string{
+	"userid": "uid", "rfc822mailbox": "mail", "commonname": "cn", "surname": "sn", "gn": "givenname",
+	"organizationname": "o", "organizationalunitname": "ou", "domaincomponent": "dc", "localityname": "l",
 }
 
 // membership is an attribute of it, if there is one, in which the server tells of

@@ -54,7 +54,7 @@ func NewRules(attributes config.Attributes, standardAddress string, allowed func
 	}
 	r.login, r.address, r.forward = slots(attributes.Login), slots(attributes.Address), slots(attributes.Forward)
 	for i, attribute := range attributes.Address {
-		if !slices.ContainsFunc(attributes.CatchAll, func(name string) bool { return strings.EqualFold(name, attribute) }) {
+		if !slices.ContainsFunc(attributes.CatchAll, func(name string) bool { return canonical(name) == canonical(attribute) }) {
 			r.single = append(r.single, r.address[i])
 		}
 	}

@@ -122,6 +122,23 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// An attribute is the same by each of its names, whichever the server answers by.
+func TestOtherNames(t *testing.T) {
+	attributes := config.Default().Attributes
+	attributes.Login, attributes.Address, attributes.CatchAll = []string{"userid"}, []string{"rfc822Mailbox"}, []string{"MAIL"}
+	attributes.Mailbox = "{uid}@{dn:domainComponent=}"
+	const want = "[b] {b@e imap1 0 } [b@e @e] [] [bcx@e]"
+	for _, ldif := range []string{
+		"uid: b\nmailHost: imap1\nmail: b@e\nmail: @e\ngivenName: Bo\nsn: X\n",
+		"userid: b\nmailHost: imap1\nRFC822MailBox: b@e\nrfc822mailbox;lang-de: @e\ngn: Bo\nsurname: X\n",
+	} {
+		o := judged(t, attributes, "{givenName:1}{sn}@e", ldif+"initials: BC\n")
+		if o.Account.Derived = []string{o.Account.Spare}; show(o) != want {
+			t.Errorf("%s\n got %s\nwant %s", ldif, show(o), want)
+		}
+	}
+}
+
 // What Active Directory has in userAccountControl and proxyAddresses.
 func TestActiveDirectoryRules(t *testing.T) {
 	attributes := config.Default().Attributes

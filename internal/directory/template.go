@@ -67,9 +67,10 @@ func (p piece) part(value string) string {
 	if err != nil {
 		return ""
 	}
+	wanted := canonical(p.rdn)
 	for _, rdn := range dn.RDNs {
 		for _, attribute := range rdn.Attributes {
-			if strings.EqualFold(attribute.Type, p.rdn) {
+			if canonical(attribute.Type) == wanted {
 				return attribute.Value
 			}
 		}
@@ -227,8 +228,8 @@ func (p piece) cut(value string) string {
 }
 
 func isGivenName(attribute string) bool {
-	name, _, _ := strings.Cut(attribute, ";")
-	return strings.EqualFold(name, "givenName")
+	name, _, _ := strings.Cut(canonical(attribute), ";")
+	return name == "givenname"
 }
 
 // String is the piece's attributes, and the part of a DN that is wanted of them.
