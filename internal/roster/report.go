@@ -258,7 +258,8 @@ func (r *Roster) yielded(b *book, value []byte, best, yields []claim) error {
 		if err != nil {
 			return err
 		}
-		if owner == "" || name < owner { // they come in any order
+		keeps := len(value) == 0 || bytes.Equal(c.value, value)
+		if keeps && (owner == "" || name < owner) { // they come in any order
 			owner = name
 		}
 	}
@@ -267,9 +268,8 @@ func (r *Roster) yielded(b *book, value []byte, best, yields []claim) error {
 		if err != nil {
 			return err
 		}
-		sameWay := c.kind.made() == best[0].kind.made()
 		switch {
-		case name == owner || b.of == Size, sameWay && bytes.Equal(c.value, value):
+		case name == owner || b.of == Size || bytes.Equal(c.value, value):
 			continue
 		case c.kind.made() == claimed:
 			r.report.Overruled.add(name, b.of.String()+" of an earlier directory", fmt.Sprintf("%s belongs to %s", c.key, owner))

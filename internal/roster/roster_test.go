@@ -71,6 +71,8 @@ func TestWhoHoldsAnAddress(t *testing.T) {
 	also.Derived = []string{"x@e"}
 	too := user("jdoe", "imap1")
 	too.Derived = also.Derived
+	role := jdoe
+	role.Source = "cn=role"
 	for _, test := range []struct {
 		name      string
 		last      string
@@ -91,6 +93,7 @@ func TestWhoHoldsAnAddress(t *testing.T) {
 		{"two mean the same mailbox", "", []account.Account{jdoe, jdoe}, "x@e jdoe@imap1", 0, 0},
 		{"derived yields", "", []account.Account{also, jdoe}, "x@e jdoe@imap1", 0, 1},
 		{"derived yields even what it had", "jane@imap2", []account.Account{also, jdoe}, "x@e jdoe@imap1", 0, 1},
+		{"derived is what somebody else claims for the same mailbox", "", []account.Account{too, role}, "x@e jdoe@imap1", 0, 0},
 		{"derived alone", "", []account.Account{also}, "x@e jane@imap2", 0, 0},
 		{"nobody claims it", "jane@imap2", nil, "", 0, 0},
 	} {
@@ -443,6 +446,13 @@ func TestProposals(t *testing.T) {
 	slices.Sort(details)
 	if got := strings.Join(details, "|"); got != "uid=jane: jdoe@e belongs to uid=x, jdoe2@e is free|uid=john: jdoe@e belongs to uid=x, jdoe3@e is free" {
 		t.Errorf("got %s", got)
+	}
+	// Of several who claim it, it belongs to the one who keeps it, wherever they stand.
+	for _, keeper := range []string{"x", "y"} {
+		_, _, report, _ = settled(t, runSize, nil, listing("jdoe@e", keeper+"@imap1"), named("john"), user("x", "imap1", "jdoe@e"), user("y", "imap1", "jdoe@e"))
+		if got := report.LeftOut.Groups[0].Named[0].Detail; got != "jdoe@e belongs to uid="+keeper {
+			t.Errorf("kept by %s: %s", keeper, got)
+		}
 	}
 	// A middle initial comes first, unless somebody has that address, too; who
 	// keeps his address is proposed nothing.
