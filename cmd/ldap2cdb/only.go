@@ -53,6 +53,9 @@ func (b *build) only(ctx context.Context, filter string) error {
 	if b.lacks(last) {
 		return sysexits.NoInput.Errorf("%s: no maps yet: run ldap2cdb without --only first", b.conf.Maps)
 	}
+	if !mapfile.ArePair(last[roster.Login], last[roster.Address]) { // as of a build that was killed
+		return sysexits.DataErr.Errorf("%s: login.cdb and address.cdb are not of one publication: run ldap2cdb without --only first", b.conf.Maps)
+	}
 	if last.story().PRECIS != b.conf.Attributes.PRECIS {
 		return sysexits.Config.Errorf("%s: attributes.precis has changed since the maps were made: run ldap2cdb without --only first", b.conf.Maps)
 	}

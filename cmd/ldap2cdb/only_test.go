@@ -111,6 +111,23 @@ func TestOnly(t *testing.T) {
 	if status, stderr := tool(t, append(args, "--only", "(uid=")...); status != 64 || !strings.Contains(stderr, `filter "(uid="`) {
 		t.Errorf("exit status %d, %s", status, stderr)
 	}
+	// Maps that a killed build has left are no ground to stand on.
+	kept, err := os.ReadFile(filepath.Join(dir, mapfile.Login))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, stderr := tool(t, args...); status != 0 {
+		t.Fatal(stderr)
+	}
+	if err := os.WriteFile(filepath.Join(dir, mapfile.Login), kept, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if status, stderr := tool(t, append(args, "--only", "(uid=u1)")...); status != 65 || !strings.Contains(stderr, "not of one publication: run ldap2cdb without --only first") {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+	if status, stderr := tool(t, args...); status != 0 {
+		t.Fatal(stderr)
+	}
 	// Most of them at once is doubtful here, too.
 	var gone strings.Builder
 	for i := 20; i < 40; i++ {

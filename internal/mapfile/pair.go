@@ -26,10 +26,10 @@ func OpenPair(dir string, foreign bool) (login, address *Map, err error) {
 			login.Close()
 			return nil, nil, err
 		}
-		of, with := login.Story(), address.Story()
-		if of.Builder == with.Builder && of.Built.Equal(with.Built) {
+		if ArePair(login, address) {
 			return login, address, nil
 		}
+		of, with := login.Story(), address.Story()
 		login.Close()
 		address.Close()
 		if time.Now().After(deadline) {
@@ -37,6 +37,11 @@ func OpenPair(dir string, foreign bool) (login, address *Map, err error) {
 				dir, of.Built.Format(time.RFC3339Nano), with.Built.Format(time.RFC3339Nano))
 		}
 	}
+}
+
+// ArePair tells whether two maps are of one publication.
+func ArePair(login, address *Map) bool {
+	return login.story.Builder == address.story.Builder && login.story.Built.Equal(address.story.Built)
 }
 
 // PairName names what a pair holds, whenever it was built: for who makes something
