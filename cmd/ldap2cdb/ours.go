@@ -29,8 +29,9 @@ func (s set) digests() (all digests) {
 // files tell the maps that are there from others.
 func (w *watch) files() mapfile.Mark { return mapfile.MarkOf(w.conf.Maps, w.maps()...) }
 
-// replaced tells whether the maps have become others. A build beside us, as cron's,
-// replaces the files each time, and mostly by the same.
+// replaced tells whether the maps have become others, or are of two publications, as a
+// build leaves them that is killed. One beside us, as cron's, replaces the files each
+// time, and mostly by the same.
 func (w *watch) replaced() bool {
 	files := w.files()
 	if w.ours == files {
@@ -41,7 +42,7 @@ func (w *watch) replaced() bool {
 		return true // whoever publishes next will say so
 	}
 	defer there.close()
-	if w.lacks(there) || w.printed != there.digests() {
+	if w.lacks(there) || w.printed != there.digests() || !mapfile.ArePair(there[roster.Login], there[roster.Address]) {
 		return true
 	}
 	w.ours = files

@@ -717,6 +717,21 @@ func TestWatchKeepsThePair(t *testing.T) {
 	server.Modify(change("u1", "add: mail\nmail: one@example.org\n"))
 	eventuallyIn(t, dir, mapfile.Address, "one@example.org", "u1@imap2.example.org", log)
 	paired()
+	// A build beside it that is killed between two renames leaves one of its maps.
+	other := t.TempDir()
+	if status, stderr := tool(t, "--url", server.URL(), "--base", slapd.Base, "--maps", other); status != 0 {
+		t.Fatal(stderr)
+	}
+	text, err := os.ReadFile(filepath.Join(other, mapfile.Login))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := mapfile.MarkOf(dir, mapfile.Address)
+	put(t, filepath.Join(dir, mapfile.Login), string(text))
+	for until := time.Now().Add(2 * freshenEvery); mapfile.MarkOf(dir, mapfile.Address) == before && time.Now().Before(until); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	paired()
 }
 
 // copied is a server with a copy to be restored, in which u1 lives at imap1, and how
