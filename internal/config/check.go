@@ -87,11 +87,11 @@ func (c *Config) storesWithoutAdmin() (faults []fault) {
 	key := toml.Key{"frontend", "keytab"}
 	for name, store := range c.Stores {
 		if store.Admin == "" {
-			faults = append(faults, fault{key, fmt.Sprintf("frontend.keytab: store.%q has no admin to log in with for users who have shown a ticket", name)})
+			faults = append(faults, fault{key: key, why: fmt.Sprintf("frontend.keytab: store.%q has no admin to log in with for users who have shown a ticket", name)})
 		}
 	}
 	if c.Store.Admin == "" && (len(c.Stores) == 0 || len(c.Allow) > 0) {
-		faults = append(faults, fault{key, "frontend.keytab: [store] has no admin to log in with for users who have shown a ticket"})
+		faults = append(faults, fault{key: key, why: "frontend.keytab: [store] has no admin to log in with for users who have shown a ticket"})
 	}
 	return faults
 }
@@ -103,13 +103,13 @@ var directoryName = sync.OnceValue(func() *regexp.Regexp {
 })
 
 func (c *Config) checkDirectories() (faults []fault) {
-	note := func(wrong bool, key, why string, args ...any) {
-		if wrong {
-			faults = append(faults, fault{toml.Key{"directory", key}, fmt.Sprintf(why, args...)})
-		}
-	}
 	names, piped := map[string]bool{}, false
 	for i, d := range c.Directories {
+		note := func(wrong bool, key, why string, args ...any) {
+			if wrong {
+				faults = append(faults, fault{toml.Key{"directory", key}, fmt.Sprintf(why, args...), i})
+			}
+		}
 		note(d.Name == "" && len(c.Directories) > 1, "name", "directory: of several each needs a name, and number %d has none", i+1)
 		note(d.Name != "" && !directoryName().MatchString(d.Name), "name", "directory.name = %q: must be of letters, digits, dots, hyphens and underlines", d.Name)
 		note(d.Name != "" && names[d.Name], "name", "directory.name = %q: there are two of this name", d.Name)

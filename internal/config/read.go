@@ -26,15 +26,16 @@ func (f Faults) Error() string {
 
 // A fault is what is wrong with one key.
 type fault struct {
-	key toml.Key
-	why string
+	key   toml.Key
+	why   string
+	table int // which of several tables of one name the key is in
 }
 
 func (f fault) Error() string { return f.why }
 
 // badly tells of a value that a key cannot have.
 func badly(value any, why string, key ...string) fault {
-	return fault{key, fmt.Sprintf("%s = %#v: %s", toml.Key(key), value, why)}
+	return fault{key: key, why: fmt.Sprintf("%s = %#v: %s", toml.Key(key), value, why)}
 }
 
 // A reader goes through the file table by table and key by key. The TOML
@@ -77,7 +78,11 @@ func (c *Config) place(faults []fault) error {
 	var lines []line
 	numbers := lineNumbers(c.text)
 	for _, f := range faults {
-		lines = append(lines, line{numbers[f.key.String()], f.why})
+		number := 0
+		for key := f.key; number == 0 && len(key) > 0; key = key[:len(key)-1] { // or the table's
+			number = numbers[place{key.String(), f.table}]
+		}
+		lines = append(lines, line{number, f.why})
 	}
 	slices.SortFunc(lines, func(a, b line) int { return cmp.Or(a.number-b.number, strings.Compare(a.why, b.why)) })
 	var all Faults
@@ -91,8 +96,8 @@ func (c *Config) place(faults []fault) error {
 	return all
 }
 
-func (r *reader) unknown(key toml.Key) {
-	r.faults = append(r.faults, fault{key, "unknown key " + key.String()})
+func (r *reader) note(key toml.Key, format string, args ...any) {
+	r.faults = append(r.faults, fault{key: key, why: fmt.Sprintf(format, args...)})
 }
 
 // value reads one value.
@@ -105,7 +110,7 @@ func (r *reader) value(key toml.Key, value toml.Primitive, into reflect.Value) {
 	if at, ok := errors.AsType[toml.ParseError](err); ok { // of a type with words of its own
 		why = at.Message
 	}
-	r.faults = append(r.faults, fault{key, fmt.Sprintf("%s: %s", key, why)})
+	r.note(key, "%s: %s", key, why)
 }
 
 // inWords tells how a value of a type is written.
@@ -131,19 +136,27 @@ func (r *reader) isTable(value toml.Primitive) bool {
 func (r *reader) table(key toml.Key, table toml.Primitive) map[string]toml.Primitive {
 	values := map[string]toml.Primitive{}
 	if !r.isTable(table) {
-		r.faults = append(r.faults, fault{key, fmt.Sprintf("%s: must be a table, [%s]", key, key)})
+		r.note(key, "%s: must be a table, [%s]", key, key)
 		return values
 	}
 	r.value(key, table, reflect.ValueOf(&values).Elem())
 	return values
 }
 
-// tables are those of a list of them, or the only one.
-func (r *reader) tables(list toml.Primitive) (all []toml.Primitive) {
-	if !r.isTable(list) && r.meta.PrimitiveDecode(list, &all) == nil && len(all) > 0 {
-		return all
+// tables opens those of a list of them, or the only one.
+func (r *reader) tables(key toml.Key, list toml.Primitive, read func(values map[string]toml.Primitive)) {
+	var all []toml.Primitive
+	if r.isTable(list) || r.meta.PrimitiveDecode(list, &all) != nil || len(all) == 0 {
+		all = []toml.Primitive{list}
 	}
-	return []toml.Primitive{list}
+	for i, table := range all {
+		known := len(r.faults)
+		read(r.table(key, table))
+		for known < len(r.faults) {
+			r.faults[known].table = i
+			known++
+		}
+	}
 }
 
 // fields reads the values of a table, each into the field for its key.
@@ -154,17 +167,17 @@ func (r *reader) fields(table toml.Key, values map[string]toml.Primitive, into a
 		field, known := fieldFor(name, fields)
 		switch {
 		case !known:
-			r.unknown(key)
+			r.note(key, "unknown key %s", key)
 		case field.Kind() == reflect.Struct:
 			r.fields(key, r.table(key, value), field.Addr().Interface())
 		case field.Kind() == reflect.Map:
 			r.texts(key, r.table(key, value), field.Addr().Interface().(*map[string]string))
 		case field.Type() == reflect.TypeFor[[]Certificate]():
 			var all []Certificate
-			for _, table := range r.tables(value) {
+			r.tables(key, value, func(values map[string]toml.Primitive) {
 				all = append(all, Certificate{})
-				r.fields(key, r.table(key, table), &all[len(all)-1])
-			}
+				r.fields(key, values, &all[len(all)-1])
+			})
 			field.Set(reflect.ValueOf(all))
 		default:
 			r.value(key, value, field)
@@ -180,7 +193,7 @@ func (r *reader) texts(table toml.Key, values map[string]toml.Primitive, into *m
 	for name, value := range values {
 		key := append(slices.Clone(table), name)
 		if r.isTable(value) {
-			r.faults = append(r.faults, fault{key, fmt.Sprintf("%s: a key with dots must be in quotes", key)})
+			r.note(key, "%s: a key with dots must be in quotes", key)
 			continue
 		}
 		var text string
@@ -210,12 +223,13 @@ func (r *reader) directories(c *Config, tables map[string]toml.Primitive) {
 
 	directory := toml.Key{"directory"}
 	c.Directories = nil
-	for _, table := range r.tables(tables["directory"]) {
+	r.tables(directory, tables["directory"], func(values map[string]toml.Primitive) {
 		d := defaultDirectory()
-		r.fields(attributes, shared, &d.Attributes)
-		r.fields(directory, r.table(directory, table), &d)
+		again := reader{meta: r.meta} // what is wrong there is known
+		again.fields(attributes, shared, &d.Attributes)
+		r.fields(directory, values, &d)
 		c.Directories = append(c.Directories, d)
-	}
+	})
 }
 
 // stores reads [store] and the stores below it, which have what it says and
@@ -233,7 +247,7 @@ func (r *reader) stores(c *Config, table toml.Primitive) {
 	delete(shared, "allow")
 	for _, name := range []string{"address", "tls-name", "pin"} {
 		if _, set := shared[name]; set {
-			r.faults = append(r.faults, fault{toml.Key{"store", name}, "store." + name + ": belongs to one store: set it in [store.\"name\"]"})
+			r.note(toml.Key{"store", name}, "store.%s: belongs to one store: set it in [store.\"name\"]", name)
 			delete(shared, name)
 		}
 	}
@@ -247,10 +261,10 @@ func (r *reader) stores(c *Config, table toml.Primitive) {
 		}
 		folded, err := account.CheckStore(name)
 		if err != nil {
-			r.faults = append(r.faults, fault{key, err.Error()})
+			r.note(key, "%v", err)
 		}
 		if _, twice := c.Stores[folded]; twice {
-			r.faults = append(r.faults, fault{key, fmt.Sprintf("store %q: there are two of this name", folded)})
+			r.note(key, "store %q: there are two of this name", folded)
 		}
 		own := c.Store
 		r.fields(key, r.table(key, value), &own)
@@ -266,17 +280,24 @@ func (r *reader) unquoted(key toml.Key, table toml.Primitive) (found bool) {
 		}
 		found = true
 		if longer := append(slices.Clone(key), name); !r.unquoted(longer, value) {
-			r.faults = append(r.faults, fault{longer, fmt.Sprintf("%s: put the store's name in quotes: [store.%q]", longer, strings.Join(longer[1:], "."))})
+			r.note(longer, "%s: put the store's name in quotes: [store.%q]", longer, strings.Join(longer[1:], "."))
 		}
 	}
 	return found
 }
 
+// A place is a key in one of the tables of its name.
+type place struct {
+	key   string
+	table int
+}
+
 // lineNumbers tells in which line each key stands first, as far as that can be told.
 // The TOML library knows the place of what it could not read, but not of what nobody
 // asked for.
-func lineNumbers(text string) map[string]int {
-	numbers := map[string]int{}
+func lineNumbers(text string) map[place]int {
+	numbers := map[place]int{}
+	lists := map[string]int{} // how many tables there are so far
 	var table toml.Key
 	for number, line := range strings.Split(text, "\n") {
 		line = strings.TrimSpace(line)
@@ -289,14 +310,20 @@ func lineNumbers(text string) map[string]int {
 			continue
 		}
 		found := meta.Keys()[len(meta.Keys())-1]
+		if strings.HasPrefix(line, "[[") {
+			lists[found.String()]++
+		}
 		if strings.HasPrefix(line, "[") {
 			table = found
 		} else {
 			found = append(slices.Clone(table), found...)
 		}
+		earlier := 0           // tables of the list that this is in
 		for n := range found { // a.b = 1 may be the first of a
-			if key := found[:n+1].String(); numbers[key] == 0 {
-				numbers[key] = number + 1
+			key := found[:n+1].String()
+			earlier = max(earlier, lists[key]-1)
+			if at := (place{key, earlier}); numbers[at] == 0 {
+				numbers[at] = number + 1
 			}
 		}
 	}
