@@ -276,9 +276,9 @@ func (p *poller) look(ctx context.Context, filter string, gone map[[16]byte]bool
 // 4.5.1.7. Nor may those be there any more whose name another entry has now: no two
 // have one, and of a deletion not every server tells. The filters find the members of
 // groups among them that bring somebody to a store.
-func (p *poller) others(ctx context.Context, since string) (gone map[[16]byte]bool, members []string, err error) {
+func (p *poller) others(ctx context.Context, since string) (map[[16]byte]bool, []string, error) {
 	ids := newSelection(slices.Concat(identities, marks))
-	gone = map[[16]byte]bool{}
+	gone, members := map[[16]byte]bool{}, []string(nil)
 	take := func(e *Entry) error {
 		p.count(e, ids)
 		gone[identity(e, ids)] = true
@@ -298,19 +298,21 @@ func (p *poller) others(ctx context.Context, since string) (gone map[[16]byte]bo
 	if p.counter == "" {
 		domain = ""
 	}
+	var err error
 	// A base may be elsewhere, as in another domain that a global catalog has.
 	if domain == "" || slices.ContainsFunc(p.conf.Base, func(base string) bool { return !holds(domain, base) }) {
 		_, err = p.searchAll(ctx, p.s, since, ids, take)
 	}
-	if domain == "" || err != nil {
-		return gone, members, err
+	if domain != "" && err == nil {
+		r := &reading{LDAP: p.LDAP, want: ids, take: take, controls: []ldap.Control{ldap.NewControlMicrosoftShowDeleted()}}
+		if _, err = r.search(ctx, p.s, query{domain, ldap.ScopeWholeSubtree, since}); err != nil { // who is elsewhere is not asked
+			err = fmt.Errorf("%s: search %s: %w", p.s.server, domain, err)
+		}
 	}
-	r := &reading{LDAP: p.LDAP, want: ids, take: take, controls: []ldap.Control{ldap.NewControlMicrosoftShowDeleted()}}
-	_, err = r.search(ctx, p.s, query{domain, ldap.ScopeWholeSubtree, since}) // who is elsewhere is not asked
-	if err != nil {
-		err = fmt.Errorf("%s: search %s: %w", p.s.server, domain, err)
+	if err != nil { // entries may still come in
+		return nil, nil, err
 	}
-	return gone, members, err
+	return gone, members, nil
 }
 
 // regrouped tells whether a group has changed since it was last seen: what is

@@ -320,7 +320,7 @@ func startTLS(wire *gatherer, limit time.Duration) error {
 		return err
 	}
 	lent := &lentConn{Conn: conn}
-	l := ldap.NewConn(newTap(lent, wire), false)
+	l := ldap.NewConn(newTap(lent, new(gatherer)), false) // whose reader may look into that once more
 	l.Start()
 	_, err := l.Extended(ldap.NewExtendedRequest("1.3.6.1.4.1.1466.20037", nil))
 	l.Close()
