@@ -139,7 +139,7 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 		return story, b.believe(report)
 	}
 	if b.dryRun {
-		if err := b.compare(all); err != nil {
+		if err := printed(all.Settle); err != nil {
 			return nil, err
 		}
 		_, err := settled()
@@ -318,9 +318,6 @@ func (o *origin) enter(all *roster.Roster, reader int, outcome directory.Outcome
 	}
 	return all.AddFrom(reader, o.ranked(outcome.Account))
 }
-
-// compare prints what would change.
-func (b *build) compare(all *roster.Roster) error { return printed(all.Settle) }
 
 // printed prints changes as they are listed.
 func printed(list func(func(roster.Change) error) error) error {

@@ -6,9 +6,10 @@ import (
 	"io"
 	"net"
 	"os"
-	"postern/internal/loopback"
 	"testing"
 	"time"
+
+	"postern/internal/loopback"
 )
 
 // wired is a TCP connection: the server's end, and the gatherer at ours.

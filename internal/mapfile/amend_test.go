@@ -83,20 +83,14 @@ func TestAmendedMapIsAsBuiltAnew(t *testing.T) {
 }
 
 func TestMapsThatAreNotAmended(t *testing.T) {
-	whole := read(t, published(t, numbered(500)))
-	value := bytes.Index(whole, []byte("imap"))
-	for name, change := range map[string]func([]byte){
-		"digest differs": func(data []byte) { data[value]++ },
-	} {
-		path := filepath.Join(t.TempDir(), Login)
-		data := bytes.Clone(whole)
-		change(data)
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := amended(t, path, map[string]string{"zz": "new"}); err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: %v", name, err)
-		}
+	path := published(t, numbered(500))
+	data := read(t, path)
+	data[bytes.Index(data, []byte("imap"))]++
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := amended(t, path, map[string]string{"zz": "new"}); err == nil || !strings.Contains(err.Error(), "digest differs") {
+		t.Errorf("a scribbled map: %v", err)
 	}
 	foreign := filepath.Join(t.TempDir(), "foreign.cdb")
 	if file, err := os.Create(foreign); err != nil {
