@@ -190,7 +190,15 @@ func (r *Rules) Judge(e *Entry) Outcome {
 			a.Derived, a.Spare = account.WithForms([]string{address}), r.standard.spare(e, r.initials)
 		}
 	}
+	if len(a.Logins)+len(a.Addresses)+len(a.Derived) == 0 {
+		o.Skip = nobodys(a.Location)
+	}
 	return o
+}
+
+// nobodys is the fault of a mailbox that neither a login nor mail could find.
+func nobodys(at account.Location) *Fault {
+	return fault("no login name", "a mailbox at %s, and nobody to use it", at.Store)
 }
 
 // nobody tells whether an entry has nothing that mail or a login could go by.
@@ -343,7 +351,7 @@ func (r *Rules) mailboxName(e *Entry, a *account.Account) *Fault {
 	} else if len(a.Logins) > 0 {
 		l.Mailbox = a.Logins[0]
 	} else {
-		return fault("no login name", "a mailbox at %s, and nobody to use it", l.Store)
+		return nobodys(*l)
 	}
 	if err := account.CheckMailbox(l.Mailbox); err != nil {
 		return fault("bad mailbox", "%v", err)

@@ -92,6 +92,8 @@ func TestRules(t *testing.T) {
 		{"else the first by the alphabet", "uid: d\nuid: c\nmailHost: imap1\n", "[c d] {c imap1 0 } [] [] []"},
 		{"a mailbox of another name", "uid: b\nmailbox: user.b@v\nmailHost: imap1\n", "[b] {user.b@v imap1 0 } [] [] []"},
 		{"a mailbox without a login", "mailbox: shared\nmailHost: imap1\nmail: s@e\n", "[] {shared imap1 0 } [s@e] [] []"},
+		{"a mailbox that nothing leads to", "mailbox: shared\nmailHost: imap1\n", "no login name: a mailbox at imap1, and nobody to use it"},
+		{"a mailbox that nothing good leads to", "mailbox: shared\nmailHost: imap1\nmail: s\n", "no login name: a mailbox at imap1, and nobody to use it"},
 		{"two mailboxes", "uid: b\nmailbox: c\nmailbox: d\nmailHost: imap1\n", "two mailboxes: 2 values"},
 		{"a store keeps the mail", "uid: b\nmailHost: imap1\nmail: b@e\nmailRoutingAddress: x@y\n", "[b] {b imap1 0 } [b@e] [] []"},
 		{"without one it goes on", "uid: b\nmail: b@e\nmailRoutingAddress: X@y\n", "[] {  0 } [b@e] [x@y] []"},
