@@ -116,7 +116,7 @@ func (d *LDAP) poll(ctx context.Context, s *session, root root, want *Selection,
 	}
 	if p.root.service != "" {
 		p.counter = s.invocation(p.root.service)
-		if s.entry(p.root.domain) == nil {
+		if s.entry(p.root.domain, "1.1") == nil { // none of its attributes, RFC 4511 section 4.5.1.8
 			p.root.domain = "" // we may look at some of it only
 		}
 	}
