@@ -128,7 +128,6 @@ func (c *Config) checkDirectories() (faults []fault) {
 			`directory.sasl = "gssapi": needs a principal and its keytab, or a ticket-cache`)
 		note(d.SASL != "gssapi" && d.Principal+d.Keytab+d.TicketCache != "", "sasl",
 			`directory.sasl = %q: principal, keytab and ticket-cache are of no use but with "gssapi"`, d.SASL)
-		note(d.SASL != "" && d.BindDN != "", "bind-dn", "directory.bind-dn: of no use with sasl, which tells by itself who binds")
 		note((d.Cert == "") != (d.Key == ""), "cert", "directory.cert and directory.key: one is of no use without the other")
 		note(d.PageSize < 0 || d.PageSize > math.MaxInt32, "page-size", "directory.page-size = %d: must be 0 to %d", d.PageSize, math.MaxInt32)
 	}

@@ -264,7 +264,6 @@ func TestRefused(t *testing.T) {
 		{"[directory]\nsasl = \"gssapi\"", `needs a principal and its keytab, or a ticket-cache`},
 		{"[directory]\nprincipal = \"x\"\nkeytab = \"y\"", `:1: directory.sasl = "": principal, keytab and ticket-cache are of no use`},
 		{"[directory]\nsasl = \"external\"\nticket-cache = \"y\"", `:2: directory.sasl = "external": principal, keytab and ticket-cache are of no use`},
-		{"[directory]\nsasl = \"external\"\nbind-dn = \"cn=x\"", `:3: directory.bind-dn: of no use with sasl`},
 		{"[directory]\ncert = \"x\"", `directory.cert and directory.key`},
 		{"[[directory]]\nname = \"a\"\n[[directory]]\nbsae = [\"x\"]", `:4: unknown key directory.bsae`},
 		{"[directory.attributes]\nlgoin = [\"x\"]", `:2: unknown key directory.attributes.lgoin`},
