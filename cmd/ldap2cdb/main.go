@@ -28,7 +28,7 @@ const description = `Examples:
 
    ldap2cdb --ldif people.ldif --maps /tmp/maps
    ldap2cdb --url ldap://ldap.example.org --starttls --base dc=example,dc=org
-   slapcat -s ou=people,dc=example,dc=org | ldap2cdb --ldif - --dry-run`
+   slapcat -H 'ldap:///ou=people,dc=example,dc=org??sub' | ldap2cdb --ldif - --dry-run`
 
 func app() *cli.App {
 	app := command.New("ldap2cdb", "build login.cdb and address.cdb from the directory", "", description)

@@ -166,6 +166,7 @@ func pageCommands(t *testing.T, c *cluster.Cluster) string {
 		t.Fatal(pages, err)
 	}
 	script := `
+id postern >/dev/null 2>&1 || useradd --system postern
 make install
 install -m 644 postfix/main.cf postfix/master.cf /etc/postfix/
 sed -i '/^\[frontend\]/a control = "/run/imapfront.control"' /etc/postern/postern.conf
