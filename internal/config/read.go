@@ -152,9 +152,8 @@ func (r *reader) tables(key toml.Key, list toml.Primitive, read func(values map[
 	for i, table := range all {
 		known := len(r.faults)
 		read(r.table(key, table))
-		for known < len(r.faults) {
-			r.faults[known].table = i
-			known++
+		for f := known; f < len(r.faults); f++ {
+			r.faults[f].table = i
 		}
 	}
 }
@@ -256,7 +255,8 @@ func (r *reader) stores(c *Config, table toml.Primitive) {
 	c.Stores = map[string]Store{}
 	for name, value := range named {
 		key := toml.Key{"store", name}
-		if r.unquoted(key, value) {
+		values := r.table(key, value)
+		if r.unquoted(key, values) {
 			continue
 		}
 		folded, err := account.CheckStore(name)
@@ -267,19 +267,19 @@ func (r *reader) stores(c *Config, table toml.Primitive) {
 			r.note(key, "store %q: there are two of this name", folded)
 		}
 		own := c.Store
-		r.fields(key, r.table(key, value), &own)
+		r.fields(key, values, &own)
 		c.Stores[folded] = own
 	}
 }
 
 // unquoted tells of stores whose dots TOML took for its own.
-func (r *reader) unquoted(key toml.Key, table toml.Primitive) (found bool) {
-	for name, value := range r.table(key, table) {
+func (r *reader) unquoted(key toml.Key, values map[string]toml.Primitive) (found bool) {
+	for name, value := range values {
 		if !r.isTable(value) {
 			continue
 		}
 		found = true
-		if longer := append(slices.Clone(key), name); !r.unquoted(longer, value) {
+		if longer := append(slices.Clone(key), name); !r.unquoted(longer, r.table(longer, value)) {
 			r.note(longer, "%s: put the store's name in quotes: [store.%q]", longer, strings.Join(longer[1:], "."))
 		}
 	}
