@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"testing"
+	"time"
 )
 
 // session returns a client of a store over a pipe.
@@ -88,6 +89,24 @@ func TestGoals(t *testing.T) {
 	}
 	if r := (&row{samples: samples}); r.median(us) != 2 || r.spread(us) != 0.5 {
 		t.Errorf("median %g, spread %g", r.median(us), r.spread(us))
+	}
+}
+
+func TestEachClientCountsTheSame(t *testing.T) {
+	const ms = time.Millisecond
+	quick := slices.Repeat([]time.Duration{ms}, 1000)
+	one := turns{quick, {9 * ms}, {8 * ms}}
+	if half, tail := one.percentile(50), one.percentile(99); half != 8 || tail != 9 {
+		t.Errorf("one of three is served: p50 %g, p99 %g ms", half, tail)
+	}
+	both := turns{{4 * ms, 1 * ms}, {2 * ms, 3 * ms}, nil}
+	for percent, want := range map[float64]float64{25: 1, 50: 2, 75: 3, 99: 4, 100: 4} {
+		if got := both.percentile(percent); got != want {
+			t.Errorf("p%g is %g ms, want %g", percent, got, want)
+		}
+	}
+	if n := one.count(); n != 1002 {
+		t.Errorf("%d turns", n)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"sync"
@@ -8,10 +9,13 @@ import (
 	"time"
 )
 
+// turns are how long each turn of each client took.
+type turns [][]time.Duration
+
 // drive lets some clients work side by side for a time, each doing the same
-// again and again. It returns how long each turn took, the shortest first.
-func drive(clients int, span time.Duration, turn func(client int) (time.Duration, error)) ([]time.Duration, error) {
-	took := make([][]time.Duration, clients)
+// again and again.
+func drive(clients int, span time.Duration, turn func(client int) (time.Duration, error)) (turns, error) {
+	took := make(turns, clients)
 	errs := make([]error, clients)
 	end := time.Now().Add(span)
 	var failed atomic.Bool
@@ -30,12 +34,40 @@ func drive(clients int, span time.Duration, turn func(client int) (time.Duration
 		})
 	}
 	all.Wait()
-	return slices.Sorted(slices.Values(slices.Concat(took...))), errors.Join(errs...)
+	return took, errors.Join(errs...)
 }
 
-// percentile of durations that are sorted, in ms.
-func percentile(took []time.Duration, percent int) float64 {
-	return took[(len(took)-1)*percent/100].Seconds() * 1000
+func (t turns) count() (n int) {
+	for _, of := range t {
+		n += len(of)
+	}
+	return n
+}
+
+// percentile is that of the turns, in ms, with every client counting the same.
+// Were it every turn, a proxy that serves a few clients again and again while the
+// others wait would seem quick: it is those who are served that have the turns.
+func (t turns) percentile(percent float64) float64 {
+	type turn struct {
+		took   time.Duration
+		weight float64
+	}
+	var all []turn
+	var total float64
+	for _, of := range t {
+		for _, took := range of {
+			all = append(all, turn{took, 1 / float64(len(of))})
+		}
+		total += float64(min(1, len(of)))
+	}
+	slices.SortFunc(all, func(a, b turn) int { return cmp.Compare(a.took, b.took) })
+	rest := total * percent / 100
+	for _, one := range all {
+		if rest -= one.weight; rest <= 0 {
+			return one.took.Seconds() * 1000
+		}
+	}
+	return all[len(all)-1].took.Seconds() * 1000 // what rounding has left
 }
 
 // connect logs a number of clients in, some at a time.

@@ -46,7 +46,7 @@ the proxy is at its end; what nginx's look-up service takes is not counted. "sto
 				alone = t.row(what("the same, p50, by itself"), "ms", false, goal{factor: 2})
 			}
 			err := b.interleave(proxies, func(p *proxy) error {
-				var took []time.Duration
+				var took turns
 				u, err := b.measure(p, func() error {
 					var err error
 					took, err = loginsFor(p.at, kind, clients, b.span)
@@ -55,14 +55,14 @@ the proxy is at its end; what nginx's look-up service takes is not counted. "sto
 				if err != nil {
 					return err
 				}
-				half.add(p.name, percentile(took, 50))
-				tail.add(p.name, percentile(took, 99))
+				half.add(p.name, took.percentile(50))
+				tail.add(p.name, took.percentile(99))
 				if alone != nil {
-					alone.add(p.name, percentile(took, 50))
+					alone.add(p.name, took.percentile(50))
 				}
 				if rate != nil {
-					rate.add(p.name, float64(len(took))/u.wall.Seconds())
-					cost.add(p.name, u.proxy.Seconds()*1000/float64(len(took)))
+					rate.add(p.name, float64(took.count())/u.wall.Seconds())
+					cost.add(p.name, u.proxy.Seconds()*1000/float64(took.count()))
 					rate.limited[p.name] = u.overtaxed()
 				}
 				return nil
@@ -76,7 +76,7 @@ the proxy is at its end; what nginx's look-up service takes is not counted. "sto
 }
 
 // loginsFor drives clients that log in and out.
-func loginsFor(to addresses, kind security, clients int, span time.Duration) ([]time.Duration, error) {
+func loginsFor(to addresses, kind security, clients int, span time.Duration) (turns, error) {
 	configs := make([]*tls.Config, clients)
 	for i := range configs {
 		configs[i] = handshake(kind)

@@ -56,7 +56,7 @@ func (b *bench) realStore(t *table, whole *cluster.Cluster, store *cluster.Store
 			if err != nil {
 				return err
 			}
-			login.add(p.name, percentile(took, 50))
+			login.add(p.name, took.percentile(50))
 			sessions, err := connect(clients, p.at, secure)
 			if err != nil {
 				return err
@@ -65,7 +65,7 @@ func (b *bench) realStore(t *table, whole *cluster.Cluster, store *cluster.Store
 			if took, err = noops(sessions, b.span/2); err != nil {
 				return err
 			}
-			trip.add(p.name, 1000*percentile(took, 50))
+			trip.add(p.name, 1000*took.percentile(50))
 			return nil
 		})
 		if err != nil {

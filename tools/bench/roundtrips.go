@@ -34,8 +34,8 @@ func (b *bench) roundTrips() error {
 				if err != nil {
 					return err
 				}
-				half.add(p.name, 1000*percentile(took, 50))
-				tail.add(p.name, 1000*percentile(took, 99))
+				half.add(p.name, 1000*took.percentile(50))
+				tail.add(p.name, 1000*took.percentile(99))
 				return nil
 			})
 			if err != nil {
@@ -47,7 +47,7 @@ func (b *bench) roundTrips() error {
 }
 
 // noops drives sessions that say NOOP.
-func noops(sessions []*client, span time.Duration) ([]time.Duration, error) {
+func noops(sessions []*client, span time.Duration) (turns, error) {
 	return drive(len(sessions), span, func(i int) (time.Duration, error) {
 		start := time.Now()
 		_, err := sessions[i].command("NOOP")

@@ -228,20 +228,19 @@ func (b *bench) byTCPServer(t *table, programs []perConnection, kind security) e
 		proxies = append(proxies, run)
 	}
 	err := b.interleave(proxies, func(p *proxy) error {
-		var took []time.Duration
+		var took turns
 		u, err := b.measure(p, func() error {
 			var err error
-			took, err = drive(8, b.span, func(i int) (time.Duration, error) {
-				start := time.Now()
-				return time.Since(start), p.visit(kind, handshake(kind))
+			took, err = drive(8, b.span, func(int) (time.Duration, error) {
+				return 0, p.visit(kind, handshake(kind)) // it is how many that counts here
 			})
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		rate.add(p.name, float64(len(took))/u.wall.Seconds())
-		cost.add(p.name, u.proxy.Seconds()*1000/float64(len(took)))
+		rate.add(p.name, float64(took.count())/u.wall.Seconds())
+		cost.add(p.name, u.proxy.Seconds()*1000/float64(took.count()))
 		return nil
 	})
 	if err != nil {
