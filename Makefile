@@ -1,5 +1,6 @@
-# make            the four tools, static, in bin/
+# make            the four tools, static, in bin/ (BIN)
 # make install    them and their pages below PREFIX (DESTDIR for packagers)
+# make deb        a Debian package of them, with units, account and completions, in bin/
 # make test       every test; as root on Debian with the real servers, too
 # make race       the tests of what is in internal/ and cmd/, looking for data races
 # make check      gofmt, go vet, staticcheck, shellcheck, mandoc -Tlint
@@ -8,6 +9,7 @@
 # make demo       the whole idea on this terminal: no root, no packages
 # make cluster    slapd, two Cyrus, a Dovecot, Postfix on loopback, to play with
 PREFIX  ?= /usr/local
+BIN     ?= bin
 SYSCONF ?= /etc
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
@@ -19,16 +21,20 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 60s
 
 all:
-	CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 # By rename: a program that is started just now is the old or the new, and whole.
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SYSCONF)/postern $(DESTDIR)/var/lib/postern
 	for tool in sbin/ldap2cdb sbin/imapfront sbin/postmap-route bin/mailwhere; do \
-		install bin/$${tool#*/} $(DESTDIR)$(PREFIX)/$$tool.new && \
+		install $(BIN)/$${tool#*/} $(DESTDIR)$(PREFIX)/$$tool.new && \
 		mv -f $(DESTDIR)$(PREFIX)/$$tool.new $(DESTDIR)$(PREFIX)/$$tool || exit; done
 	for page in man/*.[1-9]; do \
 		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; done
+
+deb: all
+	rm -f $(BIN)/postern_*.deb
+	contrib/debian/package $(VERSION) $(BIN)
 
 # -count=1: the result cache does not know the tools that tests build and run.
 # -timeout: of one package, on a machine that does much else.
@@ -62,8 +68,8 @@ fuzz:
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package || exit; done; done
 
 demo: all
-	@CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -o bin/ ./tools/demo ./tools/orgmaker
-	@bin/demo
+	@CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -o $(BIN)/ ./tools/demo ./tools/orgmaker
+	@$(BIN)/demo
 
 cluster: all
 	$(GO) run ./tools/cluster start
@@ -72,6 +78,6 @@ cluster-stop:
 	$(GO) run ./tools/cluster stop
 
 clean:
-	rm -rf bin
+	rm -rf $(BIN)
 
-.PHONY: all install test race check packages bench bench-quick fuzz demo cluster cluster-stop clean
+.PHONY: all install deb test race check packages bench bench-quick fuzz demo cluster cluster-stop clean

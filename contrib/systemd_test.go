@@ -110,6 +110,20 @@ journalctl --sync; journalctl -u ldap2cdb-watch -p warning -o cat -n 1 | sed 's/
 soon sh -c 'systemctl status ldap2cdb-watch | grep "Status: .published"' && echo back
 systemctl stop ldap2cdb-watch
 
+say by the package
+systemctl stop postmap-route && umount /usr/local/sbin
+rm -r /etc/systemd/system/imapfront* /etc/systemd/system/ldap2cdb* /etc/systemd/system/postmap-route* /etc/sysusers.d
+mkdir -p /run/usr/new /run/usr/work /var/lib/dpkg/info /var/lib/dpkg/updates /var/lib/dpkg/triggers && touch /var/lib/dpkg/status
+mount -t overlay overlay -o lowerdir=/usr,upperdir=/run/usr/new,workdir=/run/usr/work /usr
+dpkg --force-depends -i /site/postern_*.deb >/dev/null 2>&1 && dpkg -s postern | grep Status
+quietly systemctl enable --now ldap2cdb-watch.service imapfront@a && mailwhere joe && login joe
+sed 's/imap2/imap1/' /site/people.ldif >/etc/postern/people.ldif && soon sh -c 'mailwhere joe | grep imap1' && login joe
+pid=$(systemctl show -P MainPID ldap2cdb-watch) && front=$(systemctl show -P MainPID imapfront@a)
+dpkg --force-depends -i /site/postern_*.deb >/dev/null 2>&1 && [ "$pid" != "$(systemctl show -P MainPID ldap2cdb-watch)" ] && echo the watch is new
+[ "$front" = "$(systemctl show -P MainPID imapfront@a)" ] && login joe
+dpkg -r postern >/dev/null 2>&1 && systemctl list-units --no-legend "imapfront*" "ldap2cdb*" && ends find /etc/systemd /usr/sbin -name '*imapfront*' -o -name '*ldap2cdb*'
+ls /var/lib/postern/login.cdb && quietly dpkg -P postern && ls /etc/postern /var/lib/postern 2>&1
+
 say failed
 systemctl list-units --failed --no-legend "imapfront*" "ldap2cdb*" "postmap-route*"
 `
@@ -177,6 +191,21 @@ imap2.example.org
 ldap2cdb: stat /etc/postern/people.ldif: no such file or directory; maps not changed, next try
 back
 
+by the package:
+Status: install ok installed
+imap2.example.org
+NO [UNAVAILABLE]
+NO [UNAVAILABLE]
+the watch is new
+NO [UNAVAILABLE]
+/var/lib/postern/login.cdb
+ls: cannot access '/var/lib/postern': No such file or directory
+/etc/postern:
+imap.key
+imap.pem
+people.ldif
+postern.conf
+
 failed:
 `
 
@@ -214,6 +243,7 @@ mailHost: imap1.example.org
 mailLocalAddress: joe@example.org
 `)
 	certify(t, "imap.example.org", filepath.Join(dir, "imap.pem"), filepath.Join(dir, "imap.key"))
+	run(t, "make", "-C", "..", "deb", "BIN="+dir)
 	write(t, dir, "steps", steps)
 	write(t, dir, "steps.service", `[Service]
 ExecStart=/bin/sh /site/steps
