@@ -6,6 +6,7 @@ package contrib_test
 import (
 	"bufio"
 	"crypto/tls"
+	"encoding/xml"
 	"fmt"
 	"io"
 	"net"
@@ -780,6 +781,49 @@ Nov 23 18:06:57 front1 other[123]: imapfront[123]: msg="login failed" session=14
 			t.Errorf("fail2ban found\n%swant\n%s", out, want)
 		}
 	})
+}
+
+// What mail programs are told is there: imapfront listens so by README.md, Postfix by
+// master.cf, and INSTALL's names in DNS are the same.
+func TestAutoconfig(t *testing.T) {
+	type server struct {
+		Type           string `xml:"type,attr"`
+		Hostname       string `xml:"hostname"`
+		Port           string `xml:"port"`
+		SocketType     string `xml:"socketType"`
+		Authentication string `xml:"authentication"`
+		Username       string `xml:"username"`
+	}
+	var told struct {
+		Incoming []server `xml:"emailProvider>incomingServer"`
+		Outgoing []server `xml:"emailProvider>outgoingServer"`
+	}
+	if err := xml.Unmarshal([]byte(read(t, "autoconfig/mail-v1.xml")), &told); err != nil {
+		t.Fatal(err)
+	}
+	schemes := map[string]string{"SSL": "imaps", "STARTTLS": "imap"}
+	services := map[string]string{"SSL": "submissions", "STARTTLS": "submission"}
+	readme, master, install := read(t, "../README.md"), read(t, "../postfix/master.cf"), read(t, "../INSTALL")
+	for _, s := range told.Incoming {
+		if listen := fmt.Sprintf("%s://:%s", schemes[s.SocketType], s.Port); !strings.Contains(readme, strconv.Quote(listen)) {
+			t.Errorf("nobody listens at %s", listen)
+		}
+	}
+	for _, s := range told.Outgoing {
+		service := services[s.SocketType]
+		if port, err := net.LookupPort("tcp", service); err != nil || strconv.Itoa(port) != s.Port || !strings.Contains(master, "#"+service+" ") {
+			t.Errorf("%s is no service %q of master.cf: %v", s.Port, service, err)
+		}
+	}
+	all := append(told.Incoming, told.Outgoing...)
+	if len(all) != 4 {
+		t.Errorf("%d servers", len(all))
+	}
+	for _, s := range all {
+		if s.Authentication != "password-cleartext" || s.Username != "%EMAILADDRESS%" || !strings.Contains(install, " "+s.Hostname+".\n") {
+			t.Errorf("%+v", s)
+		}
+	}
 }
 
 func TestFail2banJail(t *testing.T) {
