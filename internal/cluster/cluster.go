@@ -22,6 +22,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -279,7 +280,27 @@ func (c *Cluster) layOut() error {
 		return err
 	}
 	c.address()
+	if err := c.untaken(); err != nil {
+		return err
+	}
 	return c.makeCertificates()
+}
+
+// untaken is nil if nobody listens where our servers will. Cyrus and Postfix would
+// share a port with those of a site that was left running, and answer in turn.
+func (c *Cluster) untaken() error {
+	taken := []string{strings.TrimPrefix(c.LDAP.URL, "ldap://"), c.MX}
+	for _, s := range c.Stores {
+		taken = append(taken, s.IMAP)
+	}
+	for _, addr := range taken {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return fmt.Errorf("%w: if another site is left running there, stop it first (stop --dir)", err)
+		}
+		l.Close()
+	}
+	return nil
 }
 
 // address fills in who is where.

@@ -311,6 +311,21 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
+// Nor is a site started where servers of another are left.
+func TestStartBesideAnother(t *testing.T) {
+	site.Get(t)                 // skips where no site can run
+	const network = "127.0.113" // nobody else's
+	left, err := net.Listen("tcp", network+".2:143")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer left.Close()
+	_, err = cluster.Start(t.Context(), cluster.Options{Dir: filepath.Join(openDir(t), "site"), Network: network})
+	if err == nil || !strings.Contains(err.Error(), ".2:143: bind: address already in use") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func bind(t *testing.T, c *cluster.Cluster, how, pw string) *ldap.Conn {
 	t.Helper()
 	var conn *ldap.Conn
