@@ -181,7 +181,9 @@ func (f *follower) Entry(id [16]byte, e *directory.Entry) (news bool, err error)
 			f.say("skipped: %s: %v", account.Printable(now.Source), fault)
 		}
 	}
-	f.changed(before, now)
+	if err := f.changed(before, now); err != nil {
+		return false, err
+	}
 	return true, f.known.Put(id, now, end)
 }
 
@@ -214,16 +216,23 @@ func (f *follower) gone(id [16]byte) error {
 	if err != nil || !found {
 		return err
 	}
-	f.changed(before)
+	if err := f.changed(before); err != nil {
+		return err
+	}
 	return f.known.Delete(id)
 }
 
-// changed notes what happens to accounts.
-func (f *follower) changed(accounts ...account.Account) {
+// changed notes what happens to accounts. Of what is read from the start, by another
+// server perhaps, we may hear no more than a part, and go on from no cookie then.
+func (f *follower) changed(accounts ...account.Account) error {
 	if f.refreshing {
 		f.complete = false
 	}
 	f.touch(accounts...)
+	if f.cookie != "" {
+		return nil
+	}
+	return f.known.Uncover()
 }
 
 func (f *follower) Mentioned() error {

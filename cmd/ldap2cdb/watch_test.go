@@ -326,6 +326,32 @@ func TestWatchDoubtfulFile(t *testing.T) {
 	eventually(t, dir, "u7", "imap1.example.org", log)
 }
 
+// A file that is put back after a broken one is read again: what is known is part of
+// the broken one's.
+func TestWatchFilePutBack(t *testing.T) {
+	dir, log := t.TempDir(), &logbook.Book{}
+	file := filepath.Join(dir, "people.ldif")
+	args := []string{"--config", configFile(t, "[directory]\npoll-interval = \"10ms\"\n"), "--ldif", file, "--maps", dir}
+	put(t, file, people(20))
+	stop := follow(t, log, args...)
+	eventually(t, dir, "u7", "imap2.example.org", log)
+	if err := os.Rename(file, file+".old"); err != nil {
+		t.Fatal(err)
+	}
+	put(t, file, strings.ReplaceAll(people(15), "imap2.", "imap1.")+"dn: uid=cut")
+	eventuallySays(t, log, "the file ends within a line")
+	stop()
+	if err := os.Rename(file+".old", file); err != nil {
+		t.Fatal(err)
+	}
+	log = &logbook.Book{}
+	follow(t, log, args...)
+	eventuallySays(t, log, "published in ")
+	if got := recordsOf(t, dir, mapfile.Login)["u7"]; got != "imap2.example.org" {
+		t.Errorf("u7 is at %q", got)
+	}
+}
+
 // What is doubtful in the midst of a change is not when it is done, and then nobody
 // waits for the next try.
 func TestWatchDoubtThatPasses(t *testing.T) {
@@ -571,6 +597,76 @@ func TestWatchSkipsMany(t *testing.T) {
 	if text := log.String(); strings.Count(text, "ldap2cdb: skipped: uid=") != few || strings.Count(text, "ldap2cdb: skipped: and 15 more\n") != 1 {
 		t.Error(text)
 	}
+}
+
+// What is heard of a server of which no more than a part is heard may be older than what
+// another told before: from the other's cookie nobody goes on then.
+func TestCookieAfterAPart(t *testing.T) {
+	dir := t.TempDir()
+	ldif := filepath.Join(dir, "people.ldif")
+	conf, err := settingsFor(t, "--ldif", ldif, "--maps", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := newBuild(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watch{build: b, log: &logbook.Book{}, touched: keys{}, wake: make(chan struct{}, 1), published: make(chan struct{}, 1)}
+	f, err := w.newFollower(b.origins[0], "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { f.known.Close() }()
+	w.followers = []*follower{f}
+	begin := func(server, want string) {
+		t.Helper()
+		if cookie, err := f.Begin(server, ""); err != nil || cookie != want {
+			t.Errorf("from %s: cookie %q, want %q, %v", server, cookie, want, err)
+		}
+	}
+	tell := func(person string) {
+		t.Helper()
+		put(t, ldif, person)
+		err := b.read(t.Context(), f.origin, set{}, func(e *directory.Entry) error {
+			_, err := f.Entry([16]byte{1}, e)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, now := slapd.Person("u", "U", "U", "imap1.example.org"), slapd.Person("u", "U", "U", "imap2.example.org")
+	hear := func(cookie string) {
+		t.Helper()
+		tell(now)
+		f.Cookie(cookie)
+		f.Refreshed()
+		if err := w.publishNow(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin("one", "")
+	hear("1")
+	begin("two", "")
+	tell(now) // no news
+	begin("one", "1")
+	begin("two", "")
+	tell(old)
+	begin("one", "")
+	hear("2")
+	begin("one", "2") // by that name is another database now
+	f.Cookie("")
+	tell(old)
+	begin("one", "")
+	hear("3")
+	begin("two", "")
+	tell(old)
+	f.known.Close() // and after a restart, too
+	if f, err = w.newFollower(b.origins[0], ""); err != nil {
+		t.Fatal(err)
+	}
+	begin("one", "")
 }
 
 // The keys that wait for the next publication do not keep all that their entries have.

@@ -23,6 +23,7 @@ func FollowFile(ctx context.Context, path string, every time.Duration, want *Sel
 		if now != last {
 			known, err := changes.Begin(strings.Join(append([]string{path}, want.names...), " "), "")
 			if err == nil && known != now {
+				changes.Cookie("")
 				err = readFile(ctx, path, want, changes)
 			}
 			if err != nil {

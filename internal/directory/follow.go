@@ -36,7 +36,8 @@ type Changes interface {
 	Members(dn string) (filter string)
 	// Mentioned says that whoever was not mentioned since Begin is gone.
 	Mentioned() error
-	// Cookie is up to where we have heard the source.
+	// Cookie is up to where we have heard the source; "" is that nobody goes on from
+	// what Begin answered.
 	Cookie(cookie string)
 	// Refreshed says that from now on everything is heard as it happens.
 	Refreshed()
@@ -156,6 +157,7 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 	interval := time.Duration(d.conf.ResyncInterval)
 	if age := time.Since(read); cookie == "" || age < 0 || age >= interval {
 		read, cookie = time.Now(), ""
+		changes.Cookie("")
 	}
 	told := ctx
 	ctx, stop := context.WithDeadline(ctx, read.Add(interval))

@@ -179,6 +179,7 @@ func (p *poller) begin(ctx context.Context) error {
 		return nil
 	}
 	p.usn = 0
+	p.changes.Cookie("")
 	return p.read(ctx, started)
 }
 

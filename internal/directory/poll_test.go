@@ -212,7 +212,7 @@ func TestPollOurClockSetBack(t *testing.T) {
 	}
 	r := &rememberer{}
 	follow := func() (all bool) {
-		r.reads = 0
+		r.reads, r.given = 0, false
 		var ctx context.Context
 		ctx, r.stop = context.WithTimeout(t.Context(), time.Minute)
 		defer r.stop()
@@ -230,8 +230,8 @@ func TestPollOurClockSetBack(t *testing.T) {
 		all   bool
 	}{{0, false}, {-time.Minute, false}, {3 * time.Hour, true}} {
 		r.cookie = fmt.Sprintf("%s %d %d", counter, usn, read+int64(test.ahead/time.Second))
-		if all := follow(); all != test.all {
-			t.Errorf("%v ahead: all is read: %t", test.ahead, all)
+		if all := follow(); all != test.all || r.given != test.all {
+			t.Errorf("%v ahead: all is read: %t, and the cookie given up: %t", test.ahead, all, r.given)
 		}
 	}
 }
@@ -241,13 +241,14 @@ func TestPollOurClockSetBack(t *testing.T) {
 type rememberer struct {
 	nobody
 	cookie string
+	given  bool // up
 	reads  int
 	stop   func()
 }
 
 func (r *rememberer) Way(string)                             {}
 func (r *rememberer) Begin(string, Position) (string, error) { return r.cookie, nil }
-func (r *rememberer) Cookie(cookie string)                   { r.cookie = cookie }
+func (r *rememberer) Cookie(cookie string)                   { r.cookie, r.given = cookie, r.given || cookie == "" }
 func (r *rememberer) Mentioned() error                       { r.reads++; return nil }
 func (r *rememberer) Refreshed()                             { r.stop() }
 

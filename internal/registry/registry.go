@@ -397,6 +397,14 @@ func (r *Registry) SetCookie(source, cookie string) error {
 	return nil
 }
 
+// Uncover forgets the cookie, before something is entered that it does not cover.
+func (r *Registry) Uncover() error {
+	if r.cookie == "" {
+		return nil
+	}
+	return r.append(recordCookie, nil, cookieBody(r.source, ""))
+}
+
 func cookieBody(source, cookie string) []byte {
 	return appendText(appendText(nil, source), cookie)
 }
