@@ -199,10 +199,10 @@ func (f *follower) Named(dn string) (ids [][16]byte, err error) {
 
 func (f *follower) Members(dn string) (filter string) { return f.rules.Members(dn) }
 
-func (f *follower) Present(id [16]byte) {
+func (f *follower) Present(id [16]byte) (known bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.known.Mark(id)
+	return f.known.Mark(id)
 }
 
 func (f *follower) Gone(id [16]byte) error {

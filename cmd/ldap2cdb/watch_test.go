@@ -599,6 +599,27 @@ func TestWatchSkipsMany(t *testing.T) {
 	}
 }
 
+// Who was hidden before the watch was away, and has not changed since, is not told, but
+// is taken for known where the server lists who is still there.
+func TestWatchShownMeanwhile(t *testing.T) {
+	settings := slapd.Settings{LDIF: people(20), Sync: true, Database: []string{
+		`access to dn.base="uid=u5,ou=people,dc=example,dc=org" by * none`, "access to * by * read"}}
+	server := slapd.Start(t, settings)
+	dir, log := t.TempDir(), &logbook.Book{}
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
+	stop := follow(t, log, args...)
+	eventually(t, dir, "u7", "imap2.example.org", log)
+	stop()
+	server.Kill() // with its session log
+	settings.Database = nil
+	server.Configure(settings)
+	server.Run()
+	server.Modify(change("u7", "replace: mailHost\nmailHost: imap1.example.org\n"))
+	follow(t, log, args...)
+	eventually(t, dir, "u5", "imap2.example.org", log)
+	eventually(t, dir, "u7", "imap1.example.org", log)
+}
+
 // What is heard of a server of which no more than a part is heard may be older than what
 // another told before: from the other's cookie nobody goes on then.
 func TestCookieAfterAPart(t *testing.T) {

@@ -25,8 +25,8 @@ type Changes interface {
 	Begin(source string, at Position) (cookie string, err error)
 	// Entry is there, and this is how it is now: is that news?
 	Entry(id [16]byte, e *Entry) (news bool, err error)
-	// Present is an entry that is as it was.
-	Present(id [16]byte)
+	// Present is an entry that is as it was: is it known?
+	Present(id [16]byte) (known bool)
 	// Gone is an entry that is there no more.
 	Gone(id [16]byte) error
 	// Named are the entries that were last heard of by this name.
@@ -268,7 +268,7 @@ func (f *following) entry(op []byte) error {
 	}
 	switch state {
 	case statePresent:
-		f.changes.Present(id)
+		err = f.present(id)
 	case stateAdd, stateModify:
 		_, err = f.changes.Entry(id, e)
 	case stateDelete:
@@ -280,6 +280,16 @@ func (f *following) entry(op []byte) error {
 		err = f.heard(cookie)
 	}
 	return err
+}
+
+// present is an entry that the server takes for known. One that is not may have been
+// hidden from us, or elsewhere: nothing about it has changed since, and only reading all
+// brings it.
+func (f *following) present(id [16]byte) error {
+	if f.changes.Present(id) || f.anew { // or it went on for ever
+		return nil
+	}
+	return ErrRefresh
 }
 
 // parseSyncState finds the Sync State control, RFC 4533 section 2.2, among an
@@ -371,7 +381,7 @@ func (f *following) info(op []byte) error {
 			if flag { // these are gone
 				err = f.changes.Gone([16]byte(uuid))
 			} else {
-				f.changes.Present([16]byte(uuid))
+				err = f.present([16]byte(uuid))
 			}
 		}
 	case tagRefreshPresent, tagRefreshDelete:

@@ -416,11 +416,13 @@ func (r *Registry) Unmark() {
 	}
 }
 
-// Mark notes that an entry is still there.
-func (r *Registry) Mark(id ID) {
-	if number, known := r.numbers[id]; known {
+// Mark notes that an entry is still there; it is false of one that is not known.
+func (r *Registry) Mark(id ID) (known bool) {
+	number, known := r.numbers[id]
+	if known {
 		r.places[number].seen = true
 	}
+	return known && r.places[number].length > 0
 }
 
 // Unmarked lists the entries that nobody has mentioned since Unmark.
