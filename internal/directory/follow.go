@@ -162,9 +162,10 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 	told := ctx
 	ctx, stop := context.WithDeadline(ctx, read.Add(interval))
 	defer stop()
+	answered := s.asking()
 	f := &following{current: builder{want: want}, changes: changes, read: read, cookie: cookie, anew: cookie == "", quiet: func() {
-		s.tap.wire.expect(0) // nothing may happen for days
-		go d.keepAsking(ctx, s)
+		answered() // nothing may happen for days
+		go s.keepAsking(ctx)
 	}}
 	s.tap.ears.Store(&ears{entry: f.entry, info: f.info, away: missing})
 	request := ldap.NewSearchRequest(d.conf.Base[0], ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
@@ -197,9 +198,8 @@ func (d *LDAP) sync(ctx context.Context, s *session, want *Selection, changes Ch
 // keepAsking asks a server that has nothing to tell for a word, every timeout: one
 // that hangs, behind a connection that stands, is no server in which nothing
 // happens. Whatever it answers will do.
-func (d *LDAP) keepAsking(ctx context.Context, s *session) {
-	timeout := time.Duration(d.conf.Timeout)
-	ticker := time.NewTicker(timeout)
+func (s *session) keepAsking(ctx context.Context) {
+	ticker := time.NewTicker(s.limit)
 	defer ticker.Stop()
 	for {
 		select {
@@ -207,9 +207,9 @@ func (d *LDAP) keepAsking(ctx context.Context, s *session) {
 			return
 		case <-ticker.C:
 		}
-		s.tap.wire.expect(timeout) // or the search ends
+		answered := s.asking() // or the search ends
 		s.conn.Compare("", "objectClass", "top")
-		s.tap.wire.expect(0)
+		answered()
 	}
 }
 

@@ -135,13 +135,11 @@ func (d *LDAP) poll(ctx context.Context, s *session, root root, want *Selection,
 		if mark != "" {
 			next = min(every, next)
 		}
-		s.tap.wire.expect(0)
 		select {
 		case <-ctx.Done():
 			return errTold
 		case <-time.After(next):
 		}
-		s.tap.wire.expect(time.Duration(d.conf.Timeout))
 		var err error
 		if mark == "" || time.Since(p.reread) >= reread {
 			err = p.all(ctx, time.Now())

@@ -220,6 +220,7 @@ func (d *LDAP) aliases() int {
 // ask sends a search and waits for its end. Without the server's word for it
 // there was none: go-ldap takes a connection closed at a bad moment for one.
 func (s *session) ask(ctx context.Context, request *ldap.SearchRequest, listen *ears) (ldap.Response, error) {
+	defer s.asking()()
 	s.tap.ears.Store(listen)
 	s.tap.done.Store(false)
 	response := s.conn.SearchAsync(ctx, request, 0)

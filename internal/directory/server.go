@@ -81,7 +81,15 @@ type session struct {
 	url    string // as serverOf has it
 	conn   *ldap.Conn
 	tap    *tap
-	untold func() bool // from here on nobody ends it but close
+	limit  time.Duration // for each word of an answer
+	untold func() bool   // from here on nobody ends it but close
+}
+
+// asking limits the silence of a server until it has answered. Whom nobody asks, as
+// while another is read that it refers to, need not speak.
+func (s *session) asking() (answered func()) {
+	s.tap.wire.expect(s.limit)
+	return func() { s.tap.wire.expect(0) }
 }
 
 // close ends the connection. After it no entry comes any more.
@@ -95,6 +103,7 @@ func (s *session) close() {
 // entry reads one by its name, "" for the server's root (RFC 4512 section 5.1);
 // one that is hidden from us is nil.
 func (s *session) entry(dn string, attributes ...string) *ldap.Entry {
+	defer s.asking()()
 	s.tap.ears.Store(nil) // of the search before: this entry is for us
 	answer, err := s.conn.Search(ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
 		"(objectClass=*)", attributes, nil))
@@ -276,14 +285,14 @@ func (d *LDAP) open(ctx context.Context, u *url.URL, address string) (*session, 
 		return nil, err
 	}
 	wire.expect(limit)
-	s := &session{tap: newTap(private, wire), untold: untold}
+	s := &session{tap: newTap(private, wire), limit: time.Duration(d.conf.Timeout), untold: untold}
 	s.conn = ldap.NewConn(s.tap, private != net.Conn(wire))
 	s.conn.Start()
 	if err := d.bind(s.conn, ticket{who, bindings(private)}, u.Hostname()); err != nil {
 		s.close()
 		return nil, err
 	}
-	s.tap.wire.expect(time.Duration(d.conf.Timeout))
+	wire.expect(0)
 	return s, nil
 }
 
