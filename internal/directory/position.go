@@ -34,11 +34,12 @@ func (p Position) Before(q Position) bool {
 // map, and one shall not speak for another, nor have more servers than there can be.
 var csnForm = regexp.MustCompile(`^[0-9]{14}(?:\.[0-9]{6})?Z#[0-9a-fA-F]{6}#([0-9a-fA-F]{2,3})#[0-9a-fA-F]{6}$`)
 
+// byServer are the youngest of each server, which has one for each of its databases.
 func (p Position) byServer() map[string]string {
 	all := map[string]string{}
 	for csn := range strings.SplitSeq(string(p), ";") {
 		if parts := csnForm.FindStringSubmatch(csn); parts != nil {
-			all[parts[1]] = csn
+			all[parts[1]] = max(all[parts[1]], csn)
 		}
 	}
 	return all

@@ -22,6 +22,8 @@ func TestPosition(t *testing.T) {
 		{"another server joined", Position(csn(5, 1) + ";" + csn(4, 2)), Position(csn(5, 1)), false},
 		{"nothing in common, older", Position(csn(4, 1)), Position(csn(5, 2)), true},
 		{"nothing in common, younger", Position(csn(6, 1)), Position(csn(5, 2)), false},
+		{"two databases, named in another order", Position(csn(5, 0) + ";" + csn(4, 0)), Position(csn(4, 0) + ";" + csn(5, 0)), false},
+		{"older in one of two databases", Position(csn(5, 0) + ";" + csn(4, 0)), Position(csn(6, 0) + ";" + csn(4, 0)), true},
 		{"it doesn't say", "", Position(csn(5, 0)), false},
 		{"nobody knew", Position(csn(5, 0)), "", false},
 	} {
@@ -31,7 +33,7 @@ func TestPosition(t *testing.T) {
 	}
 	long := make([]string, 100_000)
 	for i := range long {
-		long[i] = csn(i%60, i%1000)
+		long[i] = csn(i*60/len(long), i%1000)
 	}
 	for cookie, want := range map[string]Position{
 		"rid=000,csn=" + csn(3, 2) + ";" + csn(4, 1):           Position(csn(3, 2) + ";" + csn(4, 1)),
