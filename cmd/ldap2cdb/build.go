@@ -82,16 +82,11 @@ func (b *build) run(ctx context.Context) error {
 }
 
 func (b *build) once(ctx context.Context) (*roster.Report, error) {
-	scratch := os.TempDir()
-	var writer *mapfile.Writer
-	if !b.dryRun {
-		var err error
-		if writer, err = mapfile.LockSoon(ctx, b.conf.Maps, "ldap2cdb"); err != nil {
-			return nil, err
-		}
-		defer writer.Unlock()
-		scratch = b.conf.Maps
+	writer, unlock, err := b.lock(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer unlock()
 	last, err := b.lastMaps()
 	if err != nil {
 		return nil, err
@@ -99,14 +94,14 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 	defer last.close()
 	b.before = last.pair()
 	b.choose(last)
-	all := roster.New(scratch)
+	all := roster.New(b.scratch())
 	defer func() { all.Close() }()
 
 	started := time.Now()
 	read, err := b.gather(ctx, all, last)
 	for b.another(err) {
 		all.Close()
-		all = roster.New(scratch)
+		all = roster.New(b.scratch())
 		read, err = b.gather(ctx, all, last)
 	}
 	if err != nil {
@@ -151,6 +146,26 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 		report.Seconds = time.Since(started).Seconds()
 	}
 	return report, failed
+}
+
+// lock has nobody else publish until unlock. A dry run publishes nothing, waits for
+// nobody, and leaves nothing behind.
+func (b *build) lock(ctx context.Context) (writer *mapfile.Writer, unlock func() error, err error) {
+	if b.dryRun {
+		return nil, func() error { return nil }, nil
+	}
+	if writer, err = mapfile.LockSoon(ctx, b.conf.Maps, "ldap2cdb"); err != nil {
+		return nil, nil, err
+	}
+	return writer, writer.Unlock, nil
+}
+
+// scratch is the folder for what doesn't fit into memory.
+func (b *build) scratch() string {
+	if b.dryRun {
+		return os.TempDir()
+	}
+	return b.conf.Maps
 }
 
 // A set is the maps that we build, by their numbers, as they are published now. Nil

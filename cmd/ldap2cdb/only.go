@@ -40,11 +40,11 @@ func (b *build) only(ctx context.Context, filter string) error {
 	if !slices.ContainsFunc(b.origins, func(o *origin) bool { return o.ldap != nil }) {
 		return sysexits.Usage.Errorf("--only asks an LDAP server")
 	}
-	writer, err := mapfile.LockSoon(ctx, b.conf.Maps, "ldap2cdb")
+	writer, unlock, err := b.lock(ctx)
 	if err != nil {
 		return err
 	}
-	defer writer.Unlock()
+	defer unlock()
 	last, err := b.lastMaps()
 	if err != nil {
 		return err
@@ -262,7 +262,7 @@ func (o *only) names() directory.Names {
 
 // publish decides, and amends the maps. It returns a report also of what was refused.
 func (o *only) publish(writer *mapfile.Writer) (*roster.Report, error) {
-	few := roster.New(o.conf.Maps)
+	few := roster.New(o.scratch())
 	defer few.Close()
 	for _, a := range o.found {
 		kept, err := o.standing(a)

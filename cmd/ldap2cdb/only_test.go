@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -26,9 +28,25 @@ func TestOnly(t *testing.T) {
 	if status, stderr := tool(t, append(args, "--only", "(uid=u1)")...); status != 66 || !strings.Contains(stderr, "no maps yet") {
 		t.Errorf("exit status %d, %s", status, stderr)
 	}
+	// Who only looks waits for nobody, and makes nothing.
+	nowhere := filepath.Join(t.TempDir(), "maps")
+	if status, stderr := tool(t, append(args, "--dry-run", "--maps", nowhere, "--only", "(uid=u1)")...); status != 66 {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+	if _, err := os.Stat(nowhere); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a dry run has made a folder: %v", err)
+	}
 	if status, stderr := tool(t, args...); status != 0 {
 		t.Fatal(stderr)
 	}
+	busy, err := mapfile.Lock(dir, "ldap2cdb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, stderr := tool(t, append(args, "--dry-run", "--only", "(uid=u1)")...); status != 0 {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+	busy.Unlock()
 	// each makes changes in the directory, looks at some of it only, and
 	// compares with what looking at all makes.
 	login, address := recordsOf(t, dir, mapfile.Login), recordsOf(t, dir, mapfile.Address)
