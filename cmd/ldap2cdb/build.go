@@ -278,7 +278,12 @@ func (b *build) gather(ctx context.Context, all *roster.Roster, last set) ([]ros
 // been read once and for all.
 func (b *build) another(err error) bool {
 	_, halfway := errors.AsType[directory.Halfway](err)
-	return halfway && !slices.ContainsFunc(b.origins, func(o *origin) bool { return o.conf.LDIF == "-" })
+	return halfway && !b.piped()
+}
+
+// piped tells whether a directory is read from standard input.
+func (b *build) piped() bool {
+	return slices.ContainsFunc(b.origins, func(o *origin) bool { return o.conf.LDIF == "-" })
 }
 
 // read takes every entry of a directory.

@@ -40,6 +40,9 @@ func (b *build) only(ctx context.Context, filter string) error {
 	if !slices.ContainsFunc(b.origins, func(o *origin) bool { return o.ldap != nil }) {
 		return sysexits.Usage.Errorf("--only asks an LDAP server")
 	}
+	if b.piped() {
+		return sysexits.Usage.Errorf("--only looks twice who claims a name, and standard input is there once")
+	}
 	writer, unlock, err := b.lock(ctx)
 	if err != nil {
 		return err

@@ -214,7 +214,8 @@ func TestOnlyInSeveral(t *testing.T) {
 	}
 	roles(slapd.Person("u8", "R", "Eight", "imap1.example.org", "eight@example.org"))
 	dir := t.TempDir()
-	args := []string{"--maps", dir, "--config", configFile(t, fmt.Sprintf(`
+	argsWith := func(roles string) []string {
+		return []string{"--maps", dir, "--config", configFile(t, fmt.Sprintf(`
 [[directory]]
 name = "roles"
 ldif = %q
@@ -226,7 +227,9 @@ base = ["dc=example,dc=org"]
 name = "students"
 urls = [%q]
 base = ["dc=example,dc=org"]
-`, file, staff.URL(), students.URL()))}
+`, roles, staff.URL(), students.URL()))}
+	}
+	args := argsWith(file)
 	if status, stderr := tool(t, args...); status != 0 {
 		t.Fatal(stderr)
 	}
@@ -257,6 +260,10 @@ base = ["dc=example,dc=org"]
 		}
 	}
 	before := snapshot(t, dir)
+	// Standard input is there once, and who claims what is asked twice.
+	if status, stderr := tool(t, append(argsWith("-"), "--only", "(uid=u8)")...); status != 64 || !strings.Contains(stderr, "standard input") {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
 	students.Kill()
 	if status, stderr := tool(t, append(args, "--only", "(uid=u3)")...); status != 69 || !strings.Contains(stderr, "ldap2cdb: students: ldap://") {
 		t.Errorf("exit status %d, %s", status, stderr)

@@ -79,9 +79,7 @@ const (
 	freshenEvery = 5 * time.Second
 )
 
-func (b *build) watchable() bool {
-	return !b.dryRun && !slices.ContainsFunc(b.origins, func(o *origin) bool { return o.conf.LDIF == "-" })
-}
+func (b *build) watchable() bool { return !b.dryRun && !b.piped() }
 
 func (b *build) watch(ctx context.Context, log io.Writer, retry time.Duration) error {
 	lock, err := mapfile.Lock(b.conf.Maps, "ldap2cdb-watch")
