@@ -44,6 +44,7 @@ type watch struct {
 
 	ours      mapfile.Mark  // the files of the maps, when they were last published
 	published chan struct{} // since the command after it was run last
+	found     sync.Once     // the maps that were there before us, and the directory away
 }
 
 // A dispute is a key that several entries claim.
@@ -183,6 +184,8 @@ func (w *watch) stuck(pause *time.Duration, why error) (wait time.Duration) {
 		// Those that are there serve: a machine that starts while the directory is
 		// away shall not wait for it.
 		daemon.SdNotify(false, daemon.SdNotifyReady)
+		// Whoever published them may have been ended before the command was done.
+		w.found.Do(func() { nudge(w.published) })
 	}
 	return wait
 }

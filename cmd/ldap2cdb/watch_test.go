@@ -797,6 +797,23 @@ func TestAfterADoubt(t *testing.T) {
 	}
 }
 
+// It runs where maps are there and the directory is away, too: whoever published them
+// may have been ended before it was done.
+func TestAfterAStartWithoutADirectory(t *testing.T) {
+	dir, log := t.TempDir(), &logbook.Book{}
+	file := filepath.Join(t.TempDir(), "people.ldif")
+	put(t, file, people(3))
+	args := []string{"--config", configFile(t, "[watch]\nafter = [\"echo\", \"made\", \"of\", \"them\"]\n"), "--ldif", file, "--maps", dir}
+	if status, stderr := tool(t, args...); status != 0 {
+		t.Fatal(stderr)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	follow(t, log, args...)
+	eventuallySays(t, log, "made of them")
+}
+
 // What other rules made of an entry is not believed, though the entry has not
 // changed since.
 func TestWatchUnderOtherRules(t *testing.T) {
