@@ -599,6 +599,19 @@ func TestWatchSkipsMany(t *testing.T) {
 	}
 }
 
+// Who binds by another name may see others, of whom the server has nothing new to tell.
+func TestWatchAsAnother(t *testing.T) {
+	server := slapd.Start(t, slapd.Settings{LDIF: people(20), Sync: true, Database: []string{
+		`access to dn.base="uid=u5,ou=people,dc=example,dc=org" by * none`, "access to * by * read"}})
+	dir, log := t.TempDir(), &logbook.Book{}
+	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
+	stop := follow(t, log, args...)
+	eventually(t, dir, "u7", "imap2.example.org", log)
+	stop()
+	follow(t, log, append(args, "--bind-dn", slapd.Admin, "--password-file", passwordFile(t, slapd.Password))...)
+	eventually(t, dir, "u5", "imap2.example.org", log)
+}
+
 // Who was hidden before the watch was away, and has not changed since, is not told, but
 // is taken for known where the server lists who is still there.
 func TestWatchShownMeanwhile(t *testing.T) {

@@ -19,7 +19,7 @@ import (
 type Changes interface {
 	// Way is how changes are heard of, for the log.
 	Way(text string)
-	// Begin is told which server, base and filter is followed now, and how
+	// Begin is told which server, base and filter is followed now, as whom, and how
 	// far that server has got; it answers up to where it has heard that
 	// source: "" is from the start.
 	Begin(source string, at Position) (cookie string, err error)
@@ -130,10 +130,11 @@ func (d *LDAP) untold(root root, want *Selection) error {
 	return nil
 }
 
-// begin says what is read of which server and how far that has got, and hears up to
-// where it was heard.
+// begin says what is read of which server, as whom, and how far that has got, and hears
+// up to where it was heard.
 func (d *LDAP) begin(s *session, want *Selection, changes Changes) (cookie string, at Position, err error) {
-	source := strings.Join(slices.Concat([]string{s.server}, d.conf.Base, []string{d.conf.Filter}, want.names), " ")
+	who := []string{d.whom(), d.conf.Cert, d.conf.TicketCache} // others may see other entries
+	source := strings.Join(slices.Concat([]string{s.server}, d.conf.Base, []string{d.conf.Filter}, who, want.names), " ")
 	at = d.position(s)
 	if cookie, err = changes.Begin(source, at); err != nil {
 		err = fmt.Errorf("%s: %w", s.server, err)
