@@ -612,9 +612,10 @@ func TestWatchAsAnother(t *testing.T) {
 	eventually(t, dir, "u5", "imap2.example.org", log)
 }
 
-// Who was hidden before the watch was away, and has not changed since, is not told, but
-// is taken for known where the server lists who is still there.
-func TestWatchShownMeanwhile(t *testing.T) {
+// A server whose session log does not reach so far lists who is there before it tells who
+// is new. Who was hidden before, and has not changed since, is listed alone, and only then
+// is all read again.
+func TestWatchPresent(t *testing.T) {
 	settings := slapd.Settings{LDIF: people(20), Sync: true, Database: []string{
 		`access to dn.base="uid=u5,ou=people,dc=example,dc=org" by * none`, "access to * by * read"}}
 	server := slapd.Start(t, settings)
@@ -622,15 +623,25 @@ func TestWatchShownMeanwhile(t *testing.T) {
 	args := []string{"--url", server.URL(), "--base", slapd.Base, "--maps", dir}
 	stop := follow(t, log, args...)
 	eventually(t, dir, "u7", "imap2.example.org", log)
-	stop()
-	server.Kill() // with its session log
+	again := func(uid string) {
+		t.Helper()
+		stop()
+		server.Modify(newcomer(uid, "N", "New"))
+		server.Stop() // with its session log
+		server.Configure(settings)
+		server.Run()
+		server.Modify(change("u7", "replace: mailHost\nmailHost: imap1.example.org\n"))
+		stop = follow(t, log, args...)
+		eventually(t, dir, uid, "imap1.example.org", log)
+		eventually(t, dir, "u7", "imap1.example.org", log)
+	}
+	again("one")
+	if text := log.String(); strings.Contains(text, directory.ErrRefresh.Error()) {
+		t.Errorf("all was read:\n%s", text)
+	}
 	settings.Database = nil
-	server.Configure(settings)
-	server.Run()
-	server.Modify(change("u7", "replace: mailHost\nmailHost: imap1.example.org\n"))
-	follow(t, log, args...)
+	again("two")
 	eventually(t, dir, "u5", "imap2.example.org", log)
-	eventually(t, dir, "u7", "imap1.example.org", log)
 }
 
 // What is heard of a server of which no more than a part is heard may be older than what

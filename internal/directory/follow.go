@@ -223,6 +223,8 @@ type following struct {
 	quiet     func()    // from now on the server speaks when there is news
 	anew      bool      // there was no cookie: what is not mentioned is gone
 	refreshed bool
+
+	strangers map[[16]byte]bool // that are there, and that we know nothing of
 }
 
 // heard notes the server's cookie, and when all was read last.
@@ -267,6 +269,7 @@ func (f *following) entry(op []byte) error {
 	if err != nil {
 		return err
 	}
+	delete(f.strangers, id)
 	switch state {
 	case statePresent:
 		err = f.present(id)
@@ -283,14 +286,23 @@ func (f *following) entry(op []byte) error {
 	return err
 }
 
-// present is an entry that the server takes for known. One that is not may have been
-// hidden from us, or elsewhere: nothing about it has changed since, and only reading all
-// brings it.
+// mostStrangers bounds what we remember of a server's list. All is read where it has more.
+const mostStrangers = 100_000
+
+// present is an entry that is there. One that is not known has to be told before the
+// list ends.
 func (f *following) present(id [16]byte) error {
-	if f.changes.Present(id) || f.anew { // or it went on for ever
+	if f.changes.Present(id) || f.anew {
 		return nil
 	}
-	return ErrRefresh
+	if len(f.strangers) == mostStrangers {
+		return ErrRefresh
+	}
+	if f.strangers == nil {
+		f.strangers = map[[16]byte]bool{}
+	}
+	f.strangers[id] = true
+	return nil
 }
 
 // parseSyncState finds the Sync State control, RFC 4533 section 2.2, among an
@@ -386,6 +398,11 @@ func (f *following) info(op []byte) error {
 			}
 		}
 	case tagRefreshPresent, tagRefreshDelete:
+		if choice == tagRefreshPresent && len(f.strangers) > 0 {
+			// They were hidden from us, or elsewhere, and have not changed since:
+			// the server takes them for known.
+			return ErrRefresh
+		}
 		// After a present phase, or from the start, whoever was not
 		// mentioned is gone; after a delete phase all deletions were.
 		if choice == tagRefreshPresent || f.anew && flag {
