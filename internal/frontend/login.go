@@ -38,13 +38,15 @@ var errGone = errors.New("client gone")
 // client has been told: what follows is the store's.
 func (s *session) login(c credentials) *failure {
 	defer c.wipe()
+	s.user, s.key, s.where = c.user, s.Users.Key(c.user), account.Location{}
+	penalty := s.penalty()
+	grace := penalty + graceAfterEnd // else who is slowed down would be let off the rest
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
-	defer time.AfterFunc(max(time.Until(s.deadline), graceAfterEnd), func() { cancel(os.ErrDeadlineExceeded) }).Stop()
-	stop := s.watch(cancel)
+	defer time.AfterFunc(max(time.Until(s.deadline), grace), func() { cancel(os.ErrDeadlineExceeded) }).Stop()
+	stop := s.watch(cancel, grace)
 
-	s.user, s.key, s.where = c.user, s.Users.Key(c.user), account.Location{}
-	wait(ctx, s.penalty())
+	wait(ctx, penalty)
 	start := time.Now()
 	opened, failure, cause := s.open(ctx, c)
 	if failure != nil {
@@ -373,9 +375,9 @@ func shortened(cause error) string {
 var graceAfterEnd = slowestLimit
 
 // watch reads ahead while a store is asked, to learn whether the client is
-// still there. It returns a function that ends it, after which the session's
-// input can be read again.
-func (s *session) watch(gone context.CancelCauseFunc) (stop func()) {
+// still there, and gives one that is not some grace. It returns a function that ends
+// it, after which the session's input can be read again.
+func (s *session) watch(gone context.CancelCauseFunc, grace time.Duration) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -388,7 +390,7 @@ func (s *session) watch(gone context.CancelCauseFunc) (stop func()) {
 			default:
 				s.in.err = err
 				if !errors.Is(err, io.EOF) || !s.in.waiting() {
-					time.AfterFunc(graceAfterEnd, func() { gone(errGone) })
+					time.AfterFunc(grace, func() { gone(errGone) })
 				}
 			}
 		}

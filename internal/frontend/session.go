@@ -245,7 +245,7 @@ func wake(raw net.Conn) { raw.SetReadDeadline(time.Unix(1, 0)) }
 // the last command: TLS does not survive one that is cut off.
 func (s *session) arm() {
 	s.raw.SetReadDeadline(s.deadline)
-	s.raw.SetWriteDeadline(s.deadline.Add(graceAfterEnd + byeTime))
+	s.raw.SetWriteDeadline(s.deadline.Add(maxAddressDelay + graceAfterEnd + byeTime))
 	if s.ctx.Err() != nil {
 		wake(s.raw)
 	}
