@@ -126,8 +126,7 @@ func (s *session) certified() string {
 // does not exist as for one who does, and more with each of the session's.
 func (s *session) failed(ctx context.Context, start time.Time, failure *failure, cause error) {
 	if ctx.Err() != nil {
-		s.Metrics.login(s.name, s.where.Store, "abandoned")
-		s.log.Info("login abandoned", "user", brief(s.user), "store", s.where.Store, "cause", context.Cause(ctx))
+		s.abandoned(context.Cause(ctx).Error())
 		return
 	}
 	level := slog.LevelWarn
@@ -153,6 +152,12 @@ func (s *session) failed(ctx context.Context, start time.Time, failure *failure,
 	delay := max(s.FailureDelay, min(s.FailureDelay<<s.failures, maxDelay), s.slowest.get())
 	s.failures++
 	wait(ctx, delay-time.Since(start))
+}
+
+// abandoned tells of a login whose end nobody waited for.
+func (s *session) abandoned(cause string) {
+	s.Metrics.login(s.name, s.where.Store, "abandoned")
+	s.log.Info("login abandoned", "user", brief(s.user), "store", s.where.Store, "cause", cause)
 }
 
 // afterFailure ends a session with too many failed logins. It comes after

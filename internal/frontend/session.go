@@ -428,7 +428,7 @@ func (s *session) relay(over func()) bool {
 	user, store := brief(s.user), s.where.Store
 	if s.ended != "" { // the client went before it was told
 		s.opened.Conn.Close()
-		s.log.Info("login abandoned", "user", user, "store", store, "cause", s.ended)
+		s.abandoned(s.ended)
 		return false
 	}
 	s.Metrics.login(s.name, store, "ok")

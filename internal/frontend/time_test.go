@@ -91,6 +91,24 @@ func TestEndedBeforeTheRelay(t *testing.T) {
 	<-over
 }
 
+// A client may go just before it is told that it is logged in.
+func TestALoginThatNobodyHearsOfIsAbandoned(t *testing.T) {
+	s, client, far := atItsStore(t)
+	client.Close()
+	s.ended = "client lost"
+	if s.relay(func() {}) {
+		t.Error("handed over")
+	}
+	if rest, err := io.ReadAll(far); len(rest) > 0 || err != nil {
+		t.Errorf("the store got %q, %v", rest, err)
+	}
+	var text strings.Builder
+	s.Metrics.Write(&text)
+	if want := `imapfront_logins_total{protocol="imap",store="imap1.example.org",result="abandoned"} 1`; !strings.Contains(text.String(), want) {
+		t.Errorf("counted:\n%s", text.String())
+	}
+}
+
 // Nor does a session get a store when all that have one have been ended.
 func TestNoStoreAfterTheEnd(t *testing.T) {
 	where := account.Location{Store: "imap1.example.org", Mailbox: "joe"}
