@@ -189,3 +189,29 @@ func TestPOP3UTF8(t *testing.T) {
 	c.send("UTF8\r\n")
 	c.want("-ERR UTF8 is not available\r\n")
 }
+
+// A mechanism that a store has in IMAP may be missing in POP3.
+func TestPOP3TokensAsAllStoresTakeThem(t *testing.T) {
+	for _, test := range []struct{ shared, want string }{
+		{"", "SASL PLAIN LOGIN XOAUTH2"}, // not asked
+		{"POP3 AUTH=PLAIN AUTH=XOAUTH2", "SASL PLAIN LOGIN XOAUTH2"},
+		{"POP3 AUTH=PLAIN", "SASL PLAIN LOGIN"},
+	} {
+		s := newSite(t, pop3(func(s *site) {
+			s.Capabilities = func(protocol string) imap.Capabilities {
+				return map[string]imap.Capabilities{"imap": {"AUTH=XOAUTH2"}, "pop3": imap.ParseCapabilities(test.shared)}[protocol]
+			}
+		}))
+		c := s.client()
+		c.send("CAPA\r\n")
+		got := ""
+		for line := c.line(); line != "."; line = c.line() {
+			if strings.HasPrefix(line, "SASL") {
+				got = line
+			}
+		}
+		if got != test.want {
+			t.Errorf("%q is shared: got %q, want %q", test.shared, got, test.want)
+		}
+	}
+}

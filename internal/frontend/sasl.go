@@ -80,8 +80,17 @@ var mechanisms = []mechanism{
 
 func always(*session) bool { return true }
 
+// judgedByStores: all have to have it in IMAP, and in the session's protocol as well where
+// they were asked that.
 func judgedByStores(name string) func(*session) bool {
-	return func(s *session) bool { return s.promised.Has("AUTH=" + name) }
+	return func(s *session) bool {
+		if !s.promised.Has("AUTH=" + name) {
+			return false
+		}
+		own := s.Capabilities(s.name)
+		asked := slices.ContainsFunc(own, func(word string) bool { return strings.HasPrefix(word, "AUTH=") })
+		return !asked || own.Has("AUTH="+name)
+	}
 }
 
 // startable finds a mechanism that may be started now, or tells why it may not.

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"postern/internal/account"
-	"postern/internal/imap"
 	"postern/internal/store"
 )
 
@@ -168,7 +167,8 @@ func TestFaultyMessagesAreWiped(t *testing.T) {
 		"PLAIN": "\x00joe\x00secret\x00", "LOGIN": "se\x00cret", "XOAUTH2": "user=joe\x01auth=Bearer secret", "OAUTHBEARER": "n,,\x01auth=Bearer secret\x01\x01",
 	} {
 		said := &saying{text: []byte(message)}
-		s := &session{Frontend: &Frontend{}, protocol: said, secure: true, promised: imap.Capabilities{"AUTH=XOAUTH2", "AUTH=OAUTHBEARER"}}
+		tokens := all("AUTH=XOAUTH2 AUTH=OAUTHBEARER")
+		s := &session{Frontend: &Frontend{Capabilities: tokens}, protocol: said, secure: true, promised: tokens("imap")}
 		s.exchange(name, nil, nil)
 		if said.refused != errMessage || string(said.text) != strings.Repeat("\x00", len(message)) {
 			t.Errorf("%s: %q, %v", name, said.text, said.refused)
