@@ -228,12 +228,14 @@ func (e *end) goodbye(toStore bool) {
 }
 
 // closeWrite lets the other side see an end, where the connection has two
-// halves.
+// halves. TLS has a word for it, but who has read that in the midst of something,
+// as Cyrus in its IDLE, may wait for more all the same.
 func (e *end) closeWrite() {
-	secure, ok := e.conn.(*tls.Conn)
-	switch {
-	case ok:
+	if secure, ok := e.conn.(*tls.Conn); ok {
 		secure.CloseWrite()
+	}
+	switch {
+	case len(e.pending) > 0: // is still to arrive
 	case !e.split():
 		unix.Shutdown(e.in.fd, unix.SHUT_WR)
 	default:

@@ -242,6 +242,27 @@ func TestRule10_3_HalfClose(t *testing.T) {
 	})
 }
 
+// Who has read TLS's goodbye in the midst of something, as Cyrus in its IDLE, may look
+// again, and waits for whatever may come by the connection below.
+func TestRule10_3_TheConnectionBelowTLSEnds(t *testing.T) {
+	r := newRig(t, secure, secure, Side{}, Side{})
+	ended := func(side *far, want string) {
+		t.Helper()
+		if got, err := io.ReadAll(side); string(got) != want || err != nil {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		if n, err := side.below.Read(make([]byte, 1)); n > 0 || err != io.EOF {
+			t.Fatalf("below there is %d, %v", n, err)
+		}
+	}
+	r.client.CloseWrite()
+	ended(r.store, "")
+	io.WriteString(r.store, "* BYE\r\n") // which has the other half
+	r.store.CloseWrite()
+	ended(r.client, "* BYE\r\n")
+	r.want(t, Summary{0, 7, "client closed"})
+}
+
 // Whoever has started the program, with pipes to it, waits for its end before closing
 // them.
 func TestTheEndOfAStoreIsTheEndOfPipes(t *testing.T) {
