@@ -108,7 +108,7 @@ func TestRule6_3_TheFrontEndsOwnWords(t *testing.T) {
 func TestRule6_4_NeverAStoresWordsBeforeLogin(t *testing.T) {
 	for _, word := range []string{
 		"AUTH=PLAIN", "AUTH=GSSAPI", "auth=external", "STARTTLS", "LOGINDISABLED", "LOGIN-REFERRALS", "MAILBOX-REFERRALS",
-		"UNAUTHENTICATE", "XCLIENT", "XLIST", "X-NETSCAPE", "XAPPLEPUSHSERVICE", "UNHEARD-OF", "SASL-IR",
+		"UNAUTHENTICATE", "LANGUAGE", "XCLIENT", "XLIST", "X-NETSCAPE", "XAPPLEPUSHSERVICE", "UNHEARD-OF", "SASL-IR",
 	} {
 		s := newSite(t, func(s *site) { s.Capabilities = all("IMAP4rev1 " + word) })
 		if line := s.connect().line(); line+"\r\n" != greeting {

@@ -84,7 +84,8 @@ func ofLogin(word string) bool {
 	return strings.HasPrefix(word, "AUTH=")
 }
 
-// registered follows IANA's registry of IMAP capabilities.
+// registered follows IANA's registry of IMAP capabilities, but for those whose
+// commands may come before the login: LANGUAGE (RFC 5255) only a store has.
 func registered(word string) bool {
 	word = strings.ToUpper(word)
 	if name, _, found := strings.Cut(word, "="); found {
@@ -96,7 +97,7 @@ func registered(word string) bool {
 	switch word {
 	case "ACL", "ANNOTATE-EXPERIMENT-1", "APPENDLIMIT", "BINARY", "CATENATE", "CHILDREN", "COMPRESS=DEFLATE",
 		"CONDSTORE", "CONTEXT=SEARCH", "CONTEXT=SORT", "CONVERT", "CREATE-SPECIAL-USE", "ENABLE", "ESEARCH",
-		"ESORT", "FILTERS", "ID", "IDLE", "IMAP4REV1", "IMAP4REV2", "INPROGRESS", "JMAPACCESS", "LANGUAGE",
+		"ESORT", "FILTERS", "ID", "IDLE", "IMAP4REV1", "IMAP4REV2", "INPROGRESS", "JMAPACCESS",
 		"LIST-EXTENDED", "LIST-METADATA", "LIST-MYRIGHTS", "LIST-STATUS", "LITERAL+", "LITERAL-", "METADATA",
 		"METADATA-SERVER", "MOVE", "MULTIAPPEND", "MULTISEARCH", "NAMESPACE", "NOTIFY", "OBJECTID", "PARTIAL",
 		"PREVIEW", "QRESYNC", "QUOTA", "QUOTASET", "REPLACE", "SASL-IR", "SAVEDATE", "SEARCH=FUZZY", "SEARCHRES",
