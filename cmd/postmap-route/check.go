@@ -212,6 +212,13 @@ func (c *checker) checkSettings(records map[string][]record) {
 	if c.settings["smtpd_reject_unlisted_recipient"] == "no" {
 		c.bad("smtpd_reject_unlisted_recipient is no: unknown users are accepted and bounce late, where no restriction says reject_unlisted_recipient; write yes")
 	}
+	if setting := "relay_domains"; c.withParents(setting) {
+		i := slices.IndexFunc(records[transport.Domain], func(r record) bool { return c.listed(setting, r.key) })
+		if i >= 0 {
+			c.bad("parent_domain_matches_subdomains has %[1]s: mail from here to domains below %[2]s, as to a lists.%[2]s elsewhere, is refused or stays in the queue; remove it there, and name such as are yours",
+				setting, records[transport.Domain][i].key)
+		}
+	}
 	// What a Postfix older than 3.10 does not have it leaves out.
 	if level := c.settings["lmtp_tls_security_level"]; c.settings["tls_required_enable"] == "yes" && !slices.Contains([]string{"", "none", "may", "dane"}, level) {
 		c.bad("lmtp_tls_security_level is %s, and tls_required_enable yes: a sender takes that off by a header of his message (TLS-Required: no); write tls_required_enable = no", level)

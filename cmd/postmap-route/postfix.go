@@ -135,7 +135,7 @@ func (c *checker) dirFlag() string {
 func (c *checker) listed(setting, domain string) bool {
 	names := []string{domain}
 	if setting == "relay_domains" { // the others are of names as they are
-		parents := slices.Contains(c.words("parent_domain_matches_subdomains"), setting)
+		parents := c.withParents(setting)
 		for rest := domain; strings.Contains(rest, "."); {
 			_, rest, _ = strings.Cut(rest, ".")
 			if parents {
@@ -146,6 +146,11 @@ func (c *checker) listed(setting, domain string) bool {
 		}
 	}
 	return c.matches(c.words(setting), names)
+}
+
+// withParents tells whether a domain in a setting stands for all below it, too.
+func (c *checker) withParents(setting string) bool {
+	return slices.Contains(c.words("parent_domain_matches_subdomains"), setting)
 }
 
 // matches tells whether one of some names is in a list. The first pattern that
