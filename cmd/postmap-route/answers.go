@@ -128,10 +128,7 @@ func (c *checker) checkOthers(setting, name string, records []record) {
 // checkRewriting asks the tables that rewrite addresses. Whatever is no alias of
 // ours, delivery addresses above all, must be left alone by the others.
 func (c *checker) checkRewriting(records map[string][]record, strangers []record) {
-	aliases := map[string]string{}
-	for _, r := range records[transport.Alias] {
-		aliases[r.key] = r.value
-	}
+	aliases := newAnswers(records[transport.Alias])
 	var all []record
 	for _, r := range records[transport.Recipient] {
 		all = append(all, record{r.key, aliases[r.key]})

@@ -91,6 +91,22 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 
 type record struct{ key, value string }
 
+// answers are what a table of ours says.
+type answers map[string]string
+
+func newAnswers(records []record) answers {
+	a := make(answers, len(records))
+	for _, r := range records {
+		a[r.key] = r.value
+	}
+	return a
+}
+
+func (a answers) Get(key string) (value string, found bool, err error) {
+	value, found = a[key]
+	return value, found, nil
+}
+
 func (c *checker) ok(format string, args ...any) { c.say("ok     ", format, args) }
 
 func (c *checker) bad(format string, args ...any) {
@@ -223,10 +239,7 @@ func (c *checker) checkSettings(records map[string][]record) {
 	if level := c.settings["lmtp_tls_security_level"]; c.settings["tls_required_enable"] == "yes" && !slices.Contains([]string{"", "none", "may", "dane"}, level) {
 		c.bad("lmtp_tls_security_level is %s, and tls_required_enable yes: a sender takes that off by a header of his message (TLS-Required: no); write tls_required_enable = no", level)
 	}
-	longest, beyond := 0, ""
-	for _, r := range records[transport.Alias] {
-		longest = max(longest, 1+strings.Count(r.value, ", "))
-	}
+	beyond := ""
 	for _, r := range records[transport.Recipient] {
 		at := strings.LastIndexByte(r.key, '@')
 		local, domain := r.key[:at], r.key[at+1:]
@@ -234,9 +247,7 @@ func (c *checker) checkSettings(records map[string][]record) {
 			beyond = r.key
 		}
 	}
-	if limit, err := strconv.Atoi(c.settings["virtual_alias_expansion_limit"]); err == nil && longest > limit {
-		c.bad("virtual_alias_expansion_limit is %d, and an address has %d recipients: its mail is deferred", limit, longest)
-	}
+	c.checkExpansion(records[transport.Alias])
 	switch discarded := c.settings["smtpd_discard_ehlo_keywords"]; {
 	case beyond == "":
 	case c.settings["smtputf8_enable"] != "yes":
@@ -259,6 +270,25 @@ func (c *checker) checkSettings(records map[string][]record) {
 		})
 		if i >= 0 && c.settings[odd.setting] != "yes" {
 			c.bad("%s is %s: %s cannot be reached; rename it, or see postconf(5)", odd.setting, c.settings[odd.setting], records[transport.Recipient][i].key)
+		}
+	}
+}
+
+// checkExpansion looks for an address with more recipients than Postfix takes, be they
+// those of lists in a list.
+func (c *checker) checkExpansion(aliases []record) {
+	limit, err := strconv.Atoi(c.settings["virtual_alias_expansion_limit"])
+	if err != nil {
+		return
+	}
+	walk := transport.Postfix{Alias: newAnswers(aliases), Delimiter: c.conf.Route.Delimiter, Expansion: limit}
+	for _, r := range aliases {
+		if !strings.Contains(r.value, ",") { // one, or what it leads to is told
+			continue
+		}
+		if _, _, err := walk.Expand(r.key); err != nil {
+			c.bad("virtual_alias_expansion_limit is %d, and %s has more recipients: its mail is deferred", limit, r.key)
+			return
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ type Postfix struct {
 	Alias, Recipient, Transport, Domain Lookup
 
 	Delimiter string // recipient_delimiter
+	Expansion int    // virtual_alias_expansion_limit, addresses; 0: Postfix's default
 }
 
 // A Lookup is an open table.
@@ -30,7 +32,7 @@ type Step struct {
 
 // Postfix's defaults, postconf(5).
 const (
-	expansionLimit = 1000 // virtual_alias_expansion_limit, addresses
+	expansionLimit = 1000
 	recursionLimit = 1000 // virtual_alias_recursion_limit, nested
 )
 
@@ -77,12 +79,13 @@ func (p Postfix) Knows(address string) (bool, error) {
 // cleanup_map1n(3): an address that stands in its own expansion is left alone
 // from then on. It returns the answers on the way and the recipients.
 func (p Postfix) Expand(address string) (steps []Step, recipients []string, err error) {
+	limit := cmp.Or(p.Expansion, expansionLimit)
 	list := []string{account.QueryForm(address)}
 	done := map[string]bool{}
 	for i := 0; i < len(list); i++ {
 		for depth := 0; !done[list[i]]; depth++ {
-			if depth == recursionLimit || len(list) > expansionLimit {
-				return steps, nil, fmt.Errorf("%s: more than %d addresses: Postfix defers such mail", address, recursionLimit)
+			if depth == recursionLimit || len(list) > limit {
+				return steps, nil, fmt.Errorf("%s: more than %d addresses: Postfix defers such mail", address, limit)
 			}
 			step, detail, err := p.search(p.Alias, list[i], "@"+domainOf(list[i]))
 			if err != nil {
