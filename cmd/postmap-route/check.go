@@ -228,6 +228,13 @@ func (c *checker) checkSettings(records map[string][]record) {
 	if c.settings["smtpd_reject_unlisted_recipient"] == "no" {
 		c.bad("smtpd_reject_unlisted_recipient is no: unknown users are accepted and bounce late, where no restriction says reject_unlisted_recipient; write yes")
 	}
+	overridden := c.words("receive_override_options")
+	if slices.Contains(overridden, "no_unknown_recipient_checks") {
+		c.bad("receive_override_options has no_unknown_recipient_checks: unknown users are accepted and bounce late; write that in master.cf, for what a filter hands back")
+	}
+	if slices.Contains(overridden, "no_address_mappings") && c.settings["content_filter"] == "" {
+		c.bad("receive_override_options has no_address_mappings, and no content_filter hands mail back: aliases do not reach their mailboxes; remove it there")
+	}
 	if setting := "relay_domains"; c.withParents(setting) {
 		i := slices.IndexFunc(records[transport.Domain], func(r record) bool { return c.listed(setting, r.key) })
 		if i >= 0 {

@@ -43,7 +43,7 @@ func (c *checker) readPostfix() error {
 	out, err := c.run(nil, "postconf", append([]string{"-x", "myorigin", "parent_domain_matches_subdomains",
 		"canonical_maps", "canonical_classes", "recipient_canonical_maps", "recipient_canonical_classes",
 		"masquerade_domains", "masquerade_classes", "smtputf8_enable", "smtpd_discard_ehlo_keywords",
-		"allow_untrusted_routing", "allow_min_user", "virtual_alias_expansion_limit", "default_database_type",
+		"allow_untrusted_routing", "allow_min_user", "virtual_alias_expansion_limit", "receive_override_options", "content_filter",
 		"lmtp_host_lookup", "smtp_host_lookup", "lmtp_tls_security_level", "tls_required_enable", "queue_directory", "compatibility_level",
 		"config_directory", "multi_instance_directories"}, ours...)...)
 	if err != nil {
