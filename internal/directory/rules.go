@@ -491,9 +491,9 @@ func mailAddress(address string) (rest string, mail bool) {
 
 const mailType = "smtp"
 
-// checkForward looks at an account without a store. A mail contact of Active
-// Directory has the address elsewhere, that its mail is sent on to, among its own:
-// it is nobody's here.
+// checkForward looks at an account without a store. A list may be its own member, which
+// means nothing. A mail contact of Active Directory has the address elsewhere, that its
+// mail is sent on to, among its own: it is nobody's here.
 func checkForward(a *account.Account) *Fault {
 	a.Logins = nil // there is nothing to log in to
 	switch {
@@ -507,15 +507,23 @@ func checkForward(a *account.Account) *Fault {
 			return fault("bad forward", "%q names nobody", address)
 		}
 	}
+	own := make(map[string]bool, len(a.Addresses))
+	for _, address := range a.Addresses {
+		own[address] = true
+	}
+	others := slices.DeleteFunc(slices.Clone(a.Forward), func(address string) bool { return own[account.FoldAddress(address)] })
+	if len(others) > 0 {
+		a.Forward = others
+		return nil
+	}
 	elsewhere := make(map[string]bool, len(a.Forward))
 	for _, address := range account.WithForms(slices.Clone(a.Forward)) {
 		elsewhere[account.FoldAddress(address)] = true
 	}
-	own := slices.DeleteFunc(a.Addresses, func(address string) bool { return elsewhere[address] })
-	if len(own) == 0 {
+	a.Addresses = slices.DeleteFunc(a.Addresses, func(address string) bool { return elsewhere[address] })
+	if len(a.Addresses) == 0 {
 		return fault("bad forward", "%s is sent on to itself", a.Forward[0])
 	}
-	a.Addresses = own
 	return nil
 }
 
