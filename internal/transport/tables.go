@@ -130,6 +130,12 @@ func (t *Tables) RecordsOf(table string, put Put) error {
 // Records lists the records of all tables at once, each with the put of its table, in
 // the order of Names.
 func (t *Tables) Records(puts []Put) error {
+	if t.site.Text {
+		puts = slices.Clone(puts)
+		for i, put := range puts {
+			puts[i] = ifAsked(put)
+		}
+	}
 	transport, alias, recipient, domain := puts[0], puts[1], puts[2], puts[3]
 	rest := map[string]string{} // transports by domain, for addresses that no table has
 	if t.site.Unknown != "" {
@@ -171,6 +177,17 @@ func (t *Tables) Records(puts []Put) error {
 		}
 	}
 	return err
+}
+
+// ifAsked leaves out what Postfix does not ask for: postmap(1) and texthash: fold it to
+// a key that is there, and complain of two.
+func ifAsked(put Put) Put {
+	return func(key, value string) error {
+		if account.Asked(key) != key {
+			return nil
+		}
+		return put(key, value)
+	}
 }
 
 func (t *Tables) hasCatchAll(domain string) bool {
