@@ -133,7 +133,7 @@ func (t *Tables) Records(puts []Put) error {
 	if t.site.Text {
 		puts = slices.Clone(puts)
 		for i, put := range puts {
-			puts[i] = ifAsked(put)
+			puts[i] = ifText(put)
 		}
 	}
 	transport, alias, recipient, domain := puts[0], puts[1], puts[2], puts[3]
@@ -179,11 +179,11 @@ func (t *Tables) Records(puts []Put) error {
 	return err
 }
 
-// ifAsked leaves out what Postfix does not ask for: postmap(1) and texthash: fold it to
-// a key that is there, and complain of two.
-func ifAsked(put Put) Put {
+// ifText leaves out what postmap(1) and texthash: do not read: a comment, and a key that
+// they fold to one that is there, of which they complain. Postfix asks for the latter.
+func ifText(put Put) Put {
 	return func(key, value string) error {
-		if account.Asked(key) != key {
+		if strings.HasPrefix(key, "#") || account.Asked(key) != key {
 			return nil
 		}
 		return put(key, value)

@@ -254,8 +254,7 @@ func (t *Tables) refuse(format string, args ...any) error {
 	return sysexits.DataErr.Errorf(format+": correct the directory, or let --lenient leave it out", args...)
 }
 
-// comment refuses an address that postmap(1) takes for a comment, as which it stays
-// in the text otherwise.
+// comment refuses an address that postmap(1) takes for a comment.
 func (t *Tables) comment(address string) error {
 	if t.site.Text && address[0] == '#' {
 		return t.refuse("address %q would be a comment in text tables", address)
