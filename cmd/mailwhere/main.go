@@ -133,8 +133,6 @@ func modeOf(c *cli.Context, names []string) (mode string, err error) {
 	}
 	asks := mode == "" || mode == "explain"
 	switch by := c.String("by"); {
-	case asks && len(names) == 0:
-		return "", sysexits.Usage.Errorf("no names")
 	case !asks && len(names) > 0:
 		return "", sysexits.Usage.Errorf("%q: no names with --%s", names[0], mode)
 	case c.IsSet("by") && by != "quota" && by != "mailboxes":
@@ -153,6 +151,8 @@ func modeOf(c *cli.Context, names []string) (mode string, err error) {
 		return "", sysexits.Usage.Errorf("--dn and --json exclude each other")
 	case c.IsSet("ldif") && c.IsSet("stores"):
 		return "", sysexits.Usage.Errorf("--ldif and --stores exclude each other")
+	case asks && len(names) == 0:
+		return "", sysexits.Usage.Errorf("no names")
 	}
 	return mode, nil
 }
