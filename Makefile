@@ -4,6 +4,7 @@
 # make test       every test; as root on Debian with the real servers, too
 # make race       the tests of what is in internal/ and cmd/, looking for data races
 # make check      gofmt, go vet, staticcheck, shellcheck, mandoc -Tlint
+# make fuzz       each fuzz test for a minute (FUZZTIME): half an hour
 # make bench      side by side with other mail proxies and tools: bin/bench.md;
 #                 half an hour as root on Debian, bench-quick two minutes
 # make demo       the whole idea on this terminal: no root, no packages
