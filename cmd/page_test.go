@@ -110,6 +110,43 @@ func TestMetricsOnPages(t *testing.T) {
 	}
 }
 
+// imapfront(8) explains every line of the log, and none that there is not.
+func TestLogLinesOnThePage(t *testing.T) {
+	page, err := os.ReadFile("../man/imapfront.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "\n.Sh DIAGNOSTICS\n")
+	section, _, _ = strings.Cut(section, "\n.Sh ")
+	var told, says []string
+	for _, item := range regexp.MustCompile(`(?m)^\.It Li (.*)$`).FindAllStringSubmatch(section, -1) {
+		told = append(told, strings.Split(item[1], " , ")...)
+	}
+	for _, folder := range []string{"imapfront", "../internal/frontend"} {
+		sources, err := filepath.Glob(folder + "/*.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, source := range sources {
+			text, err := os.ReadFile(source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasSuffix(source, "_test.go") {
+				continue
+			}
+			for _, line := range regexp.MustCompile(`(?i)\blog\.(?:Info\(|Warn\(|Error\(|Log\(ctx, level, )"([^"]+)"`).FindAllStringSubmatch(string(text), -1) {
+				says = append(says, line[1])
+			}
+		}
+	}
+	slices.Sort(told)
+	slices.Sort(says)
+	if says = slices.Compact(says); !slices.Equal(told, says) || len(says) < 20 {
+		t.Errorf("the page tells of %q, and the log has %q", told, says)
+	}
+}
+
 // README.md tells of every package, and of none that there is not.
 func TestPackagesInREADME(t *testing.T) {
 	text, err := os.ReadFile("../README.md")
