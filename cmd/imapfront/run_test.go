@@ -894,6 +894,34 @@ func TestAMapIsOpenOnce(t *testing.T) {
 	}
 }
 
+// A balancer, and Prometheus, see that a front end has no map yet.
+func TestHealthIsThatOfTheMap(t *testing.T) {
+	dir, metrics := t.TempDir(), "127.0.0.1:"+loopback.Port()
+	start(t, "--maps", dir, "--metrics", metrics, "--allow-plaintext", "--listen", "imap://127.0.0.1:0")
+	asked := func(path string) (status int, body string) {
+		response, err := http.Get("http://" + metrics + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response.StatusCode, string(text)
+	}
+	if status, body := asked("/health"); status != 503 || !strings.Contains(body, "login.cdb: no such file") {
+		t.Errorf("without a map: %d %q", status, body)
+	}
+	if _, body := asked("/metrics"); !strings.Contains(body, "\nimapfront_map_age_seconds -1\n") {
+		t.Errorf("no age of -1 in\n%s", body)
+	}
+	publishLogins(t, dir, "joe imap1.example.org")
+	if status, body := asked("/health"); status != 200 || body != "ok\n" {
+		t.Errorf("with a map: %d %q", status, body)
+	}
+}
+
 // Where settings name another certificate, it is that one which is looked at from
 // then on.
 func TestRenewalsOfANewCertificateAreNoticed(t *testing.T) {
