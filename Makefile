@@ -11,7 +11,6 @@
 # make cluster    slapd, two Cyrus, a Dovecot, Postfix on loopback, to play with
 PREFIX  ?= /usr/local
 BIN     ?= bin
-SYSCONF ?= /etc
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 GO      ?= go
@@ -26,7 +25,7 @@ all:
 
 # By rename: a program that is started just now is the old or the new, and whole.
 install: all
-	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SYSCONF)/postern $(DESTDIR)/var/lib/postern
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/postern $(DESTDIR)/var/lib/postern
 	for tool in sbin/ldap2cdb sbin/imapfront sbin/postmap-route bin/mailwhere; do \
 		install $(BIN)/$${tool#*/} $(DESTDIR)$(PREFIX)/$$tool.new && \
 		mv -f $(DESTDIR)$(PREFIX)/$$tool.new $(DESTDIR)$(PREFIX)/$$tool || exit; done
