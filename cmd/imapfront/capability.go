@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"postern/internal/account"
-	"postern/internal/command"
 	"postern/internal/config"
 	"postern/internal/imap"
 	"postern/internal/mapfile"
@@ -77,14 +76,14 @@ func capability(ctx context.Context, conf *config.Config, out io.Writer) error {
 		return err
 	}
 	io.WriteString(out, s.table.String())
-	if len(s.lost) > 0 {
-		fmt.Fprintf(out, "no longer shared: %v\n", s.lost)
-	}
-	switch {
+	// Both go to standard error, for cron mails no more: the next run knows nothing of a loss.
+	switch lost := fmt.Errorf("no longer shared: %v", s.lost); {
+	case len(s.failed) > 0 && len(s.lost) > 0:
+		return sysexits.Unavailable.Wrap(append(s.failed, lost))
 	case len(s.failed) > 0:
 		return sysexits.Unavailable.Wrap(s.failed)
 	case len(s.lost) > 0:
-		return command.Quiet(1)
+		return sysexits.Status(1).Wrap(lost)
 	}
 	return nil
 }
