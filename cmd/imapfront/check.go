@@ -77,7 +77,11 @@ func checkClients(f config.Frontend, note func(value string, err error)) {
 		_, err := trust.File(f.ClientCAFile)
 		note(f.ClientCAFile, err)
 	}
-	note(f.Tickets, tickets(new(tls.Config), f.Tickets, false))
+	if _, err := os.Stat(f.Tickets); f.Tickets != "" && err != nil { // without which it would serve
+		note(f.Tickets, fmt.Errorf("tickets: %w", err))
+	} else {
+		note(f.Tickets, tickets(new(tls.Config), f.Tickets, false))
+	}
 	note(f.Keytab, byTicket(new(frontend.Frontend), f, true))
 	for _, url := range f.Listen {
 		implicit, err := listener.Check(url)

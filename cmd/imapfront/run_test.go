@@ -1385,6 +1385,8 @@ user = "no-such-user"
 ca-file = "DIR/missing.pem"
 `, `.conf:3: listen imaps://[::]:993: needs a certificate`, `.conf:3: listen "smtp://x": `, `.conf:4: user: unknown user no-such-user`,
 		`.conf:6: store: ca-file: open `, "nobody can log in")
+	// A front end serves without the keys that it is to share.
+	wrong("[frontend]\nallow-plaintext = true\ntickets = \"DIR/missing\"\n", `.conf:4: tickets: stat `)
 	// A balancer may have the certificate, but not across a network.
 	wrong("frontend.proxy-networks = [\"192.0.2.0/24\"]\n", "neither a certificate, nor allow-plaintext, nor a balancer of proxy-tls-networks: nobody can log in")
 	// Nothing is known of the settings of a file that cannot be read to its end.
