@@ -79,7 +79,7 @@ func sited(c *cluster.Cluster, text string) string {
 		// Postfix that runs.
 		"rsync -a", "cp -rT", "mx2:", "", "ssh mx2", "bash -c",
 		" --syslog", "", "/tmp/tables", "$SCRATCH/tables",
-		"systemctl restart saslauthd", "true", "systemctl restart postfix", "postfix check", "postfix reload", "postfix check", "postqueue -f", "true",
+		"systemctl enable saslauthd", "true", "systemctl restart saslauthd", "true", "systemctl restart postfix", "postfix check", "postfix reload", "postfix check", "postqueue -f", "true",
 		"apt-get install", ": installed already:",
 		"install -m 600 /dev/stdin /etc/postern/ldap.password", "install -m 600 /dev/stdin /etc/postern/ldap.password <"+c.LDAP.PasswordFile,
 	).Replace(text)

@@ -59,8 +59,8 @@ func TestSubmission(t *testing.T) {
 	}
 }
 
-// saslauthd asks an IMAP server, host/port, as INSTALL has it configured. It returns
-// the socket.
+// saslauthd asks an IMAP server, host/port, as INSTALL has it configured, started as
+// Debian 13's unit does it. It returns the socket.
 func saslauthd(t *testing.T, server string) (socket string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sasl") // a path for a socket is short
@@ -69,7 +69,8 @@ func saslauthd(t *testing.T, server string) (socket string) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	os.Chmod(dir, 0o755) // for Postfix
-	serve(t, door{"saslauthd", "", ""}, "saslauthd", "-d", "-n1", "-r", "-a", "rimap", "-O", server, "-m", dir)
+	settings := strings.NewReplacer("127.0.0.1", server, "/run/saslauthd", dir).Replace(indented(t, read(t, "INSTALL"), "START="))
+	serve(t, door{"saslauthd", "", ""}, "sh", "-c", settings+"exec saslauthd -a $MECHANISMS $MECH_OPTIONS $OPTIONS -n 1 -d")
 	return filepath.Join(dir, "mux")
 }
 
