@@ -29,17 +29,33 @@ func (c *checker) checkFile(name string) {
 		c.bad("%s is a symlink: Postfix does not see when it is switched", path)
 	case info.Sys().(*syscall.Stat_t).Nlink > 1:
 		c.bad("%s has a second hard link: Postfix will not see that it is replaced, as long as the old file lives", path)
-	case info.Mode().Perm()&0o004 == 0:
-		c.bad("%s cannot be read by user postfix: chmod o+r it", path)
+	}
+	if !c.proxied(name) {
+		return // daemons open their tables before they give up root
+	}
+	if info.Mode().Perm()&0o004 == 0 {
+		c.bad("%s cannot be read by user postfix, as whom proxymap(8) opens it: chmod o+r it", path)
 	}
 	for dir, _ := filepath.Abs(filepath.Dir(path)); ; dir = filepath.Dir(dir) {
 		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o001 == 0 {
-			c.bad("%s cannot be entered by user postfix: chmod o+x it", dir)
+			c.bad("%s cannot be entered by user postfix, as whom proxymap(8) opens %s: chmod o+x it", dir, path)
 		}
 		if dir == "/" {
 			return
 		}
 	}
+}
+
+// proxied tells whether main.cf has proxymap(8) open a table.
+func (c *checker) proxied(name string) bool {
+	for setting := range c.settings {
+		if slices.ContainsFunc(c.words(setting), func(word string) bool {
+			return strings.HasPrefix(word, "proxy:") && c.isOurs(word, name)
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // sample takes some of a table's records, and the keys as postmap(1) reads them.
