@@ -61,7 +61,7 @@ func app() *cli.App {
 }
 
 func run(c *cli.Context) error {
-	names, err := command.Operands(c)
+	names, err := command.Operands(c, os.Args)
 	if err != nil {
 		return err
 	}

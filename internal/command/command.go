@@ -94,16 +94,20 @@ func Set[T any](c *cli.Context, name string, setting *T, value func(string) T) {
 	}
 }
 
-// Operands returns the arguments that are no flags. urfave/cli takes a flag
-// behind an operand for an operand: refuse it, or `mailwhere jdoe --json`
-// would look for a user of that name. Behind "--" everything is an operand.
-func Operands(c *cli.Context) ([]string, error) {
+// Operands returns what is no flag among a tool's arguments. urfave/cli takes a flag
+// behind an operand for an operand: refuse it, or `mailwhere jdoe --json` would look
+// for a user of that name. Behind "--" everything is an operand; where that ends the
+// flags the library keeps it to itself.
+func Operands(c *cli.Context, args []string) ([]string, error) {
 	operands := c.Args().Slice()
+	if args[len(args)-len(operands)-1] == "--" {
+		return operands, nil
+	}
 	for i, arg := range operands {
 		if arg == "--" {
 			return append(operands[:i:i], operands[i+1:]...), nil
 		}
-		if i > 0 && len(arg) > 1 && arg[0] == '-' {
+		if len(arg) > 1 && arg[0] == '-' {
 			return nil, sysexits.Usage.Errorf("%s: flags go before names", arg)
 		}
 	}

@@ -103,20 +103,34 @@ func TestOutputThatIsLost(t *testing.T) {
 }
 
 func TestFlagBehindAnOperandIsRefused(t *testing.T) {
-	action := func(c *cli.Context) error { _, err := Operands(c); return err }
-	if status, stderr, _ := run(t, action, "jdoe", "--json"); status != 64 || !strings.Contains(stderr, "--json") {
-		t.Errorf("got %d %q", status, stderr)
-	}
-	for _, args := range [][]string{{"--json", "jdoe"}, {"jdoe", "-"}, {"jdoe", "--", "--json"}, {"--", "-x"}} {
-		if status, stderr, _ := run(t, action, args...); status != 0 {
-			t.Errorf("%q: got %d %q", args, status, stderr)
+	for _, test := range []struct{ args, want string }{
+		{"jdoe --json", ""},
+		{"jdoe mroe -x -- y", ""},
+		{"--json jdoe", "jdoe"},
+		{"jdoe -", "jdoe -"},
+		{"jdoe -- --json", "jdoe --json"},
+		{"-- -x", "-x"},
+		{"--json -- jdoe -x --json", "jdoe -x --json"},
+		{"-- -- -x", "-- -x"},
+		{"-- -- --", "-- --"},
+	} {
+		args := strings.Fields(test.args)
+		var got []string
+		action := func(c *cli.Context) (err error) {
+			got, err = Operands(c, append([]string{"tool"}, args...))
+			return err
+		}
+		status, stderr, _ := run(t, action, args...)
+		refused := status == 64 && strings.Contains(stderr, "flags go before names")
+		if strings.Join(got, " ") != test.want || refused != (test.want == "") {
+			t.Errorf("%s: got %q, %d %q, want %q", test.args, got, status, stderr, test.want)
 		}
 	}
 }
 
 func TestHelpIsAnOperand(t *testing.T) {
 	action := func(c *cli.Context) error {
-		if operands, _ := Operands(c); len(operands) != 1 || operands[0] != "help" {
+		if operands, _ := Operands(c, []string{"tool", "help"}); len(operands) != 1 || operands[0] != "help" {
 			t.Errorf("got %q", operands)
 		}
 		return nil
