@@ -16,7 +16,7 @@ import (
 // is not exactly of this form is left to the library.
 func quick(args []string) (status int, answered bool) {
 	maps := ""
-	if len(args) > 3 && args[1] == "--maps" {
+	if len(args) > 3 && args[1] == "--maps" && args[2] != "" {
 		maps, args = args[2], args[2:]
 	}
 	if len(args) == 3 && args[1] == "--" && args[2] != "" && args[2] != "-" {

@@ -77,6 +77,9 @@ func version() string {
 // missing file is no fault: the tools work by their flags alone. As with
 // config.Load, a file with faults comes with what is left of it.
 func Config(c *cli.Context) (*config.Config, error) {
+	if c.IsSet("maps") && c.String("maps") == "" { // a script's variable: not the current folder
+		return nil, sysexits.Usage.Errorf("--maps: which folder?")
+	}
 	conf, err := config.Load(c.String("config"))
 	if errors.Is(err, fs.ErrNotExist) && !c.IsSet("config") {
 		conf, err = config.Default(), nil

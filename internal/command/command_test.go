@@ -151,6 +151,9 @@ func TestConfig(t *testing.T) {
 	if status, _, _ := run(t, action, "--config", file, "--maps", "/tmp/m"); status != 0 || got.Maps != "/tmp/m" {
 		t.Errorf("got %d %+v", status, got)
 	}
+	if status, stderr, _ := run(t, action, "--config", file, "--maps", ""); status != 64 || !strings.Contains(stderr, "--maps: which folder?") {
+		t.Errorf("no folder: %d %q", status, stderr)
+	}
 	if status, stderr, _ := run(t, action, "--config", file+".missing"); status != 66 {
 		t.Errorf("a missing --config: %d %q", status, stderr)
 	}

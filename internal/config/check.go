@@ -37,6 +37,7 @@ func (c *Config) check() (faults []fault) {
 		}
 	}
 	const negative = "must not be negative"
+	note(c.Maps == "", c.Maps, "must be a folder", "maps")
 	note(c.Keep < 0, c.Keep, negative, "keep")
 	note(c.Textfile != "" && !strings.HasSuffix(c.Textfile, ".prom"), c.Textfile, "must end in .prom, or node_exporter passes it over", "textfile")
 	note(c.Limits.MinAccounts < 0, c.Limits.MinAccounts, negative, "limits", "min-accounts")

@@ -316,6 +316,7 @@ func TestRefused(t *testing.T) {
 		{"textfile = \"/x/ldap2cdb.txt\"", `:1: textfile = "/x/ldap2cdb.txt": must end in .prom`},
 		{"[store.\"a.b\"]\n[store.\"A.b.\"]", `store "a.b": there are two of this name`},
 		{"maps = 1", `:1: maps: must be a value in quotes`},
+		{"maps = \"\"", `:1: maps = "": must be a folder`},
 		{"[frontend]\nmax-sessions = -1", `:2: frontend.max-sessions = -1: must not be negative`},
 		{"[directory]\npage-size = -1", `:2: directory.page-size = -1: must be 0 to 2147483647`},
 		{"[directory]\npage-size = 4294967296", `:2: directory.page-size = 4294967296: must be 0 to 2147483647`},
