@@ -157,7 +157,8 @@ func bars(shares []share, width int, out *output) {
 	}
 	room := max(width-names-digits-3, 1)
 	for _, s := range shares {
-		bar := strings.Repeat("#", int(max(1, s.size()*int64(room)/max(1, shares[0].size()))))
+		part := float64(s.size()) / float64(max(1, shares[0].size()))
+		bar := strings.Repeat("#", max(1, int(part*float64(room))))
 		fmt.Fprintf(out, "%-*s %*d %s\n", names, account.Printable(s.Store), digits, s.size(), bar)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -127,16 +128,21 @@ type household struct {
 	weight    int64
 }
 
+// mostWeight is what all mailboxes may have together, octets, so that no sum, and not
+// twice a size, is too large for a number.
+const mostWeight = math.MaxInt64 / 2
+
 // load reads who lives where. A mailbox is named by one login: its own name, or
 // else the first that opens it.
 func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, error) {
 	stores := map[string]*household{}
 	met := map[string]bool{}
 	known := false // one of the sizes
-	settle := func(name string, at account.Location) {
+	total, largest := int64(0), resident{}
+	settle := func(name string, at account.Location) error {
 		mailbox := account.Destination{Mailbox: at.Mailbox, Store: at.Store}.String()
 		if met[mailbox] {
-			return
+			return nil
 		}
 		met[mailbox] = true
 		if stores[at.Store] == nil {
@@ -152,16 +158,24 @@ func load(login *mapfile.Map, sizes map[string]int64) (map[string]*household, er
 			}
 		}
 		home := stores[at.Store]
-		home.residents = append(home.residents, resident{Login: name, From: at.Store, Weight: weight, Mailbox: at.Mailbox,
-			Disabled: at.Flags&account.Disabled != 0})
+		r := resident{Login: name, From: at.Store, Weight: weight, Mailbox: at.Mailbox, Disabled: at.Flags&account.Disabled != 0}
+		home.residents = append(home.residents, r)
 		home.weight += weight
+		if weight > largest.Weight {
+			largest = r
+		}
+		if weight > mostWeight-total {
+			return sysexits.DataErr.Errorf("--by quota: the sizes are more than 4 EiB together, and %s has %d octets of them: is that no limit?", largest.Login, largest.Weight)
+		}
+		total += weight
+		return nil
 	}
 	for _, own := range []bool{true, false} {
 		err := eachLogin(login, func(name, _ string, at account.Location) error {
-			if (at.Mailbox == name) == own {
-				settle(name, at)
+			if (at.Mailbox == name) != own {
+				return nil
 			}
-			return nil
+			return settle(name, at)
 		})
 		if err != nil {
 			return nil, err
