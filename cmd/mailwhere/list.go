@@ -246,13 +246,11 @@ type foreignStory struct {
 // info prints the stories of the maps.
 func info(conf *config.Config, out *output) error {
 	var failed error
-	for i, name := range []string{mapfile.Login, mapfile.Address} {
+	for _, name := range []string{mapfile.Login, mapfile.Address} {
 		path := filepath.Join(conf.Maps, name)
 		m, err := mapfile.Open(path, conf.Foreign)
 		if err != nil {
-			if failed == nil {
-				failed = err
-			}
+			failed = cmp.Or(failed, err)
 			continue
 		}
 		s := m.Story()
@@ -268,7 +266,7 @@ func info(conf *config.Config, out *output) error {
 			}
 			continue
 		}
-		if i > 0 {
+		if out.Buffered() > 0 { // the other map's
 			out.WriteByte('\n')
 		}
 		line := func(what, text string) {

@@ -139,8 +139,8 @@ func modeOf(c *cli.Context, names []string) (mode string, err error) {
 		return "", sysexits.Usage.Errorf("--by %s: must be quota or mailboxes", by)
 	case c.IsSet("by") && mode != "count" && mode != "plan":
 		return "", sysexits.Usage.Errorf("--by is for --count and --plan")
-	case c.IsSet("sizes") && by != "quota":
-		return "", sysexits.Usage.Errorf("--sizes is for --by quota")
+	case c.IsSet("sizes") && (by != "quota" || c.String("sizes") == ""):
+		return "", sysexits.Usage.Errorf("--sizes is for --by quota, with a file")
 	case c.IsSet("stores") && mode != "verify":
 		return "", sysexits.Usage.Errorf("--stores is for --verify")
 	case c.IsSet("ldif") && (mode != "verify" || c.String("ldif") == ""):
