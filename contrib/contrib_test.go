@@ -496,16 +496,19 @@ func TestCron(t *testing.T) {
 type completion struct {
 	line string
 	want string // one of the words offered, or none
+	not  string // and this is not
 }
 
 var completions = []completion{
-	{"ldap2cdb --sta", "--standard-address"},
-	{"imapfront cap", "capability"},
-	{"imapfront capability --store-c", "--store-ca-file"},
-	{"mailwhere --", "--explain"},
-	{"mailwhere -- --exp", ""},
-	{"mailwhere --maps MAPS helpd", "helpdesk"},
-	{"postmap-route --dom", "--domain"},
+	{line: "ldap2cdb --sta", want: "--standard-address"},
+	{line: "imapfront cap", want: "capability"},
+	{line: "imapfront capability --store-c", want: "--store-ca-file"},
+	{line: "mailwhere --", want: "--explain"},
+	{line: "mailwhere -- --exp"},
+	{line: "mailwhere --maps MAPS helpd", want: "helpdesk"},
+	{line: "mailwhere --maps MAPS helpd ", not: "helpdesk"},
+	{line: "mailwhere --maps MAPS --store ", want: "imap1.example.org", not: "--stores"},
+	{line: "postmap-route --dom", want: "--domain"},
 }
 
 // withMaps has real maps in the lines.
@@ -520,35 +523,34 @@ func withMaps(t *testing.T) []completion {
 
 // completed wants a shell to offer a word, or nothing: where a tool is not to be
 // asked, one that would answer is found.
-func completed(t *testing.T, line, want string, command *exec.Cmd) {
+func completed(t *testing.T, test completion, command *exec.Cmd) {
 	t.Helper()
 	tools := bin
-	if want == "" {
+	if test.want+test.not == "" {
 		tools = t.TempDir()
 		write(t, tools, "mailwhere", "#!/bin/sh\necho --explode\n")
 	}
 	command.Env = append(os.Environ(), "PATH="+tools+":"+os.Getenv("PATH"))
 	out, err := command.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s: %v\n%s", line, err, out)
+		t.Fatalf("%s: %v\n%s", test.line, err, out)
 	}
 	words := strings.Fields(string(out))
-	for _, word := range words {
-		if word == want {
-			return
-		}
+	wanted := len(words) == 0 || test.not != ""
+	if test.want != "" {
+		wanted = slices.Contains(words, test.want)
 	}
-	if want != "" || len(words) > 0 {
-		t.Errorf("%s: offered %q, want %q", line, words, want)
+	if !wanted || test.not != "" && slices.Contains(words, test.not) {
+		t.Errorf("%s: offered %q, want %q and not %q", test.line, words, test.want, test.not)
 	}
 }
 
 func TestBashCompletion(t *testing.T) {
 	bash := need(t, "bash")
 	for _, test := range withMaps(t) {
-		completed(t, test.line, test.want, exec.Command(bash, "--norc", "-c", `
+		completed(t, test, exec.Command(bash, "--norc", "-c", `
 			. completions/postern.bash
-			COMP_LINE=$1 COMP_WORDS=($1); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+			COMP_LINE=$1 COMP_WORDS=($1); [[ $1 == *" " ]] && COMP_WORDS+=(""); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
 			_postern "${COMP_WORDS[0]}" "${COMP_WORDS[COMP_CWORD]}"
 			printf '%s\n' "${COMPREPLY[@]}"`, "bash", test.line))
 	}
@@ -593,13 +595,13 @@ sys.stdout.buffer.write(read(b"DONE"))
 func TestFishCompletion(t *testing.T) {
 	fish := need(t, "fish")
 	for _, test := range withMaps(t) {
-		completed(t, test.line, test.want, exec.Command(fish, "--no-config", "-c",
+		completed(t, test, exec.Command(fish, "--no-config", "-c",
 			"source completions/postern.fish; complete -C "+strconv.Quote(test.line)))
 	}
 }
 
-// zsh completes on a terminal only, so it gets one. A line with one way to
-// go on is completed.
+// zsh completes on a terminal only, so it gets one. A line with one way to go on is
+// completed, and of several all are listed.
 func TestZshCompletion(t *testing.T) {
 	zsh := need(t, "zsh")
 	run(t, zsh, "-n", "completions/_postern")
@@ -611,13 +613,13 @@ func TestZshCompletion(t *testing.T) {
 		command := exec.Command(zsh, "-f", "-c", `
 			zmodload zsh/zpty
 			zpty shell zsh -f -i
-			zpty -w shell "PS1=; fpath=($PWD/completions \$fpath); autoload -Uz compinit; compinit -D -u; bindkey '^I' complete-word; echo RE''ADY"
+			zpty -w shell "PS1=; fpath=($PWD/completions \$fpath); autoload -Uz compinit; compinit -D -u; setopt nolistambiguous; bindkey '^I' complete-word; echo RE''ADY"
 			zpty -r shell out '*READY*'
 			zpty -w -n shell $1$'\t'
 			zpty -r shell out '*'$2'*' && print done
 			zpty -d shell`, "zsh", test.line, rest)
 		timer := time.AfterFunc(patience, func() { command.Process.Kill() })
-		completed(t, test.line, "done", command)
+		completed(t, completion{line: test.line, want: "done"}, command)
 		timer.Stop()
 	}
 }

@@ -22,12 +22,12 @@ func complete(c *cli.Context) {
 	if n := len(os.Args) - 2; n > 0 { // the last is --generate-bash-completion
 		word, before = os.Args[n], os.Args[n-1]
 	}
-	if word == "" || word[0] == '-' {
+	flag := takesValue(c.App, before)
+	switch {
+	case flag == "" && (word == "" || word[0] == '-'):
 		cli.DefaultAppComplete(c)
 		return
-	}
-	flag := takesValue(c.App, before)
-	if flag != "" && flag != "store" && flag != "watch" {
+	case flag != "" && flag != "store" && flag != "watch":
 		return
 	}
 	conf, err := command.Config(c)

@@ -35,8 +35,9 @@ _postern() {
 	case $word in
 	--) before+=(-) ;;
 	-*) before+=("$word") ;;
-	# mailwhere lists the names of the map that start so.
-	?*) [[ ${1##*/} == mailwhere ]] && before+=("$word") ;;
+	# mailwhere lists the names of the map that start so, and must not take the word
+	# before for one.
+	*) [[ ${1##*/} == mailwhere ]] && before+=("$word") ;;
 	esac
 	while IFS= read -r choice; do
 		printf -v quoted %q "$choice"

@@ -14,10 +14,10 @@ function __postern
             set -a before -
         case '-*'
             set -a before $word
-        case ''
         case '*'
-            # mailwhere lists the names of the map that start so.
-            string match -q '*mailwhere' $before[1]; and set -a before $word
+            # mailwhere lists the names of the map that start so, and must not take the
+            # word before for one.
+            string match -q '*mailwhere' $before[1]; and set -a before "$word"
     end
     $before --generate-bash-completion 2>/dev/null
 end
