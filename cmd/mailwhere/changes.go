@@ -35,6 +35,13 @@ func (c change) print(out *output) error {
 	return err
 }
 
+// A record is one of a map.
+type record struct {
+	Map   string `json:"map"`
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
 // dump prints both maps, a line for each record.
 func dump(conf *config.Config, out *output) error {
 	login, address, err := mapfile.OpenPair(conf.Maps, conf.Foreign)
@@ -49,11 +56,7 @@ func dump(conf *config.Config, out *output) error {
 	}{{"login", login}, {"address", address}} {
 		err := m.Records(func(key, value string) error {
 			if out.json {
-				return out.object(struct {
-					Map   string `json:"map"`
-					Key   string `json:"key"`
-					Value string `json:"value"`
-				}{m.name, key, value})
+				return out.object(record{m.name, key, value})
 			}
 			_, err := fmt.Fprintf(out, "%s\t%s\t%s\n", m.name, account.Printable(key), account.Printable(value))
 			return err
@@ -163,11 +166,14 @@ func trouble(name string, why error, asJSON bool) (string, error) {
 	if !asJSON {
 		return "error: " + why.Error(), nil
 	}
-	text, err := marshal(struct {
-		Name  string `json:"name"`
-		Error string `json:"error"` // and no "found": nobody knows
-	}{name, why.Error()})
+	text, err := marshal(noAnswer{name, why.Error()})
 	return string(text), err
+}
+
+// A noAnswer has no "found": nobody knows.
+type noAnswer struct {
+	Name  string `json:"name"`
+	Error string `json:"error"`
 }
 
 func currently(conf *config.Config, name string, asJSON bool) (string, error) {
