@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/term"
@@ -96,7 +97,7 @@ func verify(ctx context.Context, conf *config.Config, ldif, configFile string, o
 	err = ask(ctx, os.Stdin, args, func(line string) error {
 		differ = true
 		if out.json {
-			return out.object(parseChange(line))
+			return out.object(parseChange(unescaped(line)))
 		}
 		_, err := fmt.Fprintln(out, account.Printable(line))
 		return err
@@ -105,6 +106,28 @@ func verify(ctx context.Context, conf *config.Config, ldif, configFile string, o
 		return command.Quiet(1)
 	}
 	return err
+}
+
+// unescaped has the letters again that ldap2cdb shows as \u and a number, because
+// nobody would see them; there is no other escape in what a map may hold.
+func unescaped(line string) string {
+	var b strings.Builder
+	for line != "" {
+		next, rest := line[:1], line[1:]
+		if next == `\` {
+			letter, _, after, err := strconv.UnquoteChar(line, 0)
+			switch {
+			case err != nil:
+			case rest[0] == '\\': // in a quoted local part
+				next, rest = line[:2], after
+			case (rest[0] == 'u' || rest[0] == 'U') && !strconv.IsPrint(letter):
+				next, rest = string(letter), after
+			}
+		}
+		b.WriteString(next)
+		line = rest
+	}
+	return b.String()
 }
 
 // parseChange reads a line of `ldap2cdb --dry-run`.
