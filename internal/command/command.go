@@ -45,6 +45,7 @@ func New(name, usage, argsUsage, description string) *cli.App {
 		EnableBashCompletion:      true,
 		OnUsageError:              func(_ *cli.Context, err error, _ bool) error { return sysexits.Usage.Wrap(err) },
 		ExitErrHandler:            func(*cli.Context, error) {},
+		CommandNotFound:           func(c *cli.Context, _ string) { cli.ShowSubcommandHelp(c) }, // `mailwhere --help jdoe`
 		Writer:                    &stdout{},
 		Before:                    forgetFlags,
 		Flags: []cli.Flag{

@@ -138,6 +138,16 @@ func TestHelpIsAnOperand(t *testing.T) {
 	run(t, action, "help")
 }
 
+// Help is help, whatever stands behind it: there is none on a user.
+func TestHelpBesideAnOperand(t *testing.T) {
+	for args, want := range map[string]string{"--help jdoe": "--maps DIR", "--json -h jdoe": "--maps DIR", "part --help jdoe": "tool part"} {
+		status, stderr, stdout := run(t, func(*cli.Context) error { return nil }, strings.Fields(args)...)
+		if status != 0 || stderr != "" || !strings.Contains(stdout, want) {
+			t.Errorf("%s: got %d %q %q", args, status, stderr, stdout)
+		}
+	}
+}
+
 func TestConfig(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "postern.conf")
 	if err := os.WriteFile(file, []byte("maps = \"/srv/maps\"\n"), 0o600); err != nil {
