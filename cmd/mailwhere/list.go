@@ -171,9 +171,14 @@ func residents(conf *config.Config, name string, out *output) error {
 		return err
 	}
 	defer login.Close()
-	name, err = fullName(login, name)
-	if err != nil {
-		return err
+	if name = account.Fold(strings.TrimSuffix(name, ".")); !strings.ContainsAny(name, ".:") {
+		counts, err := census(login)
+		if err != nil {
+			return err
+		}
+		if name, err = fullName(name, maps.Keys(counts)); err != nil {
+			return sysexits.Usage.Errorf("--store %s: %w", name, err)
+		}
 	}
 	found := false
 	err = eachLogin(login, func(key, value string, at account.Location) (err error) {
@@ -198,26 +203,12 @@ func residents(conf *config.Config, name string, out *output) error {
 	return err
 }
 
-// fullName completes the first label of a store's name.
-func fullName(login *mapfile.Map, name string) (string, error) {
-	name = account.Fold(strings.TrimSuffix(name, "."))
-	if strings.ContainsAny(name, ".:") {
-		return name, nil
+// fullName completes the first label of a store's name to the one of the stores that
+// it begins; it is a name by itself, too.
+func fullName(label string, stores iter.Seq[string]) (string, error) {
+	if strings.ContainsAny(label, ".:") {
+		return label, nil
 	}
-	counts, err := census(login)
-	if err != nil {
-		return "", err
-	}
-	full, err := complement(name, maps.Keys(counts))
-	if err != nil {
-		return "", sysexits.Usage.Errorf("store %q: %w", name, err)
-	}
-	return full, nil
-}
-
-// complement completes a first label to the one of the stores that it begins;
-// it is a name by itself, too.
-func complement(label string, stores iter.Seq[string]) (string, error) {
 	var some []string
 	for store := range stores {
 		if store == label {
@@ -234,7 +225,7 @@ func complement(label string, stores iter.Seq[string]) (string, error) {
 	case 1:
 		return some[0], nil
 	}
-	return "", fmt.Errorf("which of %s?", strings.Join(some, ", "))
+	return label, fmt.Errorf("which of %s?", strings.Join(some, ", "))
 }
 
 // foreignStory is what is told of a map without a story.

@@ -62,7 +62,7 @@ func plan(conf *config.Config, wishes []string, sizes map[string]int64, template
 		}
 		name, err := account.CheckStore(name)
 		if err == nil {
-			name, err = fullName(login, name)
+			name, err = fullName(name, maps.Keys(stores))
 		}
 		_, lives := stores[name]
 		if err == nil && verb == "add" && !lives {
@@ -110,11 +110,9 @@ func plan(conf *config.Config, wishes []string, sizes map[string]int64, template
 // newStore completes the first label of a store that postern.conf has and the
 // maps do not have yet. Where no front end may connect to nobody is moved.
 func newStore(conf *config.Config, name string) (string, error) {
-	if !strings.Contains(name, ".") {
-		var err error
-		if name, err = complement(name, maps.Keys(conf.Stores)); err != nil {
-			return "", err
-		}
+	name, err := fullName(name, maps.Keys(conf.Stores))
+	if err != nil {
+		return "", err
 	}
 	if _, allowed := conf.StoreNamed(name); !allowed {
 		return "", fmt.Errorf("postern.conf does not allow the store (store.allow, or [store.%q]): logins there would be refused", name)
