@@ -171,18 +171,20 @@ func residents(conf *config.Config, name string, out *output) error {
 		return err
 	}
 	defer login.Close()
-	if name = account.Fold(strings.TrimSuffix(name, ".")); !strings.ContainsAny(name, ".:") {
-		counts, err := census(login)
-		if err != nil {
-			return err
+	store, err := account.CheckStore(name)
+	if err == nil && !strings.ContainsAny(store, ".:") {
+		counts, failed := census(login)
+		if failed != nil {
+			return failed
 		}
-		if name, err = fullName(name, maps.Keys(counts)); err != nil {
-			return sysexits.Usage.Errorf("--store %s: %w", name, err)
-		}
+		store, err = fullName(store, maps.Keys(counts))
+	}
+	if err != nil {
+		return sysexits.Usage.Errorf("--store %s: %w", name, err)
 	}
 	found := false
 	err = eachLogin(login, func(key, value string, at account.Location) (err error) {
-		if at.Store != name {
+		if at.Store != store {
 			return nil
 		}
 		found = true
