@@ -38,7 +38,8 @@ func (c *Config) check() (faults []fault) {
 	}
 	const negative = "must not be negative"
 	note(c.Maps == "", c.Maps, "must be a folder", "maps")
-	note(c.Keep < 0, c.Keep, negative, "keep")
+	const mostKept = 1000 // each publication renames them all
+	note(c.Keep < 0 || c.Keep > mostKept, c.Keep, fmt.Sprintf("must be 0 to %d", mostKept), "keep")
 	note(c.Textfile != "" && !strings.HasSuffix(c.Textfile, ".prom"), c.Textfile, "must end in .prom, or node_exporter passes it over", "textfile")
 	note(c.Limits.MinAccounts < 0, c.Limits.MinAccounts, negative, "limits", "min-accounts")
 	faults = append(faults, c.checkDirectories()...)
