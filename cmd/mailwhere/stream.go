@@ -196,7 +196,7 @@ func cutLines(text []byte) (lines [][]byte, rest []byte) {
 // isPlain tells whether a name is its own key, and can be printed as it is.
 func isPlain(name []byte) bool {
 	for _, c := range name {
-		if c <= ' ' || c >= 0x7f || 'A' <= c && c <= 'Z' || c == '\\' {
+		if c <= ' ' || c >= 0x7f || 'A' <= c && c <= 'Z' {
 			return false
 		}
 	}

@@ -14,7 +14,7 @@ import (
 // direction marks, broken UTF-8) is written as an escape, \x1b.
 func Printable(s string) string {
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; c < ' ' || c >= 0x7f || c == '\\' {
+		if c := s[i]; c < ' ' || c >= 0x7f {
 			return escape(s)
 		}
 	}
