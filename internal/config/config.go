@@ -290,7 +290,8 @@ func Load(file string) (*Config, error) {
 // fault of what it names. What a flag said instead has no such place.
 func (c *Config) Where(value string) string {
 	for number, line := range strings.Split(c.text, "\n") {
-		if value != "" && (strings.Contains(line, `"`+value+`"`) || strings.Contains(line, "'"+value+"'")) {
+		comment := strings.HasPrefix(strings.TrimSpace(line), "#")
+		if value != "" && !comment && (strings.Contains(line, `"`+value+`"`) || strings.Contains(line, "'"+value+"'")) {
 			return fmt.Sprintf("%s:%d: ", c.file, number+1)
 		}
 	}

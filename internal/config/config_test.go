@@ -391,6 +391,19 @@ tls = "tls"
 	}
 }
 
+// A value stands where it holds, and not in the line that was commented out.
+func TestWhere(t *testing.T) {
+	c, err := load(t, "[frontend]\n\t# user = \"x\"\nuser = \"x\"\ncontrol = '/y'\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for value, want := range map[string]string{"x": ":3: ", "/y": ":4: ", "z": "", "": ""} {
+		if got := c.Where(value); !strings.HasSuffix(got, want) || (got == "") != (want == "") {
+			t.Errorf("%s: got %q, want %q", value, got, want)
+		}
+	}
+}
+
 func TestNothingToRead(t *testing.T) {
 	if _, err := Load("/nonexistent/postern.conf"); sysexits.Of(err) != sysexits.NoInput {
 		t.Errorf("got %v", err)
