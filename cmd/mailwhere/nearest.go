@@ -22,7 +22,7 @@ func (f *finder) nearest(name string) ([]string, error) {
 	var found []near
 	look := func(candidate, _ string) error {
 		// Octets bound letters from above: a cheap no for most names.
-		if len(candidate) < len(key)-far || candidate[0] == '@' {
+		if len(candidate) < len(key)-far || strings.HasPrefix(candidate, "@") {
 			return nil
 		}
 		d := 0
