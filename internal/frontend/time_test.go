@@ -12,7 +12,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"postern/internal/account"
+	"postern/internal/imap"
+	"postern/internal/listener"
 	"postern/internal/logbook"
 	"postern/internal/loopback"
 	"postern/internal/store"
@@ -267,6 +271,41 @@ func TestRule8_AFrozenStore(t *testing.T) {
 			s.eventually(func() bool { return strings.Count(s.log.String(), "login abandoned") == 1 })
 		})
 	}
+}
+
+// crowded is a listener without a descriptor to spare, for a while.
+type crowded struct {
+	accepts
+	failures int
+}
+
+func (c *crowded) Accept() (net.Conn, error) {
+	if c.failures--; c.failures >= 0 {
+		return nil, &net.OpError{Op: "accept", Err: unix.EMFILE}
+	}
+	return c.accepts.Accept()
+}
+
+func (c *crowded) Addr() net.Addr { return new(net.TCPAddr) }
+
+// Whoever could not be let in is as soon as there is room, and the log has a line a
+// minute until then.
+func TestWhereNoConnectionCanBeAccepted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, conn := new(logbook.Book), &bytesConn{in: strings.NewReader("a LOGOUT\r\n")}
+		front := &Frontend{
+			Shared: NewShared(), Users: people{}, AllowPlaintext: true, LoginTime: time.Minute, Exempt: local, Log: slog.New(slog.NewTextHandler(log, nil)),
+			Capabilities: func(string) imap.Capabilities { return nil },
+		}
+		l := &crowded{accepts{[]net.Conn{conn}}, 1250} // of a tenth of a second each
+		Serve(t.Context(), &listener.Listener{Scheme: "imap", Listener: l}, func() *Frontend { return front })
+		if n := strings.Count(log.String(), `msg="cannot accept" address=:0 cause="accept: too many open files"`); n != 3 {
+			t.Errorf("%d lines, want 3 of\n%s", n, log)
+		}
+		if !strings.Contains(conn.out.String(), "\r\na OK ") {
+			t.Errorf("answered %q", conn.out.String())
+		}
+	})
 }
 
 func TestSecondsInTheLog(t *testing.T) {
