@@ -320,6 +320,7 @@ func TestWatchDoubtfulFile(t *testing.T) {
 	put(t, file, people(20))
 	follow(t, log, "--config", configFile(t, "[directory]\npoll-interval = \"10ms\"\n"), "--ldif", file, "--maps", dir)
 	eventually(t, dir, "u7", "imap2.example.org", log)
+	eventuallySays(t, log, file+": looking every 10ms whether it has changed")
 	put(t, file, people(1))
 	eventuallySays(t, log, "doubtful: ")
 	put(t, file, strings.ReplaceAll(people(20), "imap2.", "imap1.")+slapd.Person("u", "U", "U", "imap2.example.org", "u@example.org"))
