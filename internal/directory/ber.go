@@ -119,16 +119,23 @@ func operation(message []byte) (number int64, tag byte, op []byte, err error) {
 	return number, tag, op, p.err
 }
 
-// nameIn is whose entry a message is that is too large, as far as it has been read.
-func nameIn(message []byte) string {
+// nameIn is whose entry a message is that is too large, "" if it is nobody's. Of too
+// little to tell the error is errShort.
+func nameIn(message []byte) (string, error) {
 	var p parser
 	_, start, _, _ := header(message)
 	_, op := p.next(message[start:], tagInteger)
-	if tag, start, _, _ := header(op); tag == tagSearchEntry {
-		name, _ := p.next(op[start:], tagOctetString)
-		return string(name)
+	tag, start, _, err := header(op)
+	switch {
+	case p.err != nil:
+		return "", p.err
+	case err == errShort:
+		return "", err
+	case tag != tagSearchEntry:
+		return "", nil
 	}
-	return ""
+	name, _ := p.next(op[start:], tagOctetString)
+	return string(name), p.err
 }
 
 // parseEntry reads a SearchResultEntry. What follows it (the message's controls) is

@@ -93,8 +93,13 @@ func (t *tap) advance() error {
 	case err == errShort || err == nil && t.end-t.start < start+length:
 		return t.fill(start + length)
 	case err == errLarge:
-		// Somebody may have written so much into his own entry: who?
-		if name := nameIn(t.buf[t.start:t.end]); name != "" {
+		// Somebody may have written so much into his own entry: who? That may be yet to come.
+		head := t.buf[t.start:min(t.end, t.start+mostGathered)]
+		name, short := nameIn(head)
+		if short == errShort && len(head) < mostGathered && t.fill(0) == nil {
+			return nil
+		}
+		if name != "" {
 			return fmt.Errorf("the server sent %w: the entry %s", err, name)
 		}
 		return fmt.Errorf("the server sent %w", err)
