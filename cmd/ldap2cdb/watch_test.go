@@ -353,6 +353,28 @@ func TestWatchFilePutBack(t *testing.T) {
 	}
 }
 
+// Of an entry that a file has twice a watch takes neither for the right one, as a build
+// does not.
+func TestWatchEntryTwice(t *testing.T) {
+	dir, log := t.TempDir(), &logbook.Book{}
+	file := filepath.Join(dir, "people.ldif")
+	args := []string{"--config", configFile(t, "[directory]\npoll-interval = \"10ms\"\n"), "--ldif", file, "--maps", dir}
+	put(t, file, people(3))
+	follow(t, log, args...)
+	eventually(t, dir, "u1", "imap2.example.org", log)
+	twice := slapd.Person("two", "T", "Two", "imap1.example.org", "two@example.org") + slapd.Person("two", "T", "Two", "imap2.example.org", "two@example.org")
+	for _, text := range []string{people(4) + twice, people(5) + twice} {
+		put(t, file, text)
+		last := fmt.Sprintf("u%d", strings.Count(text, "uid: u")-1)
+		eventually(t, dir, last, map[string]string{"u3": "imap2.example.org", "u4": "imap1.example.org"}[last], log)
+		if got, found := recordsOf(t, dir, mapfile.Login)["two"]; found {
+			t.Errorf("two is at %s", got)
+		}
+	}
+	put(t, file, people(5)+twice[:len(twice)/2])
+	eventually(t, dir, "two", "imap1.example.org", log)
+}
+
 // What is doubtful in the midst of a change is not when it is done, and then nobody
 // waits for the next try.
 func TestWatchDoubtThatPasses(t *testing.T) {

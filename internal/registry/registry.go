@@ -425,6 +425,12 @@ func (r *Registry) Mark(id ID) (known bool) {
 	return known && r.places[number].length > 0
 }
 
+// Seen tells whether an entry was mentioned since Unmark.
+func (r *Registry) Seen(id ID) bool {
+	number, known := r.numbers[id]
+	return known && r.places[number].seen
+}
+
 // Unmarked lists the entries that nobody has mentioned since Unmark.
 func (r *Registry) Unmarked() []ID {
 	var gone []ID
