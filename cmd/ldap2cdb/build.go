@@ -204,6 +204,11 @@ func (s set) pair() string {
 	return mapfile.PairName(s[roster.Login], s[roster.Address])
 }
 
+// parted tells whether the login and the address map are of two publications.
+func (s set) parted() bool {
+	return s.pair() != "" && !mapfile.ArePair(s[roster.Login], s[roster.Address])
+}
+
 // records lists the maps for a roster.
 func (s set) records() (all [3]roster.Records) {
 	for i, m := range s {

@@ -36,6 +36,10 @@ type only struct {
 // mostOnly is how many accounts are worth it; beyond, reading all is faster.
 const mostOnly = 1000
 
+// betweenRenames is how long one who publishes may take from a map to the next, and a
+// dry run, which keeps nobody from it, waits for that.
+const betweenRenames = 2 * time.Second
+
 func (b *build) only(ctx context.Context, filter string) error {
 	if !slices.ContainsFunc(b.origins, func(o *origin) bool { return o.ldap != nil }) {
 		return sysexits.Usage.Errorf("--only asks an LDAP server")
@@ -49,6 +53,11 @@ func (b *build) only(ctx context.Context, filter string) error {
 	}
 	defer unlock()
 	last, err := b.lastMaps()
+	for deadline := time.Now().Add(betweenRenames); b.dryRun && err == nil && last.parted() && time.Now().Before(deadline); {
+		last.close()
+		time.Sleep(betweenRenames / 1000)
+		last, err = b.lastMaps()
+	}
 	if err != nil {
 		return err
 	}
@@ -56,7 +65,7 @@ func (b *build) only(ctx context.Context, filter string) error {
 	if b.lacks(last) {
 		return sysexits.NoInput.Errorf("%s: no maps yet: run ldap2cdb without --only first", b.conf.Maps)
 	}
-	if !mapfile.ArePair(last[roster.Login], last[roster.Address]) { // as of a build that was killed
+	if last.parted() { // as of a build that was killed
 		return sysexits.DataErr.Errorf("%s: login.cdb and address.cdb are not of one publication: run ldap2cdb without --only first", b.conf.Maps)
 	}
 	if last.story().PRECIS != b.conf.Attributes.PRECIS {

@@ -146,6 +146,31 @@ func TestOnly(t *testing.T) {
 	if status, stderr := tool(t, args...); status != 0 {
 		t.Fatal(stderr)
 	}
+	// Who only looks keeps nobody from publishing, and may come between two renames.
+	now, err := os.ReadFile(filepath.Join(dir, mapfile.Login))
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, ended := make(chan bool), make(chan bool)
+	go func() {
+		defer close(ended)
+		for {
+			put(t, filepath.Join(dir, mapfile.Login), string(kept))
+			put(t, filepath.Join(dir, mapfile.Login), string(now))
+			select {
+			case <-over:
+				return
+			default:
+			}
+		}
+	}()
+	for range 20 {
+		if status, stderr := tool(t, append(args, "--dry-run", "--only", "(uid=u10)")...); status != 0 {
+			t.Errorf("exit status %d, %s", status, stderr)
+		}
+	}
+	close(over)
+	<-ended
 	// Most of them at once is doubtful here, too.
 	var gone strings.Builder
 	for i := 20; i < 40; i++ {

@@ -42,7 +42,7 @@ func (w *watch) replaced() bool {
 		return true // whoever publishes next will say so
 	}
 	defer there.close()
-	if w.lacks(there) || w.printed != there.digests() || !mapfile.ArePair(there[roster.Login], there[roster.Address]) {
+	if w.lacks(there) || w.printed != there.digests() || there.parted() {
 		return true
 	}
 	w.ours = files
