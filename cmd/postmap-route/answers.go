@@ -58,24 +58,27 @@ func (c *checker) proxied(name string) bool {
 	return false
 }
 
-// sample takes some of a table's records, and the keys as postmap(1) reads them.
-func (c *checker) sample(records []record) (want map[string]string, keys []byte) {
+// sample takes some of a table's records, and all strangers; and the keys as postmap(1)
+// reads them.
+func (c *checker) sample(records, strangers []record) (want answers, keys []byte) {
 	step := 1
 	if !c.all {
 		step = max(1, len(records)/sampleSize)
 	}
-	want = map[string]string{}
+	taken := slices.Clone(strangers)
 	for i := 0; i < len(records); i += step {
-		keys = append(keys, records[i].key+"\n"...)
-		want[records[i].key] = records[i].value
+		taken = append(taken, records[i])
 	}
-	return want, keys
+	for _, r := range taken {
+		keys = append(keys, r.key+"\n"...)
+	}
+	return newAnswers(taken), keys
 }
 
 // checkAnswers asks postmap(1) for keys, of the table as main.cf names it, and
 // compares what it says.
 func (c *checker) checkAnswers(name string, records []record) {
-	want, keys := c.sample(records)
+	want, keys := c.sample(records, nil)
 	table := cmp.Or(c.used[name], c.table(name))
 	got, err := c.query(table, keys)
 	if err != nil {
@@ -104,12 +107,9 @@ func (c *checker) checkAnswers(name string, records []record) {
 
 // checkOthers asks the tables that main.cf has beside ours: the first answer
 // counts. What ours does not know it must be asked for with an empty value.
-func (c *checker) checkOthers(setting, name string, records []record) {
-	if c.used[name] == "" || !slices.ContainsFunc(c.words(setting), func(word string) bool { return c.isOurs(word, name) }) {
-		return // has been told, or is another class's
-	}
+func (c *checker) checkOthers(setting, name string, records, strangers []record) {
 	behind := false
-	want, keys := c.sample(records)
+	want, keys := c.sample(records, strangers)
 	for _, word := range c.words(setting) {
 		if c.isOurs(word, name) {
 			behind = true
@@ -132,7 +132,7 @@ func (c *checker) checkOthers(setting, name string, records []record) {
 				continue
 			case ours != "":
 				c.bad("%s asks %s first, which answers %s with %q for %q: remove it, or put %s in front",
-					setting, word, key, got[key], ours, c.used[name])
+					setting, word, key, got[key], ours, cmp.Or(c.used[name], c.table(name)))
 			default:
 				c.bad("%s asks %s, which answers %s with %q, where no answer is meant: remove it there", setting, word, key, got[key])
 			}
@@ -142,21 +142,38 @@ func (c *checker) checkOthers(setting, name string, records []record) {
 }
 
 // checkRewriting asks the tables that rewrite addresses. Whatever is no alias of
-// ours, delivery addresses above all, must be left alone by the others.
+// ours, delivery addresses above all, must be left alone by the others; so must who
+// does not exist, for whom they know exists to smtpd(8). Behind an address at myorigin
+// or in mydestination its local part alone is asked for, canonical(5), virtual(5).
 func (c *checker) checkRewriting(records map[string][]record, strangers []record) {
 	aliases := newAnswers(records[transport.Alias])
-	var all []record
+	origin := c.origin()
+	bare := map[string]bool{} // domains
+	for _, r := range records[transport.Domain] {
+		bare[r.key] = r.key == origin || c.listed("mydestination", r.key)
+	}
+	whole := map[string]string{} // by local part
+	var all, locals, unaliased []record
 	for _, r := range records[transport.Recipient] {
 		all = append(all, record{r.key, aliases[r.key]})
-	}
-	for _, r := range strangers {
-		if aliases["@"+r.key[strings.LastIndexByte(r.key, '@')+1:]] == "" {
-			all = append(all, r)
+		at := strings.LastIndexByte(r.key, '@')
+		if local := r.key[:at]; local != "" && bare[r.key[at+1:]] {
+			whole[local] = r.key
+			locals = append(locals, record{local, ""})
+			if aliases[r.key] == "" {
+				unaliased = append(unaliased, record{local, ""})
+			}
 		}
 	}
-	c.checkOthers("virtual_alias_maps", transport.Alias, all)
+	strangers = slices.DeleteFunc(slices.Clone(strangers), func(r record) bool {
+		return aliases["@"+r.key[strings.LastIndexByte(r.key, '@')+1:]] != "" // a catch-all has him
+	})
+	unknown := newAnswers(strangers)
+	if setting := "virtual_alias_maps"; len(aliases) == 0 || c.names(setting, transport.Alias) {
+		c.checkOthers(setting, transport.Alias, append(slices.Clone(all), unaliased...), strangers)
+	}
 	end := func(address string) string { return cmp.Or(aliases[address], address) }
-	_, keys := c.sample(all)
+	_, keys := c.sample(append(all, locals...), strangers)
 	for _, setting := range []string{"canonical_maps", "recipient_canonical_maps"} {
 		if !slices.Contains(c.words(strings.TrimSuffix(setting, "maps")+"classes"), "envelope_recipient") {
 			continue
@@ -168,10 +185,20 @@ func (c *checker) checkRewriting(records map[string][]record, strangers []record
 				continue
 			}
 			for _, key := range slices.Sorted(maps.Keys(got)) {
-				if end(account.QueryForm(got[key])) != end(key) {
-					c.bad("%s has %s, which makes %q of the recipient %s: use sender_canonical_maps, or remove it there", setting, word, got[key], key)
-					break
+				of, to := cmp.Or(whole[key], key), got[key]
+				_, nobody := unknown[key]
+				if !strings.Contains(to, "@") {
+					to += "@" + origin
 				}
+				switch {
+				case nobody:
+					c.bad("%s has %s, which makes %q of the recipient %s, so that unknown ones are accepted: use sender_canonical_maps, or remove it there", setting, word, got[key], key)
+				case end(account.QueryForm(to)) != end(of):
+					c.bad("%s has %s, which makes %q of the recipient %s: use sender_canonical_maps, or remove it there", setting, word, got[key], of)
+				default:
+					continue
+				}
+				break
 			}
 		}
 	}

@@ -73,11 +73,15 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 		c.checkFile(name)
 		c.checkAnswers(name, records[name])
 	}
-	c.checkOthers("transport_maps", transport.Transport, records[transport.Transport])
+	if setting := "transport_maps"; c.names(setting, transport.Transport) {
+		c.checkOthers(setting, transport.Transport, records[transport.Transport], nil)
+	}
 	c.checkRewriting(records, strangers)
 	if c.conf.Route.Unknown == config.Default().Route.Unknown { // else they may be an older system's
 		for _, class := range classes {
-			c.checkOthers(class.recipients, transport.Recipient, strangers)
+			if c.names(class.recipients, transport.Recipient) {
+				c.checkOthers(class.recipients, transport.Recipient, nil, strangers)
+			}
 		}
 	}
 	if err := c.checkOverrides(); err != nil {
@@ -304,12 +308,7 @@ func (c *checker) checkExpansion(aliases []record) {
 // report, gets anywhere. smtpd takes it without asking who exists, RFC 5321 section
 // 4.5.1, and to the transport table he would be somebody new.
 func (c *checker) checkPostmaster(domains []record) {
-	origin := c.settings["myorigin"]
-	if strings.HasPrefix(origin, "/") { // Debian's /etc/mailname
-		text, _ := os.ReadFile(origin)
-		origin = strings.TrimSpace(string(text))
-	}
-	origin = account.Fold(origin)
+	origin := c.origin()
 	isOurs := slices.ContainsFunc(domains, func(r record) bool { return r.key == origin })
 	elsewhere := c.conf.Route.Unknown != config.Default().Route.Unknown // where he may be
 	if !isOurs || elsewhere || c.listed("mydestination", origin) {
@@ -328,4 +327,14 @@ func (c *checker) checkPostmaster(domains []record) {
 		}
 	}
 	c.bad("%s is nobody's address: mail to <postmaster>, which Postfix takes for it, and its own reports stay in the queue; give it to somebody in the directory", address)
+}
+
+// origin is the domain of addresses that have none.
+func (c *checker) origin() string {
+	origin := c.settings["myorigin"]
+	if strings.HasPrefix(origin, "/") { // Debian's /etc/mailname
+		text, _ := os.ReadFile(origin)
+		origin = strings.TrimSpace(string(text))
+	}
+	return account.Fold(origin)
 }

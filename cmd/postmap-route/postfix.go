@@ -122,6 +122,11 @@ func (c *checker) isOurs(word, name string) bool {
 	return isTyped && file == c.path(name) && (kind == "cdb") != c.conf.Route.Text
 }
 
+// names tells whether a setting has a table of ours.
+func (c *checker) names(setting, name string) bool {
+	return slices.ContainsFunc(c.words(setting), func(word string) bool { return c.isOurs(word, name) })
+}
+
 // dirFlag is what Postfix's commands need to know of the instance.
 func (c *checker) dirFlag() string {
 	if c.confDir == "" {
