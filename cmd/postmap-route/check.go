@@ -77,7 +77,7 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 		c.checkOthers(setting, transport.Transport, records[transport.Transport], nil)
 	}
 	c.checkRewriting(records, strangers)
-	if c.conf.Route.Unknown == config.Default().Route.Unknown { // else they may be an older system's
+	if !older(c.conf) { // else they may be there
 		for _, class := range classes {
 			if c.names(class.recipients, transport.Recipient) {
 				c.checkOthers(class.recipients, transport.Recipient, nil, strangers)
@@ -310,8 +310,7 @@ func (c *checker) checkExpansion(aliases []record) {
 func (c *checker) checkPostmaster(domains []record) {
 	origin := c.origin()
 	isOurs := slices.ContainsFunc(domains, func(r record) bool { return r.key == origin })
-	elsewhere := c.conf.Route.Unknown != config.Default().Route.Unknown // where he may be
-	if !isOurs || elsewhere || c.listed("mydestination", origin) {
+	if !isOurs || older(c.conf) || c.listed("mydestination", origin) {
 		return
 	}
 	address := "postmaster@" + origin

@@ -166,9 +166,12 @@ func site(conf *config.Config, flag bool) transport.Site {
 	}
 	return transport.Site{
 		Domains: route.Domains, Aliases: route.Mirrors, Delimiter: route.Delimiter,
-		Unknown: route.Unknown, Lenient: route.Lenient, Text: route.Text, Nexthop: hops.nexthop,
+		Unknown: route.Unknown, Older: older(conf), Lenient: route.Lenient, Text: route.Text, Nexthop: hops.nexthop,
 	}
 }
+
+// older tells whether what the tables do not know goes to an older system.
+func older(conf *config.Config) bool { return conf.Route.Unknown != config.Default().Route.Unknown }
 
 // hops finds the transport of a store.
 type hops struct {

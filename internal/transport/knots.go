@@ -105,7 +105,7 @@ func (t *Tables) link(k *knot, knots map[string]*knot) error {
 				continue // to oneself, with a detail or through a mirrored domain
 			case found:
 				key = entry
-			case t.own[domainOf(to.Address)] && t.home(to.Address) == "":
+			case t.own[domainOf(to.Address)] && t.home(to.Address) == "" && !t.site.Older:
 				t.note("%q: forwards to %q, which is no address here", k.address, to.Address)
 			}
 		}

@@ -23,6 +23,7 @@ type Site struct {
 	// or those of an older system. Not retry: or error:, for then smtpd
 	// answers by it before it looks who exists.
 	Unknown string
+	Older   bool // it is an older system, and whom nobody has here may be there
 	Lenient bool // defer what leads nowhere, instead of refusing all
 	Text    bool // for postmap(1), and not as CDB
 	Nexthop func(store string) (string, error)
