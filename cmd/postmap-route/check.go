@@ -239,7 +239,10 @@ func (c *checker) checkSettings(records map[string][]record) {
 	if slices.Contains(overridden, "no_address_mappings") && c.settings["content_filter"] == "" {
 		c.bad("receive_override_options has no_address_mappings, and no content_filter hands mail back: aliases do not reach their mailboxes; remove it there")
 	}
-	if setting := "relay_domains"; c.withParents(setting) {
+	for _, setting := range []string{"relay_domains", "transport_maps"} {
+		if !c.withParents(setting) {
+			continue
+		}
 		i := slices.IndexFunc(records[transport.Domain], func(r record) bool { return c.listed(setting, r.key) })
 		if i >= 0 {
 			c.bad("parent_domain_matches_subdomains has %[1]s: mail from here to domains below %[2]s, as to a lists.%[2]s elsewhere, is refused or stays in the queue; remove it there, and name such as are yours",
