@@ -85,7 +85,7 @@ func (p Postfix) Expand(address string) (steps []Step, recipients []string, err 
 	for i := 0; i < len(list); i++ {
 		for depth := 0; !done[list[i]]; depth++ {
 			if depth == recursionLimit || len(list) > limit {
-				return steps, nil, fmt.Errorf("%s: more than %d addresses: Postfix defers such mail", address, limit)
+				return steps, nil, fmt.Errorf("%s: more than %d addresses: Postfix defers such mail, unless virtual_alias_expansion_limit is higher", address, limit)
 			}
 			step, detail, err := p.search(p.Alias, list[i], "@"+domainOf(list[i]))
 			if err != nil {
