@@ -145,8 +145,9 @@ func (s *service) replace(w http.ResponseWriter, r *http.Request) {
 		s.replaced.Unlock()
 		return
 	}
-	s.close() // so that nobody who has read that we are is answered by us
+	s.control.Close() // so that nobody who has read that we are replaced is answered by us
 	log.Info("is replaced", "by", successor.Pid)
+	s.close()
 	time.AfterFunc(retire, s.end)
 }
 
