@@ -141,10 +141,12 @@ func (p *pop3Session) no(f *failure) {
 func (p *pop3Session) loggedIn() { p.write("+OK Logged in\r\n") }
 
 func (p *pop3Session) capa([]byte) {
-	list := []string{"TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE"}
+	list := []string{"RESP-CODES", "AUTH-RESP-CODE"}
 	shared := p.shared()
-	if len(shared) == 0 || shared.Has("PIPELINING") { // a client goes on so after its login
-		list = append(list, "PIPELINING")
+	for _, word := range []string{"TOP", "UIDL", "PIPELINING"} { // a client goes on so after its login
+		if len(shared) == 0 || shared.Has(word) {
+			list = append(list, word)
+		}
 	}
 	if p.canStartTLS() {
 		list = append(list, "STLS")

@@ -2,13 +2,14 @@ package frontend
 
 import (
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
 	"postern/internal/imap"
 )
 
-const pop3Caps = "+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nUSER\r\nSASL PLAIN LOGIN\r\n.\r\n"
+const pop3Caps = "+OK\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nTOP\r\nUIDL\r\nPIPELINING\r\nUSER\r\nSASL PLAIN LOGIN\r\n.\r\n"
 
 func pop3(change func(*site)) func(*site) {
 	return func(s *site) {
@@ -76,7 +77,7 @@ func TestPOP3TLS(t *testing.T) {
 	s := newSite(t, pop3(func(s *site) { s.TLS = serverTLS(); s.AllowPlaintext = false }))
 	c := s.client()
 	c.send("CAPA\r\nUSER joe\r\nAUTH PLAIN\r\nSTLS\r\n")
-	c.want("+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nSTLS\r\n.\r\n" +
+	c.want("+OK\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nTOP\r\nUIDL\r\nPIPELINING\r\nSTLS\r\n.\r\n" +
 		"-ERR TLS is required to log in\r\n-ERR TLS is required to log in\r\n+OK Begin TLS\r\n")
 	c.startTLS(clientTLS())
 	c.send("CAPA\r\nSTLS\r\nPASS x\r\n")
@@ -147,20 +148,27 @@ func TestPOP3Answers(t *testing.T) {
 	}
 }
 
-// A client that may send one command behind the other does so with its store, too.
-func TestPOP3Pipelining(t *testing.T) {
+// What every store has to have is there where it is known of none that it has it not. A
+// client that may send one command behind the other does so with its store, too.
+func TestPOP3PromisesWhatAllStoresHave(t *testing.T) {
 	for _, test := range []struct {
 		shared imap.Capabilities
-		want   bool
-	}{{nil, true}, {imap.Capabilities{"POP3", "PIPELINING", "TOP"}, true}, {imap.Capabilities{"POP3", "TOP"}, false}} {
+		want   string
+	}{
+		{nil, "TOP UIDL PIPELINING"},
+		{imap.Capabilities{"POP3", "PIPELINING", "TOP"}, "TOP PIPELINING"},
+		{imap.Capabilities{"POP3", "UIDL"}, "UIDL"},
+	} {
 		c := newSite(t, pop3(func(s *site) { s.Capabilities = func(string) imap.Capabilities { return test.shared } })).client()
 		c.send("CAPA\r\n")
-		got := false
+		var got []string
 		for line := c.line(); line != "."; line = c.line() {
-			got = got || line == "PIPELINING"
+			if slices.Contains([]string{"TOP", "UIDL", "PIPELINING"}, line) {
+				got = append(got, line)
+			}
 		}
-		if got != test.want {
-			t.Errorf("%v: pipelining %v", test.shared, got)
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%v: %v", test.shared, got)
 		}
 	}
 }
@@ -169,13 +177,13 @@ func TestPOP3Pipelining(t *testing.T) {
 // login: RFC 6856 2.1.
 func TestPOP3UTF8(t *testing.T) {
 	utf8 := func(protocol string) imap.Capabilities {
-		return map[string]imap.Capabilities{"pop3": {"POP3", "PIPELINING", "UTF8"}}[protocol]
+		return map[string]imap.Capabilities{"pop3": {"POP3", "PIPELINING", "TOP", "UIDL", "UTF8"}}[protocol]
 	}
 	const start = "S: +OK hi\nC: CAPA\nS: -ERR what\nC: UTF8\n"
 	f := newFakeStore(t, start+"S: +OK\nC: USER joe\nS: +OK\nC: PASS secret\nS: +OK in\necho")
 	c := newSite(t, pop3(func(s *site) { s.people["joe"] = f.value(); s.Capabilities = utf8; s.TLS = serverTLS() })).client()
 	c.send("CAPA\r\n")
-	c.want("+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nSTLS\r\nUSER\r\nUTF8\r\nSASL PLAIN LOGIN\r\n.\r\n")
+	c.want("+OK\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nTOP\r\nUIDL\r\nPIPELINING\r\nSTLS\r\nUSER\r\nUTF8\r\nSASL PLAIN LOGIN\r\n.\r\n")
 	c.send("UTF8 x\r\nUTF8\r\nSTLS\r\nUSER joe\r\nPASS secret\r\nSTAT\r\n")
 	c.want("-ERR Not a command of this state\r\n+OK\r\n-ERR TLS comes before UTF8\r\n+OK\r\n+OK Logged in\r\nSTAT\r\n")
 
