@@ -274,13 +274,17 @@ func TestRule11_Sessions(t *testing.T) {
 	all.eventually(func() bool { all.Shared.mu.Lock(); defer all.Shared.mu.Unlock(); return len(all.members) == 1 })
 	all.connect().wantClosed()
 
-	s = newSite(t, func(s *site) { s.MaxPerUser = 1; s.people["joe"] = f.value() })
+	s = newSite(t, func(s *site) {
+		s.MaxPerUser, s.people["joe"], s.people["joseph"] = 1, f.value(), "joe@"+f.value() // one mailbox
+	})
 	c = s.client()
 	c.send("a LOGIN joe secret\r\n")
 	c.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
-	c = s.client()
-	c.send("a LOGIN joe secret\r\n")
-	c.want("a NO [LIMIT] Too many sessions\r\n")
+	for _, name := range []string{"joe", "joseph"} {
+		c = s.client()
+		c.send("a LOGIN " + name + " secret\r\n")
+		c.want("a NO [LIMIT] Too many sessions\r\n")
+	}
 	f.ended()
 
 	// What an exempt web mailer has open keeps its user out nowhere else.

@@ -32,10 +32,10 @@ type Shared struct {
 	mu         sync.Mutex // over all below, and what members tell the others of themselves
 	members    map[*member]struct{}
 	perAddress map[netip.Prefix]int
-	perUser    map[string]int
-	closed     bool      // no session gets a store any more
-	refusedAt  time.Time // when the log was last told of one too many
-	refused    int       // since then
+	perUser    map[account.Location]int // without flags: a user may have several names
+	closed     bool                     // no session gets a store any more
+	refusedAt  time.Time                // when the log was last told of one too many
+	refused    int                      // since then
 }
 
 // NewShared returns what sessions share, with nothing known yet.
@@ -46,7 +46,7 @@ func NewShared() *Shared {
 		Metrics:    newMetrics(),
 		members:    map[*member]struct{}{},
 		perAddress: map[netip.Prefix]int{},
-		perUser:    map[string]int{},
+		perUser:    map[account.Location]int{},
 	}
 }
 
@@ -54,9 +54,9 @@ func NewShared() *Shared {
 // store, listed, and ended when somebody says so. It outlives the session proper.
 type member struct {
 	client     netip.AddrPort
-	info       Info   // made under Shared's lock, when it gets a store
-	countedFor string // whose session it is then, if anybody's
-	checked    uint64 // edition of the map that knows where its user is, by Recheck
+	info       Info             // made under Shared's lock, when it gets a store
+	countedFor account.Location // whose session it is then, if anybody's
+	checked    uint64           // edition of the map that knows where its user is, by Recheck
 
 	relayed atomic.Pointer[relay.Pair]
 	ending  atomic.Pointer[string] // why, once somebody wants the relay to end
@@ -158,7 +158,7 @@ func (h *Shared) leave(m *member) {
 	}
 	delete(h.members, m)
 	countDown(h.perAddress, network(m.client.Addr()))
-	if m.countedFor != "" {
+	if m.countedFor != (account.Location{}) {
 		countDown(h.perUser, m.countedFor)
 	}
 }
@@ -176,7 +176,9 @@ func (s *session) enter(owner string, where account.Location) (*failure, error) 
 	if s.Shared.closed {
 		return unavailable, errShutdown
 	}
-	if who := s.Users.Key(owner); !s.exempt() {
+	if !s.exempt() {
+		who := where
+		who.Flags = 0
 		if n := s.perUser[who]; s.MaxPerUser > 0 && n >= s.MaxPerUser {
 			return tooMany, fmt.Errorf("%w: %d of this user", errLimit, n)
 		}
