@@ -189,7 +189,8 @@ func (f *finder) atDelivery(address string) (end, bool, error) {
 	typed, domain := account.QuoteLocal(account.UnquoteLocal(address[:at])), account.Fold(address[at:])
 	for _, spelled := range transport.Lookups(typed+domain, f.conf.Route.Delimiter) {
 		local := account.UnquoteLocal(strings.TrimSuffix(spelled, domain))
-		for _, name := range []string{local + domain, local} {
+		folded := account.Fold(local) // as Postfix asks
+		for _, name := range account.Distinct([]string{local + domain, local, folded + domain, folded}) {
 			h, found, err := f.home(name)
 			if err != nil {
 				return end{}, false, err
