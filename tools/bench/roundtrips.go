@@ -7,7 +7,8 @@ import (
 
 // roundTrips measures commands of sessions that are logged in.
 func (b *bench) roundTrips() error {
-	t := b.table("Round trips", `NOOP and its answer, again and again, in sessions that stay. All share all CPUs.`,
+	t := b.table("Round trips", `NOOP and its answer, again and again, in sessions that stay. All share all CPUs; each
+session counts the same, however many turns it gets.`,
 		nginx, dovecot, perdition, direct)
 	proxies, err := b.startAll()
 	if err != nil {
