@@ -16,7 +16,7 @@ const (
 	frontEndCores      = 8.0          //
 	frontEndMemory     = 32.0         // GB
 	mostBusy           = 0.5          // of a front end's cores and memory, for the day that another is down
-	portsPerStore      = 60000.0      // sessions from one front end's address to one store's address and port
+	portsPerStore      = 28000.0      // sessions from one front end's address to one store's address and port, ip(7): ip_local_port_range
 	cdbLimit           = 4294967295.0 // octets: positions in a CDB have 32 bits
 )
 
