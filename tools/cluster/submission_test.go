@@ -9,6 +9,7 @@ import (
 	"net/smtp"
 	"net/textproto"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -56,6 +57,50 @@ func TestSubmission(t *testing.T) {
 				t.Errorf("got %v, want %d", err, test.refused)
 			}
 		})
+	}
+}
+
+// Whose an address is, where Postfix asks the alias table: a list is nobody's, also where
+// somebody logs in by its name.
+func TestSenders(t *testing.T) {
+	start(t) // skips where there is no Postfix
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"alias": "team@example.org ada@example.org, joe@example.org\ncountess@example.org ada@example.org\n" +
+			"info@example.org info@example.net\nsales@example.org someone+else@example.com\n",
+		"main.cf":   "compatibility_level = 3.6\n" + strings.ReplaceAll(read(t, "postfix/submission.cf"), "/var/lib/postern", dir),
+		"master.cf": "",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("postmap", "-c", dir, "cdb:"+filepath.Join(dir, "alias")).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	maps, err := exec.Command("postconf", "-c", dir, "-xh", "smtpd_sender_login_maps").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	aliased, others, _ := strings.Cut(strings.TrimSpace(string(maps)), "}}, ")
+	for address, want := range map[string]string{
+		"team@example.org":     "@", // no login name
+		"sales@example.org":    "@",
+		"countess@example.org": "ada ada@example.org",
+		"ada@example.org":      "ada ada@example.org",
+		"info@example.org":     "info@example.net",
+		"joe@example.net":      "joe@example.net",
+	} {
+		owner := ""
+		for _, table := range []string{aliased + "}}", others} { // as Postfix does, until one answers
+			if owner == "" {
+				out, _ := exec.Command("postmap", "-c", dir, "-q", address, table).Output() // 1: not found
+				owner = strings.TrimSpace(string(out))
+			}
+		}
+		if owner != want {
+			t.Errorf("%s is %q's, want %q", address, owner, want)
+		}
 	}
 }
 
