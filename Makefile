@@ -32,7 +32,7 @@ install: all
 	for page in man/*.[1-9]; do \
 		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; done
 
-deb: all
+deb:
 	rm -f $(BIN)/postern_*.deb
 	contrib/debian/package $(VERSION) $(BIN)
 
