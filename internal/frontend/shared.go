@@ -32,7 +32,7 @@ type Shared struct {
 	mu         sync.Mutex // over all below, and what members tell the others of themselves
 	members    map[*member]struct{}
 	perAddress map[netip.Prefix]int
-	perUser    map[account.Location]int // without flags: a user may have several names
+	perUser    map[account.Location]int // a user may have several names
 	closed     bool                     // no session gets a store any more
 	refusedAt  time.Time                // when the log was last told of one too many
 	refused    int                      // since then
@@ -53,10 +53,10 @@ func NewShared() *Shared {
 // A member is a session as the others know it: it is counted, and once it has a
 // store, listed, and ended when somebody says so. It outlives the session proper.
 type member struct {
-	client     netip.AddrPort
-	info       Info             // made under Shared's lock, when it gets a store
-	countedFor account.Location // whose session it is then, if anybody's
-	checked    uint64           // edition of the map that knows where its user is, by Recheck
+	client  netip.AddrPort
+	info    Info   // made under Shared's lock, when it gets a store
+	counted bool   // as one of its user's, then
+	checked uint64 // edition of the map that knows where its user is, by Recheck
 
 	relayed atomic.Pointer[relay.Pair]
 	ending  atomic.Pointer[string] // why, once somebody wants the relay to end
@@ -158,8 +158,8 @@ func (h *Shared) leave(m *member) {
 	}
 	delete(h.members, m)
 	countDown(h.perAddress, network(m.client.Addr()))
-	if m.countedFor != (account.Location{}) {
-		countDown(h.perUser, m.countedFor)
+	if m.counted {
+		countDown(h.perUser, m.info.where)
 	}
 }
 
@@ -177,13 +177,11 @@ func (s *session) enter(owner string, where account.Location) (*failure, error) 
 		return unavailable, errShutdown
 	}
 	if !s.exempt() {
-		who := where
-		who.Flags = 0
-		if n := s.perUser[who]; s.MaxPerUser > 0 && n >= s.MaxPerUser {
+		if n := s.perUser[where]; s.MaxPerUser > 0 && n >= s.MaxPerUser {
 			return tooMany, fmt.Errorf("%w: %d of this user", errLimit, n)
 		}
-		s.perUser[who]++
-		s.countedFor = who
+		s.perUser[where]++
+		s.counted = true
 	}
 	s.info = Info{
 		Session: s.id, Protocol: s.name, Client: s.client, User: s.user,
