@@ -145,8 +145,7 @@ func (c *checker) checkOthers(setting, name string, records, strangers []record)
 // ours, delivery addresses above all, must be left alone by the others; so must who
 // does not exist, for whom they know exists to smtpd(8). Behind an address at myorigin
 // or in mydestination its local part alone is asked for, canonical(5), virtual(5).
-func (c *checker) checkRewriting(records map[string][]record, strangers []record) {
-	aliases := newAnswers(records[transport.Alias])
+func (c *checker) checkRewriting(records map[string][]record, aliases answers, strangers []record) {
 	origin := c.origin()
 	bare := map[string]bool{} // domains
 	for _, r := range records[transport.Domain] {

@@ -62,8 +62,9 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 			c.checkDomain(domain.key)
 		}
 	}
+	aliases := newAnswers(records[transport.Alias])
 	c.checkForeign(tables.Foreign())
-	c.checkSettings(records)
+	c.checkSettings(records, aliases)
 	c.checkPostmaster(records[transport.Domain])
 	c.checkServices(records[transport.Transport])
 	for _, name := range transport.Names {
@@ -76,7 +77,7 @@ func check(conf *config.Config, tables *transport.Tables, confDir string, all bo
 	if setting := "transport_maps"; c.names(setting, transport.Transport) {
 		c.checkOthers(setting, transport.Transport, records[transport.Transport], nil)
 	}
-	c.checkRewriting(records, strangers)
+	c.checkRewriting(records, aliases, strangers)
 	if !older(c.conf) { // else they may be there
 		for _, class := range classes {
 			if c.names(class.recipients, transport.Recipient) {
@@ -222,7 +223,7 @@ func (c *checker) checkForeign(domains []string) {
 	}
 }
 
-func (c *checker) checkSettings(records map[string][]record) {
+func (c *checker) checkSettings(records map[string][]record, aliases answers) {
 	if got, want := c.settings["recipient_delimiter"], c.conf.Route.Delimiter; got != want {
 		c.bad("recipient_delimiter is %q, route.delimiter %q: addresses with a detail go where the tables do not mean; write recipient_delimiter = %s, or set route.delimiter to the other", got, want, want)
 	}
@@ -261,7 +262,7 @@ func (c *checker) checkSettings(records map[string][]record) {
 			beyond = r.key
 		}
 	}
-	c.checkExpansion(records[transport.Alias])
+	c.checkExpansion(records[transport.Alias], aliases)
 	switch discarded := c.settings["smtpd_discard_ehlo_keywords"]; {
 	case beyond == "":
 	case c.settings["smtputf8_enable"] != "yes":
@@ -290,13 +291,13 @@ func (c *checker) checkSettings(records map[string][]record) {
 
 // checkExpansion looks for an address with more recipients than Postfix takes, be they
 // those of lists in a list.
-func (c *checker) checkExpansion(aliases []record) {
+func (c *checker) checkExpansion(records []record, aliases answers) {
 	limit, err := strconv.Atoi(c.settings["virtual_alias_expansion_limit"])
 	if err != nil {
 		return
 	}
-	walk := transport.Postfix{Alias: newAnswers(aliases), Delimiter: c.conf.Route.Delimiter, Expansion: limit}
-	for _, r := range aliases {
+	walk := transport.Postfix{Alias: aliases, Delimiter: c.conf.Route.Delimiter, Expansion: limit}
+	for _, r := range records {
 		if !strings.Contains(r.value, ",") { // one, or what it leads to is told
 			continue
 		}
