@@ -36,11 +36,8 @@ func TestPages(t *testing.T) {
 	inLine := regexp.MustCompile(`--(\w[\w-]+)`)
 	every := slices.Concat(slices.Collect(maps.Values(flags))...)
 	for _, page := range pages {
-		data, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text := strings.ReplaceAll(string(data), "\\e\n", " ")
+		data := read(t, page)
+		text := strings.ReplaceAll(data, "\\e\n", " ")
 		tool, _, _ := strings.Cut(filepath.Base(page), ".")
 		var told []string
 		for _, found := range inText.FindAllStringSubmatch(text, -1) {
@@ -67,6 +64,15 @@ func TestPages(t *testing.T) {
 	}
 }
 
+func read(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 // A page tells of every metric that its tool has and of none that there is not.
 func TestMetricsOnPages(t *testing.T) {
 	for _, test := range []struct {
@@ -79,20 +85,14 @@ func TestMetricsOnPages(t *testing.T) {
 	} {
 		var has []string
 		for _, source := range test.sources {
-			text, err := os.ReadFile(source)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, found := range regexp.MustCompile(test.has).FindAllStringSubmatch(string(text), -1) {
+			text := read(t, source)
+			for _, found := range regexp.MustCompile(test.has).FindAllStringSubmatch(text, -1) {
 				has = append(has, found[1])
 			}
 		}
-		text, err := os.ReadFile(filepath.Join("../man", test.page))
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := read(t, filepath.Join("../man", test.page))
 		var told []string
-		for _, found := range regexp.MustCompile(test.told).FindAllStringSubmatch(string(text), -1) {
+		for _, found := range regexp.MustCompile(test.told).FindAllStringSubmatch(text, -1) {
 			for line := range strings.Lines(found[1]) {
 				if line, literal := strings.CutPrefix(line, ".Li "); literal || line == found[1] {
 					for _, word := range regexp.MustCompile(`[a-z]\w+(?:{\w+})?`).FindAllString(line, -1) {
@@ -112,11 +112,8 @@ func TestMetricsOnPages(t *testing.T) {
 
 // imapfront(8) explains every line of the log, and none that there is not.
 func TestLogLinesOnThePage(t *testing.T) {
-	page, err := os.ReadFile("../man/imapfront.8")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, _ := strings.Cut(string(page), "\n.Sh DIAGNOSTICS\n")
+	page := read(t, "../man/imapfront.8")
+	_, section, _ := strings.Cut(page, "\n.Sh DIAGNOSTICS\n")
 	section, _, _ = strings.Cut(section, "\n.Sh ")
 	var told, says []string
 	for _, item := range regexp.MustCompile(`(?m)^\.It Li (.*)$`).FindAllStringSubmatch(section, -1) {
@@ -128,14 +125,11 @@ func TestLogLinesOnThePage(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, source := range sources {
-			text, err := os.ReadFile(source)
-			if err != nil {
-				t.Fatal(err)
-			}
+			text := read(t, source)
 			if strings.HasSuffix(source, "_test.go") {
 				continue
 			}
-			for _, line := range regexp.MustCompile(`(?i)\blog\.(?:Info\(|Warn\(|Error\(|Log\(ctx, level, )"([^"]+)"`).FindAllStringSubmatch(string(text), -1) {
+			for _, line := range regexp.MustCompile(`(?i)\blog\.(?:Info\(|Warn\(|Error\(|Log\(ctx, level, )"([^"]+)"`).FindAllStringSubmatch(text, -1) {
 				says = append(says, line[1])
 			}
 		}
@@ -149,11 +143,8 @@ func TestLogLinesOnThePage(t *testing.T) {
 
 // README.md tells of every package, and of none that there is not.
 func TestPackagesInREADME(t *testing.T) {
-	text, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, _ := strings.Cut(string(text), "## Reading the source")
+	text := read(t, "../README.md")
+	_, section, _ := strings.Cut(text, "## Reading the source")
 	section, _, _ = strings.Cut(section, "\n## ")
 	var told, has []string
 	for line := range strings.Lines(section) {

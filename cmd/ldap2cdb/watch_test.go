@@ -76,6 +76,19 @@ func settingsFor(t testing.TB, args ...string) (conf *config.Config, err error) 
 	return conf, a.Run(append([]string{"ldap2cdb"}, args...))
 }
 
+func buildFor(t testing.TB, args ...string) *build {
+	t.Helper()
+	conf, err := settingsFor(t, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := newBuild(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // eventually waits for a login name to live where it should; "" is nowhere.
 func eventually(t testing.TB, dir, login, want string, log *logbook.Book) time.Duration {
 	t.Helper()
@@ -499,14 +512,7 @@ func TestWatchDamagedRegistry(t *testing.T) {
 
 // They may be gone before the watch has noted what it published.
 func TestWatchMapsGoneAtOnce(t *testing.T) {
-	conf, err := settingsFor(t, "--ldif", os.DevNull, "--maps", t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := newBuild(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := buildFor(t, "--ldif", os.DevNull, "--maps", t.TempDir())
 	w := &watch{build: b, printed: digests{"x", "y"}}
 	if err := w.remember(); err != nil || w.printed != (digests{}) {
 		t.Errorf("%v, %v", w.printed, err)
@@ -539,14 +545,7 @@ func TestWatchTextfileWhileAway(t *testing.T) {
 	if status, stderr := tool(t, "--ldif", ldif, "--maps", dir); status != 0 {
 		t.Fatal(stderr)
 	}
-	conf, err := settingsFor(t, "--ldif", ldif, "--maps", dir, "--textfile", textfile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := newBuild(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := buildFor(t, "--ldif", ldif, "--maps", dir, "--textfile", textfile)
 	w := &watch{build: b, log: log, retry: time.Hour}
 	f, err := w.newFollower(b.origins[0], "")
 	if err != nil {
@@ -589,14 +588,7 @@ func TestWatchTextfileWhileAway(t *testing.T) {
 func TestWatchSkipsMany(t *testing.T) {
 	dir, log := t.TempDir(), &logbook.Book{}
 	ldif := filepath.Join(dir, "people.ldif")
-	conf, err := settingsFor(t, "--ldif", ldif, "--maps", dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := newBuild(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := buildFor(t, "--ldif", ldif, "--maps", dir)
 	w := &watch{build: b, log: log, touched: keys{}, wake: make(chan struct{}, 1)}
 	f, err := w.newFollower(b.origins[0], "")
 	if err != nil {
@@ -672,14 +664,7 @@ func TestWatchPresent(t *testing.T) {
 func TestCookieAfterAPart(t *testing.T) {
 	dir := t.TempDir()
 	ldif := filepath.Join(dir, "people.ldif")
-	conf, err := settingsFor(t, "--ldif", ldif, "--maps", dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := newBuild(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := buildFor(t, "--ldif", ldif, "--maps", dir)
 	w := &watch{build: b, log: &logbook.Book{}, touched: keys{}, wake: make(chan struct{}, 1), published: make(chan struct{}, 1)}
 	f, err := w.newFollower(b.origins[0], "")
 	if err != nil {

@@ -171,6 +171,21 @@ func (nobody) Members(string) string                { return "" }
 func (nobody) Named(string) ([][16]byte, error)     { return nil, nil }
 func (nobody) Refreshed()                           {}
 
+// connected is a session with a server, until the test ends.
+func connected(t *testing.T, conf config.Directory) (*LDAP, *session) {
+	t.Helper()
+	d, err := NewLDAP(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := d.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	return d, s
+}
+
 // A change that was noted before what is asked for: the clock has been set back,
 // and what it tells now counts.
 func TestPollClockSetBack(t *testing.T) {
@@ -180,15 +195,7 @@ func TestPollClockSetBack(t *testing.T) {
 	}}
 	conf := config.Default().Directories[0]
 	conf.URLs, conf.Base, conf.PageSize = []string{server.listen(t)}, []string{"dc=e"}, 0
-	d, err := NewLDAP(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := d.connect(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
+	d, s := connected(t, conf)
 	for _, ahead := range []time.Duration{0, time.Hour} {
 		p := &poller{LDAP: d, s: s, want: newSelection([]string{"uid"}).with(append(identities, marks...)...), changes: nobody{},
 			clocks: map[string]tide{modifyTimestamp: {now.Add(ahead), time.Now()}}, asked: time.Now()}

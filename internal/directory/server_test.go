@@ -49,15 +49,7 @@ func TestSilenceOfOneWhoIsNotAsked(t *testing.T) {
 	})
 	conf := config.Default().Directories[0]
 	conf.URLs, conf.Base = []string{server.listen(t)}, []string{"dc=e"}
-	d, err := NewLDAP(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := d.connect(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
+	d, s := connected(t, conf)
 	for name, ask := range map[string]func(){
 		"nothing":  func() { <-asked },
 		"an entry": func() { s.entry("") },
