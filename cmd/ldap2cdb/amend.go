@@ -17,12 +17,9 @@ type keys map[account.Key]bool
 
 func (k keys) has(key account.Key) bool { return k[key] }
 
-// changes are what a few keys' decision comes to, for each map.
-type changes [3][]roster.Change
-
 // decide settles the touched keys among those in the roster.
-func decide(few *roster.Roster, last set, touched keys) (*roster.Report, changes, error) {
-	var all changes
+func decide(few *roster.Roster, last set, touched keys) (*roster.Report, []account.Change, error) {
+	var all []account.Change
 	var known [3]roster.Records
 	for i, m := range last {
 		known[i] = touchedIn(m, touched, roster.Map(i) == roster.Address)
@@ -38,8 +35,8 @@ func decide(few *roster.Roster, last set, touched keys) (*roster.Report, changes
 		}
 		return found, err
 	}
-	err := few.Settle(func(c roster.Change) error {
-		all[c.Map] = append(all[c.Map], c)
+	err := few.Settle(func(c account.Change) error {
+		all = append(all, c)
 		return nil
 	})
 	if err != nil {
@@ -88,17 +85,21 @@ func touchedIn(m *mapfile.Map, touched keys, address bool) roster.Records {
 // go together also if one of them stays as it is: whoever reads both takes them
 // for one publication only if their stories agree. A conflict may change no more
 // than what they tell.
-func (b *build) amend(writer *mapfile.Writer, last set, story mapfile.Story, c changes, keep int) (published bool, err error) {
+func (b *build) amend(writer *mapfile.Writer, last set, story mapfile.Story, changes []account.Change, keep int) (published bool, err error) {
 	var drafts []mapfile.Draft
 	before := last.story()
-	both := len(c[roster.Login])+len(c[roster.Address]) > 0 || before.Accounts != story.Accounts || before.Conflicts != story.Conflicts
-	for i, name := range b.maps() {
-		if len(c[i]) == 0 && (roster.Map(i) == roster.Size || !both) {
-			continue
+	of := map[string]map[string]string{} // values by key, by map
+	for _, c := range changes {
+		if of[c.Map] == nil {
+			of[c.Map] = map[string]string{}
 		}
-		values := map[string]string{}
-		for _, change := range c[i] {
-			values[change.Key] = change.New
+		of[c.Map][c.Key] = c.New
+	}
+	both := len(of[roster.Login.String()])+len(of[roster.Address.String()]) > 0 || before.Accounts != story.Accounts || before.Conflicts != story.Conflicts
+	for i, name := range b.maps() {
+		values := of[roster.Map(i).String()]
+		if len(values) == 0 && (roster.Map(i) == roster.Size || !both) {
+			continue
 		}
 		drafts = append(drafts, mapfile.Draft{Name: name, Story: story, Of: last[i], Changes: values})
 	}

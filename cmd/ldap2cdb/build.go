@@ -38,6 +38,7 @@ type build struct {
 	conf       *config.Config
 	origins    []*origin // the earlier goes before the later
 	dryRun     bool
+	asJSON     bool // what a dry run prints
 	force      bool
 	reportFile string
 	terminal   bool   // standard error is one
@@ -134,7 +135,7 @@ func (b *build) once(ctx context.Context) (*roster.Report, error) {
 		return story, b.believe(report)
 	}
 	if b.dryRun {
-		if err := printed(all.Settle); err != nil {
+		if err := b.printed(all.Settle); err != nil {
 			return nil, err
 		}
 		_, err := settled()
@@ -345,28 +346,24 @@ func (o *origin) enter(all *roster.Roster, reader int, outcome directory.Outcome
 }
 
 // printed prints changes as they are listed.
-func printed(list func(func(roster.Change) error) error) error {
+func (b *build) printed(list func(func(account.Change) error) error) error {
 	out := bufio.NewWriter(os.Stdout)
-	err := list(func(c roster.Change) error {
-		_, err := fmt.Fprintln(out, account.Printable(describe(c)))
+	err := list(func(c account.Change) error {
+		line := c.String()
+		if b.asJSON {
+			text, err := json.Marshal(c)
+			if err != nil {
+				return err
+			}
+			line = string(account.PrintableJSON(text))
+		}
+		_, err := fmt.Fprintln(out, line)
 		return sysexits.CantCreate.Wrap(err)
 	})
 	if err != nil {
 		return err
 	}
 	return sysexits.CantCreate.Wrap(out.Flush())
-}
-
-func describe(c roster.Change) string {
-	switch {
-	case c.Old == "":
-		return fmt.Sprintf("added %s %s: %s", c.Map, c.Key, c.New)
-	case c.New == "":
-		return fmt.Sprintf("removed %s %s: %s", c.Map, c.Key, c.Old)
-	case c.Moved:
-		return fmt.Sprintf("moved %s %s: %s -> %s", c.Map, c.Key, c.Old, c.New)
-	}
-	return fmt.Sprintf("changed %s %s: %s -> %s", c.Map, c.Key, c.Old, c.New)
 }
 
 // explain adds to the doubts about the maps which server has nothing for us: it

@@ -43,6 +43,7 @@ func app() *cli.App {
 		&cli.StringFlag{Name: "ca-file", Usage: "trust the certificate authorities in `FILE`, and no others"},
 		&cli.StringFlag{Name: "standard-address", Usage: "give everybody an address by `TEMPLATE`, as in {givenName:1}{sn}@example.org"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "print what would change, and change nothing"},
+		&cli.BoolFlag{Name: "json", Usage: "with --dry-run: print JSON, an object for each change"},
 		&cli.BoolFlag{Name: "force", Usage: "publish even what looks doubtful"},
 		&cli.StringFlag{Name: "only", Usage: "bring only the entries that match `FILTER` up to date"},
 		&cli.BoolFlag{Name: "watch", Usage: "keep running, and follow the directory as it changes"},
@@ -66,6 +67,8 @@ func run(c *cli.Context) error {
 		return err
 	}
 	switch {
+	case b.asJSON && !b.dryRun:
+		return sysexits.Usage.Errorf("--json is for --dry-run")
 	case c.IsSet("only") && c.Bool("watch"):
 		return sysexits.Usage.Errorf("--only and --watch: a watch knows at once what is new")
 	case c.IsSet("report") && c.Bool("watch"):
@@ -88,7 +91,7 @@ func planned(c *cli.Context) (*build, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.dryRun, b.force, b.reportFile = c.Bool("dry-run"), c.Bool("force"), c.String("report")
+	b.dryRun, b.asJSON, b.force, b.reportFile = c.Bool("dry-run"), c.Bool("json"), c.Bool("force"), c.String("report")
 	if c.Bool("watch") && !b.watchable() {
 		return nil, sysexits.Usage.Errorf("--watch follows servers and files, and publishes")
 	}

@@ -303,8 +303,8 @@ func (o *only) publish(writer *mapfile.Writer) (*roster.Report, error) {
 	report.Source, report.Started, report.Accounts = o.name(), o.started, len(o.found)
 	report.Judge(0, float64(o.conf.Limits.MaxShrink))
 	if o.dryRun {
-		err = printed(func(print func(roster.Change) error) error {
-			for _, c := range slices.Concat(changes[:]...) {
+		err = o.printed(func(print func(account.Change) error) error {
+			for _, c := range changes {
 				if err := print(c); err != nil {
 					return err
 				}

@@ -14,24 +14,12 @@ import (
 	"postern/internal/sysexits"
 )
 
-// A change is a key whose value differs.
-type change struct {
-	What string `json:"what"` // added, removed, changed, moved
-	Map  string `json:"map"`
-	Key  string `json:"key"`
-	Old  string `json:"old,omitempty"`
-	New  string `json:"new,omitempty"`
-}
-
-func (c change) print(out *output) error {
-	if out.json {
-		return out.object(c)
+// change prints one.
+func (o *output) change(c account.Change) error {
+	if o.json {
+		return o.object(c)
 	}
-	text := c.Old + arrow + c.New
-	if c.Old == "" || c.New == "" {
-		text = c.Old + c.New
-	}
-	_, err := fmt.Fprintf(out, "%s %s %s: %s\n", c.What, c.Map, account.Printable(c.Key), account.Printable(text))
+	_, err := fmt.Fprintln(o, c)
 	return err
 }
 
@@ -89,23 +77,19 @@ func diffOld(conf *config.Config, path string, out *output) error {
 	}
 	defer now.Close()
 	differ := false
-	say := func(what, key, was, is string) error {
+	compare := func(key, was, is string) error {
+		if was == is {
+			return nil
+		}
 		differ = true
-		return change{what, name, key, was, is}.print(out)
+		return out.change(account.Compare(name, key, was, is))
 	}
 	err = now.Records(func(key, value string) error {
-		was, found, err := old.Get(key)
-		switch {
-		case err != nil:
+		was, _, err := old.Get(key)
+		if err != nil {
 			return err
-		case !found:
-			return say("added", key, "", value)
-		case was == value:
-			return nil
-		case account.Key{Address: name == "address", Name: key}.Moved(was, value):
-			return say("moved", key, was, value)
 		}
-		return say("changed", key, was, value)
+		return compare(key, was, value)
 	})
 	if err != nil {
 		return err
@@ -115,7 +99,7 @@ func diffOld(conf *config.Config, path string, out *output) error {
 		if err != nil || found {
 			return err
 		}
-		return say("removed", key, value, "")
+		return compare(key, value, "")
 	})
 	if err == nil && differ {
 		return command.Quiet(1)

@@ -14,6 +14,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"postern/internal/account"
 	"postern/internal/config"
 	"postern/internal/mapfile"
 )
@@ -26,7 +27,7 @@ func TestEveryMemberIsInTheManual(t *testing.T) {
 	}
 	_, page, _ := strings.Cut(string(text), "\n.Ss JSON\n")
 	page, _, _ = strings.Cut(page, "\n.Sh ")
-	for _, object := range []any{answer{}, end{}, explanation{}, step{}, change{}, record{}, share{}, foreignStory{}, resident{}, noAnswer{}} {
+	for _, object := range []any{answer{}, end{}, explanation{}, step{}, account.Change{}, record{}, share{}, foreignStory{}, resident{}, noAnswer{}} {
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(object)) {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			if name != "" && name != "-" && !strings.Contains(page, "\n.Cm "+name+"\n") && !strings.Contains(page, "\n.Cm "+name+" ") {

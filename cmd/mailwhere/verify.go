@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/term"
@@ -89,97 +89,23 @@ func verify(ctx context.Context, conf *config.Config, ldif, configFile string, o
 	login.Close()
 	address.Close()
 	// A difference so large that it is doubted is a difference.
-	args := toolArgs(conf, configFile, "ldap2cdb", "--dry-run", "--force")
+	args := toolArgs(conf, configFile, "ldap2cdb", "--dry-run", "--json", "--force")
 	if ldif != "" {
 		args = append(args, "--ldif", ldif)
 	}
 	differ := false
 	err = ask(ctx, os.Stdin, args, func(line string) error {
 		differ = true
-		if out.json {
-			return out.object(parseChange(unescaped(line)))
+		var c account.Change
+		if err := json.Unmarshal([]byte(line), &c); err != nil {
+			return sysexits.Software.Errorf("ldap2cdb said %q: %w", line, err)
 		}
-		_, err := fmt.Fprintln(out, account.Printable(line))
-		return err
+		return out.change(c)
 	})
 	if err == nil && differ {
 		return command.Quiet(1)
 	}
 	return err
-}
-
-// unescaped has the letters again that ldap2cdb shows as \u and a number, because
-// nobody would see them; there is no other escape in what a map may hold.
-func unescaped(line string) string {
-	var b strings.Builder
-	for line != "" {
-		next, rest := line[:1], line[1:]
-		if next == `\` {
-			letter, _, after, err := strconv.UnquoteChar(line, 0)
-			switch {
-			case err != nil:
-			case rest[0] == '\\': // in a quoted local part
-				next, rest = line[:2], after
-			case (rest[0] == 'u' || rest[0] == 'U') && !strconv.IsPrint(letter):
-				next, rest = string(letter), after
-			}
-		}
-		b.WriteString(next)
-		line = rest
-	}
-	return b.String()
-}
-
-// parseChange reads a line of `ldap2cdb --dry-run`.
-func parseChange(line string) change {
-	words := strings.SplitN(line, " ", 3)
-	if len(words) != 3 {
-		return change{What: line}
-	}
-	end := endOfQuoted(words[2])
-	rest, values, _ := strings.Cut(words[2][end:], ": ")
-	c := change{What: words[0], Map: words[1], Key: words[2][:end] + rest}
-	switch c.What {
-	case "removed":
-		c.Old = values
-	case "added":
-		c.New = values
-	default:
-		c.Old, c.New = cutArrow(values)
-	}
-	return c
-}
-
-// cutArrow splits two values at the arrow between them, and not at one within the
-// quotes of a forward.
-func cutArrow(values string) (before, after string) {
-	for i := 0; i < len(values); i++ {
-		i += endOfQuoted(values[i:])
-		if strings.HasPrefix(values[i:], arrow) {
-			return values[:i], values[i+len(arrow):]
-		}
-	}
-	before, after, _ = strings.Cut(values, arrow) // of a mailbox with a quote in its name
-	return before, after
-}
-
-const arrow = " -> "
-
-// endOfQuoted is where a quoted local part ends that a text may begin with, RFC 5321
-// section 4.1.2: colons and spaces in it are its own.
-func endOfQuoted(text string) int {
-	if !strings.HasPrefix(text, `"`) {
-		return 0
-	}
-	for i := 1; i < len(text); i++ {
-		switch text[i] {
-		case '\\':
-			i++
-		case '"':
-			return i + 1
-		}
-	}
-	return 0
 }
 
 // verifyStores compares the map with the stores: imapfront asks each of them for
@@ -210,7 +136,7 @@ func verifyStores(ctx context.Context, conf *config.Config, configFile string, o
 		answers++
 		progress.show(answers / len(answered))
 		due := homes[mailbox][store]
-		c := change{Map: "mailbox", Key: mailbox, New: store}
+		c := account.Change{Map: "mailbox", Key: mailbox, New: store}
 		switch {
 		case isError:
 			unanswered++
@@ -228,7 +154,7 @@ func verifyStores(ctx context.Context, conf *config.Config, configFile string, o
 		}
 		differ = true
 		progress.clear()
-		return c.print(out)
+		return out.change(c)
 	})
 	progress.clear()
 	if err != nil {

@@ -232,8 +232,8 @@ func (k Key) Homes(value string) []Destination {
 	return []Destination{{Mailbox: l.Mailbox, Store: l.Store}}
 }
 
-// Moved tells whether a key leads to other stores than before.
-func (k Key) Moved(old, now string) bool {
+// moved tells whether a key leads to other stores than before.
+func (k Key) moved(old, now string) bool {
 	return !slices.EqualFunc(k.Homes(old), k.Homes(now), func(a, b Destination) bool { return a.Store == b.Store })
 }
 

@@ -36,7 +36,7 @@ type Roster struct {
 	busy    chan struct{} // room for as many as sort at once
 	maps    [3]*book
 	homes   map[string]*Share // by value of login.cdb
-	changed func(Change) error
+	changed func(account.Change) error
 	others  atomic.Int64 // entries that make no account
 
 	mu     sync.Mutex // over all below
@@ -269,17 +269,9 @@ func (r *Roster) Report() (*Report, error) {
 	return &r.report, err
 }
 
-// A Change is one key that the new map has otherwise than the last one.
-type Change struct {
-	Map      Map
-	Key      string
-	Old, New string // empty where it is not
-	Moved    bool   // to another store
-}
-
-// Settle decides about every key of one map after the other, and tells of each
-// change.
-func (r *Roster) Settle(changed func(Change) error) error {
+// Settle decides about every key of one map after the other, and tells of each that
+// the new map has otherwise than the last one.
+func (r *Roster) Settle(changed func(account.Change) error) error {
 	r.changed = changed
 	for _, b := range r.maps {
 		if err := r.settle(b, func(string, string) error { return nil }); err != nil {
@@ -485,17 +477,16 @@ func (r *Roster) compare(b *book, key, last, value []byte) error {
 	if same {
 		return nil
 	}
-	c := Change{Map: b.of, Key: string(key), Old: string(last), New: string(value)}
+	c := account.Compare(b.of.String(), string(key), string(last), string(value))
 	if b.of == Login && account.Disables(c.Key, c.Old, c.New) {
 		b.tally.Disabled++
 	}
-	switch {
-	case c.Old == "":
+	switch c.What {
+	case account.Added:
 		b.tally.Added++
-	case c.New == "":
+	case account.Removed:
 		b.tally.Removed++
-	case b.of != Size && account.Key{Address: b.of == Address, Name: c.Key}.Moved(c.Old, c.New):
-		c.Moved = true
+	case account.Moved:
 		b.tally.Moved++
 	default:
 		b.tally.Changed++

@@ -44,7 +44,7 @@ func collect(t *testing.T, records Records) string {
 }
 
 // settled is what comes of accounts and the last maps.
-func settled(t *testing.T, size int, logins, addresses Records, accounts ...account.Account) (login, address string, report *Report, changes []Change) {
+func settled(t *testing.T, size int, logins, addresses Records, accounts ...account.Account) (login, address string, report *Report, changes []account.Change) {
 	t.Helper()
 	r := newSized(t.TempDir(), size, int64(size))
 	defer r.Close()
@@ -56,7 +56,7 @@ func settled(t *testing.T, size int, logins, addresses Records, accounts ...acco
 	if err := r.Remember([3]Records{logins, addresses}); err != nil {
 		t.Fatal(err)
 	}
-	r.changed = func(c Change) error { changes = append(changes, c); return nil }
+	r.changed = func(c account.Change) error { changes = append(changes, c); return nil }
 	login, address = collect(t, r.Map(Login)), collect(t, r.Map(Address))
 	if report, err := r.Report(); err == nil {
 		return login, address, report, changes
@@ -172,7 +172,7 @@ func TestChanges(t *testing.T) {
 	if want := "held imap1 hold|moved imap2|new imap2|same imap1"; login != want {
 		t.Errorf("got %q, want %q", login, want)
 	}
-	if want := "[{login gone imap1  false} {login held imap1 imap1 hold false} {login moved imap1 imap2 true} {login new  imap2 false}]"; fmt.Sprint(changes) != want {
+	if want := "[removed login gone: imap1 changed login held: imap1 -> imap1 hold moved login moved: imap1 -> imap2 added login new: imap2]"; fmt.Sprint(changes) != want {
 		t.Errorf(" got %v\nwant %v", changes, want)
 	}
 	tally := report.Logins
@@ -286,7 +286,7 @@ func TestNobodyReadsOnAfterAFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	full := errors.New("disk full")
-	r.changed = func(Change) error { return full }
+	r.changed = func(account.Change) error { return full }
 	if err := r.Map(Login)(func(string, string) error { return nil }); !errors.Is(err, full) {
 		t.Errorf("got %v", err)
 	}
@@ -511,8 +511,8 @@ func TestSizes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var changes []Change
-		r.changed = func(c Change) error { changes = append(changes, c); return nil }
+		var changes []account.Change
+		r.changed = func(c account.Change) error { changes = append(changes, c); return nil }
 		got := collect(t, r.Map(Size))
 		report, err := r.Report()
 		if err != nil {
@@ -521,7 +521,7 @@ func TestSizes(t *testing.T) {
 		if got != "a 100|aa 100|b 5368709120" {
 			t.Errorf("got %q", got)
 		}
-		if got, want := fmt.Sprint(changes), "[{size aa  100 false} {size b 200 5368709120 false} {size gone 1  false}]"; got != want {
+		if got, want := fmt.Sprint(changes), "[added size aa: 100 changed size b: 200 -> 5368709120 removed size gone: 1]"; got != want {
 			t.Errorf("changes\n got %v\nwant %v", got, want)
 		}
 		tally := report.Sizes
