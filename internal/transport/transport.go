@@ -214,7 +214,7 @@ func (t *Tables) get(address string) (value string, found bool, err error) {
 
 // readLogins collects the flags, and the delivery addresses of mailboxes that
 // no address leads to: a login name gets mail, too.
-func (t *Tables) readLogins(odd sieve) error {
+func (t *Tables) readLogins(odd sifter) error {
 	return odd.Records(func(login, value string) error {
 		at, err := parseLocation(login, value)
 		if err != nil {
@@ -355,7 +355,7 @@ func (t *Tables) destinations(address, value string) ([]account.Destination, err
 
 // readAddresses looks at every address once. It returns those whose
 // destinations are, or go through, other addresses that Postfix rewrites.
-func (t *Tables) readAddresses(odd sieve) (knots []string, err error) {
+func (t *Tables) readAddresses(odd sifter) (knots []string, err error) {
 	err = odd.Records(func(key, value string) error {
 		address, ok := t.address(key)
 		if !ok {

@@ -7,10 +7,10 @@ import (
 	"postern/internal/account"
 )
 
-// A sieve holds back the plain records of a map, which need no decision, and
+// A sifter holds back the plain records of a map, which need no decision, and
 // lets the others through, in order. It runs ahead of whoever takes them, a mesh
 // of it for each CPU over its own part of the map.
-type sieve []*mesh
+type sifter []*mesh
 
 // A mesh looks up many delivery addresses at a time: the work is to wait for
 // memory.
@@ -41,8 +41,8 @@ type suspect struct {
 
 // sift takes the records of a map that are not plain. plain goes by the looks:
 // whether the delivery address stands for the mailbox alone is found out here.
-func (t *Tables) sift(from Map, plain func(r record) (mailbox, store string, ok bool)) sieve {
-	s := make(sieve, runtime.GOMAXPROCS(0))
+func (t *Tables) sift(from Map, plain func(r record) (mailbox, store string, ok bool)) sifter {
+	s := make(sifter, runtime.GOMAXPROCS(0))
 	for i := range s {
 		m := &mesh{tables: t, plain: plain, stores: map[string]bool{}, odd: make(chan []record, 64)}
 		s[i] = m
@@ -82,7 +82,7 @@ func (m *mesh) sift(records func(yield func(key, value string) error) error) err
 }
 
 // Records lists what is let through.
-func (s sieve) Records(yield func(key, value string) error) error {
+func (s sifter) Records(yield func(key, value string) error) error {
 	for _, m := range s {
 		for list := range m.odd {
 			for _, r := range list {
@@ -99,7 +99,7 @@ func (s sieve) Records(yield func(key, value string) error) error {
 }
 
 // close waits until the maps are not read any more.
-func (s sieve) close() {
+func (s sifter) close() {
 	for _, m := range s {
 		for range m.odd {
 		}

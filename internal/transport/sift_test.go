@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestSieve(t *testing.T) {
+func TestSift(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one mesh, which meets each store once
 	addresses := book{
 		"anna@example.org anna@imap1", // the first of a store is looked at
@@ -29,7 +29,7 @@ func TestSieve(t *testing.T) {
 	}
 	tables := &Tables{site: testSite(), mailings: addresses}
 	for _, test := range []struct {
-		odd  sieve
+		odd  sifter
 		want []string
 	}{
 		{tables.sift(addresses, tables.plainAddress), []string{
@@ -47,7 +47,7 @@ func TestSieve(t *testing.T) {
 	}
 }
 
-func TestSieveKeepsTheOrderAndEnds(t *testing.T) {
+func TestSiftKeepsTheOrderAndEnds(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
 	var many book
 	for i := range 1000 {
