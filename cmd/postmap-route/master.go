@@ -52,7 +52,7 @@ func (c *checker) checkChrooted(service, rest string) {
 		}
 	}
 	lookup := c.settings["smtp_host_lookup"]
-	if transport.IsLMTP(service) {
+	if transport.Program(service) == "lmtp" {
 		lookup = c.settings["lmtp_host_lookup"]
 	}
 	if !strings.Contains(lookup, "native") {

@@ -39,7 +39,7 @@ func (t Template) Nexthop(store, address string) (string, error) {
 	if at := strings.IndexAny(result, "{}"); at >= 0 {
 		return "", fmt.Errorf("transport template %q: %q is not {store}, {address} or {label}", t, result[at:])
 	}
-	if err := CheckResult(result); err != nil {
+	if err := checkResult(result); err != nil {
 		return "", fmt.Errorf("transport template %q: %w", t, err)
 	}
 	return result, nil
@@ -74,9 +74,9 @@ func isServiceName(word string) bool {
 	return isOfNameLetters(word) && word != "" && word[0] != '-' && word[0] != '.'
 }
 
-// CheckResult tells whether Postfix understands a transport(5) result. Postfix
+// checkResult tells whether Postfix understands a transport(5) result. Postfix
 // itself says nothing when a table is made; it defers the mail later.
-func CheckResult(result string) error {
+func checkResult(result string) error {
 	service, rest, found := strings.Cut(result, ":")
 	switch {
 	case !found:
@@ -90,10 +90,11 @@ func CheckResult(result string) error {
 	case rest == "":
 		return fmt.Errorf("%q has no next hop", result)
 	}
-	lmtp := IsLMTP(service)
-	if !lmtp && service != "smtp" && service != "relay" && !strings.HasPrefix(service, "smtp-") && !strings.HasPrefix(service, "relay-") {
+	program := Program(service)
+	if program == "" {
 		return nil // a transport of the site's own: its next hop may be anything
 	}
+	lmtp := program == "lmtp"
 	socket, hops := Hops(service, rest)
 	switch isSocket := strings.HasPrefix(rest, "unix:"); {
 	case isSocket && (!lmtp || socket == ""):
@@ -125,7 +126,7 @@ func CheckResult(result string) error {
 // inet: may stand in front of all hosts; in front of another it kills lmtp(8) as
 // soon as it comes to that one.
 func Hops(service, rest string) (socket string, hosts []string) {
-	if IsLMTP(service) {
+	if Program(service) == "lmtp" {
 		if path, found := strings.CutPrefix(rest, "unix:"); found {
 			return path, nil
 		}
@@ -133,10 +134,6 @@ func Hops(service, rest string) (socket string, hosts []string) {
 	}
 	return "", strings.FieldsFunc(rest, func(r rune) bool { return r == ',' || r == ' ' })
 }
-
-// IsLMTP tells by its name whether a transport speaks LMTP: lmtp itself, or
-// one service for each store, lmtp-imap1.
-func IsLMTP(service string) bool { return service == "lmtp" || strings.HasPrefix(service, "lmtp-") }
 
 func checkHop(hop string, inet bool) error {
 	host, port := hop, ""
@@ -167,8 +164,8 @@ func checkHop(hop string, inet bool) error {
 	return nil
 }
 
-// Program is the command of a transport in master.cf, by its name: "" for one of
-// the site's own.
+// Program is the command of a transport in master.cf, by its name: lmtp itself, or
+// one service for each store, lmtp-imap1; "" for one of the site's own.
 func Program(service string) string {
 	switch kind, _, _ := strings.Cut(service, "-"); {
 	case kind == "lmtp":

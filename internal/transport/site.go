@@ -55,7 +55,7 @@ func (t *Tables) checkSite() error {
 	}
 	t.site.Aliases = aliases
 	if t.site.Unknown != "" {
-		if err := CheckResult(t.site.Unknown); err != nil {
+		if err := checkResult(t.site.Unknown); err != nil {
 			return sysexits.Config.Errorf("transport of unknown addresses: %w", err)
 		}
 	}
