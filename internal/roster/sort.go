@@ -395,10 +395,7 @@ func merge(runs []*run, take func(claim) error) error {
 	for i, r := range runs {
 		first[r] = (i + len(runs)) / 2
 	}
-	winner := runs[0]
-	if len(runs) > 1 {
-		winner = play(1)
-	}
+	winner := play(1)
 	for !winner.ended {
 		if err := take(winner.claim); err != nil {
 			return err
@@ -407,7 +404,7 @@ func merge(runs []*run, take func(claim) error) error {
 			return err
 		}
 		for game := first[winner]; game > 0; game /= 2 {
-			if losers[game] != nil && losers[game].before(winner) {
+			if losers[game].before(winner) {
 				winner, losers[game] = losers[game], winner
 			}
 		}
