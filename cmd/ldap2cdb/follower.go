@@ -186,7 +186,7 @@ func (f *follower) Entry(id [16]byte, e *directory.Entry) (news bool, err error)
 		return false, nil
 	}
 	if fault := outcome.Skip; fault != nil && !f.refreshing {
-		if f.skipped++; f.skipped <= few { // where an attribute has another name now, they are all
+		if f.skipped++; f.skipped <= mostInLog { // where an attribute has another name now, they are all
 			f.say("skipped: %s: %v", account.Printable(now.Source), fault)
 		}
 	}

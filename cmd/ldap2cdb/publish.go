@@ -23,8 +23,8 @@ type loss struct {
 	logins, addresses, disabled int
 }
 
-// few is how many of a kind a publication names.
-const few = 5
+// mostInLog is how many of a kind a publication names.
+const mostInLog = 5
 
 // mostTouched is how many keys are decided about one by one; beyond, going
 // through all is faster.
@@ -34,7 +34,7 @@ const mostTouched = 20_000
 func (w *watch) publishNow() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if more := w.skipped - few; more > 0 {
+	if more := w.skipped - mostInLog; more > 0 {
 		w.say("skipped: and %d more", more)
 	}
 	w.skipped = 0
@@ -112,12 +112,12 @@ func (w *watch) announce(r *roster.Report, started time.Time) {
 	changed := func(t roster.Tally) string {
 		return fmt.Sprintf("%d names, %s", t.Records, t)
 	}
-	for _, c := range r.Conflicts.Named[:min(len(r.Conflicts.Named), few)] {
+	for _, c := range r.Conflicts.Named[:min(len(r.Conflicts.Named), mostInLog)] {
 		w.warn("%s", c)
 	}
 	for what, faults := range map[string]roster.Faults{"overruled": r.Overruled, "left out": r.LeftOut} {
 		for _, g := range faults.Groups {
-			for _, named := range g.Named[:min(len(g.Named), few)] {
+			for _, named := range g.Named[:min(len(g.Named), mostInLog)] {
 				w.say("%s: %s: %s", what, g.Reason, named)
 			}
 		}

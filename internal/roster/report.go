@@ -414,8 +414,8 @@ func (r *Report) Judge(minAccounts int, maxShrink float64) {
 		doubt("%s, fewer than min-accounts = %d", count(r.Accounts, "account"), minAccounts)
 	}
 	for m, t := range r.Tallies()[:Size] {
-		const few = 10 // so many may always go
-		if share := 100 * float64(t.Lost()) / float64(max(t.Before, 1)); t.Lost() > few && share > maxShrink {
+		const mayGo = 10 // in any case
+		if share := 100 * float64(t.Lost()) / float64(max(t.Before, 1)); t.Lost() > mayGo && share > maxShrink {
 			doubt("the %s map would lose %d of its %d names%s (%.1f %%, max-shrink is %g %%)", Map(m), t.Lost(), t.Before, t.disabled(), share, maxShrink)
 		}
 		if t.Bytes > maxMap {
@@ -442,8 +442,8 @@ func (r *Report) Trouble() string {
 	return fmt.Sprintf("%x-%x-%x", r.Skipped.sum, r.LeftOut.sum, r.Conflicts.sum)
 }
 
-// few is how many of a kind the text names.
-const few = 5
+// mostInText is how many of a kind the text names.
+const mostInText = 5
 
 // Text writes the report as people read it, with a mark at lines that somebody should
 // look after.
@@ -468,8 +468,8 @@ func (r *Report) Text(out io.Writer, mark string) error {
 	r.LeftOut.text(w, "left out")
 	r.Overruled.text(w, "overruled")
 	for i, c := range r.Conflicts.Named {
-		if i == few {
-			fmt.Fprintf(w, "%sconflict: and %d more\n", mark, r.Conflicts.Count-few)
+		if i == mostInText {
+			fmt.Fprintf(w, "%sconflict: and %d more\n", mark, r.Conflicts.Count-mostInText)
 			break
 		}
 		fmt.Fprintf(w, "%s%s\n", mark, c)
@@ -484,8 +484,8 @@ func (f *Faults) text(w io.Writer, what string) {
 	for _, g := range f.Groups {
 		fmt.Fprintf(w, "%s: %s: %s\n", what, g.Reason, entries(g.Count))
 		for i, n := range g.Named {
-			if i == few {
-				fmt.Fprintf(w, "  and %d more\n", g.Count-few)
+			if i == mostInText {
+				fmt.Fprintf(w, "  and %d more\n", g.Count-mostInText)
 				break
 			}
 			fmt.Fprintf(w, "  %s\n", n)
