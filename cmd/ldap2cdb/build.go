@@ -301,7 +301,7 @@ func (b *build) read(ctx context.Context, o *origin, last set, take func(*direct
 			from = counted(from, last)
 		}
 	case "-":
-		from = directory.LDIF{Name: o.label(), From: b.progress(-1).reader(os.Stdin)}
+		from = directory.LDIF{Name: o.label(), From: b.withBar(os.Stdin, -1)}
 	default:
 		in, err := os.Open(o.conf.LDIF)
 		if err != nil {
@@ -312,7 +312,7 @@ func (b *build) read(ctx context.Context, o *origin, last set, take func(*direct
 		if err != nil {
 			return o.named(sysexits.NoInput.Wrap(err))
 		}
-		from = directory.LDIF{Name: o.label(), From: b.progress(info.Size()).reader(in)}
+		from = directory.LDIF{Name: o.label(), From: b.withBar(in, info.Size())}
 	}
 	return o.named(from.Entries(ctx, o.rules.Wanted(), take))
 }

@@ -12,15 +12,13 @@ import (
 	"postern/internal/roster"
 )
 
-// A progress is a bar on a terminal, and nothing elsewhere.
-type progress struct{ bar *progressbar.ProgressBar }
-
-// progress counts bytes, of as many as are given; -1 is nobody knows.
-func (b *build) progress(bytes int64) progress {
+// withBar counts the octets that go by, of as many as are given, -1 if nobody knows: by a
+// bar on a terminal, and not at all elsewhere.
+func (b *build) withBar(in io.Reader, octets int64) io.Reader {
 	if !b.terminal {
-		return progress{}
+		return in
 	}
-	return progress{newBar(bytes, progressbar.OptionShowBytes(true))}
+	return barReader{in, newBar(octets, progressbar.OptionShowBytes(true))}
 }
 
 func newBar(most int64, options ...progressbar.Option) *progressbar.ProgressBar {
@@ -32,14 +30,6 @@ func newBar(most int64, options ...progressbar.Option) *progressbar.ProgressBar 
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),
 	)...)
-}
-
-// reader counts the bytes that go by.
-func (p progress) reader(in io.Reader) io.Reader {
-	if p.bar == nil {
-		return in
-	}
-	return barReader{in, p.bar}
 }
 
 type barReader struct {
