@@ -108,22 +108,16 @@ func settings(c *cli.Context) (*config.Config, error) {
 		conf.Directories = conf.Directories[:1] // this is what to read, and nothing else
 	}
 	d := &conf.Directories[0]
-	for name, setting := range map[string]*string{
-		"ldif": &d.LDIF, "filter": &d.Filter, "bind-dn": &d.BindDN, "password-file": &d.PasswordFile,
-		"ca-file": &d.CAFile, "standard-address": &d.StandardAddress, "textfile": &conf.Textfile,
-	} {
-		if c.IsSet(name) {
-			*setting = c.String(name)
-		}
-	}
-	for name, setting := range map[string]*[]string{"url": &d.URLs, "base": &d.Base} {
-		if c.IsSet(name) {
-			*setting = c.StringSlice(name)
-		}
-	}
-	if c.IsSet("starttls") {
-		d.StartTLS = c.Bool("starttls")
-	}
+	command.Set(c, "ldif", &d.LDIF, c.String)
+	command.Set(c, "url", &d.URLs, c.StringSlice)
+	command.Set(c, "base", &d.Base, c.StringSlice)
+	command.Set(c, "filter", &d.Filter, c.String)
+	command.Set(c, "bind-dn", &d.BindDN, c.String)
+	command.Set(c, "password-file", &d.PasswordFile, c.String)
+	command.Set(c, "starttls", &d.StartTLS, c.Bool)
+	command.Set(c, "ca-file", &d.CAFile, c.String)
+	command.Set(c, "standard-address", &d.StandardAddress, c.String)
+	command.Set(c, "textfile", &conf.Textfile, c.String)
 	switch {
 	case c.IsSet("ldif") && c.IsSet("url"):
 		return nil, sysexits.Usage.Errorf("--ldif and --url: read one or the other")
