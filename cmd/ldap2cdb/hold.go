@@ -23,7 +23,7 @@ func (f *follower) hold(id registry.ID, before, none account.Account) (now accou
 		if before.Location.Store == "" || len(ends) >= mostHeld {
 			return none, end
 		}
-		left := time.Duration(f.conf.HoldTime)
+		left := time.Duration(f.origin.conf.HoldTime)
 		end = time.Now().Add(left)
 		time.AfterFunc(left, f.rouse)
 	}
@@ -47,7 +47,7 @@ func (f *follower) release(id registry.ID) error {
 func (w *watch) endHolds() error {
 	for _, f := range w.followers {
 		for id, end := range f.known.Ends() {
-			if left := time.Until(end); left > 0 && left <= time.Duration(f.conf.HoldTime) {
+			if left := time.Until(end); left > 0 && left <= time.Duration(f.origin.conf.HoldTime) {
 				continue
 			}
 			if err := f.release(id); err != nil {

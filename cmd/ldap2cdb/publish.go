@@ -156,7 +156,7 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 			return mapfile.Story{}, err
 		}
 		report.Source, report.Position, report.Started = w.name(), w.position(), started
-		return w.storyAfter(last, report), w.refused(w.doubts(report, started))
+		return w.storyAfter(last, report), w.refuse(w.doubts(report, started))
 	})...)
 	if err != nil {
 		return nil, err
@@ -195,7 +195,7 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 	}
 	report.Conflicts.Count = len(disputed)
 	clear(report.Stores) // a few keys tell no store's share
-	if err := w.refused(w.doubts(report, started)); err != nil {
+	if err := w.refuse(w.doubts(report, started)); err != nil {
 		return nil, err
 	}
 	keep := 0
@@ -216,7 +216,8 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 	return report, w.remember()
 }
 
-func (w *watch) refused(doubts []string, err error) error {
+// refuse is the error of maps that are doubted, unless --force says that they are meant so.
+func (w *watch) refuse(doubts []string, err error) error {
 	if len(doubts) == 0 || w.force {
 		return err
 	}
