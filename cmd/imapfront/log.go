@@ -15,15 +15,8 @@ import (
 	"postern/internal/config"
 )
 
-// Where diagnostics go.
-type destination uint8
-
-const (
-	toStderr destination = iota
-	toSyslog             // because postern.conf says so, or because stderr is the client
-)
-
-var diagnostics = toStderr
+// stderrIsClient is so under inetd: nothing of ours may get there.
+var stderrIsClient bool
 
 const facility = syslog.LOG_MAIL
 
@@ -32,7 +25,7 @@ func newLog(f config.Frontend) (log *slog.Logger) {
 		return format(f, command.NewPatient(w, fd, func(lines int) { log.Warn("lines of the log are lost", "lines", lines) }), dated)
 	}
 	var handler bySeverity
-	if !f.Syslog && diagnostics == toStderr {
+	if !f.Syslog && !stderrIsClient {
 		for i, severity := range severities {
 			mark := command.Severity(severity)
 			if mark == "" {
@@ -66,7 +59,7 @@ func (d *logDaemon) Write(line []byte) (n int, err error) {
 	if err == nil {
 		n, err = d.w.Write(line)
 	}
-	if err != nil && diagnostics == toStderr {
+	if err != nil && !stderrIsClient {
 		return os.Stderr.Write(line)
 	}
 	return n, err

@@ -24,7 +24,7 @@ func main() {
 	// Before anything can go wrong aloud: under inetd, standard error is
 	// the client.
 	if listener.GuardStderr() {
-		diagnostics = toSyslog
+		stderrIsClient = true
 		command.Stderr = command.NewPatient(&logDaemon{severity: syslog.LOG_ERR}, command.Unknown, func(int) {})
 	}
 	if alone.Looks() {
