@@ -16,7 +16,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-ldap/ldap/v3"
 	"github.com/go-ldap/ldap/v3/gssapi"
 	"github.com/jcmturner/gokrb5/v8/client"
 	"github.com/jcmturner/gokrb5/v8/credentials"
@@ -131,12 +130,6 @@ func parseTickets(data []byte) (tickets *credentials.CCache, ok bool) {
 	tickets = new(credentials.CCache)
 	err := tickets.Unmarshal(data)
 	return tickets, err == nil
-}
-
-// bindKerberos binds by GSSAPI, RFC 4752. The connection gets no protection by
-// that: use TLS.
-func bindKerberos(conn *ldap.Conn, who ticket, host string) error {
-	return conn.GSSAPIBind(who, "ldap/"+host, "")
 }
 
 // A ticket does two steps of the bind otherwise than the library.

@@ -82,7 +82,8 @@ type session struct {
 	conn   *ldap.Conn
 	tap    *tap
 	limit  time.Duration // for each word of an answer
-	untold func() bool   // from here on nobody ends it but close
+
+	uncancelled func() bool // ends the wait for the context: nobody but close ends it then
 }
 
 // asking limits the silence of a server until it has answered. Whom nobody asks, as
@@ -94,7 +95,7 @@ func (s *session) asking() (answered func()) {
 
 // close ends the connection. After it no entry comes any more.
 func (s *session) close() {
-	s.untold()
+	s.uncancelled()
 	s.conn.Close()
 	s.tap.reading.Lock()
 	defer s.tap.reading.Unlock()
@@ -273,19 +274,19 @@ func (d *LDAP) open(ctx context.Context, u *url.URL, address string) (*session, 
 	if err != nil {
 		return nil, err
 	}
-	// Half of what is asked of a server asks by no context.
-	untold := context.AfterFunc(ctx, func() { conn.Close() })
+	// Half of the calls to go-ldap take no context.
+	uncancelled := context.AfterFunc(ctx, func() { conn.Close() })
 	// Whatever hangs from here to the end of the bind hangs no longer than
 	// the limit: wire renews the deadline with every read.
 	wire := newGatherer(conn)
 	private, err := d.secure(ctx, u, wire, limit)
 	if err != nil {
-		untold()
+		uncancelled()
 		conn.Close()
 		return nil, err
 	}
 	wire.expect(limit)
-	s := &session{tap: newTap(private, wire), limit: time.Duration(d.conf.Timeout), untold: untold}
+	s := &session{tap: newTap(private, wire), limit: time.Duration(d.conf.Timeout), uncancelled: uncancelled}
 	s.conn = ldap.NewConn(s.tap, private != net.Conn(wire))
 	s.conn.Start()
 	if err := d.bind(s.conn, ticket{who, bindings(private)}, u.Hostname()); err != nil {
