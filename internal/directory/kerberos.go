@@ -194,9 +194,6 @@ func bindings(conn net.Conn) []byte {
 	return sum[:]
 }
 
-// noLayer is the choice of no security layer, RFC 4752 section 3.1.
-var noLayer = [4]byte{1, 0, 0, 0}
-
 // NegotiateSaslAuth does the last step of the bind as RFC 4752 and MIT Kerberos have
 // it. The library takes the server's token for one rotated as Windows rotates it,
 // and answers with a choice of layers that is none.
@@ -206,8 +203,8 @@ func (t ticket) NegotiateSaslAuth(offer []byte, authzid string) ([]byte, error) 
 	if err != nil {
 		return nil, fmt.Errorf("what the server offers: %w", err)
 	}
-	if len(layers) != len(noLayer) || layers[0]&noLayer[0] == 0 {
+	if len(layers) != len(kerberos.NoLayer) || layers[0]&kerberos.NoLayer[0] == 0 {
 		return nil, errors.New("the server wants to protect the connection by Kerberos: use TLS, and let it do without (olcSaslSecProps minssf=0)")
 	}
-	return context.Wrap(append(noLayer[:], authzid...))
+	return context.Wrap([]byte(kerberos.NoLayer + authzid))
 }

@@ -275,10 +275,6 @@ func servedByKerberos(s *session) bool {
 	return s.Kerberos != nil && s.Kerberos.Serves(protocols[s.name].service)
 }
 
-// noLayer is the offer, and the choice, of no security layer: TLS protects the
-// connection, RFC 4752 3.3.
-var noLayer = []byte{1, 0, 0, 0}
-
 // readGSSAPI is RFC 4752 3.2: a ticket says who the client is.
 func readGSSAPI(s *session, token []byte) (credentials, error) {
 	context, reply, err := s.Kerberos.Accept(protocols[s.name].service, token)
@@ -292,7 +288,7 @@ func readGSSAPI(s *session, token []byte) (credentials, error) {
 			return credentials{}, errMessage
 		}
 	}
-	offer, err := context.Wrap(noLayer)
+	offer, err := context.Wrap([]byte(kerberos.NoLayer))
 	if err != nil {
 		return unproven(context, err), nil
 	}
@@ -304,7 +300,7 @@ func readGSSAPI(s *session, token []byte) (credentials, error) {
 	if err != nil {
 		return unproven(context, err), nil
 	}
-	behalf, ok := bytes.CutPrefix(choice, noLayer)
+	behalf, ok := bytes.CutPrefix(choice, []byte(kerberos.NoLayer))
 	if !ok {
 		return unproven(context, errors.New("the client has chosen a security layer, or a size for one, and none was offered")), nil
 	}

@@ -24,6 +24,10 @@ type Context struct {
 	InOrder     bool   // if that counts
 }
 
+// NoLayer is the offer of no security layer, and the choice of it, in the tokens that
+// end SASL's exchange, RFC 4752 3.3: TLS protects the connection.
+const NoLayer = "\x01\x00\x00\x00"
+
 // Flags of a token, RFC 4121 4.2.2.
 const (
 	flagAcceptor    = 1
