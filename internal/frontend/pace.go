@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"postern/internal/account"
 )
 
 // paces are how many logins everybody has left for now. It is for programs
@@ -50,10 +52,6 @@ func (p *paces) tidy(now time.Time) {
 	}
 }
 
-// maxKept bounds what is kept, in octets, of a name that anybody may make up, and
-// that a minute's worth of strangers may fill the memory with. No map has a longer one.
-const maxKept = 320
-
 var tooFast = &failure{code: "LIMIT", text: "Too many logins, try again later"}
 
 // paced tells whether one more login is too much, before anybody is asked about
@@ -64,7 +62,9 @@ func (s *session) paced() error {
 		return nil
 	}
 	from := network(s.client.Addr()).String()
-	user := s.key[:min(len(s.key), maxKept)]
+	// Anybody may make up a name, and a minute's worth of strangers fill the memory with
+	// them. No map has a longer one.
+	user := s.key[:min(len(s.key), account.MaxName)]
 	switch now := time.Now(); {
 	case !s.paces.allow(from, s.LoginsPerAddress, now):
 		return fmt.Errorf("more than %d logins a minute from %s", s.LoginsPerAddress, from)
