@@ -128,10 +128,7 @@ type Location struct {
 	Flags   Flags
 }
 
-// Value returns the location as the value of a login name in login.cdb.
-func (l Location) Value(login string) string { return string(l.AppendValue(nil, login)) }
-
-// AppendValue appends it.
+// AppendValue appends the location as the value of a login name in login.cdb.
 func (l Location) AppendValue(b []byte, login string) []byte {
 	if l.Mailbox != login {
 		b = append(append(b, l.Mailbox...), '@')

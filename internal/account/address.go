@@ -10,7 +10,7 @@ func FoldAddress(address string) string { return oneSpelling(Fold(address)) }
 // Onward returns an address that mail is sent on to. It is no key, so no letter of it
 // becomes another: straße.example and strasse.example are two, and so may two mailboxes
 // there be.
-func Onward(address string) string { return oneSpelling(Lower(address)) }
+func Onward(address string) string { return oneSpelling(lower(address)) }
 
 func oneSpelling(address string) string {
 	if address == "" || address[0] != '"' {

@@ -20,11 +20,11 @@ func CaseMapped(name string) string {
 	if IsASCII(name) {
 		return strings.ToLower(name)
 	}
-	return Lower(width.Fold.String(name))
+	return lower(width.Fold.String(name))
 }
 
-// Lower returns a name in small letters.
-func Lower(name string) string {
+// lower returns a name in small letters.
+func lower(name string) string {
 	if IsASCII(name) {
 		return strings.ToLower(name)
 	}

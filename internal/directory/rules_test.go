@@ -551,8 +551,9 @@ func FuzzRules(f *testing.F) {
 			}
 		}
 		for _, login := range a.Logins {
-			if l, err := account.ParseLocation(login, a.Location.Value(login)); err != nil || l != a.Location {
-				t.Errorf("%q %q: %v %v", login, a.Location.Value(login), l, err)
+			value := string(a.Location.AppendValue(nil, login))
+			if l, err := account.ParseLocation(login, value); err != nil || l != a.Location {
+				t.Errorf("%q %q: %v %v", login, value, l, err)
 			}
 		}
 		for _, d := range a.Destinations() {
