@@ -16,9 +16,9 @@ import (
 
 // Where a server doesn't tell of changes by itself it is asked every
 // poll-interval which entries have changed, by what it notes of each: a time,
-// or in Active Directory a number. What is hidden isn't found so, nor, but in
-// Active Directory, what is gone or moved away, nor what a tardy replica brings
-// later than overlap: so all is read every reread-interval.
+// or in Active Directory a number. That finds neither what is hidden from us by
+// now, nor what a tardy replica brings later than overlap, nor, except in Active
+// Directory, what is gone or moved away: so all is read every reread-interval.
 
 // Of these attributes the first that entries have is asked by.
 const (
@@ -93,26 +93,27 @@ type poller struct {
 	counter string // the invocation, if the server counts
 	tells   bool   // how far it has got, as OpenLDAP does
 
-	usn     uint64          // the highest number
-	clocks  map[string]tide // by attribute, what its times tell
-	reread  time.Time       // when all was read last
-	asked   time.Time       // when changes were read last
-	strange bool            // entries come from several servers, of several clocks
+	usn     uint64                 // the highest number
+	clocks  map[string]serverClock // by attribute, what its times tell
+	reread  time.Time              // when all was read last
+	asked   time.Time              // when changes were read last
+	strange bool                   // entries come from several servers, of several clocks
 
 	groups map[string]string // by filter, how each was marked when it was last seen
 }
 
-// A tide is what time it is at least where times are noted: one that was seen
-// is past there, and from then on as much time goes by there as here.
-type tide struct{ noted, seen time.Time }
+// A serverClock tells what time it is on a server, at least: the latest time in its
+// entries was past there when we saw it, and since then as much has gone by there as
+// here.
+type serverClock struct{ noted, seen time.Time }
 
-func (t tide) at(now time.Time) time.Time { return t.noted.Add(now.Sub(t.seen)) }
+func (c serverClock) at(now time.Time) time.Time { return c.noted.Add(now.Sub(c.seen)) }
 
 // poll reads all, then asks for changes until something fails.
 func (d *LDAP) poll(ctx context.Context, s *session, root root, want *Selection, changes Changes, why error) error {
 	p := &poller{
 		LDAP: d, s: s, want: want.with(slices.Concat(identities, marks)...), changes: changes, root: root,
-		clocks: map[string]tide{}, groups: map[string]string{},
+		clocks: map[string]serverClock{}, groups: map[string]string{},
 	}
 	if p.root.service != "" {
 		p.counter = s.invocation(p.root.service)
@@ -191,7 +192,7 @@ func (p *poller) all(ctx context.Context, started time.Time) error {
 
 func (p *poller) read(ctx context.Context, started time.Time) error {
 	mark, since := p.since()
-	clocks, missed, counted := map[string]tide{}, false, p.counted()
+	clocks, missed, counted := map[string]serverClock{}, false, p.counted()
 	references, err := p.searchAll(ctx, p.s, p.conf.Filter, p.want, func(e *Entry) error {
 		p.hear(e, clocks)
 		news, err := p.entry(e)
@@ -208,7 +209,8 @@ func (p *poller) read(ctx context.Context, started time.Time) error {
 	}
 	p.asked, p.usn, p.strange = started, min(p.usn, counted), references > 0
 	if mark, since := p.since(); mark != "" && len(p.conf.Base) > 1 {
-		// Who was moved meanwhile from a base to one before was in neither.
+		// An entry that was moved meanwhile, to a base that was read already, was
+		// found in neither.
 		if err := p.look(ctx, "("+mark+">="+since+")", nil); err != nil {
 			return err
 		}
@@ -222,8 +224,9 @@ func (p *poller) read(ctx context.Context, started time.Time) error {
 	return nil
 }
 
-// changed reads what has changed. Who has, and is none that is looked for, is
-// gone; asked for before the others, so that nobody is who becomes one meanwhile.
+// changed reads what has changed. An entry that has, and that the filter does not
+// find, is gone. All that have changed are asked for first: one that the filter comes
+// to find in between shall not be taken for gone.
 func (p *poller) changed(ctx context.Context, since string) error {
 	started, counted := time.Now(), p.counted()
 	if p.tells {
@@ -267,17 +270,17 @@ func (p *poller) look(ctx context.Context, filter string, gone map[[16]byte]bool
 	return err
 }
 
-// others are those who have changed and may not be looked for any more: in Active
-// Directory those of the whole domain, with those who were moved elsewhere in it,
-// and what it shows us of the deleted, [MS-ADTS] section 3.1.1.3.4.1.14. They are
-// not asked for by what the filter does not want: where that has an attribute that
-// the server doesn't know, neither it nor its opposite is true, RFC 4511 section
-// 4.5.1.7. Nor may those be there any more whose name another entry has now: no two
-// have one, and of a deletion not every server tells. The filters find the members of
-// groups among them that bring somebody to a store.
-func (p *poller) others(ctx context.Context, since string) (map[[16]byte]bool, []string, error) {
+// others are the entries that have changed, which the filter may not find any more: in
+// Active Directory those of the whole domain, with those that were moved elsewhere in
+// it, and what it shows us of the deleted, [MS-ADTS] section 3.1.1.3.4.1.14. They are
+// not asked for by the opposite of the filter: where that has an attribute that the
+// server doesn't know, neither it nor its opposite is true, RFC 4511 section 4.5.1.7.
+// With each comes whoever had its name before: no two entries have one name, and not
+// every server tells of a deletion. The filters find the members of those groups among
+// them that bring somebody to a store.
+func (p *poller) others(ctx context.Context, since string) (gone map[[16]byte]bool, members []string, err error) {
 	ids := newSelection(slices.Concat(identities, marks))
-	gone, members := map[[16]byte]bool{}, []string(nil)
+	gone = map[[16]byte]bool{}
 	take := func(e *Entry) error {
 		p.count(e, ids)
 		gone[identity(e, ids)] = true
@@ -297,7 +300,6 @@ func (p *poller) others(ctx context.Context, since string) (map[[16]byte]bool, [
 	if p.counter == "" {
 		domain = ""
 	}
-	var err error
 	// A base may be elsewhere, as in another domain that a global catalog has.
 	if domain == "" || slices.ContainsFunc(p.conf.Base, func(base string) bool { return !holds(domain, base) }) {
 		_, err = p.searchAll(ctx, p.s, since, ids, take)
@@ -314,8 +316,8 @@ func (p *poller) others(ctx context.Context, since string) (map[[16]byte]bool, [
 	return gone, members, nil
 }
 
-// regrouped tells whether a group has changed since it was last seen: what is
-// asked for again comes again. Of a time in whole seconds nobody can tell.
+// regrouped tells whether a group may have changed since it was last seen: what is
+// asked for again comes again, and two changes may have one time in whole seconds.
 func (p *poller) regrouped(filter string, group *Entry, ids *Selection) bool {
 	for _, mark := range marks {
 		if now := group.first(ids.find(mark)); now != "" {
@@ -364,13 +366,13 @@ func (p *poller) count(e *Entry, s *Selection) {
 }
 
 // hear sets the clocks by the times that an entry has.
-func (p *poller) hear(e *Entry, clocks map[string]tide) {
+func (p *poller) hear(e *Entry, clocks map[string]serverClock) {
 	now := time.Now()
 	for _, mark := range marks[1:] {
 		for _, value := range e.values[p.want.find(mark)] {
 			noted, err := time.Parse("20060102150405", value[:min(14, len(value))])
 			if t, known := clocks[mark]; err == nil && noted.Before(now.Add(maxAhead)) && (!known || noted.After(t.at(now))) {
-				clocks[mark] = tide{noted, now}
+				clocks[mark] = serverClock{noted, now}
 			}
 		}
 	}

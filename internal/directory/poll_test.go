@@ -18,7 +18,7 @@ func TestPollSince(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &LDAP{conf: config.Default().Directories[0]}
 		want := newSelection([]string{"uid"}).with(append(identities, marks...)...)
-		p := &poller{LDAP: d, want: want, changes: nobody{}, clocks: map[string]tide{}}
+		p := &poller{LDAP: d, want: want, changes: nobody{}, clocks: map[string]serverClock{}}
 		server := time.Now().UTC()
 		p.hears(t, "uSNChanged: 7")
 		p.expects(t, "") // it doesn't count by its root
@@ -198,7 +198,7 @@ func TestPollClockSetBack(t *testing.T) {
 	d, s := connected(t, conf)
 	for _, ahead := range []time.Duration{0, time.Hour} {
 		p := &poller{LDAP: d, s: s, want: newSelection([]string{"uid"}).with(append(identities, marks...)...), changes: nobody{},
-			clocks: map[string]tide{modifyTimestamp: {now.Add(ahead), time.Now()}}, asked: time.Now()}
+			clocks: map[string]serverClock{modifyTimestamp: {now.Add(ahead), time.Now()}}, asked: time.Now()}
 		if err := p.read(t.Context(), time.Now()); err != nil {
 			t.Fatal(err)
 		}
