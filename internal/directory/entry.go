@@ -71,8 +71,9 @@ var otherNames = map[string]string{
 	"organizationname": "o", "organizationalunitname": "ou", "domaincomponent": "dc", "localityname": "l",
 }
 
-// membership is an attribute of it, if there is one, in which the server tells of
-// the groups that an entry is in, as they say: those change, and not the entry.
+// membership is an attribute of the selection, if there is one, in which the server
+// tells of the groups that an entry is in. It changes when a group does, and the entry
+// does not.
 func (s *Selection) membership() string {
 	if i := slices.IndexFunc(s.names, isMembership); i >= 0 {
 		return s.names[i]

@@ -227,8 +227,8 @@ type following struct {
 	strangers map[[16]byte]bool // that are there, and that we know nothing of
 }
 
-// heard notes the server's cookie, and when all was read last.
-func (f *following) heard(cookie string) error {
+// setCookie notes how far the server has been heard, and when all was read last.
+func (f *following) setCookie(cookie string) error {
 	if len(cookie) > maxAnswer {
 		return fmt.Errorf("a cookie of more than %d KiB", maxAnswer>>10)
 	}
@@ -237,7 +237,7 @@ func (f *following) heard(cookie string) error {
 	return nil
 }
 
-// cutReadTime takes apart what heard has put together.
+// cutReadTime takes apart what setCookie has put together.
 func cutReadTime(known string) (read time.Time, cookie string) {
 	stamp, cookie, _ := strings.Cut(known, ",")
 	seconds, err := strconv.ParseInt(strings.TrimPrefix(stamp, "read="), 10, 64)
@@ -281,7 +281,7 @@ func (f *following) entry(op []byte) error {
 		err = fmt.Errorf("the unknown sync state %d", state)
 	}
 	if err == nil && cookie != "" {
-		err = f.heard(cookie)
+		err = f.setCookie(cookie)
 	}
 	return err
 }
@@ -374,7 +374,7 @@ func (f *following) info(op []byte) error {
 	choice := p.tag(value)
 	content, _ := p.next(value, choice)
 	if p.err == nil && choice == tagNewCookie {
-		return f.heard(string(content))
+		return f.setCookie(string(content))
 	}
 	cookie, flag, ids := p.syncParts(content, choice != tagSyncIDSet)
 	if p.err != nil {
@@ -413,7 +413,7 @@ func (f *following) info(op []byte) error {
 		return fmt.Errorf("an unknown sync info %#02x", choice)
 	}
 	if err == nil && cookie != "" {
-		err = f.heard(cookie)
+		err = f.setCookie(cookie)
 	}
 	if err != nil {
 		return err

@@ -86,8 +86,8 @@ type session struct {
 	uncancelled func() bool // ends the wait for the context: nobody but close ends it then
 }
 
-// asking limits the silence of a server until it has answered. Whom nobody asks, as
-// while another is read that it refers to, need not speak.
+// asking limits the silence of a server until it has answered. One that is not asked
+// anything, as while another is read that it refers to, need not speak.
 func (s *session) asking() (answered func()) {
 	s.tap.wire.expect(s.limit)
 	return func() { s.tap.wire.expect(0) }
@@ -330,7 +330,8 @@ func startTLS(wire *gatherer, limit time.Duration) error {
 		return err
 	}
 	lent := &lentConn{Conn: conn}
-	l := ldap.NewConn(newTap(lent, new(gatherer)), false) // whose reader may look into that once more
+	// Its reader may use the gatherer once more, and so gets one for itself.
+	l := ldap.NewConn(newTap(lent, new(gatherer)), false)
 	l.Start()
 	_, err := l.Extended(ldap.NewExtendedRequest("1.3.6.1.4.1.1466.20037", nil))
 	l.Close()
