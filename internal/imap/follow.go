@@ -77,7 +77,7 @@ func (r *Responses) take(line []byte) bool {
 	if !r.within {
 		tag, rest, _ := bytes.Cut(text, []byte(" "))
 		name, _, _ := bytes.Cut(rest, []byte(" "))
-		answer := fold(name, "OK") || fold(name, "NO") || fold(name, "BAD")
+		answer := equalFold(name, "OK") || equalFold(name, "NO") || equalFold(name, "BAD")
 		switch {
 		case string(tag) == "+":
 			return true
@@ -85,7 +85,7 @@ func (r *Responses) take(line []byte) bool {
 			return answer && len(tag) > 0 && !slices.ContainsFunc(tag, notOfTag)
 		case answer:
 			return true
-		case fold(name, "BYE"), len(name) == 0:
+		case equalFold(name, "BYE"), len(name) == 0:
 			return false // the store itself has said it
 		}
 	}
@@ -99,7 +99,9 @@ func (r *Responses) take(line []byte) bool {
 
 func notOfTag(c byte) bool { return !isTagChar(c) }
 
-func fold(word []byte, name string) bool {
+// equalFold compares a word with a name of ASCII, in whatever case. Letters that are
+// not, as the long s, and that bytes.EqualFold takes for one, make the word longer.
+func equalFold(word []byte, name string) bool {
 	return len(word) == len(name) && bytes.EqualFold(word, []byte(name))
 }
 
@@ -118,7 +120,7 @@ func (c *Commands) Passed(octets []byte) {
 		if line, octets = c.next(octets); line != nil {
 			_, rest, _ := bytes.Cut(line, []byte(" "))
 			name, _, _ := bytes.Cut(rest, []byte(" "))
-			c.other = fold(name, "COMPRESS")
+			c.other = equalFold(name, "COMPRESS")
 		}
 	}
 }
