@@ -63,11 +63,11 @@ func (c *Config) parse() (read bool, err error) {
 		delete(tables, read)
 	}
 	r.fields(nil, tables, c)
-	return true, c.place(append(r.faults, c.check()...))
+	return true, c.located(append(r.faults, c.check()...))
 }
 
-// place says of each fault in which line of the file it is.
-func (c *Config) place(faults []fault) error {
+// located says of each fault in which line of the file it is.
+func (c *Config) located(faults []fault) error {
 	type line struct {
 		number int
 		why    string
@@ -87,11 +87,11 @@ func (c *Config) place(faults []fault) error {
 	slices.SortFunc(lines, func(a, b line) int { return cmp.Or(a.number-b.number, strings.Compare(a.why, b.why)) })
 	var all Faults
 	for _, l := range slices.Compact(lines) {
-		place := c.file
+		where := c.file
 		if l.number > 0 {
-			place = fmt.Sprintf("%s:%d", c.file, l.number)
+			where = fmt.Sprintf("%s:%d", c.file, l.number)
 		}
-		all = append(all, fmt.Errorf("%s: %s", place, l.why))
+		all = append(all, fmt.Errorf("%s: %s", where, l.why))
 	}
 	return all
 }
