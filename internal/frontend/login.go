@@ -61,7 +61,7 @@ func (s *session) login(c credentials) *failure {
 		s.opened = opened
 	case end != nil && !errors.Is(end, os.ErrDeadlineExceeded):
 		s.lost(end)
-	case failure == denied && c.token != "":
+	case failure == denied && c.mechanism != "":
 		failure = s.deniedToken(cause)
 	}
 	return failure
@@ -186,7 +186,7 @@ func (s *session) open(ctx context.Context, c credentials) (*store.Session, *fai
 	if !store.Sendable(c.user+c.behalf, c.password) { // before a store counts as reached by it
 		return nil, denied, store.ErrNotSendable
 	}
-	if len(c.password) == 0 && c.token == "" && !c.proven {
+	if len(c.password) == 0 && c.mechanism == "" && !c.proven {
 		// RFC 4616 2 has no such message: a store may call it nonsense, which is no
 		// refusal, or take it to a directory, where it is anybody's (RFC 4513 5.1.2).
 		return nil, denied, errors.New("the password is empty")
@@ -267,7 +267,7 @@ func (s *session) openAt(ctx context.Context, c credentials) (*store.Session, *f
 	}
 	message := c.messageFor(where.Mailbox)
 	defer clear(message)
-	login := store.Login{User: where.Mailbox, Password: c.password, Mechanism: c.token, Message: message, UTF8: s.utf8}
+	login := store.Login{User: where.Mailbox, Password: c.password, Mechanism: c.mechanism, Message: message, UTF8: s.utf8}
 	switch {
 	case c.proven && target.Admin == "":
 		return nil, unavailable, errors.New("no admin in postern.conf to log in with for a user without a password")

@@ -17,9 +17,9 @@ type credentials struct {
 	behalf   string // whose mailbox he wants, if not his own
 	password []byte
 
-	token   string // the mechanism of a message that only the store can judge
-	message []byte
-	rest    []byte // of the message, behind the user
+	mechanism string // of a message with a token, which only the store can judge
+	message   []byte
+	rest      []byte // of the message, behind the user
 
 	proven  bool  // by a certificate or a ticket: there is no password
 	refused error // why what was shown proves nothing
@@ -38,7 +38,7 @@ func (c credentials) large() bool {
 // messageFor is the message of a bearer token with the name that the store knows
 // the user by. The rest is the store's to judge, and stays as it is.
 func (c credentials) messageFor(mailbox string) []byte {
-	switch c.token {
+	switch c.mechanism {
 	case "XOAUTH2":
 		return slices.Concat([]byte("user="+mailbox), c.rest)
 	case "OAUTHBEARER": // in the first octet the client says whether it can bind channels
@@ -222,7 +222,7 @@ func readXOAUTH2(_ *session, text []byte) (credentials, error) {
 	if !ok || len(user) == 0 || len(fields) != 4 || !isBearer(fields[1]) || len(fields[2])+len(fields[3]) > 0 {
 		return credentials{}, errMessage
 	}
-	return credentials{user: string(user), token: "XOAUTH2", message: text, rest: text[len(fields[0]):]}, nil
+	return credentials{user: string(user), mechanism: "XOAUTH2", message: text, rest: text[len(fields[0]):]}, nil
 }
 
 // isBearer tells whether a field is a bearer token. The scheme has no case, RFC
@@ -240,7 +240,7 @@ func readOAUTHBEARER(_ *session, text []byte) (credentials, error) {
 	if !ok || !bytes.Contains(text, []byte("\x01auth=")) || !bytes.HasSuffix(text, []byte("\x01\x01")) {
 		return credentials{}, errMessage
 	}
-	return credentials{user: user, token: "OAUTHBEARER", message: text, rest: text[len(header):]}, nil
+	return credentials{user: user, mechanism: "OAUTHBEARER", message: text, rest: text[len(header):]}, nil
 }
 
 // authzid is whom a GS2 header names, `n,a=joe,`: RFC 5801 4.
