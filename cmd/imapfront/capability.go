@@ -76,7 +76,8 @@ func capability(ctx context.Context, conf *config.Config, out io.Writer) error {
 		return err
 	}
 	io.WriteString(out, s.table.String())
-	// Both go to standard error, for cron mails no more: the next run knows nothing of a loss.
+	// Both go to standard error, which is what cron mails: the next run knows nothing of a
+	// loss.
 	switch lost := fmt.Errorf("no longer shared: %v", s.lost); {
 	case len(s.failed) > 0 && len(s.lost) > 0:
 		return sysexits.Unavailable.Wrap(append(s.failed, lost))

@@ -12,7 +12,8 @@ import (
 	"postern/internal/command"
 )
 
-// deafTime is the life of a client that just looks for new mail.
+// deafTime is how long told waits for no signal: for the life of a client that just looks
+// for new mail.
 var deafTime = time.Second
 
 // told is command.Told, but that SIGTERM ends a process for one connection

@@ -74,8 +74,8 @@ func (w *watch) eachHeld(do func(f *follower, id registry.ID, a account.Account)
 	return nil
 }
 
-// endForeignHolds ends those of whom the maps of somebody else leave out, as a build
-// does by --force after a doubt.
+// endForeignHolds ends the holds of those whom the maps of somebody else leave out, as
+// a build's do by --force after a doubt.
 func (w *watch) endForeignHolds(last set) error {
 	return w.eachHeld(func(f *follower, id registry.ID, a account.Account) error {
 		if has, err := last.has(a); err != nil || has {

@@ -29,7 +29,7 @@ type Account struct {
 	Location  Location // the zero Location if no store holds a mailbox
 	Addresses []string // addresses the entry claims itself
 	Derived   []string // addresses made from a template, which yield to claimed ones
-	Spare     string   // what may be proposed to whom a derived one cannot be given, or empty
+	Spare     string   // what may be proposed in its place if another has a derived one; may be empty
 	Forward   []string // addresses that get the mail, beside the mailbox if there is one
 	Size      int64    // of the mailbox, or its quota, in octets; 0: nobody knows
 }
@@ -215,8 +215,8 @@ func ParseDestinations(value string) ([]Destination, error) {
 	return to, nil
 }
 
-// Homes are where a key leads by its value in a map: none by one that cannot be
-// read, from a map not of our making.
+// Homes are where a key leads by its value in a map. A value that cannot be read, as
+// one of a map that is not of our making, leads nowhere.
 func (k Key) Homes(value string) []Destination {
 	if k.Address {
 		list, _ := ParseDestinations(value)

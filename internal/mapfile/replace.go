@@ -66,7 +66,7 @@ func Lock(dir, tool string) (*Writer, error) {
 	return &Writer{dir, lock}, nil
 }
 
-// patience is how long somebody is waited for who has the lock: who was just
+// patience is how long LockSoon waits for whoever has the lock. One who was just
 // publishing has done so by then, but for the largest of sites.
 const patience = 3 * time.Second
 

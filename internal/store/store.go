@@ -28,7 +28,7 @@ import (
 	"postern/internal/trust"
 )
 
-// How a connection is secured.
+// Security is how a connection is secured.
 type Security uint8
 
 const (
