@@ -60,8 +60,7 @@ func capability(ctx context.Context, conf *config.Config, out io.Writer) error {
 	draft := mapfile.Draft{
 		Name: mapfile.Store,
 		Story: mapfile.Story{
-			Map: "store", Builder: "imapfront capability", Source: "probes",
-			Built: time.Now(), Accounts: len(hosts),
+			Builder: "imapfront capability", Source: "probes", Built: time.Now(), Accounts: len(hosts),
 		},
 		Records: func(put func(key, value string) error) error {
 			for _, record := range s.records {

@@ -89,14 +89,9 @@ func (a *Authority) IssueLike(like x509.Certificate, names ...string) (tls.Certi
 
 // Trust returns what a client needs that trusts this authority alone.
 func (a *Authority) Trust(serverName string) *tls.Config {
-	return &tls.Config{RootCAs: a.Pool(), ServerName: serverName}
-}
-
-// Pool has this authority alone.
-func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.certificate)
-	return pool
+	return &tls.Config{RootCAs: pool, ServerName: serverName}
 }
 
 // Write writes the authority's certificate as PEM.
