@@ -2,7 +2,6 @@ package frontend
 
 import (
 	"encoding/base64"
-	"errors"
 	"slices"
 
 	"postern/internal/imap"
@@ -57,7 +56,7 @@ func (p *imapSession) goOn() error {
 }
 
 // refuseSecret asks for none, for they would be a password in clear.
-func refuseSecret() error { return imap.Refused("a password in clear") }
+func refuseSecret() error { return imap.ErrRefused }
 
 func (p *imapSession) greet() {
 	p.write("* OK [CAPABILITY %v] Ready\r\n", p.capabilities())
@@ -159,14 +158,13 @@ func (p *imapSession) refuse(cause error) {
 		p.lost(err)
 		return
 	}
-	var refused imap.Refused
-	switch {
-	case errors.As(cause, &refused):
+	switch cause {
+	case imap.ErrRefused:
 		p.no(needsPrivacy)
 		return
-	case cause == errMessage:
+	case errMessage:
 		p.write("%s BAD Invalid authentication message\r\n", p.tag)
-	case cause == imap.ErrTooLong:
+	case imap.ErrTooLong:
 		p.write("%s BAD [TOOBIG] %v\r\n", p.tag, cause)
 	default:
 		p.write("%s BAD %v\r\n", p.tag, cause)

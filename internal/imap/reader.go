@@ -19,6 +19,10 @@ func (e SyntaxError) Error() string { return string(e) }
 // thrown away.
 var ErrTooBig = errors.New("literal or line too long")
 
+// ErrRefused is that by which Continue declines a literal, for a reason other than
+// the client's syntax.
+var ErrRefused = errors.New("literal refused")
+
 // ErrTooLong is the fault of an argument that is longer than it may be, but
 // can be skipped.
 const ErrTooLong = SyntaxError("Argument too long")
@@ -343,8 +347,7 @@ func (r *Reader) Response(into *[]byte) bool {
 // error if the session cannot go on.
 func (r *Reader) Skip() error {
 	var fault SyntaxError
-	var refused Refused
-	if r.err != nil && !errors.As(r.err, &fault) && !errors.As(r.err, &refused) {
+	if r.err != nil && !errors.As(r.err, &fault) && r.err != ErrRefused {
 		return r.err
 	}
 	r.err = nil
@@ -370,12 +373,6 @@ func (r *Reader) Skip() error {
 		r.line, r.end, r.lit = 0, false, announcement{}
 	}
 }
-
-// Refused is an error by which Continue declines a literal, for a reason
-// other than the client's syntax.
-type Refused string
-
-func (e Refused) Error() string { return string(e) }
 
 // What the arguments of ID may be, in pairs and in octets, RFC 2971 3.3.
 const (
