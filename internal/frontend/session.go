@@ -84,7 +84,6 @@ type session struct {
 
 	secure   bool // nobody on the way reads along
 	tls      string
-	outside  func(context.Context) (net.Conn, string, error) // begins TLS for us, unless nil
 	deadline time.Time
 	commands int
 	faults   int
@@ -110,7 +109,7 @@ func (f *Frontend) session(ctx context.Context, conn listener.Conn, scheme strin
 	over := func() { shared.leave(m); done() } // holds nothing else of the session
 	s := &session{
 		Frontend: f, member: m, ctx: ctx, id: newID(), promised: f.Capabilities("imap"), raw: conn.Conn, conn: conn.Conn,
-		secure: conn.Secure, tls: conn.TLS, outside: conn.StartTLS, hops: maxHops, deadline: time.Now().Add(f.LoginTime),
+		secure: conn.Secure, tls: conn.TLS, hops: maxHops, deadline: time.Now().Add(f.LoginTime),
 	}
 	name, implicit := strings.CutSuffix(scheme, "s")
 	s.name = name
@@ -348,7 +347,7 @@ func (s *session) speaksFor(client netip.AddrPort) bool {
 func (s *session) private() bool { return s.secure || s.AllowPlaintext }
 
 // canStartTLS tells whether the client may ask for TLS.
-func (s *session) canStartTLS() bool { return (s.TLS != nil || s.outside != nil) && !s.secure }
+func (s *session) canStartTLS() bool { return (s.TLS != nil || s.begun.StartTLS != nil) && !s.secure }
 
 // startTLS secures the connection.
 func (s *session) startTLS() bool {
@@ -381,10 +380,10 @@ var (
 // it.
 func (s *session) handshake(ctx context.Context) (net.Conn, string, error) {
 	switch {
-	case s.outside != nil && s.in.waiting():
+	case s.begun.StartTLS != nil && s.in.waiting():
 		return nil, "", errInClear
-	case s.outside != nil:
-		return s.outside(ctx)
+	case s.begun.StartTLS != nil:
+		return s.begun.StartTLS(ctx)
 	case s.TLS == nil:
 		return nil, "", errNoCertificate
 	}
