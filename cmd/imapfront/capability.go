@@ -71,7 +71,7 @@ func capability(ctx context.Context, conf *config.Config, out io.Writer) error {
 			return nil
 		},
 	}
-	if _, err := writer.PublishChanged(conf.Keep, draft); err != nil {
+	if err := writer.PublishChanged(conf.Keep, draft); err != nil {
 		return err
 	}
 	io.WriteString(out, s.table.String())

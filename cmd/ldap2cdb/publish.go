@@ -151,7 +151,7 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 		return nil, err
 	}
 	var report *roster.Report
-	_, err = writer.PublishChanged(w.conf.Keep, w.drafts(all, func() (mapfile.Story, error) {
+	err = writer.PublishChanged(w.conf.Keep, w.drafts(all, func() (mapfile.Story, error) {
 		if report, err = all.Report(); err != nil {
 			return mapfile.Story{}, err
 		}

@@ -268,6 +268,5 @@ func publish(writer *mapfile.Writer, conf *config.Config, tables *transport.Tabl
 	for _, name := range transport.Names {
 		drafts = append(drafts, mapfile.Draft{Name: name + ".cdb", Story: story})
 	}
-	_, err = writer.PublishListed(conf.Keep, tables.Records, drafts...)
-	return told, err
+	return told, writer.PublishListed(conf.Keep, tables.Records, drafts...)
 }

@@ -46,8 +46,7 @@ type Draft struct {
 // copies because Postfix watches the link count of the file it has open: a
 // hard link to a replaced map would keep the old answers alive.
 func (w *Writer) Publish(keep int, drafts ...Draft) error {
-	_, err := w.publishMaps(keep, func(*Map, Story) bool { return true }, drafts, w.eachByItself(drafts))
-	return err
+	return w.publishMaps(keep, func(*Map, Story) bool { return true }, drafts, w.eachByItself(drafts))
 }
 
 // PublishChanged is Publish where the records of at least one draft are not those
@@ -55,14 +54,14 @@ func (w *Writer) Publish(keep int, drafts ...Draft) error {
 // nothing is touched: readers need not look again, and the copies kept are of maps
 // that differ. Maps of two publications, as a writer leaves them that was killed
 // between two renames, are a change.
-func (w *Writer) PublishChanged(keep int, drafts ...Draft) (changed bool, err error) {
+func (w *Writer) PublishChanged(keep int, drafts ...Draft) error {
 	return w.publishMaps(keep, differing(), drafts, w.eachByItself(drafts))
 }
 
 // PublishListed is PublishChanged of drafts without Records. Those of all of them are
 // listed at once, each with the put of its draft, by somebody who goes once through what
 // they come from.
-func (w *Writer) PublishListed(keep int, list func(puts []Put) error, drafts ...Draft) (changed bool, err error) {
+func (w *Writer) PublishListed(keep int, list func(puts []Put) error, drafts ...Draft) error {
 	return w.publishMaps(keep, differing(), drafts, func(names []string, scripts []*script) error {
 		var pens []*pen
 		var puts []Put
@@ -104,7 +103,7 @@ func differing() func(old *Map, now Story) bool {
 
 // publishMaps publishes drafts, once their records are listed, if one differs from the
 // map in place, or there is none.
-func (w *Writer) publishMaps(keep int, differs func(old *Map, now Story) bool, drafts []Draft, list func([]string, []*script) error) (changed bool, err error) {
+func (w *Writer) publishMaps(keep int, differs func(old *Map, now Story) bool, drafts []Draft, list func([]string, []*script) error) error {
 	var names []string
 	for _, draft := range drafts {
 		names = append(names, draft.Name)

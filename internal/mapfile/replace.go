@@ -103,7 +103,7 @@ func (w *Writer) sync() error {
 // PublishTexts is PublishListed for files that are no maps: all or none, and only if one
 // is not as it was.
 func (w *Writer) PublishTexts(keep int, write func(to []io.Writer) error, names ...string) error {
-	_, err := w.publish(keep, names, func(files []*renameio.PendingFile) (changed, news bool, err error) {
+	return w.publish(keep, names, func(files []*renameio.PendingFile) (changed, news bool, err error) {
 		var to []io.Writer
 		for _, file := range files {
 			to = append(to, file)
@@ -114,13 +114,12 @@ func (w *Writer) PublishTexts(keep int, write func(to []io.Writer) error, names 
 		}
 		return changed, changed, err
 	}, func(int, string) error { return nil })
-	return err
 }
 
 // publish replaces files by what is written, if that is a change, once it is checked
 // and complete on disk. What there was is worth a copy if there is news, or the copies
 // of a quiet day would all be the same.
-func (w *Writer) publish(keep int, names []string, write func([]*renameio.PendingFile) (changed, news bool, err error), check func(i int, path string) error) (changed bool, err error) {
+func (w *Writer) publish(keep int, names []string, write func([]*renameio.PendingFile) (changed, news bool, err error), check func(i int, path string) error) error {
 	var pending []*renameio.PendingFile
 	copies := make([]*renameio.PendingFile, len(names))
 	defer func() {
@@ -133,21 +132,21 @@ func (w *Writer) publish(keep int, names []string, write func([]*renameio.Pendin
 	for _, name := range names {
 		path := filepath.Join(w.dir, name)
 		if err := errors.Join(Sweep(path), Sweep(path+".1")); err != nil {
-			return false, sysexits.CantCreate.Wrap(err)
+			return sysexits.CantCreate.Wrap(err)
 		}
 		if err := replaceable(path); err != nil { // known before the first is renamed, or half a set is published
-			return false, sysexits.CantCreate.Wrap(err)
+			return sysexits.CantCreate.Wrap(err)
 		}
 		file, err := renameio.NewPendingFile(path,
 			renameio.WithTempDir(w.dir), renameio.WithPermissions(0o644), renameio.IgnoreUmask())
 		if err != nil {
-			return false, sysexits.CantCreate.Wrap(err)
+			return sysexits.CantCreate.Wrap(err)
 		}
 		pending = append(pending, file)
 	}
 	changed, news, err := write(pending)
 	if err != nil || !changed {
-		return false, err
+		return err
 	}
 	if !news {
 		keep = 0
@@ -164,19 +163,19 @@ func (w *Writer) publish(keep int, names []string, write func([]*renameio.Pendin
 		return cmp.Or(<-synced, err, <-copied)
 	})
 	if err != nil {
-		return false, err
+		return err
 	}
 	for i, name := range names {
 		if err := keepCopy(copies[i], filepath.Join(w.dir, name), keep); err != nil {
-			return false, keeping(err)
+			return keeping(err)
 		}
 	}
 	for _, file := range pending {
 		if err := file.CloseAtomicallyReplace(); err != nil {
-			return false, sysexits.CantCreate.Wrap(err)
+			return sysexits.CantCreate.Wrap(err)
 		}
 	}
-	return true, w.sync()
+	return w.sync()
 }
 
 // replaceable tells what rename(2) would not replace, as far as it shows: after that

@@ -212,7 +212,7 @@ func (m *mx) publish(t *testing.T, site Site, logins, addresses Map) {
 	for _, name := range Names {
 		drafts = append(drafts, mapfile.Draft{Name: name + ".cdb"})
 	}
-	if _, err := w.PublishListed(1, tables.Records, drafts...); err != nil {
+	if err := w.PublishListed(1, tables.Records, drafts...); err != nil {
 		t.Fatal(err)
 	}
 }
