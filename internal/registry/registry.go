@@ -1,5 +1,5 @@
 // Package registry keeps what is known of a directory that is followed: each
-// entry's account under the entry's UUID, and the cookie that says up to where
+// entry's account under the entry's ID, and the cookie that says up to where
 // the directory has been heard. It lasts from one run to the next, so that a
 // restart need not read everything again.
 //
@@ -33,7 +33,8 @@ import (
 	"postern/internal/sysexits"
 )
 
-// An ID is an entryUUID, RFC 4530.
+// An ID tells an entry from all others: its entryUUID, RFC 4530, or what package
+// directory takes in its place, as for an entry of a file a hash of its name.
 type ID [16]byte
 
 // A Registry is open in one program at a time, which calls its methods one at a time.
