@@ -22,7 +22,7 @@ const facility = syslog.LOG_MAIL
 
 func newLog(f config.Frontend) (log *slog.Logger) {
 	lines := func(w io.Writer, fd int, dated bool) slog.Handler {
-		return format(f, command.NewPatient(w, fd, func(lines int) { log.Warn("lines of the log are lost", "lines", lines) }), dated)
+		return format(f, command.NewPatientLog(w, fd, func(lines int) { log.Warn("lines of the log are lost", "lines", lines) }), dated)
 	}
 	var handler bySeverity
 	if !f.Syslog && !stderrIsClient {
@@ -36,7 +36,7 @@ func newLog(f config.Frontend) (log *slog.Logger) {
 		return slog.New(handler)
 	}
 	for i, severity := range severities {
-		handler[i] = lines(&logDaemon{severity: severity}, command.Unknown, false)
+		handler[i] = lines(&logDaemon{severity: severity}, command.NoDescriptor, false)
 	}
 	return slog.New(handler)
 }

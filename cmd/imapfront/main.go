@@ -25,7 +25,7 @@ func main() {
 	// the client.
 	if listener.GuardStderr() {
 		stderrIsClient = true
-		command.Stderr = command.NewPatient(&logDaemon{severity: syslog.LOG_ERR}, command.Unknown, func(int) {})
+		command.Stderr = command.NewPatientLog(&logDaemon{severity: syslog.LOG_ERR}, command.NoDescriptor, func(int) {})
 	}
 	if alone.Looks() {
 		signal.Ignore(syscall.SIGHUP) // there is no next connection for new settings

@@ -17,12 +17,12 @@ import (
 // Of SIGPIPE it would die, and to systemd.service(5) that is no failure.
 func Log(out io.Writer, tool string) io.Writer {
 	signal.Notify(unheard, syscall.SIGPIPE)
-	fd := Unknown
+	fd := NoDescriptor
 	if file, ok := out.(*os.File); ok {
 		fd = int(file.Fd())
 	}
-	var log *Patient
-	log = NewPatient(out, fd, func(lines int) { Say(log, tool, syslog.LOG_WARNING, "%d lines of the log are lost", lines) })
+	var log *PatientLog
+	log = NewPatientLog(out, fd, func(lines int) { Say(log, tool, syslog.LOG_WARNING, "%d lines of the log are lost", lines) })
 	return log
 }
 
@@ -34,13 +34,13 @@ var unheard = make(chan os.Signal, 1)
 // his files.
 const logTime = 5 * time.Second
 
-// A Patient is a log that waits for whoever reads it, but not for ever: he may be
+// A PatientLog is a log that waits for whoever reads it, but not for ever: he may be
 // stopped, or his disk full, or that of the file that it is. Then lines are lost, and
 // how many were is told when they are taken again: mail matters more.
-type Patient struct {
+type PatientLog struct {
 	w    io.Writer
 	lost func(lines int)
-	fd   int // behind w, or Unknown
+	fd   int // behind w, or NoDescriptor
 
 	mu      sync.Mutex
 	line    []byte     // being written
@@ -50,15 +50,15 @@ type Patient struct {
 	torn    bool // the last of them stands there in part
 }
 
-// Unknown is the descriptor behind what has none.
-const Unknown = -1
+// NoDescriptor is for a log that is no file.
+const NoDescriptor = -1
 
-// NewPatient is one that tells of lost lines by lost, in a line of its own.
-func NewPatient(w io.Writer, fd int, lost func(lines int)) *Patient {
-	return &Patient{w: w, fd: fd, lost: lost, written: make(chan error, 1)}
+// NewPatientLog returns one that tells of lost lines by lost, in a line of its own.
+func NewPatientLog(w io.Writer, fd int, lost func(lines int)) *PatientLog {
+	return &PatientLog{w: w, fd: fd, lost: lost, written: make(chan error, 1)}
 }
 
-func (p *Patient) Write(line []byte) (int, error) {
+func (p *PatientLog) Write(line []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.late {
@@ -71,7 +71,7 @@ func (p *Patient) Write(line []byte) (int, error) {
 			return len(line), nil
 		}
 	}
-	if p.fd != Unknown && len(line) < pipeRoom && hasRoom(p.fd) {
+	if p.fd != NoDescriptor && len(line) < pipeRoom && hasRoom(p.fd) {
 		p.heed(p.put(line)) // most are: no goroutine for them
 		return len(line), nil
 	}
@@ -90,7 +90,7 @@ func (p *Patient) Write(line []byte) (int, error) {
 
 // put writes a line, and not behind the part of one that a full disk took: who reads
 // the log would take the client of the one for that of the other.
-func (p *Patient) put(line []byte) error {
+func (p *PatientLog) put(line []byte) error {
 	if p.torn {
 		if _, err := p.w.Write([]byte("\n")); err != nil {
 			return err
@@ -103,7 +103,7 @@ func (p *Patient) put(line []byte) error {
 }
 
 // heed counts a line that was not taken. When one is, it tells of those before.
-func (p *Patient) heed(err error) {
+func (p *PatientLog) heed(err error) {
 	if err != nil {
 		p.missing++
 		return

@@ -19,7 +19,7 @@ func TestLogThatNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out, in := io.Pipe()
 		var log *slog.Logger
-		log = slog.New(slog.NewTextHandler(NewPatient(in, Unknown, func(lines int) { log.Warn("lost", "lines", lines) }), &slog.HandlerOptions{
+		log = slog.New(slog.NewTextHandler(NewPatientLog(in, NoDescriptor, func(lines int) { log.Warn("lost", "lines", lines) }), &slog.HandlerOptions{
 			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 				if a.Key == slog.TimeKey {
 					return slog.Attr{}
@@ -51,11 +51,11 @@ func TestLogThatNobodyReads(t *testing.T) {
 // A file on a full disk takes a part of a line, and then nothing until there is room.
 // The next line begins where one begins, and how many were lost is said.
 func TestLogOnAFullDisk(t *testing.T) {
-	for _, fd := range []int{Unknown, int(devNull(t).Fd())} {
+	for _, fd := range []int{NoDescriptor, int(devNull(t).Fd())} {
 		synctest.Test(t, func(t *testing.T) {
 			disk := &disk{room: 15}
-			var p *Patient
-			p = NewPatient(disk, fd, func(lines int) { fmt.Fprintf(p, "%d lost\n", lines) })
+			var p *PatientLog
+			p = NewPatientLog(disk, fd, func(lines int) { fmt.Fprintf(p, "%d lost\n", lines) })
 			for _, line := range []string{"the first\n", "the second\n", "the third\n"} {
 				if n, err := p.Write([]byte(line)); n != len(line) || err != nil {
 					t.Errorf("%q: %d, %v", line, n, err)
