@@ -1,4 +1,4 @@
-// It is run for one answer, again and again, and has no use then for the files
+// mailwhere is run for one answer, again and again, and has no use then for the files
 // and the thread by which Go's runtime learns of a container's limits.
 //
 //go:debug containermaxprocs=0

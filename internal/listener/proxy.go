@@ -15,9 +15,10 @@ import (
 	"github.com/pires/go-proxyproto/tlvparse"
 )
 
+// HAProxy's PROXY protocol; sections are those of its doc/proxy-protocol.txt.
 const (
 	proxyTime   = 5 * time.Second // for a header that comes with the connection
-	proxyV1Min  = 15              // octets of a line, by the protocol's text
+	proxyV1Min  = 15              // octets of a line, section 2.1
 	proxyV1Max  = 107             // the same
 	proxyV2Head = 16              // octets before the addresses
 	proxyV2Max  = 2048            // octets of addresses and TLVs
