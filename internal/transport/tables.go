@@ -19,44 +19,7 @@ func (t *Tables) each(yield func(address string, r route) error) error {
 		to := t.site.Aliases[from]
 		mirrors[to] = append(mirrors[to], from)
 	}
-	// Postfix folds what it asks for, but does not compose it: a Mac may send
-	// e and an accent where the directory has one letter, Unicode TR 15, in the local
-	// part, in the domain, or in both.
-	spelled := func(address string, r route) error {
-		if account.IsASCII(address) {
-			return yield(address, r)
-		}
-		forms := []string{address}
-		if asked := account.Asked(address); len(asked) > account.MaxName {
-			return nil // postmap(1) dies of what is longer than LMDB's keys
-		} else if asked != address {
-			forms = append(forms, asked)
-		}
-		for _, form := range forms {
-			if err := yield(form, r); err != nil {
-				return err
-			}
-		}
-		domain := domainOf(address)
-		local := strings.TrimSuffix(address, domain)
-		decomposed := norm.NFD.String(local) + domain
-		for _, form := range []string{decomposed, local + norm.NFD.String(domain), norm.NFD.String(address)} {
-			if slices.Contains(forms, form) {
-				continue
-			}
-			forms = append(forms, form)
-			var err error
-			if form == decomposed && !norm.NFC.IsNormalString(t.asStored(address)) {
-				err = yield(form, r) // so the mailbox itself is called: nothing is left to be rewritten
-			} else {
-				err = t.mirror(form, address, r, yield)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	}
+	spelled := func(address string, r route) error { return t.eachSpelling(address, r, yield) }
 	withMirrors := func(address string, r route) error {
 		if err := spelled(address, r); err != nil || len(mirrors) == 0 {
 			return err
@@ -90,6 +53,45 @@ func (t *Tables) each(yield func(address string, r route) error) error {
 			r.transport = t.transportOf(mailbox)
 		}
 		if err := withMirrors(address, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachSpelling lists an address in each spelling that Postfix may ask for. It folds what it
+// asks for, but does not compose it: a Mac may send e and an accent where the directory
+// has one letter, Unicode TR 15, in the local part, in the domain, or in both.
+func (t *Tables) eachSpelling(address string, r route, yield func(address string, r route) error) error {
+	if account.IsASCII(address) {
+		return yield(address, r)
+	}
+	forms := []string{address}
+	if asked := account.Asked(address); len(asked) > account.MaxName {
+		return nil // postmap(1) dies of what is longer than LMDB's keys
+	} else if asked != address {
+		forms = append(forms, asked)
+	}
+	for _, form := range forms {
+		if err := yield(form, r); err != nil {
+			return err
+		}
+	}
+	domain := domainOf(address)
+	local := strings.TrimSuffix(address, domain)
+	decomposed := norm.NFD.String(local) + domain
+	for _, form := range []string{decomposed, local + norm.NFD.String(domain), norm.NFD.String(address)} {
+		if slices.Contains(forms, form) {
+			continue
+		}
+		forms = append(forms, form)
+		var err error
+		if form == decomposed && !norm.NFC.IsNormalString(t.asStored(address)) {
+			err = yield(form, r) // so the mailbox itself is called: nothing is left to be rewritten
+		} else {
+			err = t.mirror(form, address, r, yield)
+		}
+		if err != nil {
 			return err
 		}
 	}
