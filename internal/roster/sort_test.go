@@ -3,9 +3,11 @@ package roster
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -44,6 +46,57 @@ func TestPileInOrder(t *testing.T) {
 		}
 		if len(text) > 0 {
 			t.Errorf("letters %q: %d octets too many", letters, len(text))
+		}
+	}
+}
+
+// A run in a file is longer than what is read of it at once.
+func TestRunInManyPieces(t *testing.T) {
+	s := &sorter{dir: t.TempDir(), room: new(atomic.Int64)} // none in memory
+	defer s.close()
+	key := func(n int) string { return fmt.Sprintf("user%07d@example.org", n) }
+	var p pile
+	count := 0
+	for ; len(p.text) < 3*readSize; count++ {
+		if err := p.add(key(count), claimed, []byte("imap1.example.org"), uint64(count)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.take(&p, make(chan struct{}, 1)); err != nil {
+		t.Fatal(err)
+	}
+	runs, err := s.sorted()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if runs[0].file == nil {
+		t.Error("stays in memory")
+	}
+	next := 0
+	err = merge(runs, func(c claim) error {
+		if string(c.key) != key(next) || c.source != uint64(next) {
+			return fmt.Errorf("%s, want number %d", c.key, next)
+		}
+		next++
+		return nil
+	})
+	if err != nil || next != count {
+		t.Errorf("%d of %d claims, %v", next, count, err)
+	}
+}
+
+// Wherever a piece ends, what it has of the last claim waits for the rest.
+func TestClaimCutShort(t *testing.T) {
+	for _, length := range []int{5, 300} {
+		text := appendClaim(nil, strings.Repeat("k", length), claimed, strings.Repeat("v", length), 1<<40)
+		for n := range text {
+			if _, rest, whole := cutClaim(text[:n]); whole || len(rest) != n {
+				t.Errorf("%d of %d octets are taken for a claim", n, len(text))
+			}
+		}
+		cut := run{text: text[:len(text)-1]}
+		if err := cut.advance(); err != io.ErrUnexpectedEOF {
+			t.Errorf("a run that ends within a claim: %v", err)
 		}
 	}
 }
