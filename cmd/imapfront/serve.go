@@ -76,7 +76,7 @@ func serve(ctx context.Context, c *cli.Context, conf *config.Config) (err error)
 	}
 	one := listeners[0].Single
 	if !one {
-		alone.Deceived()
+		alone.Undo()
 		signal.Notify(hangUp, syscall.SIGHUP)
 	}
 	if one && c.Bool("replace") {

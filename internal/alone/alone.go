@@ -35,8 +35,8 @@ func looks() bool {
 // Looks tells whether the process seems to have been started for one connection.
 func Looks() bool { return threads > 0 }
 
-// Deceived gives all threads back to one that has more to do.
-func Deceived() {
+// Undo gives all threads back, to a process that has more to do than it looked.
+func Undo() {
 	if threads > 0 {
 		runtime.GOMAXPROCS(threads)
 	}
