@@ -99,7 +99,8 @@ func (f *finder) find(name string) (answer, error) {
 	if !strings.Contains(name, "@") {
 		return a, nil
 	}
-	return a, f.findAddress(&a)
+	err = f.findAddress(&a)
+	return a, err
 }
 
 // addresses returns address.cdb.
