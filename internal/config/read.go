@@ -146,7 +146,7 @@ func (r *reader) table(key toml.Key, table toml.Primitive) map[string]toml.Primi
 // tables opens those of a list of them, or the only one.
 func (r *reader) tables(key toml.Key, list toml.Primitive, read func(values map[string]toml.Primitive)) {
 	var all []toml.Primitive
-	if r.isTable(list) || r.meta.PrimitiveDecode(list, &all) != nil || len(all) == 0 {
+	if r.meta.PrimitiveDecode(list, &all); len(all) == 0 { // it is no list, or an empty one
 		all = []toml.Primitive{list}
 	}
 	for i, table := range all {
