@@ -42,7 +42,7 @@ func (w *watch) replaced() bool {
 		return true // whoever publishes next will say so
 	}
 	defer there.close()
-	if w.lacks(there) || w.printed != there.digests() || there.parted() {
+	if w.lacks(there) || w.seen != there.digests() || there.parted() {
 		return true
 	}
 	w.ours = files
@@ -65,8 +65,8 @@ func (w *watch) remember() error {
 		return err
 	}
 	defer now.close()
-	if w.printed = (digests{}); !w.lacks(now) { // somebody may have removed them already
-		w.printed, w.built = now.digests(), now.story().Built
+	if w.seen = (digests{}); !w.lacks(now) { // somebody may have removed them already
+		w.seen, w.built = now.digests(), now.story().Built
 	}
 	return nil
 }

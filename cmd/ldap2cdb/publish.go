@@ -55,7 +55,7 @@ func (w *watch) publishNow() error {
 			return err
 		}
 		defer last.close()
-		if there := last.digests(); w.lacks(last) || w.printed != there {
+		if there := last.digests(); w.lacks(last) || w.seen != there {
 			w.whole = true // never published, or by somebody else
 			if w.doubted {
 				w.recent, w.doubted = nil, false // who may have meant it so
@@ -64,7 +64,7 @@ func (w *watch) publishNow() error {
 				return nil
 			}
 			if !w.lacks(last) {
-				w.printed = there // a doubt that comes now they do not answer
+				w.seen = there // a doubt that comes now they do not answer
 				if err := w.endForeignHolds(last); err != nil {
 					return err
 				}

@@ -35,7 +35,7 @@ type watch struct {
 	kept     time.Time // when the last copies were made
 	recent   []loss    // for the limit on shrinking
 	doubted  bool      // since the last publication
-	printed  digests   // the maps that we have published, or have seen of somebody else
+	seen     digests   // the maps that we have published, or have seen of somebody else
 	built    time.Time // the maps, when they were last looked at
 	disputed disputes  // in the maps
 	untold   bool      // the textfile cannot be written

@@ -513,9 +513,9 @@ func TestWatchDamagedRegistry(t *testing.T) {
 // They may be gone before the watch has noted what it published.
 func TestWatchMapsGoneAtOnce(t *testing.T) {
 	b := buildFor(t, "--ldif", os.DevNull, "--maps", t.TempDir())
-	w := &watch{build: b, printed: digests{"x", "y"}}
-	if err := w.remember(); err != nil || w.printed != (digests{}) {
-		t.Errorf("%v, %v", w.printed, err)
+	w := &watch{build: b, seen: digests{"x", "y"}}
+	if err := w.remember(); err != nil || w.seen != (digests{}) {
+		t.Errorf("%v, %v", w.seen, err)
 	}
 }
 
