@@ -280,10 +280,11 @@ func splitStore(s string) (store string, port int, err error) {
 		s = ""
 	}
 	if s != "" {
-		port, err = strconv.Atoi(strings.TrimPrefix(s, ":"))
-		if err != nil || s[0] != ':' || s[1] < '0' || s[1] > '9' || port < 1 || port > 65535 {
+		number, err := strconv.ParseUint(strings.TrimPrefix(s, ":"), 10, 16)
+		if err != nil || s[0] != ':' || number == 0 {
 			return "", 0, fmt.Errorf("store %q: %q is not a port", store, s)
 		}
+		port = int(number)
 	}
 	store, err = CheckStore(store)
 	return store, port, err
@@ -311,7 +312,7 @@ func checkStore(name string) (string, error) {
 }
 
 func isHostName(host string) bool {
-	if host == "" || len(host) > 253 {
+	if len(host) > 253 {
 		return false
 	}
 	for label := range strings.SplitSeq(host, ".") {
@@ -397,10 +398,10 @@ const inLabels = "\u00b7\u0375\u05f3\u05f4\u200c\u200d\u30fb"
 
 func isDomain(domain string) bool {
 	ascii := strings.Map(func(r rune) rune {
-		if r >= utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsMark(r) || unicode.IsDigit(r) || strings.ContainsRune(inLabels, r)) {
-			return 'x' // an internationalised label, RFC 6531 3.3
+		if unicode.IsLetter(r) || unicode.IsMark(r) || unicode.IsDigit(r) || strings.ContainsRune(inLabels, r) {
+			return 'x' // any letter will do, also in an internationalised label, RFC 6531 3.3
 		}
-		return unicode.ToLower(r)
+		return r
 	}, domain)
 	return isHostName(ascii)
 }
