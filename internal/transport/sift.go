@@ -55,7 +55,7 @@ func (t *Tables) sift(from Map, plain func(r record) (mailbox, store string, ok 
 }
 
 func (m *mesh) sift(records func(yield func(key, value string) error) error) error {
-	return m.tables.mailings.Lookups(func(get func(key []byte) ([]byte, error)) error {
+	return m.tables.addresses.Lookups(func(get func(key []byte) ([]byte, error)) error {
 		m.get = get
 		err := records(func(key, value string) error {
 			r := record{key, value}
@@ -130,7 +130,7 @@ func (m *mesh) try() error {
 			m.keys = append(m.keys, m.text[start:])
 		}
 	}
-	m.tables.mailings.Ahead(m.keys)
+	m.tables.addresses.Ahead(m.keys)
 	asked := 0
 	for _, r := range m.suspects {
 		if r.ok {

@@ -27,7 +27,7 @@ func TestSift(t *testing.T) {
 	logins := book{
 		"anna imap1", "otto imap1", "otto2 otto@imap1", "held imap1 hold", "moved imap1", "nobody imap1", "o+t imap1",
 	}
-	tables := &Tables{site: testSite(), mailings: addresses}
+	tables := &Tables{site: testSite(), addresses: addresses}
 	for _, test := range []struct {
 		odd  sifter
 		want []string
@@ -53,7 +53,7 @@ func TestSiftKeepsTheOrderAndEnds(t *testing.T) {
 	for i := range 1000 {
 		many = append(many, fmt.Sprintf("user%d@other.example user%[1]d@imap1", i))
 	}
-	tables := &Tables{site: testSite(), mailings: many}
+	tables := &Tables{site: testSite(), addresses: many}
 	odd := tables.sift(many, tables.plainAddress)
 	next := 0
 	stop := errors.New("enough")

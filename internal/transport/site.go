@@ -157,7 +157,7 @@ func (t *Tables) mailboxDomains(logins Map) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = t.mailings.Records(func(address, value string) error {
+	err = t.addresses.Records(func(address, value string) error {
 		all, err := parseDestinations(address, value)
 		for _, to := range all {
 			meet(to.Mailbox)

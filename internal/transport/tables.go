@@ -32,7 +32,7 @@ func (t *Tables) each(yield func(address string, r route) error) error {
 		}
 		return nil
 	}
-	err := t.mailings.Records(func(key, value string) error {
+	err := t.addresses.Records(func(key, value string) error {
 		address, ok := t.address(key)
 		if !ok {
 			return nil

@@ -49,8 +49,8 @@ type Map interface {
 
 // Tables are the routes of a site, ready to be listed table by table.
 type Tables struct {
-	site     Site
-	mailings Map // address.cdb
+	site      Site
+	addresses Map // address.cdb
 
 	flags    map[string]account.Flags // of mailboxes, by mailbox@store
 	homes    map[string]string        // delivery addresses that address.cdb lacks, and their mailboxes
@@ -72,7 +72,7 @@ type Tables struct {
 // should be published.
 func Plan(site Site, logins, addresses Map) (*Tables, error) {
 	t := &Tables{
-		site: site, mailings: addresses,
+		site: site, addresses: addresses,
 		flags:    map[string]account.Flags{},
 		homes:    map[string]string{},
 		clashes:  map[string]string{},
@@ -135,7 +135,7 @@ func (t *Tables) deliveryAddress(mailbox string) (string, error) {
 // the site names, that name is mistyped: with such tables all mail is refused for good.
 func (t *Tables) readKeys() error {
 	ours := false
-	err := t.mailings.Records(func(key, _ string) error {
+	err := t.addresses.Records(func(key, _ string) error {
 		if t.isPlainAddress(key) {
 			ours = true
 			return nil
@@ -154,7 +154,7 @@ func (t *Tables) readKeys() error {
 		}
 		// Two spellings of one address: the one that needs no rewriting was
 		// meant so.
-		_, found, err := t.mailings.Get(address)
+		_, found, err := t.addresses.Get(address)
 		if err != nil || found {
 			return err
 		}
@@ -209,7 +209,7 @@ func (t *Tables) get(address string) (value string, found bool, err error) {
 	if key, ok := t.renamed[address]; ok {
 		address = key
 	}
-	return t.mailings.Get(address)
+	return t.addresses.Get(address)
 }
 
 // readLogins collects the flags, and the delivery addresses of mailboxes that
