@@ -193,6 +193,37 @@ func TestCutAnywhere(t *testing.T) {
 	}
 }
 
+// Whichever octet a disk has changed, it is noticed, and what stands before it is as it was.
+func TestAnotherOctetAnywhere(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "r")
+	joe := func(i int) account.Account { return user(fmt.Sprint(i), "imap1", fmt.Sprint(i, "@e")) }
+	r := open(t, path)
+	for i := range 3 {
+		must(t, r.Put(ID{byte(i)}, joe(i), never))
+	}
+	must(t, r.SetCookie("s", "3"))
+	must(t, r.Close())
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	for n := range whole {
+		changed := slices.Clone(whole)
+		changed[n] ^= 1
+		bad := filepath.Join(dir, "bad")
+		must(t, os.WriteFile(bad, changed, 0o600))
+		r := open(t, bad)
+		if cookie := r.Cookie("s"); cookie != "" {
+			t.Errorf("octet %d: the cookie %s is believed", n, cookie)
+		}
+		for i := range r.Len() {
+			if a, _, err := r.Get(ID{byte(i)}); err != nil || !reflect.DeepEqual(a, joe(i)) {
+				t.Errorf("octet %d: %+v, %v", n, a, err)
+			}
+		}
+		must(t, r.Close())
+	}
+}
+
 // A compaction may be killed, and another directory's registry is not its leftover.
 func TestLeftoversOfACompactionAreSwept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "[maps", ".r") // no pattern
