@@ -162,6 +162,26 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
+// Who was gone may come back, in this run and in the next.
+func TestComesBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r")
+	r := open(t, path)
+	for range 2 {
+		must(t, r.Put(ID{1}, user("joe", "imap1"), never))
+		must(t, r.Delete(ID{1}))
+		must(t, r.Delete(ID{1}))
+	}
+	must(t, r.Close())
+	r = open(t, path)
+	if _, found, err := r.Get(ID{1}); found || err != nil || r.Len() != 0 {
+		t.Errorf("is still there: %v, %d accounts", err, r.Len())
+	}
+	must(t, r.Put(ID{1}, user("joe", "imap2"), never))
+	if a, found, err := r.Get(ID{1}); !found || err != nil || a.Location.Store != "imap2" || r.Len() != 1 {
+		t.Errorf("%v, %v, %d accounts", a, err, r.Len())
+	}
+}
+
 // Wherever a crash cuts the journal, what was whole is there, and a cookie
 // never claims more than is there.
 func TestCutAnywhere(t *testing.T) {
