@@ -149,7 +149,7 @@ func (t *Tables) readKeys() error {
 		if key[0] == '@' {
 			t.catchAll[account.Fold(key[1:])] = true
 		}
-		if err := t.comment(address); err != nil || address == key {
+		if err := t.checkComment(address); err != nil || address == key {
 			return err
 		}
 		// Two spellings of one address: the one that needs no rewriting was
@@ -254,8 +254,8 @@ func (t *Tables) refuse(format string, args ...any) error {
 	return sysexits.DataErr.Errorf(format+": correct the directory, or let --lenient leave it out", args...)
 }
 
-// comment refuses an address that postmap(1) takes for a comment.
-func (t *Tables) comment(address string) error {
+// checkComment refuses an address that postmap(1) takes for a comment.
+func (t *Tables) checkComment(address string) error {
 	if t.site.Text && address[0] == '#' {
 		return t.refuse("address %q would be a comment in text tables", address)
 	}
@@ -267,7 +267,7 @@ func (t *Tables) settle(address string, to account.Destination) error {
 	home, mailbox := t.homes[address], to.String()
 	switch {
 	case home == "":
-		if err := t.comment(address); err != nil {
+		if err := t.checkComment(address); err != nil {
 			return err
 		}
 		t.homes[address] = mailbox
