@@ -164,8 +164,9 @@ func checkHop(hop string, inet bool) error {
 	return nil
 }
 
-// Program is the command of a transport in master.cf, by its name: lmtp itself, or
-// one service for each store, lmtp-imap1; "" for one of the site's own.
+// Program is the command that a transport has in master.cf, by its name: lmtp for lmtp
+// itself, and where each store has a service of its own for lmtp-imap1. It is "" for a
+// transport of the site's own.
 func Program(service string) string {
 	switch kind, _, _ := strings.Cut(service, "-"); {
 	case kind == "lmtp":
