@@ -162,6 +162,20 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
+// Whichever of several claimants goes, the others are left.
+func TestAClaimantGoes(t *testing.T) {
+	for gone, want := range []string{"uid=b uid=c", "uid=a uid=c", "uid=a uid=b"} {
+		r := open(t, filepath.Join(t.TempDir(), "r"))
+		for i, login := range []string{"a", "b", "c"} {
+			must(t, r.Put(ID{byte(i)}, user(login, "imap1", "x@e"), never))
+		}
+		must(t, r.Delete(ID{byte(gone)}))
+		if got := claimants(t, r, true, "x@e"); got != want {
+			t.Errorf("without number %d: %s", gone, got)
+		}
+	}
+}
+
 // Who was gone may come back, in this run and in the next.
 func TestComesBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r")
