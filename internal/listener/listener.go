@@ -138,8 +138,10 @@ func one(scheme string, conn Conn) *Listener {
 	return &Listener{Scheme: scheme, Listener: l, Single: true, OutsideTLS: conn.Secure || conn.StartTLS != nil}
 }
 
+// only takes what is known of a connection through a net.Listener, to Listener.Accept.
 type only struct{ Conn }
 
+// single is a net.Listener of one connection, and closed after that.
 type single struct{ conns chan net.Conn }
 
 func (s *single) Accept() (net.Conn, error) {
