@@ -114,7 +114,7 @@ func (f *finder) explain(name string, tables *tables) (*explanation, error) {
 			e.say("nearest", "%s", strings.Join(near, ", "))
 		}
 		if n := f.login.Story().Conflicts; n > 0 {
-			e.say("conflicts", "of %d in the last build, this may be one: ldap2cdb --dry-run names them", n)
+			e.say("conflicts", "of %d in the last build, this may be one: ldap2cdb --dry-run --report r.json names them", n)
 		}
 	}
 	return e, f.sayMail(e, tables)
