@@ -102,6 +102,13 @@ func TestMetricsOnPages(t *testing.T) {
 				}
 			}
 		}
+		for _, source := range test.sources {
+			for _, found := range regexp.MustCompile(`counter\{"(\w+)", \[\]string\{(.*)\}\}`).FindAllStringSubmatch(read(t, source), -1) {
+				if labelled := found[1] + "{" + strings.NewReplacer(`"`, "", " ", "").Replace(found[2]) + "}"; !strings.Contains(text, labelled) {
+					t.Errorf("%s does not tell of %s", test.page, labelled)
+				}
+			}
+		}
 		slices.Sort(has)
 		slices.Sort(told)
 		if has, told = slices.Compact(has), slices.Compact(told); !slices.Equal(has, told) || len(has) < 7 {

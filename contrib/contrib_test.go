@@ -849,7 +849,7 @@ func TestPrometheus(t *testing.T) {
 	run(t, filepath.Join(bin, "ldap2cdb"), "--config", conf, "--textfile", textfile)
 	told := read(t, textfile)
 	for _, metric := range regexp.MustCompile(`postern_\w+`).FindAllString(read(t, "prometheus/postern.rules.yml"), -1) {
-		if !strings.Contains(told, "\n"+metric+" ") {
+		if !strings.Contains(told, "\n"+metric+" ") && !strings.Contains(told, "\n"+metric+`{map="address"} `) {
 			t.Errorf("ldap2cdb does not tell %s", metric)
 		}
 	}
@@ -861,6 +861,15 @@ func TestPrometheus(t *testing.T) {
 	for _, metric := range metrics {
 		if !strings.Contains(page, ".It Li "+metric) {
 			t.Errorf("imapfront(8) does not tell of %s", metric)
+		}
+	}
+	for _, found := range regexp.MustCompile(`(imapfront_\w+)\{(.*?)\}`).FindAllStringSubmatch(read(t, "prometheus/postern.rules.yml"), -1) {
+		_, labels, _ := strings.Cut(page, ".It Li "+found[1]+"{")
+		labels, _, _ = strings.Cut(labels, "}")
+		for _, label := range regexp.MustCompile(`\w+`).FindAllString(regexp.MustCompile(`"[^"]*"`).ReplaceAllString(found[2], ""), -1) {
+			if !slices.Contains(strings.Split(labels, ","), label) {
+				t.Errorf("imapfront(8) has no label %s of %s", label, found[1])
+			}
 		}
 	}
 	run(t, promtool, "check", "config", write(t, t.TempDir(), "prometheus.yml", "rule_files: ["+strconv.Quote(abs(t, "prometheus/postern.rules.yml"))+"]\n"))
