@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -183,5 +184,21 @@ func TestTheControlSocketIsNeverOpenToOthers(t *testing.T) {
 	close(stop)
 	if seen := <-open; seen&0o177 != 0 {
 		t.Errorf("it was seen with mode %o", seen)
+	}
+}
+
+// What a script finds of a session is what the manual page tells it to look for.
+func TestEveryMemberOfASessionIsInTheManual(t *testing.T) {
+	text, err := os.ReadFile("../../man/imapfront.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, page, _ := strings.Cut(string(text), "\nprints an object a line, with\n")
+	page, _, _ = strings.Cut(page, "\n.Fl -end\n")
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[frontend.Info]()) {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if name != "" && !strings.Contains("\n"+page, "\n.Cm "+name+"\n") && !strings.Contains("\n"+page, "\n.Cm "+name+" ,") {
+			t.Errorf("%s is missing", name)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -530,6 +531,24 @@ func TestSizes(t *testing.T) {
 		}
 		if report.Judge(1, 0); len(report.Doubts) > 0 {
 			t.Error(report.Doubts)
+		}
+	}
+}
+
+// What a script finds in a report is what the manual page tells it to look for.
+func TestEveryMemberIsInTheManual(t *testing.T) {
+	text, err := os.ReadFile("../../man/ldap2cdb.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, page, _ := strings.Cut(string(text), "\n.Ss The report as JSON\n")
+	page, _, _ = strings.Cut(page, "\n.Ss ")
+	for _, object := range []any{Report{}, Directory{}, Tally{}, Share{}, Faults{}, Group{}, Named{}, Conflicts{}, Conflict{}} {
+		for _, field := range reflect.VisibleFields(reflect.TypeOf(object)) {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if name != "" && name != "-" && !strings.Contains(page, "\n.Cm "+name+"\n") && !strings.Contains(page, "\n.Cm "+name+" ") {
+				t.Errorf("%T: %s is missing", object, name)
+			}
 		}
 	}
 }
