@@ -308,7 +308,8 @@ func (w wish) candidates() []string {
 }
 
 // propose finds free addresses for all wishes: those that nobody claims, and that are
-// no mailbox's of another, whose mail would be in doubt.
+// no mailbox's of another, whose mail would be in doubt. Who has one of those that may be
+// proposed needs no more.
 func (r *Roster) propose() error {
 	if len(r.wishes) == 0 {
 		return nil
@@ -321,11 +322,16 @@ func (r *Roster) propose() error {
 			owners[address], owners[localPart(address)] = "", ""
 		}
 	}
+	has := map[[2]string]bool{} // an address and who claims it
 	err := r.eachClaim(Address, func(c *claim) error {
-		if _, wished := taken[string(c.key)]; wished {
-			taken[string(c.key)] = true
+		address := string(c.key)
+		if _, wished := taken[address]; !wished {
+			return nil
 		}
-		return nil
+		taken[address] = true
+		claimant, _, err := r.entry(c.source)
+		has[[2]string{address, claimant}] = true
+		return err
 	})
 	if err != nil {
 		return err
@@ -364,6 +370,9 @@ func (r *Roster) propose() error {
 		return cmp.Or(strings.Compare(a.address, b.address), strings.Compare(a.of.Entry, b.of.Entry))
 	})
 	for _, w := range r.wishes {
+		if slices.ContainsFunc(w.candidates(), func(address string) bool { return has[[2]string{address, w.of.Entry}] }) {
+			continue // he was given one
+		}
 		for _, free := range w.candidates() {
 			owner := cmp.Or(owners[free], owners[localPart(free)], w.of.Entry)
 			if !taken[free] && owner == w.of.Entry {

@@ -474,6 +474,14 @@ func TestProposals(t *testing.T) {
 		"uid=jdoe2 wants jdoe2@imap1, jdoe2@e is free; uid=john wants john@imap1, jdoe4@e is free" {
 		t.Errorf("got %s", got)
 	}
+	// Who has entered what was proposed is proposed no other.
+	done := named("john")
+	done.Addresses = []string{"jdoe3@e"}
+	_, _, report, _ = settled(t, runSize, nil, nil, done, named("jane"))
+	if got := report.Conflicts.Named[0].String(); got != "conflict: address jdoe@e: left out; "+
+		"uid=jane wants jane@imap1, jdoe2@e is free; uid=john wants john@imap1" {
+		t.Errorf("got %s", got)
+	}
 	few := New(t.TempDir())
 	defer few.Close()
 	few.Held = func(address string) (bool, error) { return address != "jdoe9@e", nil }
