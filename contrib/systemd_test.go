@@ -42,6 +42,12 @@ postmap-route && systemctl start postmap-route.service && echo tables && systemc
 sed -i '1i textfile = "/proc/ldap2cdb.prom"' /etc/postern/postern.conf && rm /var/lib/postern/transport.cdb
 quietly systemctl start ldap2cdb.service || ls /var/lib/postern/transport.cdb
 sed -i 1d /etc/postern/postern.conf && systemctl start ldap2cdb.service
+say for Prometheus, as its rules tell
+rules=/src/contrib/prometheus/postern.rules.yml && mkdir -p /var/lib/prometheus/node-exporter
+sed -n 's/^#     \(textfile = .*\)/\1/p' $rules | cat - /etc/postern/postern.conf >/run/told && cp /run/told /etc/postern/postern.conf
+eval "$(sed -n 's/^#     \(ln .*\)/\1/p' $rules)"
+systemctl start ldap2cdb.service && grep -h '^postern_ldap2cdb_last_run_success' /var/lib/prometheus/node-exporter/*.prom
+sed -i /^textfile/d /etc/postern/postern.conf
 
 say a front end
 quietly systemctl enable --now imapfront.service && login joe && login nobody && tls
@@ -138,6 +144,9 @@ postern /var/lib/postern
 postern /var/lib/postern/login.cdb
 tables
 /var/lib/postern/transport.cdb
+
+for Prometheus, as its rules tell:
+postern_ldap2cdb_last_run_success 1
 
 a front end:
 NO [UNAVAILABLE]
