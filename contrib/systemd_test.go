@@ -127,6 +127,7 @@ sed 's/imap2/imap1/' /site/people.ldif >/etc/postern/people.ldif && soon sh -c '
 pid=$(systemctl show -P MainPID ldap2cdb-watch) && front=$(systemctl show -P MainPID imapfront@a)
 dpkg --force-depends -i /site/postern_*.deb >/dev/null 2>&1 && [ "$pid" != "$(systemctl show -P MainPID ldap2cdb-watch)" ] && echo the watch is new
 [ "$front" = "$(systemctl show -P MainPID imapfront@a)" ] && login joe
+systemctl stop ldap2cdb-watch && chmod 750 /var/lib/postern && dpkg --force-depends -i /site/postern_*.deb >/dev/null 2>&1 && stat -c %a /var/lib/postern
 dpkg -r postern >/dev/null 2>&1 && systemctl list-units --no-legend "imapfront*" "ldap2cdb*" && ends find /etc/systemd /usr/sbin -name '*imapfront*' -o -name '*ldap2cdb*'
 ls /var/lib/postern/login.cdb && quietly dpkg -P postern && ls /etc/postern /var/lib/postern 2>&1
 
@@ -207,6 +208,7 @@ NO [UNAVAILABLE]
 NO [UNAVAILABLE]
 the watch is new
 NO [UNAVAILABLE]
+750
 /var/lib/postern/login.cdb
 ls: cannot access '/var/lib/postern': No such file or directory
 /etc/postern:
