@@ -302,6 +302,7 @@ func (o *only) publish(writer *mapfile.Writer) (*roster.Report, error) {
 	clear(report.Stores)
 	report.Source, report.Started, report.Accounts = o.name(), o.started, len(o.found)
 	report.Judge(0, float64(o.conf.Limits.MaxShrink))
+	o.doubtLosses(report, changes)
 	if o.dryRun {
 		err = o.printed(func(print func(account.Change) error) error {
 			for _, c := range changes {
@@ -320,6 +321,21 @@ func (o *only) publish(writer *mapfile.Writer) (*roster.Report, error) {
 	}
 	report.Seconds = time.Since(o.started).Seconds()
 	return report, err
+}
+
+// doubtLosses doubts that a user has left whose entry is there, and has a store, but makes
+// no account any more: most often the store is mistyped. Who has none has no logins.
+func (o *only) doubtLosses(report *roster.Report, changes []account.Change) {
+	for _, c := range changes {
+		if c.Map != roster.Login.String() || c.What != account.Removed {
+			continue
+		}
+		for _, outcome := range o.faulty {
+			if slices.Contains(outcome.Account.Logins, c.Key) {
+				report.Doubt("%s would be unknown: %s: %v", account.Printable(c.Key), account.Printable(outcome.Account.Source), outcome.Skip)
+			}
+		}
+	}
 }
 
 // standing leaves an account only those standard addresses that it has, or that

@@ -88,6 +88,13 @@ func TestOnly(t *testing.T) {
 			server.Modify(test.ldif)
 		}
 		size := len(login)
+		args := args
+		if test.name == "store unknown" { // and it is not the user who has left
+			if status, stderr := tool(t, append(args, "--only", test.only)...); status != 65 || !strings.Contains(stderr, "doubt: u9 would be unknown: uid=u9,") {
+				t.Errorf("%s: exit status %d, %s", test.name, status, stderr)
+			}
+			args = append(args, "--force")
+		}
 		reported := filepath.Join(t.TempDir(), "report.json")
 		status, stderr := tool(t, append(args, "--only", test.only, "--report", reported)...)
 		if status != 0 {
