@@ -30,24 +30,27 @@ func Log(out io.Writer, tool string) io.Writer {
 // runs.
 var unheard = make(chan os.Signal, 1)
 
-// logTime is what a line may take: as long as whoever reads the log may be busy with
-// his files.
+// logTime is what lines may take, each and one behind the other: as long as whoever
+// reads the log may be busy with his files. Who waits to write the second has waited
+// for the first.
 const logTime = 5 * time.Second
 
 // A PatientLog is a log that waits for whoever reads it, but not for ever: he may be
-// stopped, or his disk full, or that of the file that it is. Then lines are lost, and
-// how many were is told when they are taken again: mail matters more.
+// stopped, or slow, or his disk full, or that of the file that it is. Then lines are
+// lost, and how many were is told when they are taken again: mail matters more.
 type PatientLog struct {
 	w    io.Writer
 	lost func(lines int)
 	fd   int // behind w, or NoDescriptor
 
-	mu      sync.Mutex
-	line    []byte     // being written
-	written chan error // once it is
-	late    bool
-	missing int  // lines since
-	torn    bool // the last of them stands there in part
+	mu       sync.Mutex
+	line     []byte     // being written
+	written  chan error // once it is
+	late     bool
+	missing  int           // lines since
+	torn     bool          // the last of them stands there in part
+	patience time.Duration // that was left when it last waited; it grows with the time since
+	waited   time.Time     // until then
 }
 
 // NoDescriptor is for a log that is no file.
@@ -77,7 +80,9 @@ func (p *PatientLog) Write(line []byte) (int, error) {
 	}
 	p.line = append(p.line[:0], line...)
 	go func() { p.written <- p.put(p.line) }()
-	limit := time.NewTimer(logTime)
+	start := time.Now()
+	p.patience = min(logTime, p.patience+start.Sub(p.waited))
+	limit := time.NewTimer(p.patience)
 	defer limit.Stop()
 	select {
 	case err := <-p.written:
@@ -85,6 +90,8 @@ func (p *PatientLog) Write(line []byte) (int, error) {
 	case <-limit.C:
 		p.late = true
 	}
+	p.waited = time.Now()
+	p.patience -= p.waited.Sub(start)
 	return len(line), nil
 }
 

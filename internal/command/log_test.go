@@ -36,7 +36,7 @@ func TestLogThatNobodyReads(t *testing.T) {
 		}
 		var book bytes.Buffer
 		go io.Copy(&book, out)
-		synctest.Wait()
+		time.Sleep(time.Second)
 		log.Info("4")
 		synctest.Wait()
 		in.Close()
@@ -47,6 +47,38 @@ func TestLogThatNobodyReads(t *testing.T) {
 		}
 	})
 }
+
+// He may be slow as well. The log takes one line after the other, so they would wait
+// for one another, and those who log in ever longer.
+func TestLogThatIsReadSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var written, lost int
+		slow := writer(func(line []byte) (int, error) {
+			time.Sleep(logTime - time.Second)
+			written++
+			return len(line), nil
+		})
+		p := NewPatientLog(slow, NoDescriptor, func(lines int) { lost += lines })
+		start := time.Now()
+		for range 100 {
+			p.Write([]byte("login\n"))
+		}
+		if took := time.Since(start); took != logTime {
+			t.Errorf("they took %v", took)
+		}
+		// Who has had some rest is patient again.
+		time.Sleep(logTime)
+		p.Write([]byte("later\n"))
+		synctest.Wait()
+		if written != 3 || lost != 98 {
+			t.Errorf("%d lines are written and %d are told as lost", written, lost)
+		}
+	})
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(line []byte) (int, error) { return w(line) }
 
 // A file on a full disk takes a part of a line, and then nothing until there is room.
 // The next line begins where one begins, and how many were lost is said.
