@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 )
@@ -31,6 +32,9 @@ func (in *input) fill() error {
 	n, err := in.conn.Read(in.buf[in.w:])
 	in.w += n
 	in.heard = in.heard || n > 0
+	if secure, ok := in.conn.(*tls.Conn); ok && n > 0 {
+		secure.NetConn().(*prefixed).room = mostUnheard
+	}
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -387,7 +388,7 @@ func (s *session) handshake(ctx context.Context) (net.Conn, string, error) {
 	case s.TLS == nil:
 		return nil, "", errNoCertificate
 	}
-	below := &prefixed{Conn: s.conn, ahead: s.in.take(), heard: &s.in.heard}
+	below := &prefixed{Conn: s.conn, ahead: s.in.take(), heard: &s.in.heard, room: mostUnheard}
 	conn := tls.Server(below, s.tlsFor(s.name))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, "", err
@@ -396,20 +397,34 @@ func (s *session) handshake(ctx context.Context) (net.Conn, string, error) {
 	return conn, tls.VersionName(conn.ConnectionState().Version), nil
 }
 
-// prefixed is a connection of which some octets have been read already.
+// mostUnheard bounds what TLS may read of a stranger before there is a word in it for
+// us, in octets: crypto/tls keeps whole messages of the handshake's kind, of up to 256
+// KiB, and takes them after the handshake, too. A client's certificate with its chain
+// has a few, a record of text 16 KiB and some (RFC 8446 5.2).
+const mostUnheard = 32 << 10
+
+var errUnheard = errors.New("more than 32 KiB of TLS without a word in it")
+
+// prefixed is a connection below TLS, of which some octets have been read already.
 type prefixed struct {
 	net.Conn
 	ahead []byte
 	heard *bool // notes that more has come; nil once that is no question
+	room  int   // octets that may come before TLS has something for us
 }
 
-// NetConn and Carry let package relay exchange the connection itself.
+// NetConn and Carry let package relay exchange the connection itself, with a user who
+// has logged in.
 func (p *prefixed) NetConn() net.Conn   { return p.Conn }
-func (p *prefixed) Carry(conn net.Conn) { p.Conn = conn }
+func (p *prefixed) Carry(conn net.Conn) { p.Conn, p.room = conn, math.MaxInt }
 
 func (p *prefixed) Read(b []byte) (int, error) {
 	if len(p.ahead) == 0 {
+		if p.room <= 0 {
+			return 0, errUnheard
+		}
 		n, err := p.Conn.Read(b)
+		p.room -= n
 		if p.heard != nil && n > 0 {
 			*p.heard = true
 		}
