@@ -106,7 +106,9 @@ const maxHops = 5
 // most sessions are silent for most of their hours; done is called when the
 // session is over.
 func (f *Frontend) session(ctx context.Context, conn listener.Conn, scheme string, done func()) {
-	m, shared := new(member), f.Shared
+	ctx, giveWay := context.WithCancelCause(ctx)
+	defer giveWay(nil)
+	m, shared := &member{giveWay: giveWay}, f.Shared
 	over := func() { shared.leave(m); done() } // holds nothing else of the session
 	s := &session{
 		Frontend: f, member: m, ctx: ctx, id: newID(), promised: f.Capabilities("imap"), raw: conn.Conn, conn: conn.Conn,
@@ -169,10 +171,7 @@ func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
 	defer stop()
 	s.arm()
 	if err := s.admit(); err != nil {
-		s.Metrics.refused(s.name)
-		if others, tell := s.refusal(time.Now()); tell {
-			s.log.Info("no login", "reason", err.Error(), "others", others)
-		}
+		s.oneTooMany(err)
 		if !implicit || s.secure { // or a handshake would cost more than the word is worth
 			s.dismiss(err.Error(), "LIMIT", "Too many connections")
 		}
@@ -185,12 +184,22 @@ func (s *session) beforeLogin(conn listener.Conn, implicit bool) bool {
 	switch {
 	case s.opened != nil:
 		return true
+	case s.hasGivenWay():
+		s.oneTooMany(errGaveWay)
+		s.raw.Close() // at once, for it is not counted any more
 	case s.gone && !s.in.heard:
 		s.Metrics.silent(s.name) // a balancer looks whether the port is open
 	default:
 		s.log.Info("no login", "reason", s.ended, "commands", s.commands, "failures", s.failures, "tls", s.tls)
 	}
 	return false
+}
+
+func (s *session) oneTooMany(why error) {
+	s.Metrics.refused(s.name)
+	if others, tell := s.refusal(time.Now()); tell {
+		s.log.Info("no login", "reason", why.Error(), "others", others)
+	}
 }
 
 // converse greets the client, and does what he says until he is logged in or
@@ -264,6 +273,8 @@ func (s *session) lost(err error) {
 	case s.ended != "":
 	case errors.Is(err, imap.ErrTooBig):
 		s.dismiss("literal or line too long", "TOOBIG", "Too long")
+	case s.hasGivenWay():
+		s.dismiss(errGaveWay.Error(), "LIMIT", "Too many connections")
 	case s.ctx.Err() != nil:
 		s.dismiss("shutdown", "UNAVAILABLE", "Shutting down, try again later")
 	case errors.Is(err, os.ErrDeadlineExceeded):

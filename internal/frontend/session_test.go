@@ -305,6 +305,64 @@ func TestRule11_Sessions(t *testing.T) {
 	})
 }
 
+// Who does not log in keeps nobody out, who is logged in is not sent away, and who has
+// just come isn't either.
+func TestRule11_StrangersGiveWay(t *testing.T) {
+	f := newFakeStore(t, loginScript(accepted+"hang"))
+	for _, when := range []string{"silent", "in its handshake", "at its store", "named by a front end"} {
+		mute := newFakeStore(t, "mark\nhang")
+		s := newSite(t, func(s *site) {
+			s.addr, s.TLS, s.MaxSessions, s.Trusted = "imap", serverTLS(), 2, local
+			s.people["joe"], s.people["jim"] = f.value(), mute.value()
+		})
+		in := s.client()
+		in.send("a LOGIN joe secret\r\n")
+		in.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+		oldest := s.client()
+		switch when {
+		case "in its handshake":
+			oldest.send("a STARTTLS\r\n")
+			oldest.want("a OK Begin TLS\r\n")
+		case "at its store":
+			oldest.send("a LOGIN jim secret\r\n")
+			<-mute.marks
+		case "named by a front end":
+			oldest.send("i ID (\"x-originating-ip\" \"192.0.2.7\")\r\n")
+			oldest.want("* ID (\"name\" \"postern\")\r\ni OK Done\r\n")
+		}
+		s.connect().wantEnd("* BYE [LIMIT] Too many connections\r\n")
+
+		s.Shared.mu.Lock()
+		for m := range s.members {
+			m.came = m.came.Add(-strangerTime)
+		}
+		s.Shared.mu.Unlock()
+		next := s.client()
+		if when == "in its handshake" {
+			oldest.wantEnd("")
+		} else {
+			oldest.wantEnd("* BYE [LIMIT] Too many connections\r\n")
+		}
+		s.connect().wantEnd("* BYE [LIMIT] Too many connections\r\n")
+		next.send("a LOGIN joe secret\r\n")
+		next.want("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
+		s.connect().wantEnd("* BYE [LIMIT] Too many connections\r\n")
+		if n := s.End("shown", func(Info) bool { return true }); n != 2 {
+			t.Errorf("%s: %d of those who were logged in are left", when, n)
+		}
+		s.eventually(func() bool {
+			s.Shared.mu.Lock()
+			defer s.Shared.mu.Unlock()
+			return len(s.members)+len(s.perUser)+len(s.perAddress) == 0
+		})
+		var metrics strings.Builder
+		s.Metrics.Write(&metrics)
+		if want := `imapfront_refused_connections_total{protocol="imap"} 4`; !strings.Contains(metrics.String(), want) {
+			t.Errorf("%s: got %s, want %s", when, &metrics, want)
+		}
+	}
+}
+
 // wantClosed waits until nobody listens to a client any more: nor for its last
 // octets, as is done for those who are counted.
 func (c *client) wantClosed() {

@@ -31,6 +31,7 @@ type Shared struct {
 
 	mu         sync.Mutex // over all below, and what members tell the others of themselves
 	members    map[*member]struct{}
+	arrived    []*member // who may be without a store, in the order in which they came
 	perAddress map[netip.Prefix]int
 	perUser    map[account.Location]int // a user may have several names
 	closed     bool                     // no session gets a store any more
@@ -57,6 +58,9 @@ type member struct {
 	info    Info   // made under Shared's lock, when it gets a store
 	counted bool   // as one of its user's, then
 	checked uint64 // edition of the map that knows where its user is, by Recheck
+
+	came    time.Time
+	giveWay context.CancelCauseFunc // to another, until it has a store
 
 	relayed atomic.Pointer[relay.Pair]
 	ending  atomic.Pointer[string] // why, once somebody wants the relay to end
@@ -91,19 +95,48 @@ func network(addr netip.Addr) netip.Prefix {
 	return prefix
 }
 
-var errLimit = errors.New("too many sessions")
+var (
+	errLimit   = errors.New("too many sessions")
+	errGaveWay = fmt.Errorf("%w, and no login for longest", errLimit)
+)
 
 // admit counts a session in, unless there are too many.
 func (s *session) admit() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.MaxSessions > 0 && len(s.members) >= s.MaxSessions {
+	full, oldest := s.MaxSessions > 0 && len(s.members) >= s.MaxSessions, s.stranger()
+	if full && (oldest == nil || time.Since(oldest.came) < strangerTime) {
 		return fmt.Errorf("%w: %d in all", errLimit, len(s.members))
 	}
 	if err := s.countAddress(); err != nil {
 		return err
 	}
+	if full {
+		s.remove(oldest)
+		oldest.giveWay(errGaveWay)
+	}
+	s.came = time.Now()
 	s.members[s.member] = struct{}{}
+	s.arrived = append(s.arrived, s.member)
+	return nil
+}
+
+// strangerTime is what a session has for its login in any case. While there are as many
+// as there may be, the oldest without a store gives way to the next: or a few hundred
+// connections a second that say nothing would keep everybody out.
+const strangerTime = 5 * time.Second
+
+func (s *session) hasGivenWay() bool { return context.Cause(s.ctx) == errGaveWay }
+
+// stranger is the session that has been without a store for longest, or nil.
+func (h *Shared) stranger() *member {
+	for len(h.arrived) > 0 {
+		oldest := h.arrived[0]
+		if _, in := h.members[oldest]; in && !oldest.hasStore() {
+			return oldest
+		}
+		h.arrived = h.arrived[1:]
+	}
 	return nil
 }
 
@@ -138,6 +171,9 @@ func (s *session) countAddress() error {
 func (s *session) moveTo(client netip.AddrPort) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.hasGivenWay() {
+		return errGaveWay // and is not counted any more
+	}
 	before := s.client
 	countDown(s.perAddress, network(before.Addr()))
 	s.client = client
@@ -153,6 +189,10 @@ func (s *session) moveTo(client netip.AddrPort) error {
 func (h *Shared) leave(m *member) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.remove(m)
+}
+
+func (h *Shared) remove(m *member) {
 	if _, in := h.members[m]; !in {
 		return
 	}
@@ -176,6 +216,9 @@ func (s *session) enter(owner string, where account.Location) (*failure, error) 
 	if s.Shared.closed {
 		return unavailable, errShutdown
 	}
+	if s.hasGivenWay() {
+		return unavailable, errGaveWay
+	}
 	if !s.exempt() {
 		if n := s.perUser[where]; s.MaxPerUser > 0 && n >= s.MaxPerUser {
 			return tooMany, fmt.Errorf("%w: %d of this user", errLimit, n)
@@ -188,6 +231,7 @@ func (s *session) enter(owner string, where account.Location) (*failure, error) 
 		Store: s.where.Store, Mailbox: s.where.Mailbox, TLS: s.tls, Since: time.Now(),
 		owner: owner, where: where, at: s.where,
 	}
+	s.giveWay = nil
 	return nil, nil
 }
 
