@@ -79,8 +79,11 @@ func (s *session) penalty() time.Duration {
 	if s.exempt() {
 		return 0
 	}
-	return max(s.Failures.Delay(network(s.client.Addr()).String(), maxAddressDelay),
-		s.Failures.Delay("user "+s.key, maxUserDelay))
+	delay := s.Failures.Delay("user "+s.key, maxUserDelay)
+	if s.client.IsValid() { // else it is not the same as anybody's
+		delay = max(delay, s.Failures.Delay(network(s.client.Addr()).String(), maxAddressDelay))
+	}
+	return delay
 }
 
 func wait(ctx context.Context, d time.Duration) {
@@ -146,7 +149,9 @@ func (s *session) failed(ctx context.Context, start time.Time, failure *failure,
 		s.slowest.note(time.Since(start))
 	}
 	if failure == denied && !s.exempt() {
-		s.Failures.Failed(network(s.client.Addr()).String())
+		if s.client.IsValid() {
+			s.Failures.Failed(network(s.client.Addr()).String())
+		}
 		s.Failures.Failed("user " + s.key)
 	}
 	delay := max(s.FailureDelay, min(s.FailureDelay<<s.failures, maxDelay), s.slowest.get())

@@ -58,7 +58,7 @@ var tooFast = &failure{code: "LIMIT", text: "Too many logins, try again later"}
 // it. A user is limited from each address by itself: who knows no more than his
 // name cannot keep him out, nor learn from this whether there is such a user.
 func (s *session) paced() error {
-	if s.exempt() {
+	if s.exempt() || !s.client.IsValid() {
 		return nil
 	}
 	from := network(s.client.Addr()).String()

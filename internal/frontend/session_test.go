@@ -305,6 +305,32 @@ func TestRule11_Sessions(t *testing.T) {
 	})
 }
 
+// Clients whose address nobody knows, as behind a pipe, have not all the same one: what
+// one of them does is no other's fault.
+func TestRule11_ClientsWithoutAnAddress(t *testing.T) {
+	s := idler(account.Location{Store: "imap1.example.org", Mailbox: "joe"})
+	s.MaxPerAddress, s.LoginsPerAddress = 1, 1
+	for range 10 {
+		s.key = "jim"
+		s.failed(t.Context(), time.Now(), denied, errUnknown)
+	}
+	if s.penalty() == 0 {
+		t.Error("guesses at a user cost nothing")
+	}
+	for range 2 {
+		s.key = "joe"
+		if delay := s.penalty(); delay > 0 {
+			t.Errorf("another waits %v", delay)
+		}
+		if err := s.paced(); err != nil {
+			t.Error(err)
+		}
+		if err := s.countAddress(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Who does not log in keeps nobody out, who is logged in is not sent away, and who has
 // just come isn't either.
 func TestRule11_StrangersGiveWay(t *testing.T) {

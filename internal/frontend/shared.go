@@ -160,7 +160,7 @@ func (h *Shared) refusal(now time.Time) (others int, tell bool) {
 // countAddress counts a session as one of its client's address.
 func (s *session) countAddress() error {
 	from := network(s.client.Addr())
-	if n := s.perAddress[from]; s.MaxPerAddress > 0 && n >= s.MaxPerAddress && !s.exempt() {
+	if n := s.perAddress[from]; s.MaxPerAddress > 0 && n >= s.MaxPerAddress && from.IsValid() && !s.exempt() {
 		return fmt.Errorf("%w: %d from %v", errLimit, n, from)
 	}
 	s.perAddress[from]++
