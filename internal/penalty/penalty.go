@@ -7,10 +7,12 @@
 //
 // Names are kept as hashes, and of those only a part; when the table is full the
 // oldest failure of a few is forgotten. So it can err, by a delay that somebody
-// has not earned or one that he is spared, and that is all it can do.
+// has not earned or one that he is spared, and that is all it can do. Nobody from
+// outside can tell for whom: the hashes of each table are others.
 package penalty
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -39,6 +41,7 @@ const (
 // on the same file from many processes.
 type Table struct {
 	cells []atomic.Uint64
+	salt  string   // of the hashes
 	file  *os.File // that they are mapped from, unless nil
 	now   func() time.Time
 }
@@ -46,7 +49,9 @@ type Table struct {
 const size = cells * 8 // octets
 
 // New returns an empty table in memory.
-func New() *Table { return &Table{cells: make([]atomic.Uint64, cells), now: time.Now} }
+func New() *Table {
+	return &Table{cells: make([]atomic.Uint64, cells), salt: rand.Text(), now: time.Now}
+}
 
 // Open maps a table that other processes share. It is made if it is missing.
 func Open(file string) (*Table, error) {
@@ -54,25 +59,31 @@ func Open(file string) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	mem, err := mapped(f)
+	mem, salt, err := mapped(f)
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	return &Table{unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(&mem[0])), cells), f, time.Now}, nil
+	return &Table{unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(&mem[0])), cells), salt, f, time.Now}, nil
 }
 
-func mapped(f *os.File) ([]byte, error) {
-	switch info, err := f.Stat(); {
+// mapped maps the file, and salts it with what all processes know of it, and the
+// network does not.
+func mapped(f *os.File) (mem []byte, salt string, err error) {
+	var info unix.Stat_t
+	switch err := unix.Fstat(int(f.Fd()), &info); {
 	case err != nil:
-		return nil, err
-	case info.Size() != size && info.Size() != 0:
-		return nil, errors.New("not a table of failures: empty it, or name another file")
+		return nil, "", err
+	case info.Size != size && info.Size != 0:
+		return nil, "", errors.New("not a table of failures: empty it, or name another file")
 	}
 	if err := f.Truncate(size); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	var born unix.Statx_t // where the kernel does not know it, the number alone has to do
+	unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &born)
+	mem, err = unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	return mem, fmt.Sprint(info.Dev, info.Ino, born.Btime.Sec, born.Btime.Nsec), err
 }
 
 // A name is of one kind or the other, so that no client can choose one that is
@@ -119,7 +130,7 @@ func (t *Table) visit(of kind, name string, show func(at *atomic.Uint64, old uin
 }
 
 func (t *Table) find(of kind, name string) (at *atomic.Uint64, old uint64, c cell, found bool) {
-	sum := sha256.Sum256([]byte(name))
+	sum := sha256.Sum256([]byte(t.salt + name))
 	hash := binary.BigEndian.Uint64(sum[:])
 	part := uint32(of)<<23 | uint32(hash>>41) | 1 // never 0, which is an empty cell
 	now := t.now().Unix()

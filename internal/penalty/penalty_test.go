@@ -44,6 +44,23 @@ func TestDelaysGrowAndEnd(t *testing.T) {
 	}
 }
 
+// Who may choose a name cannot choose one that is taken for an address, or that drives
+// out his own: these two have so much of SHA-256 in common that they were the same.
+func TestNamesThatAreMadeUp(t *testing.T) {
+	shared, err := Open(filepath.Join(t.TempDir(), "failures"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []*Table{New(), shared} {
+		for range 10 {
+			table.Failed("user u365645")
+		}
+		if delay := table.Delay("10.5.245.94/32", time.Minute); delay != 0 {
+			t.Errorf("an address that nobody has failed from waits %v", delay)
+		}
+	}
+}
+
 func TestAFullTableForgetsTheOldest(t *testing.T) {
 	table := New()
 	now := time.Unix(1e9, 0)
