@@ -77,13 +77,27 @@ func mapped(f *os.File) (mem []byte, salt string, err error) {
 	case info.Size != size && info.Size != 0:
 		return nil, "", errors.New("not a table of failures: empty it, or name another file")
 	}
-	if err := f.Truncate(size); err != nil {
+	if err := fill(f); err != nil {
 		return nil, "", err
 	}
 	var born unix.Statx_t // where the kernel does not know it, the number alone has to do
 	unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &born)
 	mem, err = unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	return mem, fmt.Sprint(info.Dev, info.Ino, born.Btime.Sec, born.Btime.Nsec), err
+}
+
+// fill takes all of the disk that the table needs: were it full when somebody fails,
+// nothing would be counted, and nobody told. Not all file systems can do that.
+func fill(f *os.File) error {
+	for {
+		switch err := unix.Fallocate(int(f.Fd()), 0, 0, size); err {
+		case unix.EINTR:
+		case unix.EOPNOTSUPP:
+			return f.Truncate(size)
+		default:
+			return err
+		}
+	}
 }
 
 // A name is of one kind or the other, so that no client can choose one that is
@@ -122,7 +136,7 @@ func (t *Table) visit(of kind, name string, show func(at *atomic.Uint64, old uin
 				if _, ok := fault.(interface{ Addr() uintptr }); !ok {
 					panic(fault)
 				}
-				t.file.Truncate(size)
+				fill(t.file)
 			}
 		}()
 	}
