@@ -23,6 +23,7 @@ import (
 	"time"
 
 	proxyproto "github.com/pires/go-proxyproto"
+	"golang.org/x/sys/unix"
 
 	"postern/internal/imap"
 	"postern/internal/trust"
@@ -233,7 +234,7 @@ func (s *Store) Probe(ctx context.Context, p Protocol) (imap.Capabilities, error
 func (s *Store) reach(ctx context.Context, p Protocol, origin Origin) (*dialogue, error) {
 	conn, err := s.Addresses.dial(ctx, &net.Dialer{Timeout: s.ConnectTimeout}, s.Address)
 	if err != nil {
-		return nil, err
+		return nil, explained(err)
 	}
 	d := &dialogue{conn: conn, in: bufio.NewReader(conn)}
 	d.uncancelled = context.AfterFunc(ctx, func() { conn.Close() })
@@ -252,6 +253,14 @@ func (s *Store) reach(ctx context.Context, p Protocol, origin Origin) (*dialogue
 		return nil, err
 	}
 	return d, nil
+}
+
+// explained tells more of what connect(2) says where too many sessions are at one store.
+func explained(err error) error {
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		err = fmt.Errorf("%w: is no port left to come from? see ip_local_port_range in ip(7)", err)
+	}
+	return err
 }
 
 // header is the PROXY header for an origin. Without one, as in a probe, it says

@@ -6,8 +6,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"postern/internal/imap"
 )
@@ -56,6 +59,16 @@ func TestRefusalsNameTheCodeThereIs(t *testing.T) {
 
 func dialogueOf(stream string) *dialogue {
 	return &dialogue{in: bufio.NewReaderSize(strings.NewReader(stream), 16), budget: imap.MaxUntagged}
+}
+
+func TestNoPortIsLeft(t *testing.T) {
+	for errno, advice := range map[unix.Errno]bool{unix.EADDRNOTAVAIL: true, unix.ECONNREFUSED: false} {
+		connect := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", errno)}
+		err := explained(connect)
+		if !errors.Is(err, errno) || strings.Contains(err.Error(), "ip_local_port_range") != advice {
+			t.Errorf("%v", err)
+		}
+	}
 }
 
 func TestSieveLines(t *testing.T) {
