@@ -35,6 +35,10 @@ var unheard = make(chan os.Signal, 1)
 // for the first.
 const logTime = 5 * time.Second
 
+// recovers is how much faster patience grows while nobody waits than it shrinks: a log
+// that is busy for four fifths of the time keeps up.
+const recovers = 4
+
 // A PatientLog is a log that waits for whoever reads it, but not for ever: he may be
 // stopped, or slow, or his disk full, or that of the file that it is. Then lines are
 // lost, and how many were is told when they are taken again: mail matters more.
@@ -49,7 +53,7 @@ type PatientLog struct {
 	late     bool
 	missing  int           // lines since
 	torn     bool          // the last of them stands there in part
-	patience time.Duration // that was left when it last waited; it grows with the time since
+	patience time.Duration // that was left when it last waited
 	waited   time.Time     // until then
 }
 
@@ -81,7 +85,7 @@ func (p *PatientLog) Write(line []byte) (int, error) {
 	p.line = append(p.line[:0], line...)
 	go func() { p.written <- p.put(p.line) }()
 	start := time.Now()
-	p.patience = min(logTime, p.patience+start.Sub(p.waited))
+	p.patience = min(logTime, p.patience+recovers*min(logTime, start.Sub(p.waited)))
 	limit := time.NewTimer(p.patience)
 	defer limit.Stop()
 	select {

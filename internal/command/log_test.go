@@ -76,6 +76,27 @@ func TestLogThatIsReadSlowly(t *testing.T) {
 	})
 }
 
+// A log that has enough to do loses nothing as long as it keeps up.
+func TestLogThatIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var written int
+		busy := writer(func(line []byte) (int, error) {
+			time.Sleep(7 * time.Millisecond)
+			written++
+			return len(line), nil
+		})
+		p := NewPatientLog(busy, NoDescriptor, func(lines int) { t.Errorf("%d lines are lost", lines) })
+		const minute = 60 * 100
+		for range minute {
+			p.Write([]byte("login\n"))
+			time.Sleep(3 * time.Millisecond)
+		}
+		if written != minute {
+			t.Errorf("%d lines of %d are written", written, minute)
+		}
+	})
+}
+
 type writer func([]byte) (int, error)
 
 func (w writer) Write(line []byte) (int, error) { return w(line) }
