@@ -3,6 +3,7 @@ package mapfile
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 )
@@ -22,6 +23,18 @@ type entry struct{ hash, pos uint32 }
 
 // errTooMuch is for what 32-bit positions do not reach.
 var errTooMuch = errors.New("more than a CDB can hold, 4 GiB")
+
+// mostAlike is how many keys may have one hash. Of millions it is three at most, unless
+// somebody makes them up, which is easy; and the time to make such a map, and to look
+// all of them up, grows with the square of their number.
+const mostAlike = 4000
+
+// tooAlike is the error of more, where one of them stands.
+type tooAlike struct{ pos uint32 }
+
+func (tooAlike) Error() string {
+	return fmt.Sprintf("more than %d keys are made up to have the same hash, at which every tool would work for hours", mostAlike)
+}
 
 func newMaker(file io.WriteSeeker) (*maker, error) {
 	_, err := file.Seek(headerSize, io.SeekStart)
@@ -65,9 +78,15 @@ func (m *maker) finish() error {
 		out = append(out, make([]byte, slots*8)...)
 		table := out[from:]
 		for _, e := range entries {
-			slot := e.hash >> 8 % slots
+			slot, alike := e.hash>>8%slots, 0
 			for binary.LittleEndian.Uint32(table[slot*8+4:]) != 0 {
+				if binary.LittleEndian.Uint32(table[slot*8:]) == e.hash {
+					alike++
+				}
 				slot = (slot + 1) % slots
+			}
+			if alike >= mostAlike {
+				return tooAlike{e.pos}
 			}
 			binary.LittleEndian.PutUint32(table[slot*8:], e.hash)
 			binary.LittleEndian.PutUint32(table[slot*8+4:], e.pos)

@@ -8,10 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/colinmarc/cdb"
+
+	"postern/internal/sysexits"
 )
 
 // Ours is the file that another writer makes, byte for byte.
@@ -85,6 +88,64 @@ func TestTooMuchForACDB(t *testing.T) {
 	if whole(written) > math.MaxUint32 || whole(written+1) <= math.MaxUint32 || file.octets != written*int64(len(record)) {
 		t.Errorf("refused after %d records, %d octets", written, file.octets)
 	}
+}
+
+// Who may choose his addresses can choose thousands that have the same hash, and keep
+// every tool that makes or reads the map busy for hours.
+func TestKeysThatAreMadeUp(t *testing.T) {
+	keys := []string{""}
+	hash := hashOf(nil)
+	for len(keys) <= mostAlike {
+		one, other := samePlace(hash)
+		var longer []string
+		for _, key := range keys {
+			longer = append(longer, key+one, key+other)
+		}
+		keys, hash = longer, hashOf([]byte(longer[0]))
+	}
+	list := func(n int) func(put Put) error {
+		return func(put Put) error {
+			for _, key := range keys[:n] {
+				if err := put(key, "imap1.example.org"); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	dir := t.TempDir()
+	if err := publish(t, dir, 0, Draft{Name: Login, Records: list(mostAlike / 4)}); err != nil {
+		t.Error(err)
+	}
+	err := publish(t, dir, 0, Draft{Name: Login, Records: list(mostAlike + 1)})
+	if _, are := errors.AsType[tooAlike](err); !are || sysexits.Of(err) != sysexits.DataErr || !strings.HasSuffix(err.Error(), `has "`+keys[mostAlike]+`"`) {
+		t.Error(err)
+	}
+	m, err := Open(filepath.Join(dir, Login), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if n := m.Story().Records; n != mostAlike/4 {
+		t.Errorf("the map has %d records", n)
+	}
+}
+
+// samePlace finds two texts behind which a hash is the same.
+func samePlace(hash uint32) (one, other string) {
+	seen := map[uint32]string{}
+	for i := range 1 << 18 {
+		text := string([]byte{byte('0' + i>>12), byte('0' + i>>6&63), byte('0' + i&63)})
+		next := hash
+		for _, c := range []byte(text) {
+			next = (next << 5) + next ^ uint32(c)
+		}
+		if first, found := seen[next]; found {
+			return first, text
+		}
+		seen[next] = text
+	}
+	panic("there are always two")
 }
 
 // What is read back must be what was written, to the last octet.

@@ -279,13 +279,25 @@ func (s *script) write(full sheet) error { return s.full(s.out.write(full)) }
 
 // full says of what cannot be written why.
 func (s *script) full(err error) error {
+	alike, are := errors.AsType[tooAlike](err)
 	switch {
+	case are:
+		return sysexits.DataErr.Errorf("%w: look for the entry that has %q", err, s.keyAt(alike.pos))
 	case errors.Is(err, errTooMuch):
 		return sysexits.DataErr.Errorf("%w, after %d records", err, s.digest.records)
 	case err != nil:
 		return sysexits.CantCreate.Wrap(err)
 	}
 	return nil
+}
+
+// keyAt is the key of a record that was written.
+func (s *script) keyAt(pos uint32) []byte {
+	head := make([]byte, 4)
+	s.file.ReadAt(head, int64(pos))
+	key := make([]byte, min(binary.LittleEndian.Uint32(head), 1<<10))
+	s.file.ReadAt(key, int64(pos)+8)
+	return key
 }
 
 // finish adds what follows the records.
@@ -302,8 +314,8 @@ func (s *script) finish(name string) error {
 	if err := s.write(sheet{}.add(storyKey, text)); err != nil {
 		return err
 	}
-	if err := s.out.finish(); err != nil {
-		return sysexits.CantCreate.Wrap(err)
+	if err := s.full(s.out.finish()); err != nil {
+		return err
 	}
 	s.out = nil
 	if s.digest.records > manyRecords {
