@@ -209,24 +209,6 @@ func (e *end) drained(buffer []byte) bool {
 	return err != nil && err != errWait
 }
 
-// goodbye passes the end of one direction on. Under TLS a store has some time
-// to answer before it: many take TLS's goodbye for the end of both directions,
-// Dovecot among them, and drop what they had to say.
-func (e *end) goodbye(toStore bool) {
-	if !toStore || !e.secure() {
-		e.closeWrite()
-		return
-	}
-	time.AfterFunc(goodbyeTime, func() {
-		e.pair.mu.Lock()
-		defer e.pair.mu.Unlock()
-		if !e.closed {
-			e.closeWrite()
-			e.pair.watch()
-		}
-	})
-}
-
 // closeWrite lets the other side see an end, where the connection has two
 // halves. TLS has a word for it, but who has read that in the midst of something,
 // as Cyrus in its IDLE, may wait for more all the same.

@@ -279,7 +279,7 @@ func TestSilenceAfterAnEnd(t *testing.T) {
 		eventually(t, "one direction has ended", func() bool {
 			r.pair.mu.Lock()
 			defer r.pair.mu.Unlock()
-			return r.pair.state == lingering && r.pair.silence.Stop()
+			return r.pair.state == lingering && !r.pair.untold && r.pair.silence.Stop()
 		})
 		late := func() { r.pair.active = time.Now().Add(-linger) }
 		for range 5 {

@@ -29,7 +29,7 @@ const linger = 60 * time.Second
 
 const byeTime = time.Second // for a client to take in a last line
 
-var goodbyeTime = time.Second // for a store's answers to a client's last commands
+var goodbyeTime = time.Second // of silence, for a store to begin the next answer
 
 // Descriptors is how many the relay may have beside those of its connections.
 func Descriptors() int { return 2 * (mostPipes + runtime.GOMAXPROCS(0)) }
@@ -103,6 +103,7 @@ type Pair struct {
 	client, store end
 	up, down      direction
 	state         state
+	untold        bool      // the store, that its client has said goodbye
 	reason        string    // why the first direction has ended
 	active        time.Time // when lingering has passed something last
 	silence       *time.Timer
@@ -195,23 +196,36 @@ func (p *Pair) directionEnded(d *direction, reason string, alone bool) {
 		p.finish()
 		return
 	}
-	d.to.goodbye(d == &p.up)
 	p.state, p.active = lingering, time.Now()
-	p.silence = time.AfterFunc(linger, p.silent)
+	if p.untold = d == &p.up && p.store.secure(); !p.untold {
+		d.to.closeWrite()
+	}
+	p.silence = time.AfterFunc(goodbyeTime, p.silent)
 }
 
-// silent ends a pair that lingers and has passed nothing for too long.
+// silent looks how long a pair that lingers has passed nothing, and ends it where that
+// is too long. A store under TLS hears goodbye only once it is silent, and the client
+// has taken what it said: many take that for the end of both directions, Dovecot among
+// them, and drop the rest of their answers.
 func (p *Pair) silent() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.state != lingering {
 		return
 	}
-	if left := linger - time.Since(p.active); left > 0 {
-		p.silence.Reset(left)
-		return
+	switch quiet := time.Since(p.active); {
+	case quiet >= linger:
+		p.finish()
+	case !p.untold:
+		p.silence.Reset(linger - quiet)
+	case quiet < goodbyeTime || p.down.blocked():
+		p.silence.Reset(goodbyeTime)
+	default:
+		p.untold = false
+		p.silence.Reset(linger - quiet)
+		p.store.closeWrite()
+		p.watch()
 	}
-	p.finish()
 }
 
 // finish ends a pair by itself. Whoever does so has the loop to attend to, and

@@ -263,6 +263,59 @@ func TestRule10_3_TheConnectionBelowTLSEnds(t *testing.T) {
 	r.want(t, Summary{0, 7, "client closed"})
 }
 
+// Many a store drops what it has to say when it reads TLS's goodbye. It hears that of
+// its client when it has nothing more to say, and the client has taken all.
+func TestRule10_3_GoodbyeComesBehindTheAnswers(t *testing.T) {
+	for _, a := range []kind{plain, secure} {
+		r := newRig(t, a, secure, Side{}, Side{})
+		told := make(chan struct{})
+		go func() { io.Copy(io.Discard, r.store); close(told) }()
+		large := strings.Repeat("x", 32<<20)
+		go io.WriteString(r.store, large)
+		r.full(t, &r.pair.down)
+		r.client.CloseWrite()
+		// A client of another store has said goodbye later.
+		eventually(t, "the client has said goodbye", func() bool {
+			r.pair.mu.Lock()
+			defer r.pair.mu.Unlock()
+			return r.pair.state == lingering
+		})
+		for range 3 {
+			other := newRig(t, a, secure, Side{}, Side{})
+			other.client.CloseWrite()
+			io.Copy(io.Discard, other.store)
+			other.store.Close()
+			other.end(t)
+		}
+		select {
+		case <-told:
+			t.Error("the client has not taken all, and the store has heard goodbye")
+		default:
+		}
+		// From here on the clock is the test's.
+		eventually(t, "somebody looks again", func() bool {
+			r.pair.mu.Lock()
+			defer r.pair.mu.Unlock()
+			return r.pair.silence.Stop()
+		})
+		echo(t, r.client, large)
+		for _, quiet := range []time.Duration{-time.Minute, goodbyeTime} {
+			r.pair.mu.Lock()
+			r.pair.active = time.Now().Add(-quiet)
+			r.pair.mu.Unlock()
+			r.pair.silent()
+			r.pair.mu.Lock()
+			if r.pair.untold != (quiet < goodbyeTime) || !r.pair.silence.Stop() {
+				t.Errorf("silent for %v: untold is %v, or nobody looks again", quiet, r.pair.untold)
+			}
+			r.pair.mu.Unlock()
+		}
+		<-told
+		r.store.Close()
+		r.want(t, Summary{0, 32 << 20, "client closed"})
+	}
+}
+
 // Whoever has started the program, with pipes to it, waits for its end before closing
 // them.
 func TestTheEndOfAStoreIsTheEndOfPipes(t *testing.T) {
