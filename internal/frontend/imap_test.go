@@ -843,7 +843,10 @@ func TestRule9_AnEmptyPassword(t *testing.T) {
 		f := newFakeStore(t, strings.Replace(loginScript(answer), "AGpvZQBzZWNyZXQ=", b64("\x00joe\x00"), 1))
 		s := newSite(t, func(s *site) { s.people["joe"] = f.value() })
 		for _, user := range []string{"joe", "nobody"} {
-			s.talk(t, []exchange{{"a LOGIN " + user + " \"\"\r\n", "a " + failed}})
+			s.talk(t, []exchange{
+				{"a LOGIN " + user + " \"\"\r\n", "a " + failed},
+				{"a AUTHENTICATE LOGIN " + b64(user) + "\r\n\r\n", "+ UGFzc3dvcmQ6\r\na " + failed},
+			})
 		}
 		if f.connections() != 0 {
 			t.Error("the store was asked")

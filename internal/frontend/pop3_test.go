@@ -59,6 +59,7 @@ func TestPOP3Commands(t *testing.T) {
 		{"AUTH PLAIN =\r\n", "-ERR Authentication was not completed\r\n"},
 		{"USER nobody\r\nPASS a b c\r\n", "+OK\r\n-ERR [AUTH] Authentication failed\r\n"},
 		{"AUTH LOGIN\r\n" + b64("nobody") + "\r\n" + b64("x") + "\r\n", "+ VXNlcm5hbWU6\r\n+ UGFzc3dvcmQ6\r\n-ERR [AUTH] Authentication failed\r\n"},
+		{"AUTH LOGIN " + b64("nobody") + "\r\n\r\n", "+ UGFzc3dvcmQ6\r\n-ERR [AUTH] Authentication failed\r\n"},
 	} {
 		s.popTalk(t, e.send, e.want)
 	}

@@ -208,7 +208,7 @@ func readLogin(s *session, user []byte) (credentials, error) {
 	if err != nil {
 		return credentials{}, err
 	}
-	if len(user) == 0 || len(password) == 0 || bytes.IndexByte(user, 0) >= 0 || bytes.IndexByte(password, 0) >= 0 {
+	if len(user) == 0 || bytes.IndexByte(user, 0) >= 0 || bytes.IndexByte(password, 0) >= 0 {
 		clear(password)
 		return credentials{}, errMessage
 	}
