@@ -38,6 +38,9 @@ func (t *Tables) untie(addresses []string) error {
 		if err != nil {
 			return err
 		}
+		if to, err = t.unfold(address, to); err != nil {
+			return err
+		}
 		knots[address] = &knot{address: address, to: to}
 	}
 	for _, address := range addresses {
@@ -77,6 +80,60 @@ func (t *Tables) untie(addresses []string) error {
 			first.address, first.doubt, refused)
 	}
 	return nil
+}
+
+// unfold puts in place of forwards what they lead to, where Postfix would not find
+// them: it puts the detail of a message's address behind a forward, and of list+x and
+// a+b makes a+b+x, which is a's.
+func (t *Tables) unfold(address string, to []account.Destination) ([]account.Destination, error) {
+	var all []account.Destination
+	met := map[string]bool{address: true}
+	seen := make(map[account.Destination]bool, len(to))
+	for len(to) > 0 {
+		next := to[0]
+		to = to[1:]
+		if seen[next] {
+			continue
+		}
+		seen[next] = true
+		key := ""
+		if next.Address != "" {
+			entry, found, err := t.entry(next.Address)
+			if err != nil {
+				return nil, err
+			}
+			if found && !t.takesDetails(entry) {
+				key = entry
+			}
+		}
+		switch {
+		case key == "":
+			all = append(all, next)
+		case !met[key]:
+			met[key] = true
+			value, _, err := t.get(key)
+			if err != nil {
+				return nil, err
+			}
+			more, err := t.destinations(key, value)
+			if err != nil {
+				return nil, err
+			}
+			to = append(to, more...)
+		}
+	}
+	return all, nil
+}
+
+// takesDetails tells whether Postfix comes to a key also with a detail behind its local
+// part.
+func (t *Tables) takesDetails(key string) bool {
+	for _, delimiter := range t.site.Delimiter {
+		if bare, _ := cutDetail(addDetail(key, string(delimiter)), t.site.Delimiter); bare != key {
+			return false
+		}
+	}
+	return true
 }
 
 // link finds what the alias table would say of a knot, and the knots it leads
