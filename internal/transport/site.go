@@ -78,7 +78,7 @@ func (s Site) DeliveryAddress(mailbox string) (string, error) {
 	if len(local) > 64 { // octets, RFC 5321 4.5.3.1.1
 		return "", fmt.Errorf("mailbox %q is too long for the local part of an address", mailbox)
 	}
-	if s.Delimiter != "" && strings.IndexAny(local, s.Delimiter) > 0 {
+	if strings.ContainsAny(local, s.Delimiter) {
 		return "", fmt.Errorf("mailbox %q contains recipient_delimiter %q, so a store takes its mail for another's", mailbox, s.Delimiter)
 	}
 	// Postfix composes no letters, and the tables have a local part composed and

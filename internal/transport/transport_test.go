@@ -491,6 +491,7 @@ func TestMailboxesWithoutAnAddress(t *testing.T) {
 		status      sysexits.Status
 	}{
 		{"a+b imap1", "contains recipient_delimiter", sysexits.DataErr},
+		{"+a imap1", "contains recipient_delimiter", sysexits.DataErr},
 		{strings.Repeat("x", 65) + " imap1", "too long for the local part", sysexits.DataErr},
 		{"u u@not..domain@imap1", "makes no address", sysexits.DataErr},
 		{"u imap1 u", "", 0},
