@@ -46,6 +46,15 @@ func (t *Tables) each(yield func(address string, r route) error) error {
 	if err != nil {
 		return err
 	}
+	for _, address := range slices.Sorted(maps.Keys(t.others)) {
+		r, err := t.route(address, t.others[address])
+		if err != nil {
+			return err
+		}
+		if err := withMirrors(address, r); err != nil {
+			return err
+		}
+	}
 	for _, address := range t.homeless {
 		mailbox := t.homes[address]
 		r := route{transport: doubtResult}

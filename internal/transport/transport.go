@@ -56,6 +56,7 @@ type Tables struct {
 	homes    map[string]string        // delivery addresses that address.cdb lacks, and their mailboxes
 	homeless []string                 // the same, in the order they were met
 	clashes  map[string]string        // those that two mailboxes have, and why
+	others   map[string]string        // them in the other form of their domain, which address.cdb lacks, too
 	spelled  map[string]string        // those that a store spells in another way: Straße, and not strasse
 	special  map[string]route         // addresses that need more than a look at their destinations
 	catchAll map[string]bool          // domains with an @domain address
@@ -76,6 +77,7 @@ func Plan(site Site, logins, addresses Map) (*Tables, error) {
 		flags:    map[string]account.Flags{},
 		homes:    map[string]string{},
 		clashes:  map[string]string{},
+		others:   map[string]string{},
 		spelled:  map[string]string{},
 		special:  map[string]route{},
 		catchAll: map[string]bool{},
@@ -101,6 +103,9 @@ func Plan(site Site, logins, addresses Map) (*Tables, error) {
 	}
 	knots, err := t.readAddresses(oddAddresses)
 	if err != nil {
+		return nil, err
+	}
+	if err := t.findOthers(); err != nil {
 		return nil, err
 	}
 	if err := t.untie(knots); err != nil {
@@ -206,10 +211,39 @@ func (t *Tables) get(address string) (value string, found bool, err error) {
 	if !t.own[domainOf(address)] {
 		return "", false, nil
 	}
+	if mailbox, ok := t.others[address]; ok {
+		return mailbox, true, nil
+	}
 	if key, ok := t.renamed[address]; ok {
 		address = key
 	}
 	return t.addresses.Get(address)
+}
+
+// findOthers has a mailbox that no address leads to get its mail by either form of its
+// domain, as address.cdb has addresses.
+func (t *Tables) findOthers() error {
+	forms := map[string]string{} // by domain
+	for _, address := range t.homeless {
+		domain := domainOf(address)
+		form, known := forms[domain]
+		if !known {
+			form = account.OtherForm(domain)
+			forms[domain] = form
+		}
+		if !t.own[form] || t.site.Aliases[form] == domain {
+			continue // there is none, or the tables repeat all of the domain there
+		}
+		other := strings.TrimSuffix(address, domain) + form
+		_, found, err := t.get(other)
+		if err != nil {
+			return err
+		}
+		if !found && t.homes[other] == "" {
+			t.others[other] = t.homes[address]
+		}
+	}
+	return nil
 }
 
 // readLogins collects the flags, and the delivery addresses of mailboxes that

@@ -742,14 +742,18 @@ func TestInternationalisedDomain(t *testing.T) {
 		site := testSite()
 		site.Domains = []string{first, other}
 		site.Aliases = map[string]string{"bücher.example": first}
-		p, _ := mustPlan(t, site, book{"jdoe imap1", "late imap2"}, book{
+		p, _ := mustPlan(t, site, book{"jdoe imap1", "late imap2", "eve@" + other + " imap2"}, book{
 			"jdoe@" + first + " jdoe@imap1", "john@" + first + " jdoe@imap1", "john@" + other + " jdoe@imap1",
+			"all@" + first + " <eve@" + first + ">", "@" + first + " jdoe@imap1",
 		})
 		for _, domain := range []string{first, other, "bücher.example", "xn--bcher-kva.example"} {
 			for to, want := range map[string]string{
 				"jdoe@":   "lmtp:inet:[imap1]:2003 jdoe@" + first,
 				"john+x@": "lmtp:inet:[imap1]:2003 jdoe+x@" + first,
 				"late@":   "lmtp:inet:[imap2]:2003 late@" + first,
+				// A mailbox that is called by the other form.
+				"eve+x@": "lmtp:inet:[imap2]:2003 eve+x@" + other,
+				"all@":   "lmtp:inet:[imap2]:2003 eve@" + other,
 			} {
 				if got, err := p.deliver(to + domain); err != nil || len(got) != 1 || got[0] != want {
 					t.Errorf("%s%s: got %q %v, want %s", to, domain, got, err, want)
