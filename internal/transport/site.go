@@ -125,6 +125,7 @@ func (t *Tables) nameDomains(logins Map) error {
 		}
 	}
 	for from, to := range aliases {
+		aliases[from] = cmp.Or(aliases[to], to) // which may be the other form of one that is named
 		t.own[from], t.own[to] = true, true
 	}
 	listed := maps.Clone(t.own)

@@ -764,6 +764,13 @@ func TestInternationalisedDomain(t *testing.T) {
 			}
 		}
 
+		// The one that is mirrored may be named by either form.
+		site.Domains, site.Aliases = []string{first}, map[string]string{"mirror.example": other}
+		p, _ = mustPlan(t, site, book{"late imap2"}, book{})
+		if got, err := p.deliver("late@mirror.example"); err != nil || len(got) != 1 || got[0] != "lmtp:inet:[imap2]:2003 late@"+first {
+			t.Errorf("late@mirror.example: got %q %v", got, err)
+		}
+
 		// The domains of the mailboxes are the site's where it names none.
 		site.Domains, site.Aliases = nil, nil
 		p, tables := mustPlan(t, site, book{"jdoe@" + first + " imap1", "jdoe@" + other + " jdoe@" + first + "@imap1"}, book{
