@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -116,23 +115,28 @@ func (f *finder) findAddress(a *answer) error {
 	if err != nil {
 		return err
 	}
-	domain := strings.LastIndexByte(a.Name, '@') + 1
-	mirrored := f.mirrored(a.Name[domain:])
-	delivery := a.Name[:domain] + cmp.Or(mirrored, a.Name[domain:])
-	for _, key := range transport.Keys(a.Name, mirrored, f.conf.Route.Delimiter) {
-		if key[0] == '@' {
-			// A delivery address is nearer than the catch-all.
-			if at, found, err := f.atDelivery(delivery); err != nil || found {
-				a.To, a.Found, a.Address = []end{at}, found, account.Fold(delivery)
-				a.value, a.delivery = destination(at).String(), found
-				return err
-			}
-		}
+	at := strings.LastIndexByte(a.Name, '@')
+	// The local part is not folded yet: which letters are one in a login name the map
+	// tells, and with attributes.precis those are fewer than in a key of Postfix's.
+	typed := transport.Lookups(account.QuoteLocal(account.UnquoteLocal(a.Name[:at]))+a.Name[at:], f.conf.Route.Delimiter, "")
+	keys := transport.Keys(a.Name, f.mirrored(a.Name[at+1:]), f.conf.Route.Delimiter)
+	for i, key := range keys {
 		value, found, err := addresses.Get(key)
 		if err != nil {
 			return err
 		}
 		if !found {
+			domain := key[strings.LastIndexByte(key, '@'):]
+			local := strings.TrimSuffix(typed[i*len(typed)/len(keys)], a.Name[at:])
+			home, found, err := f.atDelivery(local, domain)
+			if err != nil {
+				return err
+			}
+			if found {
+				a.To, a.Found, a.Address = []end{home}, true, account.Fold(a.Name[:at]+domain)
+				a.value, a.delivery = destination(home).String(), true
+				return nil
+			}
 			continue
 		}
 		a.Found, a.Address, a.value = true, key, value
@@ -183,27 +187,21 @@ func (f *finder) site() transport.Site {
 // atDelivery finds a mailbox by its delivery address, which Postfix knows though
 // address.cdb need not. The login name that opens it is looked for: the mailbox's
 // own name, as a rule, or what stands before the @.
-func (f *finder) atDelivery(address string) (end, bool, error) {
-	at := strings.LastIndexByte(address, '@')
-	// The local part is not folded yet: which letters are one in a login name the map
-	// tells, and with attributes.precis those are fewer than in a key of Postfix's.
-	typed, domain := account.QuoteLocal(account.UnquoteLocal(address[:at])), account.Fold(address[at:])
-	for _, spelled := range transport.Lookups(typed+domain, f.conf.Route.Delimiter) {
-		local := account.UnquoteLocal(strings.TrimSuffix(spelled, domain))
-		folded := account.Fold(local) // as Postfix asks
-		for _, name := range account.Distinct([]string{local + domain, local, folded + domain, folded}) {
-			h, found, err := f.home(name)
-			if err != nil {
-				return end{}, false, err
-			}
-			if !found {
-				continue // without the detail, maybe
-			}
-			delivery, err := f.site().DeliveryAddress(h.Mailbox)
-			if err == nil && slices.Contains(account.WithForms([]string{account.QueryForm(delivery)}), account.QueryForm(spelled)) {
-				h.Port = 0 // it is for logins
-				return endOf(h.Location), true, nil
-			}
+func (f *finder) atDelivery(quoted, domain string) (end, bool, error) {
+	local := account.UnquoteLocal(quoted)
+	folded := account.Fold(local) // as Postfix asks
+	for _, name := range account.Distinct([]string{local + domain, local, folded + domain, folded}) {
+		h, found, err := f.home(name)
+		if err != nil {
+			return end{}, false, err
+		}
+		if !found {
+			continue
+		}
+		delivery, err := f.site().DeliveryAddress(h.Mailbox)
+		if err == nil && slices.Contains(account.WithForms([]string{account.QueryForm(delivery)}), account.QueryForm(quoted+domain)) {
+			h.Port = 0 // it is for logins
+			return endOf(h.Location), true, nil
 		}
 	}
 	return end{}, false, nil
