@@ -125,7 +125,9 @@ func (t *Tables) nameDomains(logins Map) error {
 		}
 	}
 	for from, to := range aliases {
-		aliases[from] = cmp.Or(aliases[to], to) // which may be the other form of one that is named
+		if form := aliases[to]; form != "" && form == account.OtherForm(to) {
+			aliases[from] = form // the one that is named
+		}
 		t.own[from], t.own[to] = true, true
 	}
 	listed := maps.Clone(t.own)
