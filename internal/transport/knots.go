@@ -82,47 +82,59 @@ func (t *Tables) untie(addresses []string) error {
 	return nil
 }
 
-// unfold puts in place of forwards what they lead to, where Postfix would not find
-// them: it puts the detail of a message's address behind a forward, and of list+x and
-// a+b makes a+b+x, which is a's.
+// unfold puts in place of forwards what they lead to: a mailbox, of which whoever sends
+// by the address is the owner (postfix/submission.cf), and what Postfix would not find.
+// It puts the detail of a message's address behind a forward, and of list+x and a+b
+// makes a+b+x, which is a's.
 func (t *Tables) unfold(address string, to []account.Destination) ([]account.Destination, error) {
 	var all []account.Destination
 	met := map[string]bool{address: true}
 	seen := make(map[account.Destination]bool, len(to))
-	for len(to) > 0 {
-		next := to[0]
-		to = to[1:]
-		if seen[next] {
-			continue
+	var walk func(to []account.Destination) error
+	walk = func(to []account.Destination) error {
+		for _, next := range to {
+			if seen[next] {
+				continue
+			}
+			seen[next] = true
+			key, more, err := t.behind(next.Address)
+			switch {
+			case err != nil:
+				return err
+			case key == "":
+				all = append(all, next)
+			case !met[key]:
+				met[key] = true
+				if err := walk(more); err != nil {
+					return err
+				}
+			}
 		}
-		seen[next] = true
-		key := ""
-		if next.Address != "" {
-			entry, found, err := t.entry(next.Address)
-			if err != nil {
-				return nil, err
-			}
-			if found && !t.takesDetails(entry) {
-				key = entry
-			}
-		}
-		switch {
-		case key == "":
-			all = append(all, next)
-		case !met[key]:
-			met[key] = true
-			value, _, err := t.get(key)
-			if err != nil {
-				return nil, err
-			}
-			more, err := t.destinations(key, value)
-			if err != nil {
-				return nil, err
-			}
-			to = append(to, more...)
-		}
+		return nil
 	}
-	return all, nil
+	err := walk(to)
+	return all, err
+}
+
+// behind returns what unfold is to put in place of a forward, and the key that says so;
+// "" for what stays as it is.
+func (t *Tables) behind(address string) (key string, to []account.Destination, err error) {
+	if address == "" {
+		return "", nil, nil
+	}
+	key, found, err := t.entry(address)
+	if err != nil || !found {
+		return "", nil, err
+	}
+	value, _, err := t.get(key)
+	if err == nil {
+		to, err = t.destinations(key, value)
+	}
+	_, detail := cutDetail(address, t.site.Delimiter)
+	if sole := len(to) == 1 && to[0].Address == ""; err != nil || t.takesDetails(key) && !(sole && detail == "") {
+		return "", nil, err
+	}
+	return key, to, nil
 }
 
 // takesDetails tells whether Postfix comes to a key also with a detail behind its local

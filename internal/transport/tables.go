@@ -109,7 +109,7 @@ func (t *Tables) eachSpelling(address string, r route, yield func(address string
 
 // mirror lists another form of an address, that of a mirrored domain or another
 // spelling, unless it has a say of its own or is longer than an address may be. It is
-// rewritten to the one that it mirrors, address by address: one wildcard for the whole
+// rewritten to what the one that it mirrors is, address by address: one wildcard for the whole
 // domain would accept mail for everybody, virtual(5).
 func (t *Tables) mirror(mirrored, address string, r route, yield func(string, route) error) error {
 	if len(mirrored) > account.MaxName {
@@ -125,7 +125,11 @@ func (t *Tables) mirror(mirrored, address string, r route, yield func(string, ro
 	case address[0] == '@':
 		return yield(mirrored, r)
 	}
-	return yield(mirrored, route{transport: aliasedResult, alias: t.asStored(address)})
+	alias := r.alias
+	if alias == "" || strings.Contains(alias, ",") { // a list stands there once
+		alias = t.asStored(address)
+	}
+	return yield(mirrored, route{transport: aliasedResult, alias: alias})
 }
 
 // A Put takes a record of a table.

@@ -347,6 +347,29 @@ func TestMirroredDomain(t *testing.T) {
 	}
 }
 
+// Whose an address is to send by is asked of the alias table once: postfix/submission.cf.
+func TestAliasesLeadStraightToTheMailbox(t *testing.T) {
+	site := testSite()
+	site.Domains = append(site.Domains, "müller.example")
+	site.Aliases = map[string]string{"mirror.example": "example.org"}
+	p, _ := mustPlan(t, site, book{"jdoe imap1", "gone imap1 disabled", "mroe imap2"}, book{
+		"john@example.org jdoe@imap1", "élodie@müller.example jdoe@imap1", "sales@example.org <john@example.org>",
+		"list@example.org <john@mirror.example> <was.gone@example.org> <mroe@example.org>", "was.gone@example.org gone@imap1",
+		"filed@example.org <john+x@example.org>",
+	})
+	for address, want := range map[string]string{
+		"john@mirror.example": "jdoe@example.org", "jdoe@mirror.example": "jdoe@example.org", "sales@mirror.example": "jdoe@example.org",
+		"e\u0301lodie@müller.example": "jdoe@example.org", "élodie@xn--mller-kva.example": "jdoe@example.org",
+		"sales@example.org": "jdoe@example.org",
+		"list@example.org":  "jdoe@example.org, mroe@example.org", "list@mirror.example": "list@example.org",
+		"filed@example.org": "john+x@example.org",
+	} {
+		if got := p[Alias][address]; got != want {
+			t.Errorf("%s: %q, want %q", address, got, want)
+		}
+	}
+}
+
 // What Postfix's recursion would take to somebody else is deferred.
 func TestNeverAWrongMailbox(t *testing.T) {
 	for _, test := range []struct {
