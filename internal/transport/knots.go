@@ -131,7 +131,7 @@ func (t *Tables) behind(address string) (key string, to []account.Destination, e
 		to, err = t.destinations(key, value)
 	}
 	_, detail := cutDetail(address, t.site.Delimiter)
-	if sole := len(to) == 1 && to[0].Address == ""; err != nil || t.takesDetails(key) && !(sole && detail == "") {
+	if sole := len(to) == 1 && to[0].Address == ""; err != nil || t.takesDetails(key) && !t.isComment(key) && !(sole && detail == "") {
 		return "", nil, err
 	}
 	return key, to, nil

@@ -129,6 +129,9 @@ func (t *Tables) deliveryAddress(mailbox string) (string, error) {
 		return "", err
 	}
 	folded := account.QueryForm(address)
+	if t.isComment(folded) {
+		return "", fmt.Errorf("mailbox %q would be a comment in text tables", mailbox)
+	}
 	// Plan meets all of them; the tables are listed side by side, and only read.
 	if folded != address && t.spelled[folded] == "" {
 		t.spelled[folded] = address
@@ -154,8 +157,13 @@ func (t *Tables) readKeys() error {
 		if key[0] == '@' {
 			t.catchAll[account.Fold(key[1:])] = true
 		}
-		if err := t.checkComment(address); err != nil || address == key {
-			return err
+		if t.isComment(address) {
+			if err := t.refuse("address %q would be a comment in text tables", address); err != nil {
+				return err
+			}
+		}
+		if address == key {
+			return nil
 		}
 		// Two spellings of one address: the one that needs no rewriting was
 		// meant so.
@@ -288,22 +296,14 @@ func (t *Tables) refuse(format string, args ...any) error {
 	return sysexits.DataErr.Errorf(format+": correct the directory, or let --lenient leave it out", args...)
 }
 
-// checkComment refuses an address that postmap(1) takes for a comment.
-func (t *Tables) checkComment(address string) error {
-	if t.site.Text && address[0] == '#' {
-		return t.refuse("address %q would be a comment in text tables", address)
-	}
-	return nil
-}
+// isComment tells whether postmap(1) takes an address for a comment.
+func (t *Tables) isComment(address string) bool { return t.site.Text && address[0] == '#' }
 
 // settle notes a mailbox under its delivery address.
 func (t *Tables) settle(address string, to account.Destination) error {
 	home, mailbox := t.homes[address], to.String()
 	switch {
 	case home == "":
-		if err := t.checkComment(address); err != nil {
-			return err
-		}
 		t.homes[address] = mailbox
 		t.homeless = append(t.homeless, address)
 	case home != mailbox && t.clashes[address] == "":

@@ -534,6 +534,18 @@ func TestMailboxesWithoutAnAddress(t *testing.T) {
 	if got, _ := p.deliver("ab@example.org"); !slices.Equal(got, []string{"retry:4.3.5"}) || !strings.HasSuffix(tables.Notes()[0], ": it gets no mail") {
 		t.Errorf("left out: %q %q", got, tables.Notes())
 	}
+	// Of a comment there is no route, and its mail would leave the site.
+	site.Text = true
+	p, _ = mustPlan(t, site, book{"#a imap1", "#b #b@elsewhere.example@imap1"}, book{"one@example.org #a@imap1", "other@example.org #b@elsewhere.example@imap1",
+		"#all@example.org <x@elsewhere.example>", "more@example.org <#all@example.org>"})
+	if got, _ := p.deliver("more@example.org"); !slices.Equal(got, []string{"<x@elsewhere.example>"}) {
+		t.Errorf("a forward to a comment: %q", got)
+	}
+	for _, address := range []string{"one@example.org", "other@example.org"} {
+		if got, _ := p.deliver(address); !slices.Equal(got, []string{"retry:4.3.5"}) {
+			t.Errorf("%s, which text cannot have: %q", address, got)
+		}
+	}
 	site = testSite()
 	site.Domains = nil
 	if _, _, err := plan(t, site, book{"v@example.org imap1@x", "u imap1"}, book{}); sysexits.Of(err) != sysexits.Config || !strings.Contains(err.Error(), "--domain") {
