@@ -125,9 +125,6 @@ func (t *Tables) nameDomains(logins Map) error {
 		}
 	}
 	for from, to := range aliases {
-		if form := aliases[to]; form != "" && form == account.OtherForm(to) {
-			aliases[from] = form // the one that is named
-		}
 		t.own[from], t.own[to] = true, true
 	}
 	listed := maps.Clone(t.own)

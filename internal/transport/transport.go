@@ -231,6 +231,7 @@ func (t *Tables) get(address string) (value string, found bool, err error) {
 // findOthers has a mailbox that no address leads to get its mail by either form of its
 // domain, as address.cdb has addresses.
 func (t *Tables) findOthers() error {
+	mirrored := slices.Collect(maps.Values(t.site.Aliases))
 	forms := map[string]string{} // by domain
 	for _, address := range t.homeless {
 		domain := domainOf(address)
@@ -239,8 +240,8 @@ func (t *Tables) findOthers() error {
 			form = account.OtherForm(domain)
 			forms[domain] = form
 		}
-		if !t.own[form] || t.site.Aliases[form] == domain {
-			continue // there is none, or the tables repeat all of the domain there
+		if !t.own[form] || t.site.Aliases[form] == domain && !slices.Contains(mirrored, form) {
+			continue // there is none, or the tables repeat all of the domain there, and go no further
 		}
 		other := strings.TrimSuffix(address, domain) + form
 		_, found, err := t.get(other)
