@@ -205,6 +205,10 @@ func (f *finder) sayMail(e *explanation, tables *tables) error {
 		}
 	} else if e.Address != "" && !e.delivery {
 		e.say("domain", "not one of the site's, which route.domain names: in none of Postfix's tables")
+	} else if s, err := walk.Route(address); err != nil {
+		return err
+	} else if s.Key != "" {
+		e.say("domain", "not one of the site's, which route.domain names: only mail from here comes to it")
 	}
 	steps, recipients, err := walk.Expand(address)
 	for _, s := range steps {
