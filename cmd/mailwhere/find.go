@@ -116,8 +116,8 @@ func (f *finder) findAddress(a *answer) error {
 		return err
 	}
 	at := strings.LastIndexByte(a.Name, '@')
-	// The local part is not folded yet: which letters are one in a login name the map
-	// tells, and with attributes.precis those are fewer than in a key of Postfix's.
+	// As typed, and not folded yet: which letters are one in a login name the map tells,
+	// and with attributes.precis those are fewer than in a key of Postfix's.
 	typed := transport.Lookups(account.QuoteLocal(account.UnquoteLocal(a.Name[:at]))+a.Name[at:], f.conf.Route.Delimiter, "")
 	keys := transport.Keys(a.Name, f.mirrored(a.Name[at+1:]), f.conf.Route.Delimiter)
 	for i, key := range keys {
@@ -128,6 +128,9 @@ func (f *finder) findAddress(a *answer) error {
 		if !found {
 			domain := key[strings.LastIndexByte(key, '@'):]
 			local := strings.TrimSuffix(typed[i*len(typed)/len(keys)], a.Name[at:])
+			if domain == account.Fold(a.Name[at:]) {
+				domain = a.Name[at:]
+			}
 			home, found, err := f.atDelivery(local, domain)
 			if err != nil {
 				return err
