@@ -56,7 +56,7 @@ func TestTheTablesTellTheSame(t *testing.T) {
 			if logins[mailbox] == "" {
 				at := account.Location{Mailbox: mailbox, Store: pick("imap1", "imap2")}
 				for _, key := range account.WithForms([]string{mailbox}) {
-					logins[key] = at.Value(key)
+					logins[key] = string(at.AppendValue(nil, key))
 				}
 				boxes = append(boxes, mailbox+"@"+at.Store)
 			}
