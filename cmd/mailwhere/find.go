@@ -110,57 +110,59 @@ func (f *finder) addresses() (*mapfile.Map, error) {
 	return f.address, f.addressErr
 }
 
+// findAddress looks under all that Postfix asks its tables for an address, in that
+// order: address.cdb, and then the mailboxes, whose delivery addresses need not be in it.
 func (f *finder) findAddress(a *answer) error {
+	at := strings.LastIndexByte(a.Name, '@')
+	// As typed, and not folded yet: which letters are one in a login name the map tells,
+	// and with attributes.precis those are fewer than in a key of Postfix's.
+	local, domain := account.QuoteLocal(account.UnquoteLocal(a.Name[:at])), a.Name[at:]
+	domains := []string{domain}
+	if mirrored := f.mirrored(domain[1:]); mirrored != "" {
+		domains = append(domains, "@"+mirrored)
+	}
+	for _, asked := range transport.Lookups(local+domain, f.conf.Route.Delimiter, domain) {
+		local := strings.TrimSuffix(asked, domain)
+		for _, domain := range domains {
+			err := f.inAddresses(a, account.QueryForm(local+domain))
+			if err == nil && !a.Found {
+				err = f.atDelivery(a, local, domain)
+			}
+			if err != nil || a.Found {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// inAddresses answers by a key of address.cdb, if it is there.
+func (f *finder) inAddresses(a *answer, key string) error {
 	addresses, err := f.addresses()
 	if err != nil {
 		return err
 	}
-	at := strings.LastIndexByte(a.Name, '@')
-	// As typed, and not folded yet: which letters are one in a login name the map tells,
-	// and with attributes.precis those are fewer than in a key of Postfix's.
-	typed := transport.Lookups(account.QuoteLocal(account.UnquoteLocal(a.Name[:at]))+a.Name[at:], f.conf.Route.Delimiter, "")
-	keys := transport.Keys(a.Name, f.mirrored(a.Name[at+1:]), f.conf.Route.Delimiter)
-	for i, key := range keys {
-		value, found, err := addresses.Get(key)
-		if err != nil {
-			return err
-		}
-		if !found {
-			domain := key[strings.LastIndexByte(key, '@'):]
-			local := strings.TrimSuffix(typed[i*len(typed)/len(keys)], a.Name[at:])
-			if domain == account.Fold(a.Name[at:]) {
-				domain = a.Name[at:]
-			}
-			home, found, err := f.atDelivery(local, domain)
+	value, found, err := addresses.Get(key)
+	if err != nil || !found {
+		return err
+	}
+	a.Found, a.Address, a.value = true, key, value
+	to, err := account.ParseDestinations(value)
+	if err != nil {
+		return sysexits.DataErr.Errorf("address %q: %w", key, err)
+	}
+	for _, to := range to {
+		at := end{Mailbox: to.Mailbox, Store: to.Store, Forward: to.Address}
+		if to.Address == "" {
+			own, found, err := f.opener(to.Mailbox, to.Store)
 			if err != nil {
 				return err
 			}
 			if found {
-				a.To, a.Found, a.Address = []end{home}, true, account.Fold(a.Name[:at]+domain)
-				a.value, a.delivery = destination(home).String(), true
-				return nil
+				at.Flags = endOf(own.Location).Flags
 			}
-			continue
 		}
-		a.Found, a.Address, a.value = true, key, value
-		to, err := account.ParseDestinations(value)
-		if err != nil {
-			return sysexits.DataErr.Errorf("address %q: %w", key, err)
-		}
-		for _, to := range to {
-			at := end{Mailbox: to.Mailbox, Store: to.Store, Forward: to.Address}
-			if to.Address == "" {
-				own, found, err := f.opener(to.Mailbox, to.Store)
-				if err != nil {
-					return err
-				}
-				if found {
-					at.Flags = endOf(own.Location).Flags
-				}
-			}
-			a.To = append(a.To, at)
-		}
-		return nil
+		a.To = append(a.To, at)
 	}
 	return nil
 }
@@ -187,16 +189,16 @@ func (f *finder) site() transport.Site {
 	return transport.Site{Domains: f.conf.Route.Domains, Delimiter: f.conf.Route.Delimiter}
 }
 
-// atDelivery finds a mailbox by its delivery address, which Postfix knows though
-// address.cdb need not. The login name that opens it is looked for: the mailbox's
+// atDelivery answers by the mailbox that has a delivery address, which Postfix knows
+// though address.cdb need not. The login name that opens it is looked for: the mailbox's
 // own name, as a rule, or what stands before the @.
-func (f *finder) atDelivery(quoted, domain string) (end, bool, error) {
+func (f *finder) atDelivery(a *answer, quoted, domain string) error {
 	local := account.UnquoteLocal(quoted)
 	folded := account.Fold(local) // as Postfix asks
 	for _, name := range account.Distinct([]string{local + domain, local, folded + domain, folded}) {
 		h, found, err := f.home(name)
 		if err != nil {
-			return end{}, false, err
+			return err
 		}
 		if !found {
 			continue
@@ -204,10 +206,13 @@ func (f *finder) atDelivery(quoted, domain string) (end, bool, error) {
 		delivery, err := f.site().DeliveryAddress(h.Mailbox)
 		if err == nil && slices.Contains(account.WithForms([]string{account.QueryForm(delivery)}), account.QueryForm(quoted+domain)) {
 			h.Port = 0 // it is for logins
-			return endOf(h.Location), true, nil
+			home := endOf(h.Location)
+			a.To, a.Found, a.Address = []end{home}, true, account.Fold(a.Name[:strings.LastIndexByte(a.Name, '@')]+domain)
+			a.value, a.delivery = destination(home).String(), true
+			return nil
 		}
 	}
-	return end{}, false, nil
+	return nil
 }
 
 // stores lists the stores of an answer, and the forwards in brackets: what
