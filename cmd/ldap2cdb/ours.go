@@ -57,18 +57,18 @@ func (w *watch) removed() bool {
 	})
 }
 
-// remember notes which maps are ours.
-func (w *watch) remember() error {
-	w.ours = w.files()
-	now, err := w.lastMaps()
-	if err != nil {
-		return err
+// remember notes what we have published in place of the last maps. What is there may be
+// somebody else's already.
+func (w *watch) remember(writer *mapfile.Writer, last set) {
+	w.seen, w.built = last.digests(), last.story().Built
+	for i, name := range w.maps() {
+		if story, is := writer.Published(name); is {
+			w.seen[i] = story.Digest
+			if roster.Map(i) == roster.Login {
+				w.built = story.Built
+			}
+		}
 	}
-	defer now.close()
-	if w.seen = (digests{}); !w.lacks(now) { // somebody may have removed them already
-		w.seen, w.built = now.digests(), now.story().Built
-	}
-	return nil
 }
 
 // heed notes how far the directories had got for the maps of somebody else, who may

@@ -168,7 +168,8 @@ func (w *watch) publishWhole(writer *mapfile.Writer, last set, started time.Time
 	} else {
 		w.lost(report, started)
 	}
-	return report, w.remember()
+	w.remember(writer, last)
+	return report, nil
 }
 
 // publishTouched decides again about the keys that were touched, and writes
@@ -213,7 +214,8 @@ func (w *watch) publishTouched(writer *mapfile.Writer, last set, started time.Ti
 		w.kept = started
 	}
 	w.lost(report, started)
-	return report, w.remember()
+	w.remember(writer, last)
+	return report, nil
 }
 
 // refuse is the error of maps that are doubted, unless --force says that they are meant so.

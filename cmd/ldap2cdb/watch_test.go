@@ -510,12 +510,46 @@ func TestWatchDamagedRegistry(t *testing.T) {
 	eventually(t, dir, "u1", "imap1.example.org", log)
 }
 
-// They may be gone before the watch has noted what it published.
-func TestWatchMapsGoneAtOnce(t *testing.T) {
-	b := buildFor(t, "--ldif", os.DevNull, "--maps", t.TempDir())
-	w := &watch{build: b, seen: digests{"x", "y"}}
-	if err := w.remember(); err != nil || w.seen != (digests{}) {
-		t.Errorf("%v, %v", w.seen, err)
+// They may be replaced, or gone, before the watch has noted what it published.
+func TestWatchMapsReplacedAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	w := &watch{build: buildFor(t, "--ldif", os.DevNull, "--maps", dir)}
+	publish := func(store string) *mapfile.Writer {
+		writer, err := mapfile.Lock(dir, "ldap2cdb")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer writer.Unlock()
+		var drafts []mapfile.Draft
+		story := mapfile.Story{Built: time.Now()}
+		for _, name := range w.maps() {
+			drafts = append(drafts, mapfile.Draft{Name: name, Story: story, Records: func(put mapfile.Put) error { return put("u1", store) }})
+		}
+		if err := writer.Publish(0, drafts...); err != nil {
+			t.Fatal(err)
+		}
+		return writer
+	}
+	publish("imap1.example.org")
+	last, err := w.lastMaps()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.close()
+	backup := snapshot(t, dir)
+	w.remember(publish("imap2.example.org"), last)
+	if w.replaced() {
+		t.Error("what was published is taken for somebody else's")
+	}
+	w.remember(publish("imap3.example.org"), last)
+	for name, text := range backup {
+		put(t, filepath.Join(dir, name), text)
+	}
+	if !w.replaced() {
+		t.Error("a copy is taken for what was published")
+	}
+	if err := os.Remove(filepath.Join(dir, mapfile.Login)); err != nil || !w.replaced() {
+		t.Errorf("what is gone is taken for what was published, %v", err)
 	}
 }
 
@@ -554,9 +588,12 @@ func TestWatchTextfileWhileAway(t *testing.T) {
 	defer f.known.Close()
 	w.followers = []*follower{f}
 	f.complete, f.heard = true, true
-	if err := w.remember(); err != nil {
+	last, err := w.lastMaps()
+	if err != nil {
 		t.Fatal(err)
 	}
+	w.seen = last.digests()
+	last.close()
 	if w.freshen(); os.Remove(textfile) != nil {
 		t.Error("nothing is told while all is well")
 	}

@@ -109,7 +109,7 @@ func (w *Writer) publishMaps(keep int, differs func(old *Map, now Story) bool, d
 		names = append(names, draft.Name)
 	}
 	scripts := make([]*script, len(drafts))
-	return w.publish(keep, names, func(files []*renameio.PendingFile) (changed, news bool, err error) {
+	changed, err := w.publish(keep, names, func(files []*renameio.PendingFile) (changed, news bool, err error) {
 		for i, draft := range drafts {
 			if scripts[i], err = newScript(draft.Story, files[i].File); err != nil {
 				return false, false, err
@@ -144,6 +144,19 @@ func (w *Writer) publishMaps(keep int, differs func(old *Map, now Story) bool, d
 		}
 		return changed, news && whole, nil // a damaged one is nothing to go back to
 	}, func(i int, path string) error { return scripts[i].readBack(path) })
+	if changed {
+		for i, name := range names {
+			w.published[name] = scripts[i].story
+		}
+	}
+	return err
+}
+
+// Published is the story of a map as this Writer has published it, whatever is in its
+// place by now; false if it has not.
+func (w *Writer) Published(name string) (story Story, is bool) {
+	story, is = w.published[name]
+	return story, is
 }
 
 // Story is that of the map in place, the zero value if there is none.

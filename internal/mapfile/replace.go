@@ -28,6 +28,8 @@ import (
 type Writer struct {
 	dir  string
 	lock *flock.Flock
+
+	published map[string]Story // by this Writer
 }
 
 // Lock makes the caller the only one who publishes that tool's maps in a
@@ -63,7 +65,7 @@ func Lock(dir, tool string) (*Writer, error) {
 	if !locked {
 		return nil, sysexits.TempFail.Errorf("%s: another %s is at work here: try again when it is done", dir, tool)
 	}
-	return &Writer{dir, lock}, nil
+	return &Writer{dir: dir, lock: lock, published: map[string]Story{}}, nil
 }
 
 // patience is how long LockSoon waits for whoever has the lock. One who was just
@@ -103,7 +105,7 @@ func (w *Writer) sync() error {
 // PublishTexts is PublishListed for files that are no maps: all or none, and only if one
 // is not as it was.
 func (w *Writer) PublishTexts(keep int, write func(to []io.Writer) error, names ...string) error {
-	return w.publish(keep, names, func(files []*renameio.PendingFile) (changed, news bool, err error) {
+	_, err := w.publish(keep, names, func(files []*renameio.PendingFile) (changed, news bool, err error) {
 		var to []io.Writer
 		for _, file := range files {
 			to = append(to, file)
@@ -114,12 +116,13 @@ func (w *Writer) PublishTexts(keep int, write func(to []io.Writer) error, names 
 		}
 		return changed, changed, err
 	}, func(int, string) error { return nil })
+	return err
 }
 
 // publish replaces files by what is written, if that is a change, once it is checked
 // and complete on disk. What there was is worth a copy if there is news, or the copies
 // of a quiet day would all be the same.
-func (w *Writer) publish(keep int, names []string, write func([]*renameio.PendingFile) (changed, news bool, err error), check func(i int, path string) error) error {
+func (w *Writer) publish(keep int, names []string, write func([]*renameio.PendingFile) (changed, news bool, err error), check func(i int, path string) error) (changed bool, err error) {
 	var pending []*renameio.PendingFile
 	copies := make([]*renameio.PendingFile, len(names))
 	defer func() {
@@ -132,21 +135,21 @@ func (w *Writer) publish(keep int, names []string, write func([]*renameio.Pendin
 	for _, name := range names {
 		path := filepath.Join(w.dir, name)
 		if err := errors.Join(Sweep(path), Sweep(path+".1")); err != nil {
-			return sysexits.CantCreate.Wrap(err)
+			return false, sysexits.CantCreate.Wrap(err)
 		}
 		if err := replaceable(path); err != nil { // known before the first is renamed, or half a set is published
-			return sysexits.CantCreate.Wrap(err)
+			return false, sysexits.CantCreate.Wrap(err)
 		}
 		file, err := renameio.NewPendingFile(path,
 			renameio.WithTempDir(w.dir), renameio.WithPermissions(0o644), renameio.IgnoreUmask())
 		if err != nil {
-			return sysexits.CantCreate.Wrap(err)
+			return false, sysexits.CantCreate.Wrap(err)
 		}
 		pending = append(pending, file)
 	}
 	changed, news, err := write(pending)
 	if err != nil || !changed {
-		return err
+		return false, err
 	}
 	if !news {
 		keep = 0
@@ -163,19 +166,19 @@ func (w *Writer) publish(keep int, names []string, write func([]*renameio.Pendin
 		return cmp.Or(<-synced, err, <-copied)
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	for i, name := range names {
 		if err := keepCopy(copies[i], filepath.Join(w.dir, name), keep); err != nil {
-			return keeping(err)
+			return false, keeping(err)
 		}
 	}
 	for _, file := range pending {
 		if err := file.CloseAtomicallyReplace(); err != nil {
-			return sysexits.CantCreate.Wrap(err)
+			return false, sysexits.CantCreate.Wrap(err)
 		}
 	}
-	return w.sync()
+	return true, w.sync()
 }
 
 // replaceable tells what rename(2) would not replace, as far as it shows: after that
