@@ -15,12 +15,20 @@ import (
 // published, for others publish, too.
 
 // digests tell maps from others.
-type digests [3]string
+type digests [3]digest
+
+// A digest is of the records, and of the conflicts, which they need not show.
+type digest struct {
+	records   string
+	conflicts int
+}
+
+func digestOf(s mapfile.Story) digest { return digest{s.Digest, s.Conflicts} }
 
 func (s set) digests() (all digests) {
 	for i, m := range s {
 		if m != nil {
-			all[i] = m.Story().Digest
+			all[i] = digestOf(m.Story())
 		}
 	}
 	return all
@@ -63,7 +71,7 @@ func (w *watch) remember(writer *mapfile.Writer, last set) {
 	w.seen, w.built = last.digests(), last.story().Built
 	for i, name := range w.maps() {
 		if story, is := writer.Published(name); is {
-			w.seen[i] = story.Digest
+			w.seen[i] = digestOf(story)
 			if roster.Map(i) == roster.Login {
 				w.built = story.Built
 			}

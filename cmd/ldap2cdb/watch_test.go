@@ -514,14 +514,14 @@ func TestWatchDamagedRegistry(t *testing.T) {
 func TestWatchMapsReplacedAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	w := &watch{build: buildFor(t, "--ldif", os.DevNull, "--maps", dir)}
-	publish := func(store string) *mapfile.Writer {
+	publish := func(store string, conflicts int) *mapfile.Writer {
 		writer, err := mapfile.Lock(dir, "ldap2cdb")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer writer.Unlock()
 		var drafts []mapfile.Draft
-		story := mapfile.Story{Built: time.Now()}
+		story := mapfile.Story{Built: time.Now(), Conflicts: conflicts}
 		for _, name := range w.maps() {
 			drafts = append(drafts, mapfile.Draft{Name: name, Story: story, Records: func(put mapfile.Put) error { return put("u1", store) }})
 		}
@@ -530,18 +530,21 @@ func TestWatchMapsReplacedAtOnce(t *testing.T) {
 		}
 		return writer
 	}
-	publish("imap1.example.org")
+	publish("imap1.example.org", 0)
 	last, err := w.lastMaps()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer last.close()
 	backup := snapshot(t, dir)
-	w.remember(publish("imap2.example.org"), last)
+	w.remember(publish("imap2.example.org", 0), last)
 	if w.replaced() {
 		t.Error("what was published is taken for somebody else's")
 	}
-	w.remember(publish("imap3.example.org"), last)
+	if publish("imap2.example.org", 1); !w.replaced() { // as --only has seen it, and it is over since
+		t.Error("a conflict that the watch knows nothing of is passed over")
+	}
+	w.remember(publish("imap3.example.org", 0), last)
 	for name, text := range backup {
 		put(t, filepath.Join(dir, name), text)
 	}
