@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"postern/internal/frontend"
+	"postern/internal/manual"
 )
 
 // A pager shows nothing before it has been told.
@@ -189,16 +189,5 @@ func TestTheControlSocketIsNeverOpenToOthers(t *testing.T) {
 
 // What a script finds of a session is what the manual page tells it to look for.
 func TestEveryMemberOfASessionIsInTheManual(t *testing.T) {
-	text, err := os.ReadFile("../../man/imapfront.8")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, page, _ := strings.Cut(string(text), "\nprints an object a line, with\n")
-	page, _, _ = strings.Cut(page, "\n.Fl -end\n")
-	for _, field := range reflect.VisibleFields(reflect.TypeFor[frontend.Info]()) {
-		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		if name != "" && !strings.Contains("\n"+page, "\n.Cm "+name+"\n") && !strings.Contains("\n"+page, "\n.Cm "+name+" ,") {
-			t.Errorf("%s is missing", name)
-		}
-	}
+	manual.Members(t, "imapfront.8", "\nprints an object a line, with", "\n.Fl -end\n", frontend.Info{})
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
-	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,25 +14,14 @@ import (
 
 	"postern/internal/account"
 	"postern/internal/config"
+	"postern/internal/manual"
 	"postern/internal/mapfile"
 )
 
 // What a script finds in the objects is what the manual page tells it to look for.
 func TestEveryMemberIsInTheManual(t *testing.T) {
-	text, err := os.ReadFile("../../man/mailwhere.1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, page, _ := strings.Cut(string(text), "\n.Ss JSON\n")
-	page, _, _ = strings.Cut(page, "\n.Sh ")
-	for _, object := range []any{answer{}, end{}, explanation{}, step{}, account.Change{}, record{}, share{}, foreignStory{}, resident{}, noAnswer{}} {
-		for _, field := range reflect.VisibleFields(reflect.TypeOf(object)) {
-			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-			if name != "" && name != "-" && !strings.Contains(page, "\n.Cm "+name+"\n") && !strings.Contains(page, "\n.Cm "+name+" ") {
-				t.Errorf("%T: %s is missing", object, name)
-			}
-		}
-	}
+	manual.Members(t, "mailwhere.1", "\n.Ss JSON\n", "\n.Sh ",
+		answer{}, end{}, explanation{}, step{}, account.Change{}, record{}, share{}, foreignStory{}, resident{}, noAnswer{})
 }
 
 func TestDistance(t *testing.T) {

@@ -2,17 +2,14 @@ package frontend
 
 import (
 	"bytes"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
-	"encoding/hex"
 	"io"
 	"net"
 	"strings"
 	"testing"
+
+	"postern/internal/tls13"
 )
 
 // crypto/tls takes in messages of up to 256 KiB, whole, from whoever connects: twenty
@@ -40,7 +37,8 @@ func TestTLSOfStrangersIsBounded(t *testing.T) {
 				c.send("a ID (\"name\" \"" + strings.Repeat("x", 1024) + "\")\r\n")
 				c.want("* ID (\"name\" \"postern\")\r\na OK Done\r\n")
 			}
-			flood(below, 11, sealer(t, c.conn.(*tls.Conn), secrets.String(), commands))
+			w := tls13.NewWriter(t, c.conn.(*tls.Conn), secrets.String(), commands)
+			flood(below, 11, func(text []byte) []byte { return w.Record(tls13.Handshake, text...) })
 		}},
 	} {
 		s := newSite(t, func(s *site) { s.addr, s.TLS = "imaps", serverTLS() })
@@ -70,44 +68,5 @@ func flood(to net.Conn, kind byte, seal func(text []byte) []byte) {
 }
 
 func clearly(text []byte) []byte {
-	return append(binary.BigEndian.AppendUint16([]byte{22, 3, 3}, uint16(len(text))), text...)
-}
-
-// sealer makes records of handshake messages as TLS 1.3 has them after the handshake,
-// RFC 8446 5.2, from some number on.
-func sealer(t *testing.T, conn *tls.Conn, secrets string, number uint64) func(text []byte) []byte {
-	t.Helper()
-	if conn.ConnectionState().CipherSuite != tls.TLS_AES_128_GCM_SHA256 {
-		t.Skip("another cipher is preferred here")
-	}
-	_, line, _ := strings.Cut(secrets, "CLIENT_TRAFFIC_SECRET_0 ")
-	secret, err := hex.DecodeString(strings.Fields(line)[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	expand := func(label string, size int) []byte { // RFC 8446 7.1
-		label = "tls13 " + label
-		info := string([]byte{0, byte(size), byte(len(label))}) + label + "\x00"
-		out, err := hkdf.Expand(sha256.New, secret, info, size)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out
-	}
-	block, err := aes.NewCipher(expand("key", 16))
-	if err != nil {
-		t.Fatal(err)
-	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		t.Fatal(err)
-	}
-	iv := expand("iv", aead.NonceSize())
-	return func(text []byte) []byte {
-		nonce := bytes.Clone(iv)
-		binary.BigEndian.PutUint64(nonce[4:], binary.BigEndian.Uint64(nonce[4:])^number)
-		number++
-		head := binary.BigEndian.AppendUint16([]byte{23, 3, 3}, uint16(len(text)+1+aead.Overhead()))
-		return append(head, aead.Seal(nil, nonce, append(bytes.Clone(text), 22), head)...)
-	}
+	return append(binary.BigEndian.AppendUint16([]byte{tls13.Handshake, 3, 3}, uint16(len(text))), text...)
 }
