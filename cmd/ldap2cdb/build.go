@@ -351,11 +351,11 @@ func (b *build) printed(list func(func(account.Change) error) error) error {
 	err := list(func(c account.Change) error {
 		line := c.String()
 		if b.asJSON {
-			text, err := json.Marshal(c)
+			text, err := account.JSON(c)
 			if err != nil {
 				return err
 			}
-			line = string(account.PrintableJSON(text))
+			line = string(text)
 		}
 		_, err := fmt.Fprintln(out, line)
 		return sysexits.CantCreate.Wrap(err)

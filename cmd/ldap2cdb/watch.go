@@ -42,7 +42,7 @@ type watch struct {
 	skipped  int       // entries that changed and make no account, since the last try
 	wake     chan struct{}
 
-	ours      mapfile.Mark  // the files of the maps, when they were last seen to be those printed
+	ours      mapfile.Mark  // the files of the maps, when they were last those of seen
 	published chan struct{} // since the command after it was run last
 	found     sync.Once     // the maps that were there before us, and the directory away
 }

@@ -150,7 +150,7 @@ func trouble(name string, why error, asJSON bool) (string, error) {
 	if !asJSON {
 		return "error: " + why.Error(), nil
 	}
-	text, err := marshal(noAnswer{name, why.Error()})
+	text, err := account.JSON(noAnswer{name, why.Error()})
 	return string(text), err
 }
 
@@ -171,7 +171,7 @@ func currently(conf *config.Config, name string, asJSON bool) (string, error) {
 	case err != nil:
 		return "", err
 	case asJSON:
-		text, err := marshal(a)
+		text, err := account.JSON(a)
 		return string(text), err
 	case !a.Found:
 		return "unknown", nil

@@ -116,21 +116,14 @@ func (f *finder) findAddress(a *answer) error {
 	at := strings.LastIndexByte(a.Name, '@')
 	// As typed, and not folded yet: which letters are one in a login name the map tells,
 	// and with attributes.precis those are fewer than in a key of Postfix's.
-	local, domain := account.QuoteLocal(account.UnquoteLocal(a.Name[:at])), a.Name[at:]
-	domains := []string{domain}
-	if mirrored := f.mirrored(domain[1:]); mirrored != "" {
-		domains = append(domains, "@"+mirrored)
-	}
-	for _, asked := range transport.Lookups(local+domain, f.conf.Route.Delimiter, domain) {
-		local := strings.TrimSuffix(asked, domain)
-		for _, domain := range domains {
-			err := f.inAddresses(a, account.QueryForm(local+domain))
-			if err == nil && !a.Found {
-				err = f.atDelivery(a, local, domain)
-			}
-			if err != nil || a.Found {
-				return err
-			}
+	typed := account.QuoteLocal(account.UnquoteLocal(a.Name[:at])) + a.Name[at:]
+	for _, asked := range transport.Keys(typed, f.mirrored(a.Name[at+1:]), f.conf.Route.Delimiter) {
+		err := f.inAddresses(a, account.QueryForm(asked))
+		if err == nil && !a.Found {
+			err = f.atDelivery(a, asked)
+		}
+		if err != nil || a.Found {
+			return err
 		}
 	}
 	return nil
@@ -192,8 +185,9 @@ func (f *finder) site() transport.Site {
 // atDelivery answers by the mailbox that has a delivery address, which Postfix knows
 // though address.cdb need not. The login name that opens it is looked for: the mailbox's
 // own name, as a rule, or what stands before the @.
-func (f *finder) atDelivery(a *answer, quoted, domain string) error {
-	local := account.UnquoteLocal(quoted)
+func (f *finder) atDelivery(a *answer, address string) error {
+	at := strings.LastIndexByte(address, '@')
+	local, domain := account.UnquoteLocal(address[:at]), address[at:]
 	folded := account.Fold(local) // as Postfix asks
 	for _, name := range account.Distinct([]string{local + domain, local, folded + domain, folded}) {
 		h, found, err := f.home(name)
@@ -204,7 +198,7 @@ func (f *finder) atDelivery(a *answer, quoted, domain string) error {
 			continue
 		}
 		delivery, err := f.site().DeliveryAddress(h.Mailbox)
-		if err == nil && slices.Contains(account.WithForms([]string{account.QueryForm(delivery)}), account.QueryForm(quoted+domain)) {
+		if err == nil && slices.Contains(account.WithForms([]string{account.QueryForm(delivery)}), account.QueryForm(address)) {
 			h.Port = 0 // it is for logins
 			home := endOf(h.Location)
 			a.To, a.Found, a.Address = []end{home}, true, account.Fold(a.Name[:strings.LastIndexByte(a.Name, '@')]+domain)

@@ -9,7 +9,6 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"io"
 	"os"
 
@@ -179,18 +178,12 @@ func (o *output) close() error {
 
 // object prints a value as one line of JSON.
 func (o *output) object(v any) error {
-	text, err := marshal(v)
+	text, err := account.JSON(v)
 	if err != nil {
 		return err
 	}
 	o.Write(text)
 	return o.WriteByte('\n')
-}
-
-// marshal returns JSON in which nothing but what can be printed stands as it is.
-func marshal(v any) ([]byte, error) {
-	text, err := json.Marshal(v)
-	return account.PrintableJSON(text), err
 }
 
 // where answers names, one line each, in order.

@@ -2,6 +2,7 @@ package account
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -37,6 +38,12 @@ func escape(s string) string {
 		i += size
 	}
 	return b.String()
+}
+
+// JSON returns a value as JSON in which nothing but what can be printed stands as it is.
+func JSON(v any) ([]byte, error) {
+	text, err := json.Marshal(v)
+	return PrintableJSON(text), err
 }
 
 // PrintableJSON is Printable for JSON, and the same JSON: RFC 8259 wants only the

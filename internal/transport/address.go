@@ -6,11 +6,10 @@ import (
 	"postern/internal/account"
 )
 
-// keys returns the keys under which an address may stand in address.cdb, in the
+// Keys returns the keys under which an address may stand in address.cdb, in the
 // order in which Postfix comes to them in the tables: each is followed by its like
-// in the domain that the address's own one mirrors, if it does.
-func keys(address, mirrored, delimiter string) []string {
-	address = account.QueryForm(address)
+// in the domain that the address's own one mirrors, if it does. Letters stay as they are.
+func Keys(address, mirrored, delimiter string) []string {
 	domain := domainOf(address)
 	own := Lookups(address, delimiter, "@"+domain)
 	if mirrored == "" {

@@ -3,6 +3,8 @@ package transport
 import (
 	"slices"
 	"testing"
+
+	"postern/internal/account"
 )
 
 func TestKeys(t *testing.T) {
@@ -28,7 +30,7 @@ func TestKeys(t *testing.T) {
 		{"owner+list@example.org", "-+", []string{"owner+list@example.org", "owner@example.org", "@example.org"}},
 		{"owner-a+b@example.org", "+", []string{"owner-a+b@example.org", "owner-a@example.org", "@example.org"}},
 	} {
-		if got := keys(test.address, "", test.delimiters); !slices.Equal(got, test.want) {
+		if got := Keys(account.QueryForm(test.address), "", test.delimiters); !slices.Equal(got, test.want) {
 			t.Errorf("%s, %s: %q, want %q", test.address, test.delimiters, got, test.want)
 		}
 	}
@@ -40,7 +42,7 @@ func TestKeysOfMirroredDomain(t *testing.T) {
 	want := []string{
 		"a+b@m.example", "a+b@example.org", "a@m.example", "a@example.org", "@m.example", "@example.org",
 	}
-	if got := keys("A+b@M.example", "example.org", "+"); !slices.Equal(got, want) {
+	if got := Keys(account.QueryForm("A+b@M.example"), "example.org", "+"); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	site := testSite()

@@ -463,7 +463,7 @@ func (t *Tables) entry(address string) (key string, found bool, err error) {
 }
 
 func (t *Tables) keys(address string) []string {
-	return keys(address, t.site.Aliases[domainOf(address)], t.site.Delimiter)
+	return Keys(account.QueryForm(address), t.site.Aliases[domainOf(address)], t.site.Delimiter)
 }
 
 // home returns the mailbox at a delivery address that address.cdb lacks.
